@@ -1,0 +1,85 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Realm is the partition and region of a control plane; together with accounts
+// they make ARNs (API-021). One control plane is one realm.
+type Realm struct {
+	Partition string // aws
+	Region    string // us-east-1
+}
+
+// ARN is an App Mesh ARN taken apart (API-013 to API-019):
+// arn:<partition>:appmesh:<region>:<account>:mesh/<mesh>[/<kind>/<name>]…
+type ARN struct {
+	Partition, Region string
+	Account           string // resource owner
+	MeshOwner         string // account after the @ of a shared mesh's name; empty when absent
+	Mesh              string
+	Kind              Kind
+	Parent, Name      string
+}
+
+// ARN returns the ARN of the resource with that key and resource owner.
+func (r Realm) ARN(k Key, resourceOwner string) string {
+	return fmt.Sprintf("arn:%s:appmesh:%s:%s:%s", r.Partition, r.Region, resourceOwner, k.path())
+}
+
+func (k Key) path() string {
+	path := "mesh/" + k.Mesh
+	row, _ := k.Kind.Row()
+	if row.Nested() {
+		path += "/" + string(row.Parent) + "/" + k.Parent
+	}
+	if k.Kind != KindMesh {
+		path += "/" + string(k.Kind) + "/" + k.Name
+	}
+	return path
+}
+
+// ParseARN takes an App Mesh ARN apart. Its errors say what is wrong with it.
+func ParseARN(s string) (ARN, error) {
+	parts := strings.SplitN(s, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" {
+		return ARN{}, fmt.Errorf("%q is not an ARN: want arn:partition:appmesh:region:account:mesh/…", s)
+	}
+	if parts[2] != "appmesh" {
+		return ARN{}, fmt.Errorf("%q is an ARN of service %q: want appmesh", s, parts[2])
+	}
+	a, err := ParseResourcePath(parts[5])
+	if err != nil {
+		return ARN{}, err
+	}
+	a.Partition, a.Region, a.Account = parts[1], parts[3], parts[4]
+	return a, nil
+}
+
+// ParseResourcePath takes the short form of an ARN apart, which Envoy's node id
+// may also be (EMS-015, EMS-016): mesh/<mesh>[@<owner>]/virtualNode/<name>.
+func ParseResourcePath(s string) (ARN, error) {
+	parts := strings.Split(s, "/")
+	if parts[0] != "mesh" || len(parts) < 2 || len(parts)%2 != 0 || parts[1] == "" {
+		return ARN{}, fmt.Errorf("%q does not name an App Mesh resource: want mesh/<mesh>[/<kind>/<name>]", s)
+	}
+	a := ARN{Kind: KindMesh}
+	a.Mesh, a.MeshOwner, _ = strings.Cut(parts[1], "@")
+	a.Name = a.Mesh
+	switch len(parts) {
+	case 2:
+		return a, nil
+	case 4:
+		a.Kind, a.Name = Kind(parts[2]), parts[3]
+	case 6:
+		a.Kind, a.Parent, a.Name = Kind(parts[4]), parts[3], parts[5]
+	default:
+		return ARN{}, fmt.Errorf("%q does not name an App Mesh resource: it has %d parts", s, len(parts))
+	}
+	row, ok := a.Kind.Row()
+	if !ok || row.Kind == KindMesh || row.Nested() != (len(parts) == 6) || (row.Nested() && string(row.Parent) != parts[2]) || a.Name == "" {
+		return ARN{}, fmt.Errorf("%q does not name an App Mesh resource: want mesh/<mesh>/<kind>/<name>, and routes under their router or gateway", s)
+	}
+	return a, nil
+}

@@ -1,0 +1,201 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Violation is one constraint of the model that a document does not keep. Path
+// is AWS's form, such as
+// spec.httpRoute.action.weightedTargets.1.member.weight (list positions count
+// from 1).
+type Violation struct {
+	Path       string
+	Value      string // as it was sent, shortened; empty when absent
+	Constraint string
+}
+
+// String is the sentence that AWS services use.
+func (v Violation) String() string {
+	return fmt.Sprintf("Value %sat '%s' failed to satisfy constraint: %s", v.Value, v.Path, v.Constraint)
+}
+
+// Message joins violations the way AWS services do.
+func Message(vs []Violation) string {
+	texts := make([]string, len(vs))
+	for i, v := range vs {
+		texts[i] = v.String()
+	}
+	noun := "validation error"
+	if len(vs) != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s detected: %s", len(vs), noun, strings.Join(texts, "; "))
+}
+
+// Check validates doc, a document decoded with json.Decoder.UseNumber, against
+// a shape and returns all violations in a fixed order. Members that the shape
+// does not know and members that are null are removed from doc: what is decoded
+// afterwards is exactly what was checked (encoding/json would match LISTENERS
+// to listeners), and unknown members are ignored as AWS ignores them.
+func (m *Model) Check(shape string, doc any) []Violation {
+	c := checker{m: m}
+	c.check(shape, "", doc)
+	return c.found
+}
+
+type checker struct {
+	m     *Model
+	found []Violation
+}
+
+func (c *checker) fail(path string, value any, format string, args ...any) {
+	shown := ""
+	if value != nil {
+		text := fmt.Sprint(value)
+		if len(text) > 64 {
+			text = strings.ToValidUTF8(text[:64], "") + "..."
+		}
+		shown = fmt.Sprintf("'%s' ", text)
+	}
+	c.found = append(c.found, Violation{Path: path, Value: shown, Constraint: fmt.Sprintf(format, args...)})
+}
+
+func join(path, member string) string {
+	if path == "" {
+		return member
+	}
+	return path + "." + member
+}
+
+func (c *checker) check(name, path string, doc any) {
+	s := c.m.Shapes[name]
+	switch s.Type {
+	case "structure":
+		c.structure(s, path, doc)
+	case "list":
+		c.list(s, path, doc)
+	case "string":
+		c.string(s, path, doc)
+	case "integer", "long":
+		c.integer(s, path, doc)
+	case "boolean":
+		if _, ok := doc.(bool); !ok {
+			c.fail(path, nil, "Member must be a boolean")
+		}
+	case "timestamp":
+		if _, ok := doc.(json.Number); !ok {
+			c.fail(path, nil, "Member must be a number of seconds since the epoch")
+		}
+	}
+}
+
+func (c *checker) structure(s *Shape, path string, doc any) {
+	members, ok := doc.(map[string]any)
+	if !ok {
+		c.fail(path, nil, "Member must be a structure")
+		return
+	}
+	for name, v := range members {
+		if _, known := s.Members[name]; !known || v == nil {
+			delete(members, name)
+		}
+	}
+	for _, name := range s.Required {
+		if _, set := members[name]; !set {
+			c.fail(join(path, name), nil, "Member must not be null")
+		}
+	}
+	if s.Union && len(members) != 1 {
+		c.fail(path, nil, "Member must have exactly one of %s set", strings.Join(sortedKeys(s.Members), ", "))
+	}
+	for _, name := range sortedKeys(members) {
+		c.check(s.Members[name].Shape, join(path, name), members[name])
+	}
+}
+
+func (c *checker) list(s *Shape, path string, doc any) {
+	items, ok := doc.([]any)
+	if !ok {
+		c.fail(path, nil, "Member must be a list")
+		return
+	}
+	if s.Min != nil && int64(len(items)) < *s.Min {
+		c.fail(path, nil, "Member must have length greater than or equal to %d", *s.Min)
+	}
+	if s.Max != nil && int64(len(items)) > *s.Max {
+		c.fail(path, nil, "Member must have length less than or equal to %d", *s.Max)
+	}
+	for i, item := range items {
+		at := join(path, strconv.Itoa(i+1)+".member")
+		if item == nil {
+			c.fail(at, nil, "Member must not be null")
+			continue
+		}
+		c.check(s.Member.Shape, at, item)
+	}
+}
+
+func (c *checker) string(s *Shape, path string, doc any) {
+	text, ok := doc.(string)
+	if !ok {
+		c.fail(path, nil, "Member must be a string")
+		return
+	}
+	length := int64(utf8.RuneCountInString(text))
+	if s.Min != nil && length < *s.Min {
+		c.fail(path, text, "Member must have length greater than or equal to %d", *s.Min)
+	}
+	if s.Max != nil && length > *s.Max {
+		c.fail(path, text, "Member must have length less than or equal to %d", *s.Max)
+	}
+	if s.Enum != nil && !slices.Contains(s.Enum, text) {
+		c.fail(path, text, "Member must satisfy enum value set: [%s]", strings.Join(s.Enum, ", "))
+	}
+	if s.pattern != nil && !s.pattern.MatchString(text) {
+		c.fail(path, text, "Member must satisfy regular expression pattern: %s", s.Pattern)
+	}
+}
+
+func (c *checker) integer(s *Shape, path string, doc any) {
+	num, ok := doc.(json.Number)
+	if !ok {
+		c.fail(path, nil, "Member must be a number")
+		return
+	}
+	v, err := num.Int64()
+	if err != nil {
+		c.fail(path, num, "Member must be a whole number")
+		return
+	}
+	low, high := int64(math.MinInt32), int64(math.MaxInt32)
+	if s.Type == "long" {
+		low, high = math.MinInt64, math.MaxInt64
+	}
+	if s.Min != nil {
+		low = *s.Min
+	}
+	if s.Max != nil {
+		high = *s.Max
+	}
+	if v < low {
+		c.fail(path, num, "Member must have value greater than or equal to %d", low)
+	}
+	if v > high {
+		c.fail(path, num, "Member must have value less than or equal to %d", high)
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
