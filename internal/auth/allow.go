@@ -1,0 +1,23 @@
+package auth
+
+import (
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// Allow says whether p may do the action (appmesh:CreateRoute) on the resource:
+// nil, or an *api.Error with AWS's sentence (IAM-016).
+//
+// An account's root may do everything in its account, and no account may touch
+// another's. An arn that is empty or "*" names no resource, as for lists.
+func Allow(p Principal, action, arn string) error {
+	if arn == "" || arn == "*" {
+		return nil
+	}
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) == 6 && parts[4] == p.Account {
+		return nil
+	}
+	return api.Errorf(api.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s", p.ARN, action, arn)
+}
