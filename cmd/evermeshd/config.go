@@ -1,0 +1,256 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+)
+
+// config is the effective configuration. The flag set is its schema: a setting
+// comes from its flag, else from EVERMESH_<NAME>, else from the file's key of
+// the flag's name.
+type config struct {
+	APIListen, XDSListen, AdminListen string
+	DataDir                           string
+	EtcdEndpoints                     []string
+	EtcdCACert, EtcdCert, EtcdKey     string
+	EtcdPrefix                        string
+	MasterKeyFile                     string
+	Partition, Region, Account        string
+	APITLSCert, APITLSKey             string
+	XDSTLSCert, XDSTLSKey             string
+	XDSClientCA                       string
+	Auth                              string
+	InsecurePlaintext                 bool
+	PublishWait                       time.Duration
+	DrainSeconds                      int
+	APIRate                           float64
+	LogLevel, LogFormat, AccessLog    string
+}
+
+func addFlags(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.String("config", "", "YAML `file` with settings under their flags' names")
+	f.String("api-listen", "127.0.0.1:7070", "`address` of the AWS-compatible API and of Evermesh's own")
+	f.String("xds-listen", "127.0.0.1:7071", "`address` of the Envoy management service")
+	f.String("admin-listen", "127.0.0.1:7072", "`address` of /healthz, /readyz, /metrics and /debug/pprof")
+	f.String("data-dir", defaultDataDir(), "`directory` of embedded etcd, keys and certificates")
+	f.StringSlice("etcd-endpoints", nil, "`addresses` of an external etcd; none: etcd is embedded")
+	f.String("etcd-cacert", "", "`file` with the CA of the external etcd")
+	f.String("etcd-cert", "", "`file` with the client certificate for the external etcd")
+	f.String("etcd-key", "", "`file` with the key of --etcd-cert")
+	f.String("etcd-prefix", "/evermesh", "`prefix` of all keys in etcd")
+	f.String("master-key-file", "", "`file` with the key that seals secrets at rest; made in the data directory with embedded etcd, required with --etcd-endpoints")
+	f.String("partition", "aws", "`partition` in ARNs")
+	f.String("region", "us-east-1", "`region` in ARNs and in the scope of signatures")
+	f.String("account", "000000000000", "the first `account`, 12 digits")
+	f.String("api-tls-cert", "", "`file` with the API's certificate chain; none: plaintext, on loopback only")
+	f.String("api-tls-key", "", "`file` with the key of --api-tls-cert")
+	f.String("xds-tls-cert", "", "`file` with the management service's certificate chain; none: made in the data directory when the address is not loopback")
+	f.String("xds-tls-key", "", "`file` with the key of --xds-tls-cert")
+	f.String("xds-client-ca", "", "`file` with the CA of client certificates; they are verified when given")
+	f.String("auth", "sigv4", "how callers prove who they are: sigv4, or off (on loopback, or with --insecure-plaintext)")
+	f.Bool("insecure-plaintext", false, "let addresses that are not loopback go without TLS")
+	f.Duration("publish-wait", 30*time.Second, "how `long` a proxy's routes wait for its silence about new clusters")
+	f.Int("drain-seconds", 20, "how many `seconds` the streams' ends are spread over after SIGTERM")
+	f.Float64("api-rate", 1000, "requests per second and access key; 0: no limit")
+	f.String("log-level", "info", "debug, info, warn or error")
+	f.String("log-format", "text", "text or json")
+	f.String("access-log", "off", "a line for every API request: on or off")
+}
+
+func defaultDataDir() string {
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "evermesh")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "evermesh-data"
+	}
+	return filepath.Join(home, ".local", "state", "evermesh")
+}
+
+// load fills the flags that were not given from the environment and the file,
+// and checks the whole.
+func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
+	if err := fromEnvironment(f, env); err != nil {
+		return config{}, err
+	}
+	if err := fromFile(f); err != nil {
+		return config{}, err
+	}
+	get := func(name string) string { return f.Lookup(name).Value.String() }
+	endpoints, _ := f.GetStringSlice("etcd-endpoints")
+	plaintext, _ := f.GetBool("insecure-plaintext")
+	wait, _ := f.GetDuration("publish-wait")
+	drain, _ := f.GetInt("drain-seconds")
+	rate, _ := f.GetFloat64("api-rate")
+	c := config{
+		APIListen: get("api-listen"), XDSListen: get("xds-listen"), AdminListen: get("admin-listen"),
+		DataDir: get("data-dir"), EtcdEndpoints: endpoints, EtcdCACert: get("etcd-cacert"), EtcdCert: get("etcd-cert"),
+		EtcdKey: get("etcd-key"), EtcdPrefix: get("etcd-prefix"), MasterKeyFile: get("master-key-file"),
+		Partition: get("partition"), Region: get("region"), Account: get("account"),
+		APITLSCert: get("api-tls-cert"), APITLSKey: get("api-tls-key"), XDSTLSCert: get("xds-tls-cert"),
+		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), Auth: get("auth"), InsecurePlaintext: plaintext,
+		PublishWait: wait, DrainSeconds: drain, APIRate: rate,
+		LogLevel: get("log-level"), LogFormat: get("log-format"), AccessLog: get("access-log"),
+	}
+	if c.MasterKeyFile == "" && len(c.EtcdEndpoints) == 0 {
+		c.MasterKeyFile = filepath.Join(c.DataDir, "master-key")
+	}
+	return c, c.check()
+}
+
+func variable(flag string) string {
+	return "EVERMESH_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func fromEnvironment(f *pflag.FlagSet, env func(string) (string, bool)) error {
+	var failed error
+	f.VisitAll(func(flag *pflag.Flag) {
+		value, ok := env(variable(flag.Name))
+		if !ok || flag.Changed || flag.Name == "help" {
+			return
+		}
+		if err := f.Set(flag.Name, value); err != nil && failed == nil {
+			failed = usagef("%s: %v", variable(flag.Name), err)
+		}
+	})
+	return failed
+}
+
+func fromFile(f *pflag.FlagSet) error {
+	name, _ := f.GetString("config")
+	if name == "" {
+		return nil
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return usagef("--config: %v", err)
+	}
+	var doc map[string]yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return usagef("--config %s: %v", name, err)
+	}
+	for key, node := range doc {
+		flag := f.Lookup(key)
+		if flag == nil || key == "config" || key == "help" {
+			return usagef("--config %s, line %d: %q is not a setting; see evermeshd serve --help", name, node.Line, key)
+		}
+		if flag.Changed {
+			continue
+		}
+		value := node.Value
+		if node.Kind == yaml.SequenceNode {
+			var list []string
+			if err := node.Decode(&list); err != nil {
+				return usagef("--config %s, line %d: %s: %v", name, node.Line, key, err)
+			}
+			value = strings.Join(list, ",")
+		}
+		if err := f.Set(key, value); err != nil {
+			return usagef("--config %s, line %d: %s: %v", name, node.Line, key, err)
+		}
+	}
+	return nil
+}
+
+// printConfig writes every setting in the form of the file.
+func printConfig(w io.Writer, f *pflag.FlagSet) error {
+	var failed error
+	f.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name == "config" || flag.Name == "help" || failed != nil {
+			return
+		}
+		value := any(flag.Value.String())
+		if list, err := f.GetStringSlice(flag.Name); err == nil {
+			value = list
+		}
+		line, err := yaml.Marshal(map[string]any{flag.Name: value})
+		if err == nil {
+			_, err = w.Write(line)
+		}
+		failed = err
+	})
+	return failed
+}
+
+// check refuses settings that contradict each other or are not safe (D5). Each
+// text names the setting.
+func (c config) check() error {
+	for name, value := range map[string]string{"--account": c.Account} {
+		if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(value) {
+			return usagef("%s %q is not an account: want 12 digits", name, value)
+		}
+	}
+	for _, choice := range []struct {
+		flag, value string
+		of          []string
+	}{
+		{"--auth", c.Auth, []string{"sigv4", "off"}},
+		{"--log-level", c.LogLevel, []string{"debug", "info", "warn", "error"}},
+		{"--log-format", c.LogFormat, []string{"text", "json"}},
+		{"--access-log", c.AccessLog, []string{"on", "off"}},
+	} {
+		if !slices.Contains(choice.of, choice.value) {
+			return usagef("%s %q: want %s", choice.flag, choice.value, strings.Join(choice.of, " or "))
+		}
+	}
+	if len(c.EtcdEndpoints) > 0 && c.MasterKeyFile == "" {
+		return usagef("--master-key-file is required with --etcd-endpoints: all replicas need the same key")
+	}
+	for _, pair := range [][4]string{
+		{"--api-tls-cert", c.APITLSCert, "--api-tls-key", c.APITLSKey},
+		{"--xds-tls-cert", c.XDSTLSCert, "--xds-tls-key", c.XDSTLSKey},
+		{"--etcd-cert", c.EtcdCert, "--etcd-key", c.EtcdKey},
+	} {
+		if (pair[1] == "") != (pair[3] == "") {
+			return usagef("%s and %s belong together: give both or none", pair[0], pair[2])
+		}
+	}
+	if !local(c.APIListen) && c.APITLSCert == "" && !c.InsecurePlaintext {
+		return usagef("--api-listen %s is not a loopback address: give --api-tls-cert and --api-tls-key, or --insecure-plaintext", c.APIListen)
+	}
+	if c.Auth == "off" && (!local(c.APIListen) || !local(c.XDSListen)) && !c.InsecurePlaintext {
+		return usagef("--auth off is for loopback addresses: remove it, or add --insecure-plaintext")
+	}
+	if c.DrainSeconds < 0 || c.PublishWait < 0 || c.APIRate < 0 {
+		return usagef("--drain-seconds, --publish-wait and --api-rate cannot be negative")
+	}
+	return nil
+}
+
+// local says whether an address is a unix socket or loopback only.
+func local(address string) bool {
+	if strings.HasPrefix(address, "unix:") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// listen opens an address: host:port or unix:PATH.
+func listen(flag, address string) (net.Listener, error) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", strings.TrimPrefix(path, "//")
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return l, nil
+}

@@ -1,0 +1,155 @@
+// Package discovery is where endpoints come from. A Registry knows, for every
+// endpoint query that some bundle needs, the last set that a Source found; it
+// tells the publishing loop which clients a change concerns.
+//
+// Endpoints are known or unknown (D6.4). Known is a list, perhaps empty; a
+// source's error or silence never turns known into unknown or empty. The last
+// known set of each query is kept in the store, so that a control plane that
+// restarts while a source is away goes on with what it had.
+package discovery
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// Source finds endpoints. Watch calls found whenever the query's set is known
+// anew, until ctx ends; an error makes the registry call it again after a
+// back-off.
+type Source interface {
+	Watch(ctx context.Context, q envoy.EndpointQuery, found func([]envoy.Endpoint)) error
+}
+
+// Memory keeps the last known sets over restarts; *store.Store is one.
+type Memory interface {
+	Write(ctx context.Context, lease bool, ops []store.Op) error
+	Read(ctx context.Context, prefix string) (map[string][]byte, error)
+}
+
+// Config is what a Registry needs. Source may be nil: then nothing is found
+// beyond what Memory remembers.
+type Config struct {
+	Source Source
+	Memory Memory
+	Log    *slog.Logger
+	Now    func() time.Time
+}
+
+// Registry holds the endpoint sets. Run works the source.
+type Registry struct {
+	Config
+	changed chan struct{} // something for Take
+	wanted  chan struct{} // the needed queries changed
+
+	mu      sync.Mutex
+	known   map[envoy.EndpointQuery]*set
+	needs   map[mesh.Client][]envoy.EndpointQuery
+	users   map[envoy.EndpointQuery]map[mesh.Client]bool
+	touched map[mesh.Client]bool
+}
+
+// set is the last known endpoints of a query.
+type set struct {
+	Query     envoy.EndpointQuery
+	Endpoints []envoy.Endpoint
+	At        time.Time
+}
+
+// New makes a Registry; call Load before Run.
+func New(c Config) *Registry {
+	return &Registry{
+		Config: c, changed: make(chan struct{}, 1), wanted: make(chan struct{}, 1),
+		known: map[envoy.EndpointQuery]*set{}, needs: map[mesh.Client][]envoy.EndpointQuery{},
+		users: map[envoy.EndpointQuery]map[mesh.Client]bool{}, touched: map[mesh.Client]bool{},
+	}
+}
+
+// Known returns the endpoints of a query, and whether they are known at all.
+func (r *Registry) Known(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.known[q]
+	if s == nil {
+		return nil, false
+	}
+	return s.Endpoints, true
+}
+
+// Changed receives when Take has something to return.
+func (r *Registry) Changed() <-chan struct{} { return r.changed }
+
+// Take returns the clients whose endpoint sets changed since the last call.
+func (r *Registry) Take() []mesh.Client {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]mesh.Client, 0, len(r.touched))
+	for c := range r.touched {
+		out = append(out, c)
+	}
+	r.touched = map[mesh.Client]bool{}
+	return out
+}
+
+// Need says which endpoint sets the client's bundle uses; nil says that it
+// uses none any more.
+func (r *Registry) Need(c mesh.Client, b *envoy.Bundle) {
+	var queries []envoy.EndpointQuery
+	if b != nil {
+		for _, cluster := range b.List(envoy.Cluster).Resources {
+			if q, ok := cluster.Query(); ok && !slices.Contains(queries, q) {
+				queries = append(queries, q)
+			}
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Equal(r.needs[c], queries) {
+		return
+	}
+	for _, q := range r.needs[c] {
+		if delete(r.users[q], c); len(r.users[q]) == 0 {
+			delete(r.users, q)
+		}
+	}
+	for _, q := range queries {
+		if r.users[q] == nil {
+			r.users[q] = map[mesh.Client]bool{}
+		}
+		r.users[q][c] = true
+	}
+	if r.needs[c] = queries; len(queries) == 0 {
+		delete(r.needs, c)
+	}
+	signal(r.wanted)
+}
+
+// found takes in a set from the source and reports whether it differs.
+func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) *set {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.known[q]; old != nil && slices.Equal(old.Endpoints, endpoints) {
+		old.At = r.Now()
+		return nil
+	}
+	s := &set{Query: q, Endpoints: slices.Clone(endpoints), At: r.Now()}
+	r.known[q] = s
+	for c := range r.users[q] {
+		r.touched[c] = true
+	}
+	signal(r.changed)
+	return s
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,147 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// OwnerKind says by what a rule recognises traffic of Envoy itself.
+type OwnerKind string
+
+// The three ways to recognise Envoy. A mark works where users cannot: in a user namespace with one id.
+const (
+	OwnerMark OwnerKind = "mark"
+	OwnerUID  OwnerKind = "uid"
+	OwnerGID  OwnerKind = "gid"
+)
+
+// Owner is one exclusion: traffic with this mark, user id or group id is never redirected.
+type Owner struct {
+	Kind OwnerKind
+	ID   uint32
+}
+
+// Config is what the route manager's variables ask for. Lists keep the order in which they were given.
+type Config struct {
+	Enabled      bool        // false: the chains are made and stay empty
+	IPv6         bool        // the same rules for IPv6 too
+	Ignored      []Owner     // never empty; mark, then uid, then gid
+	EgressPort   uint16      // where local processes' traffic goes
+	IngressPort  uint16      // where arriving traffic goes; 0 without AppPorts
+	AppPorts     []PortRange // empty: no ingress chain
+	IgnoredPorts []PortRange // always with 22
+	IgnoredIPs   []netip.Prefix
+}
+
+// The user guide prints these three sentences; scripts look for them (ICPT-008, ICPT-009, ICPT-010).
+var (
+	errNoOwner = errors.New("Variables APPMESH_IGNORE_UID and/or APPMESH_IGNORE_GID must be set.")                                                  //nolint:staticcheck // the guide's text
+	errNoOut   = errors.New("APPMESH_ENVOY_EGRESS_PORT must be defined to forward traffic from the application to the proxy.")                      //nolint:staticcheck // the guide's text
+	errNoIn    = errors.New("APPMESH_ENVOY_INGRESS_PORT must be defined to forward traffic from the APPMESH_APP_PORTS to the proxy.") //nolint:staticcheck // the guide's text
+)
+
+// maxOwnerID is the largest user or group id that the guide allows (ICPT-023).
+const maxOwnerID = 1<<31 - 1
+
+// Parse reads the variables of the route manager, and EVERMESH_IGNORE_MARK, through getenv (os.Getenv in the
+// program). The error joins every problem found, each naming its variable and what it takes.
+func Parse(getenv func(string) string) (Config, error) {
+	p := parser{getenv: getenv}
+	cfg := Config{
+		Enabled:      getenv("APPMESH_START_ENABLED") == "1",
+		IPv6:         getenv("APPMESH_ENABLE_IPV6") == "1",
+		Ignored:      p.owners(),
+		EgressPort:   p.port("APPMESH_ENVOY_EGRESS_PORT"),
+		IngressPort:  p.port("APPMESH_ENVOY_INGRESS_PORT"),
+		AppPorts:     p.ports("APPMESH_APP_PORTS"),
+		IgnoredPorts: withSSH(p.ports("APPMESH_EGRESS_IGNORED_PORTS")),
+		IgnoredIPs:   p.prefixes("APPMESH_EGRESS_IGNORED_IP"),
+	}
+	if len(cfg.AppPorts) > 0 && p.value("APPMESH_ENVOY_INGRESS_PORT") == "" {
+		p.problems = append(p.problems, errNoIn)
+	}
+	return cfg, errors.Join(p.problems...)
+}
+
+// parser collects problems so that one run names them all.
+type parser struct {
+	getenv   func(string) string
+	problems []error
+}
+
+func (p *parser) value(name string) string { return strings.TrimSpace(p.getenv(name)) }
+
+func (p *parser) fail(name, value, want string) {
+	p.problems = append(p.problems, fmt.Errorf("%s=%q: want %s", name, value, want))
+}
+
+func (p *parser) owners() []Owner {
+	var owners []Owner
+	add := func(name string, kind OwnerKind, base int, low, high uint64, want string) {
+		v := p.value(name)
+		if v == "" {
+			return
+		}
+		id, err := strconv.ParseUint(v, base, 32)
+		if err != nil || id < low || id > high {
+			p.fail(name, v, want)
+			return
+		}
+		owners = append(owners, Owner{kind, uint32(id)})
+	}
+	before := len(p.problems)
+	add("EVERMESH_IGNORE_MARK", OwnerMark, 0, 1, 1<<32-1, "a mark from 1 to 0xffffffff, such as 0x539")
+	add("APPMESH_IGNORE_UID", OwnerUID, 10, 0, maxOwnerID, "a numeric user id from 0 to 2147483647")
+	add("APPMESH_IGNORE_GID", OwnerGID, 10, 0, maxOwnerID, "a numeric group id from 0 to 2147483647")
+	if len(owners) == 0 && len(p.problems) == before {
+		p.problems = append(p.problems, errNoOwner)
+	}
+	return owners
+}
+
+func (p *parser) port(name string) uint16 {
+	v := p.value(name)
+	if v == "" {
+		if name == "APPMESH_ENVOY_EGRESS_PORT" {
+			p.problems = append(p.problems, errNoOut)
+		}
+		return 0
+	}
+	r, err := parsePortRange(v)
+	if err != nil || r.First != r.Last {
+		p.fail(name, v, "a port from 1 to 65535")
+	}
+	return r.First
+}
+
+func (p *parser) ports(name string) []PortRange {
+	var out []PortRange
+	for item := range items(p.getenv(name)) {
+		r, err := parsePortRange(item)
+		if err != nil {
+			p.fail(name, item, "ports from 1 to 65535, or ranges such as 8000:8010, separated by commas")
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func (p *parser) prefixes(name string) []netip.Prefix {
+	var out []netip.Prefix
+	for item := range items(p.getenv(name)) {
+		prefix, err := netip.ParsePrefix(item)
+		if addr, addrErr := netip.ParseAddr(item); addrErr == nil {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil || prefix.Addr().Zone() != "" {
+			p.fail(name, item, "IPv4 or IPv6 addresses, or CIDR blocks, separated by commas")
+			continue
+		}
+		out = append(out, prefix.Masked())
+	}
+	return out
+}

@@ -1,0 +1,124 @@
+package publish
+
+import (
+	"context"
+	"sync"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// Resolve tells which client a node id means, from a snapshot at least as new
+// as the store was when Resolve was called (D6.2): a proxy that connects is
+// never answered from the past. account is that of the proxy's principal. An
+// unknown node is a NotFoundException, a store out of reach a
+// ServiceUnavailableException.
+func (l *Loop) Resolve(ctx context.Context, nodeID string, account string) (mesh.Client, error) {
+	arn, err := parseNodeID(nodeID)
+	if err != nil {
+		return mesh.Client{}, api.Errorf(api.CodeBadRequest, "%v", err)
+	}
+	head, err := l.heads.read(ctx)
+	if err != nil {
+		return mesh.Client{}, api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: connect to another.")
+	}
+	if err := l.progress.wait(ctx, head); err != nil {
+		return mesh.Client{}, api.Errorf(api.CodeServiceUnavailable, "This replica is behind its store: connect to another.")
+	}
+	key, ok := l.Snapshot().Find(arn, account)
+	if !ok {
+		return mesh.Client{}, api.Errorf(api.CodeNotFound, "%s does not exist: create it, or correct APPMESH_RESOURCE_ARN.", nodeID)
+	}
+	return mesh.Client{Key: key}, nil
+}
+
+// progress is the revision up to which everything is published.
+type progress struct {
+	mu      sync.Mutex
+	reached int64
+	moved   chan struct{} // closed at the next step
+}
+
+func (p *progress) init() { p.moved = make(chan struct{}); p.reached = -1 }
+
+func (p *progress) reach(revision int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reached = revision
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
+func (p *progress) wait(ctx context.Context, revision int64) error {
+	for {
+		p.mu.Lock()
+		reached, moved := p.reached, p.moved
+		p.mu.Unlock()
+		if reached >= revision {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// heads reads the store's head for many callers at once: a thousand proxies
+// that connect together cost a few reads, and yet each caller gets a read that
+// began after it asked.
+type heads struct {
+	head func(context.Context) (int64, error)
+	mu   sync.Mutex
+	next *headRead
+	wake chan struct{}
+}
+
+type headRead struct {
+	done     chan struct{}
+	revision int64
+	err      error
+}
+
+func newHeads(head func(context.Context) (int64, error)) *heads {
+	return &heads{head: head, wake: make(chan struct{}, 1)}
+}
+
+func (h *heads) read(ctx context.Context) (int64, error) {
+	h.mu.Lock()
+	if h.next == nil {
+		h.next = &headRead{done: make(chan struct{})}
+		select {
+		case h.wake <- struct{}{}:
+		default:
+		}
+	}
+	mine := h.next
+	h.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.revision, mine.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (h *heads) run(ctx context.Context) error {
+	for {
+		select {
+		case <-h.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		h.mu.Lock()
+		mine := h.next
+		h.next = nil // who asks from now on waits for a read that starts later
+		h.mu.Unlock()
+		if mine == nil {
+			continue
+		}
+		mine.revision, mine.err = h.head(ctx)
+		close(mine.done)
+	}
+}

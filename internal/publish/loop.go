@@ -1,0 +1,232 @@
+// Package publish is the one loop between the store and the proxies: a batch of
+// stored changes becomes a new mesh.Snapshot, the index says which connected
+// clients read what changed, their views are resolved and built into bundles,
+// and the management service gets what differs.
+//
+// Loop is the sole writer of bundles. Everything it calls on the way is pure;
+// what is left here is the order of things: drain what is pending, apply, look
+// at the affected clients only, publish, and only then say that the revision is
+// applied.
+package publish
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/discovery"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// Store is where changes come from; *store.Store is one.
+type Store interface {
+	// Watch calls fn with everything at one revision, then with each change.
+	Watch(ctx context.Context, fn func(store.Batch) error) error
+	// Head is the newest revision, read linearizably.
+	Head(ctx context.Context) (int64, error)
+}
+
+// Proxies is where bundles go; *ads.Server is one.
+type Proxies interface {
+	// Set makes b what the client's proxies are to have; nil says that its
+	// node or gateway does not exist.
+	Set(c mesh.Client, revision int64, b *envoy.Bundle)
+}
+
+// Config is what a Loop needs. Endpoints may be nil where nothing needs EDS.
+type Config struct {
+	Store     Store
+	Proxies   Proxies
+	Endpoints *discovery.Registry
+	Log       *slog.Logger
+	// Workers bounds how many views are built at once.
+	Workers int
+	// Observe is told how long each phase ("apply", "build", "set") of a
+	// publication took; nil is allowed.
+	Observe func(phase string, took time.Duration)
+	// Applied is told of every revision once its bundles are published.
+	Applied func(revision int64)
+	Now     func() time.Time
+}
+
+// Loop turns changes into bundles. Its exported methods may be called from any
+// goroutine.
+type Loop struct {
+	Config
+	heads *heads
+
+	snapshot atomic.Pointer[mesh.Snapshot]
+	progress progress
+
+	mu      sync.Mutex
+	pending map[mesh.Client]bool // clients that came (true) or left since the loop looked
+	wake    chan struct{}
+
+	// Owned by the goroutine of Run.
+	index   *mesh.Index
+	clients map[mesh.Client]*client
+
+	problems problems
+}
+
+// client is what the loop last made for a connected client.
+type client struct {
+	bundle   *envoy.Bundle
+	problems []mesh.Problem // of building the bundle
+}
+
+// New makes a Loop; Run works it.
+func New(c Config) *Loop {
+	l := &Loop{
+		Config: c, pending: map[mesh.Client]bool{}, wake: make(chan struct{}, 1),
+		index: mesh.NewIndex(), clients: map[mesh.Client]*client{},
+	}
+	l.heads = newHeads(c.Store.Head)
+	l.progress.init()
+	l.problems.log = c.Log
+	return l
+}
+
+// Want says that a first proxy of the client has connected; Unwant that the
+// last one has gone. Both return at once.
+func (l *Loop) Want(c mesh.Client) { l.note(c, true) }
+
+// Unwant is Want's opposite.
+func (l *Loop) Unwant(c mesh.Client) { l.note(c, false) }
+
+func (l *Loop) note(c mesh.Client, wanted bool) {
+	l.mu.Lock()
+	l.pending[c] = wanted
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Snapshot is the newest applied snapshot; nil before the first.
+func (l *Loop) Snapshot() *mesh.Snapshot { return l.snapshot.Load() }
+
+// Run follows the store until ctx ends. It returns the store's error when the
+// watch cannot go on.
+func (l *Loop) Run(ctx context.Context) error {
+	batches := make(chan store.Batch)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return l.Store.Watch(ctx, func(b store.Batch) error {
+			select {
+			case batches <- b:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	g.Go(func() error { return l.heads.run(ctx) })
+	g.Go(func() error { return l.work(ctx, batches) })
+	return g.Wait()
+}
+
+func (l *Loop) work(ctx context.Context, batches <-chan store.Batch) error {
+	var endpoints <-chan struct{}
+	if l.Endpoints != nil {
+		endpoints = l.Endpoints.Changed()
+	}
+	for {
+		affected := map[mesh.Client]bool{}
+		select {
+		case b := <-batches:
+			l.apply(b, affected)
+			l.drain(batches, affected)
+		case <-l.wake:
+		case <-endpoints:
+			l.refresh()
+			continue
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if l.Snapshot() == nil {
+			continue // nothing is known yet; who came stays pending
+		}
+		l.arrivals(affected)
+		l.publish(ctx, affected)
+		revision := l.Snapshot().Revision()
+		l.progress.reach(revision)
+		if l.Applied != nil {
+			l.Applied(revision)
+		}
+	}
+}
+
+// drain applies what has arrived meanwhile: building coalesces by itself under
+// load and adds no delay when idle.
+func (l *Loop) drain(batches <-chan store.Batch, affected map[mesh.Client]bool) {
+	for {
+		select {
+		case b := <-batches:
+			l.apply(b, affected)
+		default:
+			return
+		}
+	}
+}
+
+func (l *Loop) apply(b store.Batch, affected map[mesh.Client]bool) {
+	defer l.timed("apply")()
+	if b.Reset || l.Snapshot() == nil {
+		resources := make([]*api.Resource, 0, len(b.Changes))
+		for _, c := range b.Changes {
+			if c.New != nil {
+				resources = append(resources, c.New)
+			}
+		}
+		l.snapshot.Store(mesh.NewSnapshot(b.Revision, resources))
+		for c := range l.clients {
+			affected[c] = true
+		}
+		return
+	}
+	l.snapshot.Store(l.Snapshot().Apply(b.Revision, b.Changes))
+	for _, c := range l.index.Affected(b.Changes) {
+		affected[c] = true
+	}
+}
+
+// arrivals takes in the clients that came and forgets those that left.
+func (l *Loop) arrivals(affected map[mesh.Client]bool) {
+	l.mu.Lock()
+	pending := l.pending
+	l.pending = map[mesh.Client]bool{}
+	l.mu.Unlock()
+	for c, wanted := range pending {
+		if wanted {
+			if l.clients[c] == nil {
+				l.clients[c] = &client{}
+			}
+			affected[c] = true
+			continue
+		}
+		delete(l.clients, c)
+		delete(affected, c)
+		l.index.Remove(c)
+		if l.Endpoints != nil {
+			l.Endpoints.Need(c, nil)
+		}
+		l.problems.set(c, nil)
+	}
+}
+
+func (l *Loop) timed(phase string) func() {
+	if l.Observe == nil {
+		return func() {}
+	}
+	start := l.Now()
+	return func() { l.Observe(phase, l.Now().Sub(start)) }
+}

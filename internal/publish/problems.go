@@ -1,0 +1,64 @@
+package publish
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// problems gathers what could not be done, over all connected clients: many of
+// them find the same fault in the same resource.
+type problems struct {
+	log      *slog.Logger
+	mu       sync.Mutex
+	byClient map[mesh.Client][]mesh.Problem
+	count    map[mesh.Problem]int
+}
+
+// set replaces a client's problems and logs those that nobody had before.
+func (p *problems) set(c mesh.Client, now []mesh.Problem) {
+	p.mu.Lock()
+	var fresh []mesh.Problem
+	if p.byClient == nil {
+		p.byClient, p.count = map[mesh.Client][]mesh.Problem{}, map[mesh.Problem]int{}
+	}
+	old := p.byClient[c]
+	for _, x := range now {
+		if p.count[x]++; p.count[x] == 1 {
+			fresh = append(fresh, x)
+		}
+	}
+	for _, x := range old {
+		if p.count[x]--; p.count[x] == 0 {
+			delete(p.count, x)
+		}
+	}
+	if p.byClient[c] = now; len(now) == 0 {
+		delete(p.byClient, c)
+	}
+	p.mu.Unlock()
+	for _, x := range fresh {
+		p.log.Warn("resource has a problem", "key", x.Key.String(), "reason", x.Reason, "problem", x.Message)
+	}
+}
+
+// Problems returns the problems of all connected clients' views, sorted; of one
+// key only, when key is not zero.
+func (l *Loop) Problems(key api.Key) []mesh.Problem {
+	l.problems.mu.Lock()
+	defer l.problems.mu.Unlock()
+	var out []mesh.Problem
+	for x := range l.problems.count {
+		if key == (api.Key{}) || x.Key == key {
+			out = append(out, x)
+		}
+	}
+	slices.SortFunc(out, func(a, b mesh.Problem) int {
+		return cmp.Or(cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
+	})
+	return out
+}

@@ -1,0 +1,185 @@
+package rest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/model"
+)
+
+// MaxDepth is how deeply a request's JSON may be nested. The deepest document
+// of the model has 13 levels.
+const MaxDepth = 64
+
+// binder makes one document of a request's path, query and body, as the model
+// lays them out, and checks it.
+type binder struct {
+	m     *model.Model
+	op    *model.Operation
+	uri   map[string]string // wire name: member
+	query map[string]string
+	body  map[string]string
+}
+
+func newBinder(m *model.Model, op *model.Operation) *binder {
+	return &binder{m: m, op: op, uri: m.In(op, "uri"), query: m.In(op, "querystring"), body: m.In(op, "body")}
+}
+
+// bind returns the checked document of a request: it has no member that the
+// model does not know, and none that is null.
+func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
+	doc := map[string]any{}
+	if len(b.body) > 0 {
+		sent, err := parseBody(r, body)
+		if err != nil {
+			return nil, err
+		}
+		for name, member := range b.body {
+			if v, ok := sent[name]; ok {
+				doc[member] = v
+			}
+		}
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, api.Errorf(api.CodeBadRequest, "The query string could not be read: %v.", err)
+	}
+	for name, member := range b.query {
+		if values, ok := query[name]; ok {
+			doc[member] = b.scalar(member, values[0])
+		}
+	}
+	for name, member := range b.uri {
+		doc[member] = r.PathValue(name)
+	}
+	if found := b.m.Check(b.op.Input.Shape, doc); len(found) > 0 {
+		return nil, api.Errorf(api.CodeBadRequest, "%s", model.Message(found))
+	}
+	for _, member := range b.uri {
+		if err := checkName(member, doc[member].(string)); err != nil {
+			return nil, err
+		}
+	}
+	return doc, nil
+}
+
+// checkName refuses names that no path of the API could carry (API-045).
+func checkName(member, name string) error {
+	if strings.Contains(name, "/") {
+		return api.Errorf(api.CodeBadRequest, "The %s %q holds a slash: give the resource's name, not its ARN.", member, name)
+	}
+	if name == "." || name == ".." {
+		return api.Errorf(api.CodeBadRequest, "The %s %q cannot be used: '.' and '..' have another meaning in paths.", member, name)
+	}
+	return nil
+}
+
+// scalar gives a query value the JSON type that its shape has. What does not
+// parse stays a string, and the check names it.
+func (b *binder) scalar(member, text string) any {
+	shape := b.m.Shapes[b.m.Shapes[b.op.Input.Shape].Members[member].Shape]
+	switch shape.Type {
+	case "integer", "long":
+		return json.Number(text)
+	case "boolean":
+		switch text {
+		case "true":
+			return true
+		case "false":
+			return false
+		}
+	}
+	return text
+}
+
+// parseBody reads a JSON object, strictly: one object, no key twice, not deeper
+// than MaxDepth. An absent body is an empty object.
+func parseBody(r *http.Request, body []byte) (map[string]any, error) {
+	if ct := r.Header.Get("Content-Type"); ct != "" {
+		media, _, err := mime.ParseMediaType(ct)
+		if err != nil || (media != contentType && !strings.HasPrefix(media, "application/x-amz-json-")) {
+			return nil, api.Errorf(codeMediaType, "The content type %q is not understood: send application/json.", ct)
+		}
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return map[string]any{}, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.UseNumber()
+	v, err := decode(dec, 0)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, malformed(errors.New("something follows the JSON object"))
+	}
+	doc, ok := v.(map[string]any)
+	if !ok {
+		return nil, malformed(errors.New("it is not a JSON object"))
+	}
+	return doc, nil
+}
+
+func malformed(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("it ends too early")
+	}
+	return api.Errorf(api.CodeBadRequest, "The request's body is not valid: %v.", err)
+}
+
+// decode reads one value. encoding/json would take the last of two equal keys
+// in silence; which one the sender meant cannot be known, so they are refused.
+func decode(dec *json.Decoder, depth int) (any, error) {
+	if depth > MaxDepth {
+		return nil, errors.New("it is nested too deeply")
+	}
+	t, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch t {
+	case json.Delim('{'):
+		out := map[string]any{}
+		for dec.More() {
+			name, err := dec.Token()
+			if err != nil {
+				return nil, err
+			}
+			key := name.(string)
+			if _, twice := out[key]; twice {
+				return nil, errors.New("key " + key + " stands twice in one object")
+			}
+			if out[key], err = decode(dec, depth+1); err != nil {
+				return nil, err
+			}
+		}
+		_, err = dec.Token()
+		return out, err
+	case json.Delim('['):
+		out := []any{}
+		for dec.More() {
+			v, err := decode(dec, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+		_, err = dec.Token()
+		return out, err
+	}
+	return t, nil
+}
+
+func unescape(segment string) string {
+	if plain, err := url.PathUnescape(segment); err == nil {
+		return plain
+	}
+	return segment
+}

@@ -1,0 +1,112 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+)
+
+// streamed is an answer of many JSON lines.
+type streamed struct {
+	run func(ctx context.Context, w http.ResponseWriter)
+}
+
+// listProxies answers every connected Envoy of the caller's account, with what
+// it accepted and what it refused.
+func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
+	if err := auth.Allow(c.principal, "evermesh:ListProxies", s.Realm.ARN(api.Key{Owner: c.principal.Account, Kind: api.KindMesh}, c.principal.Account)); err != nil {
+		return nil, err
+	}
+	after, err := parsePageToken(c.doc)
+	if err != nil {
+		return nil, err
+	}
+	proxies, replicas, err := s.Ledger.Proxies(ctx)
+	if err != nil {
+		return nil, err
+	}
+	meshName, arn := text(c.doc, "meshName"), text(c.doc, "resourceArn")
+	proxies = slices.DeleteFunc(proxies, func(p api.Proxy) bool {
+		a, err := api.ParseARN(p.ResourceARN)
+		return err != nil || a.Account != c.principal.Account || (meshName != "" && a.Mesh != meshName) ||
+			(arn != "" && p.ResourceARN != arn) || position(p) <= after
+	})
+	slices.SortFunc(proxies, func(a, b api.Proxy) int {
+		if position(a) < position(b) {
+			return -1
+		}
+		return 1
+	})
+	out := api.ListProxiesOutput{Proxies: proxies, Replicas: replicas}
+	if limit := limitOf(c.doc); len(proxies) > limit {
+		out.Proxies = proxies[:limit]
+		token := pageToken(position(proxies[limit-1]))
+		out.NextToken = &token
+	}
+	if out.Proxies == nil {
+		out.Proxies = []api.Proxy{}
+	}
+	if out.Replicas == nil {
+		out.Replicas = []api.Replica{}
+	}
+	return out, nil
+}
+
+// position orders proxies in a list.
+func position(p api.Proxy) string { return p.ResourceARN + "\n" + p.Instance + "\n" + p.Replica }
+
+// describeRollout tells how far the newest version of a resource has come; with
+// watch it answers a line at every change, until the rollout is done, refused,
+// or the caller leaves.
+func (s *Server) describeRollout(ctx context.Context, c *call) (any, error) {
+	key, err := s.tagged(c)
+	if err != nil {
+		return nil, err
+	}
+	if found, err := s.Store.Get(ctx, key); err != nil {
+		return nil, err
+	} else if found == nil {
+		return nil, s.absent(ctx, key)
+	}
+	if watch, _ := c.doc["watch"].(bool); !watch {
+		return s.Ledger.Rollout(ctx, key)
+	}
+	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, key) }}, nil
+}
+
+func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key api.Key) {
+	w.Header().Set("Content-Type", contentTypeStream)
+	flusher := http.NewResponseController(w)
+	var last string
+	for {
+		changed := s.Ledger.Changed()
+		now, err := s.Ledger.Rollout(ctx, key)
+		if err != nil {
+			// The status is sent already: the stream ends, and the caller asks
+			// again.
+			s.Log.WarnContext(ctx, "rollout watch ended", "key", key.String(), "err", err)
+			return
+		}
+		line, err := encode(now)
+		if err != nil {
+			return
+		}
+		if string(line) != last {
+			if _, err := w.Write(append(line, '\n')); err != nil || flusher.Flush() != nil {
+				return
+			}
+			last = string(line)
+		}
+		if now.State != api.RolloutStateWaiting {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package rest
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// defaultLimit is the page size of a list without limit, and the largest one
+// that the model allows (API-030).
+const defaultLimit = 100
+
+// list answers one page of the resources of a kind, sorted by name. A page's
+// token is the last key of the page before: a list that changes meanwhile
+// neither repeats nor skips what stays.
+func (s *Server) list(row api.KindRow) handler {
+	return func(ctx context.Context, c *call) (any, error) {
+		key, err := target(row, c)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.allow(c, key); err != nil {
+			return nil, err
+		}
+		after, err := parsePageToken(c.doc)
+		if err != nil {
+			return nil, err
+		}
+		if parent, ok := key.ParentKey(); ok {
+			found, err := s.Store.Get(ctx, parent)
+			if err != nil {
+				return nil, err
+			}
+			if found == nil {
+				return nil, s.absent(ctx, parent)
+			}
+		}
+		items, more, err := s.Store.List(ctx, row.Kind, key, after, limitOf(c.doc))
+		if err != nil {
+			return nil, err
+		}
+		refs := make([]map[string]any, len(items))
+		for i, r := range items {
+			refs[i] = s.ref(row, r)
+		}
+		out := map[string]any{row.List: refs}
+		if more {
+			out["nextToken"] = pageToken(items[len(items)-1].Key.String())
+		}
+		return out, nil
+	}
+}
+
+// ref is a resource in a list.
+func (s *Server) ref(row api.KindRow, r *api.Resource) map[string]any {
+	out := s.names(row, r.Key)
+	out["arn"] = s.Realm.ARN(r.Key, r.Owner)
+	out["createdAt"] = seconds(r.Created)
+	out["lastUpdatedAt"] = seconds(r.Updated)
+	out["meshOwner"] = r.Key.Owner
+	out["resourceOwner"] = r.Owner
+	out["version"] = r.Version
+	return out
+}
+
+func limitOf(doc map[string]any) int {
+	if n, ok := doc["limit"].(json.Number); ok {
+		if v, err := n.Int64(); err == nil {
+			return int(v)
+		}
+	}
+	return defaultLimit
+}
+
+func pageToken(after string) string { return base64.RawURLEncoding.EncodeToString([]byte(after)) }
+
+func parsePageToken(doc map[string]any) (string, error) {
+	token := text(doc, "nextToken")
+	plain, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return "", api.Errorf(api.CodeBadRequest, "The nextToken is not one that this service gave out: repeat the list without it.")
+	}
+	return string(plain), nil
+}

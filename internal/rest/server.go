@@ -1,0 +1,149 @@
+// Package rest is the wire: HTTP requests in the AWS protocol rest-json become
+// one of a few generic verbs over the store, and errors become AWS's error
+// answers. It is the only package that knows HTTP, and the only one that turns
+// an error into a status.
+//
+// A request passes, in this order: Server.ServeHTTP (size, signature, rate),
+// the mux filled from the operations of the models, bind (path, query and body
+// become one document), model.Check, and a verb (create.go, describe.go,
+// update.go, delete.go, list.go, tags.go). The seven kinds of App Mesh share
+// the verbs; what differs between them is a row of api.Kinds.
+package rest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/model"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// MaxBody is the size of the largest request body in bytes.
+const MaxBody = 1 << 20
+
+// Config is what a Server needs. Store, Realm and Log are required.
+type Config struct {
+	Store *store.Store
+	Realm api.Realm
+	Log   *slog.Logger
+	// Verify authenticates a request; nil takes every caller for Anonymous.
+	Verify    func(context.Context, auth.Request) (auth.Principal, error)
+	Anonymous auth.Principal
+	// Rate is the number of requests per second that one access key may make,
+	// with bursts of twice that; 0 is no limit.
+	Rate float64
+	// Ledger answers what the proxies hold.
+	Ledger Ledger
+	// Observe is told of every answered request; nil is allowed.
+	Observe func(operation, code string, took time.Duration)
+	// AccessLog, when set, gets a line for every request.
+	AccessLog *slog.Logger
+	Now       func() time.Time
+	NewID     func() string
+}
+
+// Ledger is the reader of what connected proxies have accepted.
+type Ledger interface {
+	Proxies(ctx context.Context) ([]api.Proxy, []api.Replica, error)
+	Rollout(ctx context.Context, key api.Key) (api.Rollout, error)
+	// Changed is closed at the next change that may concern a rollout.
+	Changed() <-chan struct{}
+}
+
+// Server answers the App Mesh API and Evermesh's own operations.
+type Server struct {
+	Config
+	mux   *http.ServeMux
+	rates *rates
+}
+
+// call is one request on its way to a verb.
+type call struct {
+	op        string
+	principal auth.Principal
+	doc       map[string]any
+	id        string
+}
+
+// handler is an operation: it returns the answer's body, or an error.
+type handler func(ctx context.Context, c *call) (any, error)
+
+// New makes a Server from the models of App Mesh and of Evermesh.
+func New(c Config) (*Server, error) {
+	s := &Server{Config: c, mux: http.NewServeMux(), rates: newRates(c.Rate)}
+	appMesh, err := model.AppMesh()
+	if err != nil {
+		return nil, err
+	}
+	evermesh, err := model.Evermesh()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.register(appMesh, s.verbs()); err != nil {
+		return nil, err
+	}
+	if err := s.register(evermesh, map[string]handler{"ListProxies": s.listProxies, "DescribeRollout": s.describeRollout}); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// verbs maps every operation of App Mesh to a verb and a kind.
+func (s *Server) verbs() map[string]handler {
+	out := map[string]handler{
+		"TagResource":         s.tag,
+		"UntagResource":       s.untag,
+		"ListTagsForResource": s.listTags,
+	}
+	for _, row := range api.Kinds() {
+		out["Create"+row.Type] = s.create(row)
+		out["Describe"+row.Type] = s.describe(row)
+		out["Update"+row.Type] = s.update(row)
+		out["Delete"+row.Type] = s.delete(row)
+		out["List"+row.Plural] = s.list(row)
+	}
+	return out
+}
+
+// register adds a model's operations to the mux. An operation without a
+// handler, or a handler without an operation, is a fault of the program.
+func (s *Server) register(m *model.Model, handlers map[string]handler) error {
+	for name, op := range m.Operations {
+		h, ok := handlers[name]
+		if !ok {
+			return fmt.Errorf("operation %s has no handler", name)
+		}
+		s.mux.Handle(op.HTTP.Method+" "+op.HTTP.RequestURI, &endpoint{server: s, binder: newBinder(m, op), handler: h})
+	}
+	if len(handlers) != len(m.Operations) {
+		return fmt.Errorf("%d handlers for the %d operations of %s", len(handlers), len(m.Operations), m.Metadata.ServiceID)
+	}
+	return nil
+}
+
+// endpoint is one operation on the mux.
+type endpoint struct {
+	server  *Server
+	binder  *binder
+	handler handler
+}
+
+// answer runs the operation; the request is authenticated already.
+func (e *endpoint) answer(ctx context.Context, r *http.Request, body []byte, p auth.Principal, id string) (any, error) {
+	doc, err := e.binder.bind(r, body)
+	if err != nil {
+		return nil, err
+	}
+	return e.handler(ctx, &call{op: e.binder.op.Name, principal: p, doc: doc, id: id})
+}
+
+// ServeHTTP satisfies http.Handler for the mux; requests come through
+// Server.ServeHTTP, which calls answer instead.
+func (e *endpoint) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "not reachable", http.StatusInternalServerError)
+}

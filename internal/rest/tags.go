@@ -1,0 +1,129 @@
+package rest
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// maxTags is the number of tags that a resource may carry.
+const maxTags = 50
+
+// newTags reads the tags of a request. Their order is kept.
+func newTags(sent any) ([]api.TagRef, error) {
+	list, _ := sent.([]any)
+	var out []api.TagRef
+	for _, item := range list {
+		tag := item.(map[string]any)
+		t := api.TagRef{Key: text(tag, "key"), Value: text(tag, "value")}
+		if slices.ContainsFunc(out, func(o api.TagRef) bool { return o.Key == t.Key }) {
+			return nil, api.Errorf(api.CodeBadRequest, "The tag key %q stands twice in the request.", t.Key)
+		}
+		if strings.HasPrefix(strings.ToLower(t.Key), "aws:") {
+			return nil, api.Errorf(api.CodeBadRequest, "The tag key %q cannot be used: keys that begin with aws: are reserved.", t.Key)
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// tagged finds the resource that a call's ARN names and checks that the caller
+// may tag it.
+func (s *Server) tagged(c *call) (api.Key, error) {
+	arn := text(c.doc, "resourceArn")
+	a, err := api.ParseARN(arn)
+	if err != nil {
+		return api.Key{}, api.Errorf(api.CodeBadRequest, "The resourceArn is not valid: %v.", err)
+	}
+	if a.Partition != s.Realm.Partition || a.Region != s.Realm.Region {
+		return api.Key{}, api.Errorf(api.CodeBadRequest, "The resourceArn %q is of partition %s and region %s; this control plane is %s and %s.", arn, a.Partition, a.Region, s.Realm.Partition, s.Realm.Region)
+	}
+	owner := a.MeshOwner
+	if owner == "" {
+		owner = a.Account
+	}
+	key := api.Key{Owner: owner, Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
+	return key, s.allow(c, key)
+}
+
+func (s *Server) tag(ctx context.Context, c *call) (any, error) {
+	added, err := newTags(c.doc["tags"])
+	if err != nil {
+		return nil, err
+	}
+	return s.retag(ctx, c, func(tags []api.TagRef) ([]api.TagRef, error) {
+		for _, t := range added {
+			if i := slices.IndexFunc(tags, func(o api.TagRef) bool { return o.Key == t.Key }); i >= 0 {
+				tags[i].Value = t.Value
+				continue
+			}
+			tags = append(tags, t)
+		}
+		if len(tags) > maxTags {
+			return nil, api.Errorf(api.CodeTooManyTags, "The resource would have %d tags; at most %d are allowed.", len(tags), maxTags)
+		}
+		return tags, nil
+	})
+}
+
+func (s *Server) untag(ctx context.Context, c *call) (any, error) {
+	gone, _ := c.doc["tagKeys"].([]any)
+	return s.retag(ctx, c, func(tags []api.TagRef) ([]api.TagRef, error) {
+		return slices.DeleteFunc(tags, func(t api.TagRef) bool { return slices.Contains(gone, any(t.Key)) }), nil
+	})
+}
+
+// retag changes a resource's tags. Tags are not part of the spec: the version
+// and the time of the last update stay.
+func (s *Server) retag(ctx context.Context, c *call, edit func([]api.TagRef) ([]api.TagRef, error)) (any, error) {
+	key, err := s.tagged(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
+		old := tx.Get(key)
+		if old == nil {
+			return nil, missing(tx, key)
+		}
+		made := *old
+		if made.Tags, err = edit(slices.Clone(old.Tags)); err != nil {
+			return nil, err
+		}
+		tx.Put(&made)
+		return struct{}{}, nil
+	})
+}
+
+// listTags pages through a resource's tags by their keys' order of insertion;
+// the token is the last key of the page before.
+func (s *Server) listTags(ctx context.Context, c *call) (any, error) {
+	key, err := s.tagged(c)
+	if err != nil {
+		return nil, err
+	}
+	after, err := parsePageToken(c.doc)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.Store.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if found == nil {
+		return nil, s.absent(ctx, key)
+	}
+	tags := found.Tags
+	if after != "" {
+		tags = tags[1+slices.IndexFunc(tags, func(t api.TagRef) bool { return t.Key == after }):]
+	}
+	out := map[string]any{}
+	if limit := limitOf(c.doc); len(tags) > limit {
+		tags = tags[:limit]
+		out["nextToken"] = pageToken(tags[limit-1].Key)
+	}
+	out["tags"] = append([]api.TagRef{}, tags...)
+	return out, nil
+}

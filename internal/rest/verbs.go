@@ -1,0 +1,164 @@
+package rest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// Values of status.status in answers.
+const (
+	statusActive  = "ACTIVE"
+	statusDeleted = "DELETED"
+)
+
+// target is the key that a call's names address, and where it lives.
+func target(row api.KindRow, c *call) (api.Key, error) {
+	owner := text(c.doc, "meshOwner")
+	if owner == "" {
+		owner = c.principal.Account
+	}
+	key := api.Key{Owner: owner, Mesh: text(c.doc, "meshName"), Kind: row.Kind, Name: text(c.doc, row.Name)}
+	if row.Nested() {
+		parent, _ := row.Parent.Row()
+		key.Parent = text(c.doc, parent.Name)
+	}
+	if key.Name != "" {
+		if err := checkName(row.Name, key.Name); err != nil {
+			return api.Key{}, err
+		}
+	}
+	return key, nil
+}
+
+func text(doc map[string]any, member string) string {
+	s, _ := doc[member].(string)
+	return s
+}
+
+// allow asks whether the caller may run the operation on the resource.
+func (s *Server) allow(c *call, key api.Key) error {
+	action := "appmesh:" + c.op
+	return auth.Allow(c.principal, action, s.Realm.ARN(key, key.Owner))
+}
+
+// data is the answer that describes a resource: names, metadata, spec, status
+// (API-006). The spec is what was sent.
+func (s *Server) data(row api.KindRow, r *api.Resource, status string) map[string]any {
+	out := s.names(row, r.Key)
+	out["spec"] = r.Document
+	out["status"] = map[string]string{"status": status}
+	out["metadata"] = api.ResourceMetadata{
+		ARN: s.Realm.ARN(r.Key, r.Owner), CreatedAt: seconds(r.Created), LastUpdatedAt: seconds(r.Updated),
+		MeshOwner: r.Key.Owner, ResourceOwner: r.Owner, UID: r.UID, Version: r.Version,
+	}
+	return out
+}
+
+// names are the members of an answer that name the resource.
+func (s *Server) names(row api.KindRow, key api.Key) map[string]any {
+	out := map[string]any{"meshName": key.Mesh, row.Name: key.Name}
+	if row.Nested() {
+		parent, _ := row.Parent.Row()
+		out[parent.Name] = key.Parent
+	}
+	return out
+}
+
+// write runs a verb in a transaction on the key's mesh and answers with what fn
+// made. A client token makes it idempotent: a repeat with the same input gets
+// the first answer, another input is a conflict (API-031).
+func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *store.Tx) (any, error)) (any, error) {
+	token, err := s.token(c)
+	if err != nil {
+		return nil, err
+	}
+	var answer any
+	_, err = s.Store.Update(ctx, []store.Scope{store.MeshScope(key.Owner, key.Mesh)}, func(tx *store.Tx) error {
+		var err error
+		if answer, err = fn(tx); err != nil || token == nil {
+			return err
+		}
+		if token.Result, err = encode(answer); err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+		tx.Claim(*token)
+		return nil
+	})
+	var taken *store.TokenTaken
+	var refusal *api.Error
+	switch {
+	case err == nil:
+		return answer, nil
+	case errors.As(err, &taken):
+		return replay(token, &taken.Token)
+	case token != nil && errors.As(err, &refusal):
+		// The rules refused a repeat (it exists already, say) before the
+		// transaction could see the token.
+		earlier, terr := s.Store.Token(ctx, token.Key)
+		if terr != nil {
+			return nil, terr
+		}
+		if earlier != nil {
+			return replay(token, earlier)
+		}
+	}
+	return nil, err
+}
+
+func replay(now, earlier *store.Token) (any, error) {
+	if now.Fingerprint != earlier.Fingerprint {
+		return nil, api.Errorf(api.CodeConflict, "The client token was used before with another input: use a new token for a new request.")
+	}
+	return earlier.Result, nil
+}
+
+// token is the idempotency record of a call; nil when it has no client token.
+// Tokens of different accounts, operations and inputs never meet by accident:
+// the first two are in the key, the third in the fingerprint.
+func (s *Server) token(c *call) (*store.Token, error) {
+	name := text(c.doc, "clientToken")
+	if name == "" {
+		return nil, nil
+	}
+	input := make(map[string]any, len(c.doc))
+	for k, v := range c.doc {
+		if k != "clientToken" {
+			input[k] = v
+		}
+	}
+	body, err := json.Marshal(input)
+	if err != nil {
+		return nil, fmt.Errorf("encode input: %w", err)
+	}
+	sum := sha256.Sum256(append([]byte(c.op+"\n"), body...))
+	key := sha256.Sum256([]byte(c.principal.Account + "\n" + name))
+	return &store.Token{Key: hex.EncodeToString(key[:]), Fingerprint: hex.EncodeToString(sum[:])}, nil
+}
+
+// missing is the refusal of a name that does not exist.
+func missing(r mesh.Reader, key api.Key) error { return mesh.Missing(r, key) }
+
+// single gives a bare reader for texts of refusals outside a transaction.
+type single func(api.Key) *api.Resource
+
+func (f single) Get(k api.Key) *api.Resource                   { return f(k) }
+func (f single) List(_ api.Kind, _ api.Key) []*api.Resource { return nil }
+
+// after is the present, but never before the resource's last update: replicas'
+// clocks differ.
+func (s *Server) after(r *api.Resource) time.Time {
+	if now := s.Now(); now.After(r.Updated) {
+		return now
+	}
+	return r.Updated
+}
