@@ -1,0 +1,133 @@
+package envoy
+
+import (
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// Type is one of the discovery types.
+type Type int
+
+// The types, in the order in which what is new is sent.
+const (
+	Cluster        Type = iota // CDS
+	LoadAssignment             // EDS
+	Listener                   // LDS
+	Route                      // RDS
+	Secret                     // SDS; never in a bundle (D9)
+	types
+)
+
+// Types lists the types of a bundle in the order in which what is new is sent.
+func Types() []Type { return []Type{Cluster, LoadAssignment, Listener, Route} }
+
+const urlPrefix = "type.googleapis.com/"
+
+// URL is the type URL of the type's resources.
+func (t Type) URL() string {
+	return urlPrefix + [types]string{
+		"envoy.config.cluster.v3.Cluster",
+		"envoy.config.endpoint.v3.ClusterLoadAssignment",
+		"envoy.config.listener.v3.Listener",
+		"envoy.config.route.v3.RouteConfiguration",
+		"envoy.extensions.transport_sockets.tls.v3.Secret",
+	}[t]
+}
+
+// TypeOf is the inverse of URL.
+func TypeOf(url string) (Type, bool) {
+	for t := range types {
+		if t.URL() == url {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
+// Resource is one encoded Envoy resource. It is immutable and shared by all
+// bundles that hold the same content.
+type Resource struct {
+	Name string
+	// Hash is a truncated SHA-256 of the content in our own canonical form: the
+	// same on every replica and in every release that makes the same content.
+	Hash string
+	// Any is the encoded resource.
+	Any *anypb.Any
+	// Clusters are the names of the clusters that a listener or a route
+	// configuration refers to, sorted.
+	Clusters []string
+	// Hosts are the virtual hosts of a route configuration, in its order.
+	Hosts []*VirtualHost
+
+	head  []byte         // of a route configuration: its encoding without hosts
+	query *EndpointQuery // of a cluster whose endpoints come by EDS
+}
+
+// VirtualHost is one encoded virtual host of a route configuration; interned
+// like a Resource.
+type VirtualHost struct {
+	Name     string
+	Hash     string
+	Clusters []string // sorted
+
+	encoded []byte // the field virtual_hosts of a RouteConfiguration, with its tag
+}
+
+// Query returns the query that finds the endpoints of a cluster; ok is false
+// for clusters whose endpoints do not come by EDS.
+func (r *Resource) Query() (q EndpointQuery, ok bool) {
+	if r.query == nil {
+		return EndpointQuery{}, false
+	}
+	return *r.query, true
+}
+
+// List is all resources of one type, sorted by name.
+type List struct {
+	Resources []*Resource
+	// Hash is the content hash of the whole list: the type's version.
+	Hash string
+}
+
+// Get returns the resource of that name, or nil.
+func (l *List) Get(name string) *Resource {
+	i, ok := slices.BinarySearchFunc(l.Resources, name, func(r *Resource, name string) int { return strings.Compare(r.Name, name) })
+	if !ok {
+		return nil
+	}
+	return l.Resources[i]
+}
+
+// Bundle is everything that the proxies of one client are to have. It is
+// immutable.
+type Bundle struct {
+	// View is what the bundle was built from.
+	View *mesh.View
+
+	lists [Secret]*List
+}
+
+// List returns the resources of a type; it is never nil.
+func (b *Bundle) List(t Type) *List { return b.lists[t] }
+
+// EndpointQuery asks a source for endpoints. It is comparable.
+type EndpointQuery struct {
+	Source    string // "cloudmap"
+	Namespace string
+	Service   string
+	// Attributes are key=value pairs, sorted, joined by newlines: an instance
+	// must have all of them.
+	Attributes   string
+	IPPreference string
+	Port         uint32 // used where an instance names none
+}
+
+// Endpoint is where an instance listens. It is comparable.
+type Endpoint struct {
+	Address string
+	Port    uint32
+}
