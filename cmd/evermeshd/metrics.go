@@ -92,4 +92,3 @@ func (m *metrics) certificate(name string, notAfter func() time.Time) {
 		ConstLabels: prometheus.Labels{"listener": name},
 	}, func() float64 { return float64(notAfter().Unix()) }))
 }
-

@@ -107,7 +107,10 @@ func TestRefusals(t *testing.T) {
 			sum := r.Header.Get("Authorization")
 			r.Header.Set("Authorization", sum[:len(sum)-1]+string(sum[len(sum)-1]^1))
 		}, noon, 403, invalid, mismatch},
-		{"signature cut", func(r *auth.Request) { cut := r.Header.Get("Authorization"); r.Header.Set("Authorization", cut[:len(cut)-1]) }, noon, 403, invalid, mismatch},
+		{"signature cut", func(r *auth.Request) {
+			cut := r.Header.Get("Authorization")
+			r.Header.Set("Authorization", cut[:len(cut)-1])
+		}, noon, 403, invalid, mismatch},
 		{"another key of the account", func(r *auth.Request) { replace(r, temporaryID, lastingID) }, noon, 403, unrecognized,
 			"The security token included in the request is invalid."},
 		{"session token altered", func(r *auth.Request) { r.Header.Set("X-Amz-Security-Token", "other") }, noon, 403, invalid, mismatch},

@@ -12,11 +12,11 @@ import (
 
 // built is what became of one affected client.
 type built struct {
-	client   mesh.Client
-	bundle   *envoy.Bundle  // nil: its node does not exist
-	resolve  []mesh.Problem // found while resolving the view
-	build    []mesh.Problem // found while building the bundle
-	reads    mesh.Reads
+	client  mesh.Client
+	bundle  *envoy.Bundle  // nil: its node does not exist
+	resolve []mesh.Problem // found while resolving the view
+	build   []mesh.Problem // found while building the bundle
+	reads   mesh.Reads
 }
 
 // publish resolves and builds the affected clients, in parallel where there are

@@ -151,7 +151,7 @@ func missing(r mesh.Reader, key api.Key) error { return mesh.Missing(r, key) }
 // single gives a bare reader for texts of refusals outside a transaction.
 type single func(api.Key) *api.Resource
 
-func (f single) Get(k api.Key) *api.Resource                   { return f(k) }
+func (f single) Get(k api.Key) *api.Resource                { return f(k) }
 func (f single) List(_ api.Kind, _ api.Key) []*api.Resource { return nil }
 
 // after is the present, but never before the resource's last update: replicas'
