@@ -63,12 +63,13 @@ type Ground struct {
 
 	mu     sync.Mutex
 	hosts  map[string]*Host
-	mounts []string // undone at Close, last first
+	tools  map[string]string // where Tool placed the program of a path
+	mounts []string          // undone at Close, last first
 }
 
 // New lays a ground in an entered program. The caller must Close it. Errors are [*Missing].
 func New() (*Ground, error) {
-	g := &Ground{owner: findOwner(), hosts: map[string]*Host{}}
+	g := &Ground{owner: findOwner(), hosts: map[string]*Host{}, tools: map[string]string{}}
 	if err := g.lay(); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
@@ -84,7 +85,7 @@ func (g *Ground) lay() error {
 	if err != nil {
 		return step("open the network namespace", "/proc must be mounted", err)
 	}
-	g.home = &Host{ground: g, name: "home", ns: handle, addr: address(network4, bridgeHost), addr6: address(network6, bridgeHost)}
+	g.home = &Host{ground: g, name: "home", port: bridgeName, ns: handle, addr: address(network4, bridgeHost), addr6: address(network6, bridgeHost)}
 	if err := g.home.do(g.layBridge); err != nil {
 		return step("make a bridge", "the kernel must have the modules bridge and veth", err)
 	}
@@ -155,18 +156,29 @@ func (g *Ground) Tool(path string) (string, error) {
 	if g.owner.UID == 0 {
 		return path, nil
 	}
+	// What is mounted must be a file of this mount namespace, which /proc/self/exe is not.
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return "", fmt.Errorf("find tool: %w", err)
+	}
 	if info.Mode()&0o005 != 0o005 {
 		return "", fmt.Errorf("tool %s has mode %v: uid %d must be able to read and run it", path, info.Mode().Perm(), g.owner.UID)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if place, ok := g.tools[path]; ok {
+		return place, nil
+	}
 	place := filepath.Join(g.dir, "bin", filepath.Base(path))
 	if f, err := os.OpenFile(place, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755); err != nil {
 		return "", fmt.Errorf("place tool: %w", err)
 	} else if err := f.Close(); err != nil {
 		return "", fmt.Errorf("place tool: %w", err)
 	}
-	return place, g.bind(path, place)
+	if err := g.bind(path, place); err != nil {
+		return "", err
+	}
+	g.tools[path] = place
+	return place, nil
 }
 
 // Close ends every process of the ground, the name server and the bridge, and removes Dir unless Keep is set.

@@ -25,6 +25,7 @@ const threadNamespace = "/proc/thread-self/ns/net"
 type Host struct {
 	ground *Ground
 	name   string
+	port   string // the bridge's end of its link
 	ns     netns.NsHandle
 	addr   netip.Addr
 	addr6  netip.Addr
@@ -36,7 +37,10 @@ type Host struct {
 // newHost makes the namespace and joins it to the bridge. The default route leads to the bridge, so that packets to
 // addresses that nobody has (a virtual service's) are routed, and can be redirected.
 func (g *Ground) newHost(name string, number int) (*Host, error) {
-	h := &Host{ground: g, name: name, addr: address(network4, number), addr6: address(network6, number)}
+	h := &Host{
+		ground: g, name: name, port: fmt.Sprintf("v%d", number),
+		addr: address(network4, number), addr6: address(network6, number),
+	}
 	if err := g.home.do(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
@@ -53,7 +57,7 @@ func (g *Ground) newHost(name string, number int) (*Host, error) {
 		}
 		defer links.Close()
 		pair := &netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("v%d", number), MasterIndex: g.bridge},
+			LinkAttrs: netlink.LinkAttrs{Name: h.port, MasterIndex: g.bridge},
 			PeerName:  "eth0", PeerNamespace: netlink.NsFd(h.ns),
 		}
 		if err := links.LinkAdd(pair); err != nil {
@@ -199,24 +203,24 @@ func (h *Host) close() error {
 	for _, p := range h.processes {
 		errs = append(errs, p.Kill())
 	}
-	if h.name == "home" {
-		errs = append(errs, h.do(removeBridge))
-	}
+	// The kernel takes a link away some time after its namespace; the next ground wants the name at once.
+	errs = append(errs, h.ground.home.do(func() error { return removeLink(h.port) }))
 	return errors.Join(append(errs, h.ns.Close())...)
 }
 
-func removeBridge() error {
+// removeLink deletes a link of the calling thread's namespace, if it is there.
+func removeLink(name string) error {
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer links.Close()
-	bridge, err := links.LinkByName(bridgeName)
+	link, err := links.LinkByName(name)
 	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return links.LinkDel(bridge)
+	return links.LinkDel(link)
 }
