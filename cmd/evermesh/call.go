@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/client"
+)
+
+// dataDirFlag adds --data-dir.
+func dataDirFlag(c *cobra.Command) {
+	c.Flags().String("data-dir", client.DefaultDataDir(), "data `directory` of the local control plane; asked when AWS_ENDPOINT_URL is not set")
+	_ = c.MarkFlagDirname("data-dir") // fails only for a flag that does not exist
+}
+
+// connect makes the client of the control plane that the environment, or else
+// the data directory, names.
+func connect(c *cobra.Command) (*client.Client, error) {
+	dir, err := c.Flags().GetString("data-dir")
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := client.Load(c.Context(), dir)
+	if err != nil {
+		return nil, noControlPlane(err)
+	}
+	return client.New(cfg)
+}
+
+// noControlPlane tells what to do when there is none.
+func noControlPlane(err error) error {
+	if errors.Is(err, client.ErrNoControlPlane) {
+		return fmt.Errorf("%w: start one with 'evermeshd serve', name its directory with --data-dir, or set AWS_ENDPOINT_URL", err)
+	}
+	return err
+}
+
+// explained adds what to do to a failed call.
+func explained(c *client.Client, err error) error {
+	var refusal *api.Error
+	switch {
+	case err == nil, errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("nothing answers at %s: start the control plane with 'evermeshd serve', or correct AWS_ENDPOINT_URL", c.Endpoint)
+	case errors.As(err, &refusal) && (refusal.Code == api.CodeUnrecognizedClient || refusal.Code == api.CodeInvalidSignature):
+		return fmt.Errorf("%w (%s does not take these credentials: run eval \"$(evermesh env)\")", err, c.Endpoint)
+	case errors.As(err, &refusal):
+		return err
+	}
+	return fmt.Errorf("%s: %w", c.Endpoint, err)
+}
+
+// resourceARN returns the ARN that an argument means. The short form of an ARN
+// says no account: the control plane is asked.
+func resourceARN(ctx context.Context, c *client.Client, arg string) (string, error) {
+	if _, err := api.ParseARN(arg); err == nil {
+		return arg, nil
+	}
+	a, err := api.ParseResourcePath(arg)
+	if err != nil {
+		return "", usagef("%q names no resource: want an ARN, or its short form such as mesh/shop/virtualNode/web or mesh/shop/virtualRouter/r/route/main", arg)
+	}
+	row, _ := a.Kind.Row()
+	in := map[string]any{"meshName": a.Mesh, row.Name: a.Name}
+	if row.Nested() {
+		parent, _ := row.Parent.Row()
+		in[parent.Name] = a.Parent
+	}
+	if a.MeshOwner != "" {
+		in["meshOwner"] = a.MeshOwner
+	}
+	// Every describe answers the resource as its body; all have metadata.
+	var out map[string]struct {
+		Metadata api.ResourceMetadata `json:"metadata"`
+	}
+	if err := c.Call(ctx, "Describe"+row.Type, in, &out); err != nil {
+		return "", explained(c, err)
+	}
+	return out[row.Wrapper].Metadata.ARN, nil
+}
+
+// shortForm is an ARN without what all of a control plane have in common.
+func shortForm(arn string) string {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
+		return parts[5]
+	}
+	return arn
+}

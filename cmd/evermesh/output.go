@@ -1,0 +1,88 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"charm.land/lipgloss/v2"
+	"charm.land/lipgloss/v2/table"
+	"github.com/charmbracelet/x/term"
+	"github.com/spf13/cobra"
+)
+
+// Values of -o.
+const (
+	outputTable = "table"
+	outputJSON  = "json"
+)
+
+// outputFlag adds -o; its value is checked before the command runs.
+func outputFlag(c *cobra.Command) {
+	c.Flags().StringP("output", "o", outputTable, "`form` of the output: table or json")
+	c.PreRunE = func(c *cobra.Command, _ []string) error {
+		if o, _ := c.Flags().GetString("output"); o != outputTable && o != outputJSON {
+			return usagef("-o %q is not a form of output: want table or json", o)
+		}
+		return nil
+	}
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputTable, outputJSON}, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
+}
+
+func wantsJSON(c *cobra.Command) bool {
+	o, _ := c.Flags().GetString("output")
+	return o == outputJSON
+}
+
+// printJSON writes v indented, and without HTML escapes, which scripts and
+// people would only stumble over.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// isTerminal says whether a person reads what is written to w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(f.Fd())
+}
+
+// printTable writes rows under their headers: with lines and weight on a
+// terminal, in bare columns elsewhere, so that awk and cut can read them.
+func printTable(w io.Writer, headers []string, rows [][]string) error {
+	if isTerminal(w) {
+		cell := lipgloss.NewStyle().Padding(0, 1)
+		t := table.New().Headers(headers...).Rows(rows...).Border(lipgloss.RoundedBorder()).
+			StyleFunc(func(row, _ int) lipgloss.Style {
+				if row == table.HeaderRow {
+					return cell.Bold(true)
+				}
+				return cell
+			})
+		_, err := lipgloss.Fprintln(w, t.Render())
+		return err
+	}
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range append([][]string{headers}, rows...) {
+		if _, err := fmt.Fprintln(columns, strings.Join(row, "\t")); err != nil {
+			return err
+		}
+	}
+	return columns.Flush()
+}
+
+// count says how many there are of a thing: 1 proxy, 2 proxies.
+func count(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
