@@ -135,10 +135,14 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 	_ = w.WriteMsg(reply)
 }
 
-// lookup asks this server from inside the program, past what the program's resolver remembers of resolv.conf.
+// lookup asks this server from inside the program, past what the program's resolver remembers of resolv.conf. On a
+// bare ground, which has no server, it asks the machine's.
 func (d *DNS) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	if ip, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{ip}, nil
+	}
+	if d == nil {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, d.addr.String())

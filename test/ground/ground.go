@@ -56,6 +56,7 @@ type Ground struct {
 	Keep bool
 
 	dir    string
+	bare   bool // no namespaces: Home is the machine
 	owner  Owner
 	home   *Host
 	dns    *DNS
@@ -73,6 +74,18 @@ func New() (*Ground, error) {
 	if err := g.lay(); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
+	return g, nil
+}
+
+// Bare is a ground for machines that allow no better: Home is the machine itself, there are no other hosts, no name
+// server and no redirection, and Owner is zero. Its programs end with Close, or with the program that started them.
+func Bare() (*Ground, error) {
+	dir, err := makeDir(Owner{})
+	g := &Ground{dir: dir, bare: true, hosts: map[string]*Host{}, tools: map[string]string{}}
+	if err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	g.home = &Host{ground: g, name: "home", addr: netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr6: netip.IPv6Loopback()}
 	return g, nil
 }
 
@@ -126,6 +139,9 @@ func (g *Ground) Owner() Owner { return g.owner }
 func (g *Ground) Host(name string) (*Host, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.bare {
+		return nil, fmt.Errorf("host %s: a bare ground has no hosts", name)
+	}
 	if h, ok := g.hosts[name]; ok {
 		return h, nil
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/evermesh/evermesh/internal/intercept"
 	"github.com/evermesh/evermesh/test/ground"
 )
@@ -255,6 +257,43 @@ func TestProcessesEndWithTheGround(t *testing.T) {
 	if _, err := os.Stat(g.Dir()); !os.IsNotExist(err) {
 		t.Errorf("the ground's directory is still there: %v", err)
 	}
+}
+
+func TestBareGroundIsTheMachine(t *testing.T) {
+	g, err := ground.Bare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Host("a"); err == nil {
+		t.Error("a bare ground gave another host")
+	}
+	if err := bringUpLoopback(); err != nil {
+		t.Fatal(err)
+	}
+	tell(t, g.Home(), "127.0.0.1:8080", "from home")
+	if got := hear(t, g.Home(), "127.0.0.1:8080"); got != "from home" {
+		t.Errorf("heard %q", got)
+	}
+	socket, conns := holders(t)
+	if _, err := g.Home().Start(ground.Command{Path: "/proc/self/exe", Env: []string{part + "=hold " + socket}}); err != nil {
+		t.Fatal(err)
+	}
+	conn := held(t, conns)
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
+	if !ended(conn) {
+		t.Error("a program outlived its ground")
+	}
+}
+
+// bringUpLoopback makes these tests' own network, which no ground may have laid yet, a machine's.
+func bringUpLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
 }
 
 // nested is this program, to enter a ground inside the tests' own.

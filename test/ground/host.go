@@ -134,6 +134,9 @@ func (h *Host) Addr6() netip.Addr { return h.addr6 }
 func (h *Host) Do(fn func() error) error { return h.do(fn) }
 
 func (h *Host) do(fn func() error) error {
+	if h.ground.bare {
+		return fn()
+	}
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -202,6 +205,9 @@ func (h *Host) close() error {
 	var errs []error
 	for _, p := range h.processes {
 		errs = append(errs, p.Kill())
+	}
+	if h.ground.bare {
+		return errors.Join(errs...)
 	}
 	// The kernel takes a link away some time after its namespace; the next ground wants the name at once.
 	errs = append(errs, h.ground.home.do(func() error { return removeLink(h.port) }))

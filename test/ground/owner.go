@@ -8,7 +8,8 @@ import (
 	"os"
 )
 
-// Owner is how redirection recognises Envoy's own traffic. Exactly one of the two is not 0.
+// Owner is how redirection recognises Envoy's own traffic. On all but a bare ground exactly one
+// of the two is not 0.
 type Owner struct {
 	UID  uint32 // the user that Envoy and agent run as: 1337, as App Mesh did
 	Mark uint32 // the mark on their packets where a namespace has one user id only: 0x539

@@ -45,6 +45,9 @@ func (h *Host) Start(c Command) (*Process, error) {
 	p.cmd = exec.Command(c.Path, c.Args...)
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = c.Env, log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if h.ground.bare {
+		p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // nothing else ends it if this program is killed
+	}
 	if c.UID != 0 {
 		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.UID, Gid: c.UID}
 		// A program that logs to /dev/stdout opens this file anew, as that user.
