@@ -212,7 +212,7 @@ func refusal(resp *http.Response) error {
 	}
 	var answer error = &api.Error{Code: code, Message: text.Message}
 	if code == "" {
-		answer = fmt.Errorf("the answer is %s, and not of the App Mesh API: is the endpoint right", resp.Status)
+		answer = fmt.Errorf("the answer is %s and not one of the App Mesh API: check the endpoint", resp.Status)
 	}
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -70,12 +71,17 @@ func loadLocal(ctx context.Context, dataDir string) (Config, error) {
 	return made(facts.APIEndpoint, c), nil
 }
 
+// made is the Config of what AWS's settings came to. Redirects are not followed:
+// a request is signed for one host.
 func made(endpoint string, c aws.Config) Config {
-	out := Config{Endpoint: endpoint, Region: c.Region, Credentials: c.Credentials, HTTP: c.HTTPClient}
-	if out.HTTP == nil {
-		out.HTTP = awshttp.NewBuildableClient()
+	built, ok := c.HTTPClient.(*awshttp.BuildableClient)
+	if !ok {
+		built = awshttp.NewBuildableClient()
 	}
-	return out
+	return Config{Endpoint: endpoint, Region: c.Region, Credentials: c.Credentials, HTTP: &http.Client{
+		Transport:     built.GetTransport(),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
 // configured is the endpoint that AWS's tools are told; empty when none.
