@@ -1,0 +1,100 @@
+package internal
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func isMarkdown(name string) bool { return filepath.Ext(name) == ".md" }
+
+var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// TestLinksLeadSomewhere follows every link of the documents that stays inside
+// the repository, so that a moved file cannot leave a reader in front of a wall.
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, name := range repositoryFiles(t, isMarkdown) {
+		for _, m := range link.FindAllStringSubmatch(readFile(t, name), -1) {
+			target, _, _ := strings.Cut(m[1], "#")
+			if target == "" || strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(root, filepath.Dir(name), target)); err != nil {
+				t.Errorf("%s links to %s: %v", name, m[1], err)
+			}
+		}
+	}
+}
+
+// adrParts are the headings that every decision record has, in this order.
+var adrParts = []string{"## Context", "## Choice", "## Rejected", "## Consequences"}
+
+func TestDecisionRecords(t *testing.T) {
+	index := readFile(t, "docs/adr/README.md")
+	records := repositoryFiles(t, func(name string) bool {
+		return strings.HasPrefix(name, "docs/adr/") && filepath.Base(name) != "README.md"
+	})
+	if len(records) == 0 {
+		t.Fatal("found no decision record")
+	}
+	for _, name := range records {
+		if !strings.Contains(index, "("+filepath.Base(name)+")") {
+			t.Errorf("%s is not listed in docs/adr/README.md", name)
+		}
+		var parts []string
+		for _, line := range strings.Split(readFile(t, name), "\n") {
+			if strings.HasPrefix(line, "## ") {
+				parts = append(parts, line)
+			}
+		}
+		if !slices.Equal(parts, adrParts) {
+			t.Errorf("%s has the parts %q, want %q", name, parts, adrParts)
+		}
+	}
+}
+
+var wordRow = regexp.MustCompile(`^\| ([^|]+) \| [^|]+ \| ([^|]*) \|$`)
+
+// TestWords keeps documents and comments to the names that docs/words.md fixes:
+// what stands in its last column is not said anywhere.
+func TestWords(t *testing.T) {
+	avoided := map[string]string{} // lower case: what to say
+	for _, line := range strings.Split(readFile(t, "docs/words.md"), "\n") {
+		m := wordRow.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		for _, word := range strings.Split(m[2], ",") {
+			if word = strings.TrimSpace(word); word != "" && word != "not" && !strings.HasPrefix(word, "-") {
+				avoided[strings.ToLower(word)] = m[1]
+			}
+		}
+	}
+	if len(avoided) == 0 {
+		t.Fatal("docs/words.md names no word to avoid")
+	}
+	check := func(where, text string) {
+		text = strings.ToLower(text)
+		for word, say := range avoided {
+			if regexp.MustCompile(`\b` + regexp.QuoteMeta(word) + `\b`).MatchString(text) {
+				t.Errorf("%s says %q: say %s (docs/words.md)", where, word, say)
+			}
+		}
+	}
+	for _, name := range repositoryFiles(t, isMarkdown) {
+		// The requirements quote other people's words.
+		if name == "docs/words.md" || name == "docs/requirements.md" {
+			continue
+		}
+		check(name, readFile(t, name))
+	}
+	for _, name := range repositoryFiles(t, func(name string) bool { return isGo(name) && !strings.HasSuffix(name, "_gen.go") }) {
+		set, f := parse(t, name)
+		for _, group := range f.Comments {
+			check(position(set, group.Pos()), group.Text())
+		}
+	}
+}

@@ -1,0 +1,168 @@
+// Package internal holds nothing but the rules of the repository, as tests:
+// which package may lean on which, what the pure core may not touch, and what
+// every file, comment and document has to keep to.
+package internal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/evermesh/evermesh"
+
+// mayImport is the import table: for each package, which of ours it may import,
+// and why it may not import more. A new arrow is a new word in this table and
+// wants a reviewer's yes; a new package is a new row.
+var mayImport = map[string]struct {
+	of     []string
+	reason string
+}{
+	"internal/model":     {nil, "the schema depends on nothing that is made from it"},
+	"internal/model/gen": {[]string{"model"}, "the generator reads the schema only"},
+	"internal/api":       {nil, "the vocabulary depends on nothing that speaks it"},
+	"internal/mesh":      {[]string{"api"}, "views are pure functions of resources"},
+	"internal/envoy":     {[]string{"api", "mesh"}, "bundles are pure functions of views"},
+	"internal/auth":      {[]string{"api"}, "who is asking is settled before anything else is known"},
+	"internal/store":     {[]string{"api"}, "the store keeps records and does not understand them"},
+	"internal/iam":       {[]string{"api", "auth", "store"}, "accounts and keys are records that auth reads"},
+	"internal/discovery": {[]string{"api", "mesh", "envoy", "store"}, "it answers queries that views ask, and keeps the answers"},
+	"internal/ledger":    {[]string{"api", "mesh", "store"}, "it writes down what streams report, and never steers them"},
+	"internal/ads":       {[]string{"api", "mesh", "envoy", "auth"}, "streams deliver bundles and do not know where they come from"},
+	"internal/publish":   {[]string{"api", "mesh", "envoy", "store", "discovery", "ads"}, "the one loop from the store to the streams"},
+	"internal/rest":      {[]string{"model", "api", "mesh", "store", "auth"}, "the API reaches proxies only through the store"},
+	"internal/client":    {[]string{"model", "api", "auth"}, "a client knows the wire and not the server"},
+	"internal/agent":     {[]string{"api", "auth"}, "the agent runs beside every workload and stays small"},
+	"internal/intercept": {nil, "the init container does one thing"},
+}
+
+// restricted are modules of others that only the named packages may link,
+// directly or through something else.
+var restricted = []struct {
+	packages, banned []string
+	reason           string
+}{
+	{
+		[]string{"./internal/agent", "./cmd/evermesh-agent", "./internal/intercept"},
+		[]string{"go.etcd.io/", "k8s.io/client-go", "k8s.io/api", "sigs.k8s.io/controller-runtime"},
+		"the agent runs beside every workload: etcd and Kubernetes would double its size and its attack surface",
+	},
+	{
+		[]string{"./internal/model", "./internal/api", "./internal/mesh", "./internal/envoy", "./internal/rest", "./internal/ads", "./internal/auth", "./internal/client", "./cmd/evermesh"},
+		[]string{"go.etcd.io/etcd/server"},
+		"only the control plane embeds etcd",
+	},
+}
+
+// goPackage is what `go list -json` says of a package.
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = root
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	var packages []goPackage
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// wrongImports returns a line for every arrow that the table does not have.
+func wrongImports(packages []goPackage) []string {
+	var wrong []string
+	for _, p := range packages {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		for _, imported := range p.Imports {
+			of, ours := strings.CutPrefix(imported, module+"/")
+			if !ours {
+				continue
+			}
+			if strings.HasPrefix(of, "test/") && !strings.HasPrefix(name, "test/") {
+				wrong = append(wrong, fmt.Sprintf("%s imports %s: what ships does not lean on tests", name, of))
+			}
+			if !strings.HasPrefix(name, "internal/") {
+				continue // programs and tests may import anything
+			}
+			row, known := mayImport[name]
+			if !known {
+				wrong = append(wrong, fmt.Sprintf("%s has no row in the import table: add one, and say why it may import what it does", name))
+				break
+			}
+			if !slices.Contains(row.of, strings.TrimPrefix(of, "internal/")) {
+				wrong = append(wrong, fmt.Sprintf("%s may not import %s: %s", name, of, row.reason))
+			}
+		}
+	}
+	return wrong
+}
+
+func TestImportTable(t *testing.T) {
+	packages := listPackages(t)
+	for _, w := range wrongImports(packages) {
+		t.Error(w)
+	}
+	for name := range mayImport {
+		if !slices.ContainsFunc(packages, func(p goPackage) bool { return p.ImportPath == module+"/"+name }) {
+			t.Errorf("the import table has a row for %s, which does not exist", name)
+		}
+	}
+}
+
+// The table would be no rule if it could not fail.
+func TestImportTableRefuses(t *testing.T) {
+	for _, c := range []struct{ from, to, want string }{
+		{"internal/mesh", "internal/store", "pure functions"},
+		{"internal/rest", "internal/ads", "only through the store"},
+		{"internal/new", "internal/api", "no row"},
+		{"cmd/evermeshd", "test/ground", "does not lean on tests"},
+	} {
+		got := wrongImports([]goPackage{{ImportPath: module + "/" + c.from, Imports: []string{"fmt", module + "/" + c.to}}})
+		if len(got) != 1 || !strings.Contains(got[0], c.want) {
+			t.Errorf("%s imports %s: got %q, want one line with %q", c.from, c.to, got, c.want)
+		}
+	}
+}
+
+func TestRestrictedModules(t *testing.T) {
+	for _, r := range restricted {
+		for _, pkg := range r.packages {
+			if found, _ := filepath.Glob(filepath.Join(root, pkg, "*.go")); len(found) == 0 {
+				t.Errorf("the rule names %s, which does not exist", pkg)
+				continue
+			}
+			cmd := exec.Command("go", "list", "-e", "-deps", pkg)
+			cmd.Dir = root
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("go list -deps %s: %v", pkg, err)
+			}
+			for _, dep := range strings.Fields(string(out)) {
+				if slices.ContainsFunc(r.banned, func(b string) bool { return strings.HasPrefix(dep, b) }) {
+					t.Errorf("%s links %s: %s", pkg, dep, r.reason)
+				}
+			}
+		}
+	}
+}
