@@ -1,0 +1,227 @@
+package mesh
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// Snapshot is every resource at one revision. It is immutable: Apply makes
+// another one that shares with this one all that did not change.
+type Snapshot struct {
+	revision int64
+	meshes   map[scope]*tables
+}
+
+// scope is one mesh of one account.
+type scope struct{ owner, mesh string }
+
+// tables holds a mesh: per kind and parent's name, the resources sorted by
+// name. A change copies one of those short slices and the small maps above it.
+type tables struct {
+	mesh  *api.Resource
+	kinds map[api.Kind]map[string][]*api.Resource
+}
+
+// NewSnapshot makes the snapshot of a store that holds these resources at the
+// revision. Of several resources with one key the last counts.
+func NewSnapshot(revision int64, resources []*api.Resource) *Snapshot {
+	s := &Snapshot{revision: revision, meshes: map[scope]*tables{}}
+	for _, r := range resources {
+		at := scope{r.Key.Owner, r.Key.Mesh}
+		t := s.meshes[at]
+		if t == nil {
+			t = &tables{kinds: map[api.Kind]map[string][]*api.Resource{}}
+			s.meshes[at] = t
+		}
+		if r.Key.Kind == api.KindMesh {
+			t.mesh = r
+			continue
+		}
+		parents := t.kinds[r.Key.Kind]
+		if parents == nil {
+			parents = map[string][]*api.Resource{}
+			t.kinds[r.Key.Kind] = parents
+		}
+		parents[r.Key.Parent] = append(parents[r.Key.Parent], r)
+	}
+	for _, t := range s.meshes {
+		for _, parents := range t.kinds {
+			for name, list := range parents {
+				parents[name] = sorted(list)
+			}
+		}
+	}
+	return s
+}
+
+// sorted sorts by name and keeps the last of equal names.
+func sorted(list []*api.Resource) []*api.Resource {
+	slices.SortStableFunc(list, byName)
+	out := list[:0]
+	for i, r := range list {
+		if i+1 < len(list) && list[i+1].Key.Name == r.Key.Name {
+			continue
+		}
+		out = append(out, r)
+	}
+	return slices.Clip(out)
+}
+
+func byName(a, b *api.Resource) int { return strings.Compare(a.Key.Name, b.Key.Name) }
+
+// Apply returns the snapshot at a later revision in which the changes have
+// happened, in their order. The receiver stays as it is.
+func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
+	if len(changes) == 0 {
+		return &Snapshot{revision: revision, meshes: s.meshes}
+	}
+	next := &Snapshot{revision: revision, meshes: maps.Clone(s.meshes)}
+	mine := map[scope]bool{}
+	type kindOf struct {
+		scope scope
+		kind  api.Kind
+	}
+	mineToo := map[kindOf]bool{}
+	for _, c := range changes {
+		at := scope{c.Key.Owner, c.Key.Mesh}
+		t := next.meshes[at]
+		switch {
+		case t == nil && c.New == nil:
+			continue
+		case t == nil:
+			t = &tables{kinds: map[api.Kind]map[string][]*api.Resource{}}
+		case !mine[at]:
+			t = &tables{mesh: t.mesh, kinds: maps.Clone(t.kinds)}
+		}
+		mine[at] = true
+		next.meshes[at] = t
+		if c.Key.Kind == api.KindMesh {
+			t.mesh = c.New
+		} else {
+			if k := (kindOf{at, c.Key.Kind}); !mineToo[k] {
+				mineToo[k] = true
+				if parents := t.kinds[c.Key.Kind]; parents != nil {
+					t.kinds[c.Key.Kind] = maps.Clone(parents)
+				}
+			}
+			t.put(c)
+		}
+		if t.mesh == nil && len(t.kinds) == 0 {
+			delete(next.meshes, at)
+			delete(mine, at)
+		}
+	}
+	return next
+}
+
+// put replaces one short list by another; the maps are the caller's own.
+func (t *tables) put(c api.Change) {
+	parents := t.kinds[c.Key.Kind]
+	if parents == nil {
+		parents = map[string][]*api.Resource{}
+		t.kinds[c.Key.Kind] = parents
+	}
+	list := parents[c.Key.Parent]
+	i, found := find(list, c.Key.Name)
+	switch {
+	case c.New == nil && !found:
+	case c.New == nil:
+		list = slices.Concat(list[:i], list[i+1:])
+	case found:
+		list = slices.Clone(list)
+		list[i] = c.New
+	default:
+		list = slices.Concat(list[:i], []*api.Resource{c.New}, list[i:])
+	}
+	if parents[c.Key.Parent] = list; len(list) == 0 {
+		delete(parents, c.Key.Parent)
+	}
+	if len(parents) == 0 {
+		delete(t.kinds, c.Key.Kind)
+	}
+}
+
+func find(list []*api.Resource, name string) (int, bool) {
+	return slices.BinarySearchFunc(list, name, func(r *api.Resource, name string) int { return strings.Compare(r.Key.Name, name) })
+}
+
+// Revision is the store's revision that the snapshot shows.
+func (s *Snapshot) Revision() int64 { return s.revision }
+
+// Get returns the resource with that key, or nil.
+func (s *Snapshot) Get(key api.Key) *api.Resource {
+	t := s.meshes[scope{key.Owner, key.Mesh}]
+	switch {
+	case t == nil:
+		return nil
+	case key.Kind == api.KindMesh:
+		return t.mesh
+	}
+	list := t.kinds[key.Kind][key.Parent]
+	if i, ok := find(list, key.Name); ok {
+		return list[i]
+	}
+	return nil
+}
+
+// List returns the resources of a kind under a parent, sorted by name: under a
+// mesh's key, or under a router's or gateway's. Meshes are listed under a key
+// that names their owner. Callers do not change what they get.
+func (s *Snapshot) List(kind api.Kind, parent api.Key) []*api.Resource {
+	if kind == api.KindMesh {
+		var out []*api.Resource
+		for at, t := range s.meshes {
+			if at.owner == parent.Owner && t.mesh != nil {
+				out = append(out, t.mesh)
+			}
+		}
+		slices.SortFunc(out, byName)
+		return out
+	}
+	t := s.meshes[scope{parent.Owner, parent.Mesh}]
+	if t == nil {
+		return nil
+	}
+	name := ""
+	if row, _ := kind.Row(); row.Nested() {
+		name = parent.Name
+	}
+	return t.kinds[kind][name]
+}
+
+// Find returns the key of the node or gateway that a proxy's node id means
+// (D1). account is that of the proxy's principal: a short form without owner
+// means a mesh of that account. An ARN without owner means the mesh of the
+// ARN's account, or else the shared mesh in which that account owns a resource
+// of that name.
+func (s *Snapshot) Find(arn api.ARN, account string) (api.Key, bool) {
+	if arn.Kind != api.KindVirtualNode && arn.Kind != api.KindVirtualGateway {
+		return api.Key{}, false
+	}
+	key := api.Key{Owner: cmp.Or(arn.MeshOwner, arn.Account, account), Mesh: arn.Mesh, Kind: arn.Kind, Parent: arn.Parent, Name: arn.Name}
+	if s.Get(key) != nil {
+		return key, true
+	}
+	if arn.MeshOwner != "" || arn.Account == "" {
+		return api.Key{}, false
+	}
+	var found []api.Key
+	for at := range s.meshes {
+		if at.mesh != arn.Mesh {
+			continue
+		}
+		key.Owner = at.owner
+		if r := s.Get(key); r != nil && r.Owner == arn.Account {
+			found = append(found, key)
+		}
+	}
+	if len(found) == 0 {
+		return api.Key{}, false
+	}
+	// Two shared meshes of one name: the choice is at least always the same.
+	return slices.MinFunc(found, func(a, b api.Key) int { return strings.Compare(a.Owner, b.Owner) }), true
+}

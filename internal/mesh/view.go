@@ -1,0 +1,114 @@
+package mesh
+
+import (
+	"slices"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// View is all that one virtual node or gateway needs, references resolved to
+// pointers: backends, their services, routes, weighted targets and nodes. No
+// field of a spec is copied; Envoy's configuration follows from a View alone.
+// It is immutable and its parts are shared within it.
+type View struct {
+	Client Client
+	Mesh   *api.Resource
+	// Node is the client when it is a virtual node, else nil.
+	Node *api.Resource
+	// Backends are those of Node whose services exist, in the spec's order.
+	Backends []Backend
+	// Gateway is the client when it is a virtual gateway, else nil.
+	Gateway *api.Resource
+	// GatewayRoutes are those of Gateway, sorted by name.
+	GatewayRoutes []GatewayRoute
+
+	trace []*api.Resource // everything that was read, in the order of reading
+}
+
+// Backend is one backend of a node.
+type Backend struct {
+	Spec    *api.VirtualServiceBackend
+	Service *Service
+}
+
+// Service is a virtual service and what provides it: Router, Node or, without
+// a provider or when the provider does not exist, neither.
+type Service struct {
+	*api.Resource
+	Router *Router
+	Node   *api.Resource
+}
+
+// Router is a virtual router with its routes, sorted by name.
+type Router struct {
+	*api.Resource
+	Routes []Route
+}
+
+// Route is a route with the nodes of its weighted targets.
+type Route struct {
+	*api.Resource
+	// Targets go with the spec's weighted targets; nil where a node does not
+	// exist.
+	Targets []*api.Resource
+}
+
+// GatewayRoute is a gateway route with its target.
+type GatewayRoute struct {
+	*api.Resource
+	Service *Service // nil when it does not exist
+}
+
+// Resource returns the resource of the view's client.
+func (v *View) Resource() *api.Resource {
+	if v.Gateway != nil {
+		return v.Gateway
+	}
+	return v.Node
+}
+
+// Equal says whether two views were resolved from the same resources, compared
+// by pointer. As resolving is a function of what was read, equal reads are
+// equal views.
+func (v *View) Equal(w *View) bool {
+	if v == nil || w == nil {
+		return v == w
+	}
+	return v.Client == w.Client && slices.Equal(v.trace, w.trace)
+}
+
+// WeightedTargets returns the targets of the route, whatever its kind.
+func (r Route) WeightedTargets() []api.WeightedTarget { return weightedTargets(r.RouteSpec()) }
+
+func weightedTargets(spec *api.RouteSpec) []api.WeightedTarget {
+	switch {
+	case spec == nil:
+		return nil
+	case spec.HTTPRoute != nil:
+		return spec.HTTPRoute.Action.WeightedTargets
+	case spec.HTTP2Route != nil:
+		return spec.HTTP2Route.Action.WeightedTargets
+	case spec.GRPCRoute != nil:
+		return spec.GRPCRoute.Action.WeightedTargets
+	case spec.TCPRoute != nil:
+		return spec.TCPRoute.Action.WeightedTargets
+	}
+	return nil
+}
+
+// Target returns the target of the gateway route, whatever its kind.
+func (r GatewayRoute) Target() *api.GatewayRouteTarget { return target(r.GatewayRouteSpec()) }
+
+func target(spec *api.GatewayRouteSpec) *api.GatewayRouteTarget {
+	switch {
+	case spec == nil:
+		return nil
+	case spec.HTTPRoute != nil:
+		return &spec.HTTPRoute.Action.Target
+	case spec.HTTP2Route != nil:
+		return &spec.HTTP2Route.Action.Target
+	case spec.GRPCRoute != nil:
+		return &spec.GRPCRoute.Action.Target
+	}
+	return nil
+}
