@@ -57,24 +57,38 @@ func explained(c *client.Client, err error) error {
 	return fmt.Errorf("%s: %w", c.Endpoint, err)
 }
 
-// resourceARN returns the ARN that an argument means. The short form of an ARN
-// says no account: the control plane is asked.
-func resourceARN(ctx context.Context, c *client.Client, arg string) (string, error) {
-	if _, err := api.ParseARN(arg); err == nil {
-		return arg, nil
+// target is a resource that an argument names: by its ARN, or by the short form,
+// which says no account.
+type target struct {
+	arn  string // empty for the short form
+	path api.ARN
+}
+
+func parseTarget(arg string) (target, error) {
+	if a, err := api.ParseARN(arg); err == nil {
+		return target{arg, a}, nil
 	}
 	a, err := api.ParseResourcePath(arg)
 	if err != nil {
-		return "", usagef("%q names no resource: want an ARN, or its short form such as mesh/shop/virtualNode/web or mesh/shop/virtualRouter/r/route/main", arg)
+		return target{}, usagef("%q names no resource: want an ARN, or its short form such as mesh/shop/virtualNode/web or mesh/shop/virtualRouter/orders/route/main", arg)
 	}
-	row, _ := a.Kind.Row()
-	in := map[string]any{"meshName": a.Mesh, row.Name: a.Name}
+	return target{path: a}, nil
+}
+
+// resolve returns the target's ARN; for the short form the control plane is
+// asked.
+func (t target) resolve(ctx context.Context, c *client.Client) (string, error) {
+	if t.arn != "" {
+		return t.arn, nil
+	}
+	row, _ := t.path.Kind.Row() // a parsed path has a kind
+	in := map[string]any{"meshName": t.path.Mesh, row.Name: t.path.Name}
 	if row.Nested() {
 		parent, _ := row.Parent.Row()
-		in[parent.Name] = a.Parent
+		in[parent.Name] = t.path.Parent
 	}
-	if a.MeshOwner != "" {
-		in["meshOwner"] = a.MeshOwner
+	if t.path.MeshOwner != "" {
+		in["meshOwner"] = t.path.MeshOwner
 	}
 	// Every describe answers the resource as its body; all have metadata.
 	var out map[string]struct {

@@ -44,6 +44,13 @@ versions on every replica.`,
 }
 
 func proxies(c *cobra.Command, args []string) error {
+	var of target
+	var err error
+	if len(args) == 1 {
+		if of, err = parseTarget(args[0]); err != nil {
+			return err
+		}
+	}
 	caller, err := connect(c)
 	if err != nil {
 		return err
@@ -51,7 +58,7 @@ func proxies(c *cobra.Command, args []string) error {
 	var in api.ListProxiesInput
 	in.MeshName, _ = c.Flags().GetString("mesh")
 	if len(args) == 1 {
-		arn, err := resourceARN(c.Context(), caller, args[0])
+		arn, err := of.resolve(c.Context(), caller)
 		if err != nil {
 			return err
 		}

@@ -55,13 +55,17 @@ func rollout(c *cobra.Command, args []string) error {
 	if timeout <= 0 {
 		return usagef("--timeout %s is not a time to wait: want one above 0, such as 2m", timeout)
 	}
+	of, err := parseTarget(args[0])
+	if err != nil {
+		return err
+	}
 	caller, err := connect(c)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), timeout)
 	defer cancel()
-	arn, err := resourceARN(ctx, caller, args[0])
+	arn, err := of.resolve(ctx, caller)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/model"
+)
+
+// unknownMembers names the members of a document that its shape does not know,
+// in a line each. The API ignores them, as AWS does, and a person who misspelt
+// one would never learn of it.
+func unknownMembers(m *model.Model, shape string, doc any) []string {
+	return walkUnknown(m, shape, "", doc, nil)
+}
+
+func walkUnknown(m *model.Model, name, path string, doc any, found []string) []string {
+	s := m.Shapes[name]
+	switch s.Type {
+	case "structure":
+		members, ok := doc.(map[string]any)
+		if !ok {
+			return found // the checker names it
+		}
+		for _, member := range sorted(members) {
+			at := strings.TrimPrefix(path+"."+member, ".")
+			ref, known := s.Members[member]
+			switch {
+			case !known:
+				found = append(found, fmt.Sprintf("%s is not a member that App Mesh knows, and is ignored: %s", at, instead(s, member)))
+			case members[member] == nil:
+				// null is as good as absent
+			default:
+				found = walkUnknown(m, ref.Shape, at, members[member], found)
+			}
+		}
+	case "list":
+		items, _ := doc.([]any)
+		for i, item := range items {
+			found = walkUnknown(m, s.Member.Shape, fmt.Sprintf("%s[%d]", path, i), item, found)
+		}
+	}
+	return found
+}
+
+// instead says what to do about an unknown member.
+func instead(s *model.Shape, member string) string {
+	for _, known := range sorted(s.Members) {
+		if strings.EqualFold(known, member) {
+			return fmt.Sprintf("it is written %q", known)
+		}
+	}
+	return "remove it, or choose from " + strings.Join(sorted(s.Members), ", ")
+}
+
+func sorted[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
