@@ -1,0 +1,178 @@
+//go:build linux
+
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/evermesh/evermesh/test/ground"
+)
+
+// appVariable makes a program that uses this package an application: its value is an [App].
+const appVariable = "EVERMESH_STAGE_APP"
+
+// App is an application beside which an agent may run: an HTTP/1.1 server.
+//
+// It answers every request 200 with a [Seen] as its body and its name in the header X-App. Request headers make it
+// behave: X-Delay: 200ms waits first; X-Status: 503 answers with that code; X-Fail: ID,2 answers the first two
+// requests of that ID with 503 (or X-Status) and the others 200.
+type App struct {
+	Name   string   `json:"name"`
+	Listen []string `json:"listen"` // addresses, such as ":9080"
+	// Calls makes it a caller: each request is passed on, as POST, to this URL, and answered as that was, with both
+	// names in X-App. Anything but an answer becomes a 502.
+	Calls string `json:"calls,omitempty"`
+}
+
+// Seen is what an App saw of a request.
+type Seen struct {
+	App    string      `json:"app"`
+	Method string      `json:"method"`
+	Path   string      `json:"path"` // with the query
+	Host   string      `json:"host"`
+	Header http.Header `json:"header"`
+	Body   string      `json:"body,omitempty"`
+	Try    int         `json:"try,omitempty"` // of the ID in X-Fail: 1 for the first
+}
+
+// App starts an application on the host, as the ground's own user.
+func (s *Stage) App(h *ground.Host, a App) (*ground.Process, error) {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("start app %s: %w", a.Name, err)
+	}
+	return h.Start(ground.Command{Name: "app-" + a.Name, Path: s.Programs.self, Env: []string{appVariable + "=" + string(text)}})
+}
+
+// Play runs the application that this program was started as, to its end, and exits. In a program that was not
+// started as one it returns at once.
+func Play() {
+	text := os.Getenv(appVariable)
+	if text == "" {
+		return
+	}
+	var a App
+	err := json.Unmarshal([]byte(text), &a)
+	if err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+		err = a.run(ctx)
+		stop()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func (a App) run(ctx context.Context) error {
+	handler := http.Handler(&answerer{name: a.Name, tries: map[string]int{}})
+	if a.Calls != "" {
+		handler = &caller{name: a.Name, url: a.Calls}
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	var running sync.WaitGroup
+	failed := make(chan error, len(a.Listen))
+	for _, addr := range a.Listen {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return errors.Join(err, server.Close())
+		}
+		running.Go(func() {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case err = <-failed:
+		err = errors.Join(err, server.Close())
+	case <-ctx.Done():
+		soon, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		err = server.Shutdown(soon)
+	}
+	running.Wait()
+	return err
+}
+
+// answerer is an application at the end of the line.
+type answerer struct {
+	name string
+
+	mu    sync.Mutex
+	tries map[string]int // requests seen, by X-Fail's ID
+}
+
+func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		return // the caller has gone
+	}
+	seen := Seen{App: a.name, Method: r.Method, Path: r.URL.RequestURI(), Host: r.Host, Header: r.Header, Body: string(body)}
+	status := http.StatusOK
+	if code, err := strconv.Atoi(r.Header.Get("X-Status")); err == nil {
+		status = code
+	}
+	if id, count, ok := strings.Cut(r.Header.Get("X-Fail"), ","); ok {
+		fail, _ := strconv.Atoi(count)
+		a.mu.Lock()
+		a.tries[id]++
+		seen.Try = a.tries[id]
+		a.mu.Unlock()
+		switch {
+		case seen.Try > fail:
+			status = http.StatusOK
+		case status == http.StatusOK:
+			status = http.StatusServiceUnavailable
+		}
+	}
+	if delay, err := time.ParseDuration(r.Header.Get("X-Delay")); err == nil {
+		select {
+		case <-time.After(delay):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-App", a.name)
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(seen) // who has gone reads nothing
+}
+
+// caller is an application that calls another one.
+type caller struct {
+	name, url string
+}
+
+func (c *caller) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A POST without a body is not repeated by net/http: every failure is seen.
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, c.url, http.NoBody)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		http.Error(w, c.name+": "+err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	w.Header().Set("X-App", c.name+" "+resp.Header.Get("X-App"))
+	w.WriteHeader(resp.StatusCode)
+	_, _ = io.Copy(w, resp.Body) // who has gone reads nothing
+}

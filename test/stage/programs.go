@@ -1,0 +1,75 @@
+//go:build linux
+
+package stage
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Programs are the paths of what runs on a stage.
+type Programs struct {
+	Evermeshd string
+	Agent     string // evermesh-agent
+	Envoy     string
+
+	self string // this program, for its applications
+}
+
+// Find locates the programs: Evermesh's own in bin of the module, as `make build` leaves them, or in
+// EVERMESH_BIN; Envoy as ENVOY_PATH, then on PATH, then in build/tools/bin of the module.
+func Find() (Programs, error) {
+	root, err := Root()
+	if err != nil {
+		return Programs{}, err
+	}
+	bin := filepath.Join(root, "bin")
+	if dir := os.Getenv("EVERMESH_BIN"); dir != "" {
+		bin = dir
+	}
+	p := Programs{Evermeshd: filepath.Join(bin, "evermeshd"), Agent: filepath.Join(bin, "evermesh-agent"), self: "/proc/self/exe"}
+	for _, path := range []string{p.Evermeshd, p.Agent} {
+		if _, err := os.Stat(path); err != nil {
+			return Programs{}, fmt.Errorf("find programs: %w: run make build, or name their directory in EVERMESH_BIN", err)
+		}
+	}
+	p.Envoy, err = findEnvoy(root)
+	return p, err
+}
+
+func findEnvoy(root string) (string, error) {
+	if path := os.Getenv("ENVOY_PATH"); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return "", fmt.Errorf("find Envoy: ENVOY_PATH: %w", err)
+		}
+		return path, nil
+	}
+	if path, err := exec.LookPath("envoy"); err == nil {
+		return path, nil
+	}
+	path := filepath.Join(root, "build", "tools", "bin", "envoy")
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("find Envoy: %w: run make tools, or name one in ENVOY_PATH", err)
+	}
+	return path, nil
+}
+
+// EnvoyVersion is the version that the Envoy names itself, such as 1.40.0.
+func (p Programs) EnvoyVersion(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, p.Envoy, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask Envoy's version: %w", err)
+	}
+	// "/path/envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL"
+	parts := strings.Split(string(out), "/")
+	for i := len(parts) - 1; i > 0; i-- {
+		if strings.Count(parts[i], ".") >= 2 {
+			return strings.TrimSpace(parts[i]), nil
+		}
+	}
+	return strings.TrimSpace(string(out)), nil
+}

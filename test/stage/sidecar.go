@@ -1,0 +1,143 @@
+//go:build linux
+
+package stage
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/evermesh/evermesh/test/ground"
+)
+
+// Sidecar is an agent with the Envoy that it runs.
+type Sidecar struct {
+	Host    *ground.Host
+	Process *ground.Process // of the agent
+	admin   *http.Client
+	command ground.Command
+}
+
+// SidecarOptions say whose proxy it is.
+type SidecarOptions struct {
+	// Resource is the ARN, or its short form, of the virtual node or gateway.
+	Resource string
+	// AppPorts are the application's ports, whose arriving traffic goes through Envoy: "9080,9081". "" is none.
+	AppPorts string
+	// Alone is an Envoy without an application beside it, as a gateway's: nothing is redirected.
+	Alone bool
+	// XDS are the control planes to try, in any order; the key and the CA are the first one's.
+	XDS []*Control
+	// Env are further variables of the agent.
+	Env []string
+}
+
+// Sidecar redirects the host's traffic, starts an agent on it and waits until its Envoy serves.
+func (s *Stage) Sidecar(ctx context.Context, h *ground.Host, o SidecarOptions) (*Sidecar, error) {
+	if !o.Alone {
+		if err := s.redirect(ctx, h, o.AppPorts); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := s.runDir(h.Name(), s.Owner().UID)
+	if err != nil {
+		return nil, err
+	}
+	var endpoints []string
+	for _, c := range o.XDS {
+		endpoints = append(endpoints, c.XDS)
+	}
+	first := o.XDS[0]
+	env := []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir,
+		"APPMESH_RESOURCE_ARN=" + o.Resource, "APPMESH_XDS_ENDPOINT=" + strings.Join(endpoints, ","),
+		"AWS_REGION=" + first.Region, "AWS_ACCESS_KEY_ID=" + first.Key.AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY=" + first.Key.SecretAccessKey, "AWS_EC2_METADATA_DISABLED=true",
+		"ENVOY_PATH=" + s.Programs.Envoy, "ENVOY_LOG_LEVEL=warning", "ENVOY_CONCURRENCY=1",
+		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", "LISTENER_DRAIN_WAIT_TIME_S=5",
+		"APPNET_AGENT_ADMIN_MODE=tcp", "APPNET_RELAY_LISTENER_UDS_PATH=" + filepath.Join(dir, "xds.sock"),
+	}
+	if first.CAFile != "" {
+		env = append(env, "APPMESH_XDS_CA_FILE="+first.CAFile)
+	}
+	if s.Owner().Mark != 0 && !o.Alone {
+		env = append(env, s.Owner().Env()...)
+	}
+	c := &Sidecar{Host: h, admin: h.Client(), command: ground.Command{
+		Name: "agent", Path: s.Programs.Agent, Env: append(env, o.Env...), UID: s.Owner().UID,
+	}}
+	c.admin.Timeout = 2 * time.Second
+	if err := c.Start(); err != nil {
+		return nil, err
+	}
+	return c, c.WaitLive(ctx)
+}
+
+// redirect runs the agent's init container on the host.
+func (s *Stage) redirect(ctx context.Context, h *ground.Host, appPorts string) error {
+	env := append([]string{
+		"PATH=" + os.Getenv("PATH"), "APPMESH_START_ENABLED=1", "APPMESH_ENVOY_EGRESS_PORT=15001",
+		"APPMESH_ENVOY_INGRESS_PORT=15000", "APPMESH_EGRESS_IGNORED_IP=169.254.169.254,169.254.170.2",
+	}, s.Owner().Env()...)
+	if appPorts != "" {
+		env = append(env, "APPMESH_APP_PORTS="+appPorts)
+	}
+	_, err := h.Run(ctx, ground.Command{Name: "intercept", Path: s.Programs.Agent, Args: []string{"intercept"}, Env: env})
+	return err
+}
+
+// Start starts the agent, again if it has ended.
+func (c *Sidecar) Start() error {
+	var err error
+	c.Process, err = c.Host.Start(c.command)
+	return err
+}
+
+// WaitLive waits until Envoy has its first configuration and serves.
+func (c *Sidecar) WaitLive(ctx context.Context) error {
+	return awaitProcess(ctx, c.Process, "Envoy on "+c.Host.Name()+" is live", func(ctx context.Context) bool {
+		text, err := c.Admin(ctx, "/ready")
+		return err == nil && strings.TrimSpace(text) == "LIVE"
+	})
+}
+
+// Admin is what Envoy's administration interface answers to GET path.
+func (c *Sidecar) Admin(ctx context.Context, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9901"+path, nil)
+	if err != nil {
+		return "", fmt.Errorf("ask Envoy: %w", err)
+	}
+	resp, err := c.admin.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("ask Envoy: %w", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %.200s", resp.Status, text)
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask Envoy for %s: %w", path, err)
+	}
+	return string(text), nil
+}
+
+// Stat is the value of one of Envoy's counters or gauges; 0 for one that does not exist yet.
+func (c *Sidecar) Stat(ctx context.Context, name string) (int, error) {
+	text, err := c.Admin(ctx, "/stats")
+	if err != nil {
+		return 0, err
+	}
+	var value int
+	for line := range strings.Lines(text) {
+		if found, number, ok := strings.Cut(strings.TrimSpace(line), ": "); ok && found == name {
+			_, err = fmt.Sscan(number, &value)
+		}
+	}
+	return value, err
+}
