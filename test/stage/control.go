@@ -30,6 +30,7 @@ type Control struct {
 	XDS       string // as APPMESH_XDS_ENDPOINT takes it
 	CAFile    string // of XDS, readable by every user; "" where XDS is plaintext
 	Region    string
+	Account   string
 	Key       aws.Credentials
 	AppMesh   *appmesh.Client
 	Evermesh  *client.Client
@@ -42,7 +43,7 @@ type Control struct {
 // ControlOptions are what a test may want otherwise.
 type ControlOptions struct {
 	Name  string   // "" is evermeshd; needed for a second one
-	Ports int      // first of three ports: API, xDS, admin; 0 is 7070
+	Ports []int    // of API, management service and administration; nil is 7070 to 7072
 	Args  []string // further arguments of `evermeshd serve`
 }
 
@@ -52,8 +53,8 @@ func (s *Stage) Control(ctx context.Context, o ControlOptions) (*Control, error)
 	if o.Name == "" {
 		o.Name = "evermeshd"
 	}
-	if o.Ports == 0 {
-		o.Ports = 7070
+	if o.Ports == nil {
+		o.Ports = []int{7070, 7071, 7072}
 	}
 	dir, err := s.runDir(o.Name, 0)
 	if err != nil {
@@ -63,14 +64,14 @@ func (s *Stage) Control(ctx context.Context, o ControlOptions) (*Control, error)
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	c := &Control{
 		Name: o.Name, DataDir: filepath.Join(dir, "data"), stage: s,
-		Admin: "http://" + at(loopback, o.Ports+2), XDS: at(s.Home().Addr(), o.Ports+1),
+		Admin: "http://" + at(loopback, o.Ports[2]), XDS: at(s.Home().Addr(), o.Ports[1]),
 		readiness: &http.Client{Timeout: time.Second},
 	}
 	c.command = ground.Command{
 		Name: o.Name, Path: s.Programs.Evermeshd,
 		Args: append([]string{
-			"serve", "--data-dir", c.DataDir, "--api-listen", at(loopback, o.Ports),
-			"--xds-listen", c.XDS, "--admin-listen", at(loopback, o.Ports+2), "--drain-seconds", "2",
+			"serve", "--data-dir", c.DataDir, "--api-listen", at(loopback, o.Ports[0]),
+			"--xds-listen", c.XDS, "--admin-listen", at(loopback, o.Ports[2]), "--drain-seconds", "2",
 		}, o.Args...),
 		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir},
 	}
@@ -107,7 +108,7 @@ func (c *Control) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Region = facts.Region
+	c.Region, c.Account = facts.Region, facts.Account
 	c.XDS = facts.XDSEndpoint
 	cfg, err := config.LoadDefaultConfig(ctx,
 		config.WithRegion(facts.Region), config.WithBaseEndpoint(facts.APIEndpoint),
