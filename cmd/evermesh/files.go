@@ -76,12 +76,9 @@ func parseFile(name string, text []byte) ([]input, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	var out []input
-	for {
+	for len(bytes.TrimSpace(text[dec.InputOffset():])) > 0 {
 		line := lineAt(text, dec.InputOffset())
 		v, err := decodeValue(dec, 0)
-		if errors.Is(err, io.EOF) && !dec.More() && len(bytes.TrimSpace(text[dec.InputOffset():])) == 0 {
-			break
-		}
 		if err != nil {
 			return nil, usagef("%s:%d: not valid JSON: %s", name, lineAt(text, dec.InputOffset()), plainSyntax(err))
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -20,16 +21,21 @@ const (
 	outputJSON  = "json"
 )
 
-// outputFlag adds -o; its value is checked before the command runs.
-func outputFlag(c *cobra.Command) {
-	c.Flags().StringP("output", "o", outputTable, "`form` of the output: table or json")
+// outputFlag adds -o for commands that print a table.
+func outputFlag(c *cobra.Command) { formFlag(c, "`form` of the output", outputTable, outputJSON) }
+
+// formFlag adds -o with its choices, the first of which is the default; its
+// value is checked before the command runs.
+func formFlag(c *cobra.Command, usage string, forms ...string) {
+	choices := strings.Join(forms, " or ")
+	c.Flags().StringP("output", "o", forms[0], usage+": "+choices)
 	c.PreRunE = func(c *cobra.Command, _ []string) error {
-		if o, _ := c.Flags().GetString("output"); o != outputTable && o != outputJSON {
-			return usagef("-o %q is not a form of output: want table or json", o)
+		if o, _ := c.Flags().GetString("output"); !slices.Contains(forms, o) {
+			return usagef("-o %q is not a form of output: want %s", o, choices)
 		}
 		return nil
 	}
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputTable, outputJSON}, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(forms, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
 }
 
 func wantsJSON(c *cobra.Command) bool {
