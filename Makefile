@@ -52,8 +52,9 @@ format: $(GOLANGCI_LINT_STAMP) ## Format the code as `make check` wants it
 	$(TOOLS)/bin/golangci-lint fmt
 
 .PHONY: generate
-generate: ## Write the generated code anew
+generate: ## Write the generated code and references anew
 	go run ./internal/model/gen
+	go test ./internal -run Reference -update
 
 .PHONY: golden
 golden: tools ## Write the golden files anew; read the difference before you commit it
