@@ -28,17 +28,12 @@ func connect(c *cobra.Command) (*client.Client, error) {
 	}
 	cfg, err := client.Load(c.Context(), dir)
 	if err != nil {
-		return nil, noControlPlane(err)
+		if errors.Is(err, client.ErrNoControlPlane) {
+			return nil, fmt.Errorf("%w: start one with 'evermeshd serve', name its directory with --data-dir, or set AWS_ENDPOINT_URL", err)
+		}
+		return nil, err
 	}
 	return client.New(cfg)
-}
-
-// noControlPlane tells what to do when there is none.
-func noControlPlane(err error) error {
-	if errors.Is(err, client.ErrNoControlPlane) {
-		return fmt.Errorf("%w: start one with 'evermeshd serve', name its directory with --data-dir, or set AWS_ENDPOINT_URL", err)
-	}
-	return err
 }
 
 // explained adds what to do to a failed call.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -49,7 +50,10 @@ func env(c *cobra.Command, _ []string) error {
 	dir, _ := c.Flags().GetString("data-dir")
 	facts, err := client.ReadFacts(dir)
 	if err != nil {
-		return noControlPlane(err)
+		if errors.Is(err, client.ErrNoControlPlane) {
+			return fmt.Errorf("%w: start one with 'evermeshd serve', or name its directory with --data-dir", err)
+		}
+		return err
 	}
 	if endpoint, _ := c.Flags().GetString("endpoint"); endpoint != "" {
 		if !strings.HasPrefix(endpoint, "http://") && !strings.HasPrefix(endpoint, "https://") {

@@ -74,7 +74,7 @@ func rollout(c *cobra.Command, args []string) error {
 	progress.end()
 	if last == nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return &exitError{exitTimeout, fmt.Sprintf("%s gave no answer within %s: raise --timeout, or see whether the control plane is well", caller.Endpoint, timeout)}
+			return &exitError{exitTimeout, fmt.Sprintf("%s gave no answer within %s (%v): see whether the control plane is well, or raise --timeout", caller.Endpoint, timeout, err)}
 		}
 		return explained(caller, err)
 	}
@@ -88,6 +88,7 @@ func rollout(c *cobra.Command, args []string) error {
 // the last that was told of it, if anything was.
 func watchRollout(ctx context.Context, c *client.Client, arn string, show func(api.Rollout)) (*api.Rollout, error) {
 	var last *api.Rollout
+	var trouble error // of the attempt before
 	for {
 		began := time.Now()
 		watch, cancel := context.WithTimeout(ctx, askEvery)
@@ -106,17 +107,26 @@ func watchRollout(ctx context.Context, c *client.Client, arn string, show func(a
 		case last != nil && last.State != api.RolloutStateWaiting:
 			return last, nil
 		case ctx.Err() != nil:
-			return last, ctx.Err()
-		case errors.As(err, &refusal) && refusal.Status() < 500:
+			return last, ended(ctx, trouble)
+		case errors.As(err, &refusal) && refusal.Status() < 500 && refusal.Code != api.CodeTooManyRequests:
 			return last, err
 		case err != nil && last == nil && watch.Err() == nil:
 			return nil, err // it never worked: there is nothing to wait for
 		}
 		// A replica that went away may come back, or another answer instead.
-		if err := pause(ctx, askEvery-time.Since(began)); err != nil {
-			return last, err
+		trouble = err
+		if pause(ctx, askEvery-time.Since(began)) != nil {
+			return last, ended(ctx, trouble)
 		}
 	}
+}
+
+// ended is the end of the wait, with what went wrong last.
+func ended(ctx context.Context, trouble error) error {
+	if trouble == nil || errors.Is(trouble, context.DeadlineExceeded) {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", ctx.Err(), trouble)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
