@@ -27,8 +27,8 @@ const appVariable = "EVERMESH_STAGE_APP"
 // App is an application beside which an agent may run: an HTTP/1.1 server.
 //
 // It answers every request 200 with a [Seen] as its body and its name in the header X-App. Request headers make it
-// behave: X-Delay: 200ms waits first; X-Status: 503 answers with that code; X-Fail: ID,2 answers the first two
-// requests of that ID with 503 (or X-Status) and the others 200.
+// behave: X-Delay: 200ms waits first; X-Status: 503 answers with that code; X-Fail: ID,2 does so, or answers 503, for
+// the first two requests of that ID alone. X-Reset: ID,2 breaks the connections of the first two.
 type App struct {
 	Name   string   `json:"name"`
 	Listen []string `json:"listen"` // addresses, such as ":9080"
@@ -128,30 +128,43 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if code, err := strconv.Atoi(r.Header.Get("X-Status")); err == nil {
 		status = code
 	}
-	if id, count, ok := strings.Cut(r.Header.Get("X-Fail"), ","); ok {
-		fail, _ := strconv.Atoi(count)
-		a.mu.Lock()
-		a.tries[id]++
-		seen.Try = a.tries[id]
-		a.mu.Unlock()
+	delay, _ := time.ParseDuration(r.Header.Get("X-Delay")) // 0 for none
+	if try, bad := a.try(r.Header.Get("X-Reset")); try > 0 {
+		if seen.Try = try; bad {
+			panic(http.ErrAbortHandler) // net/http's way to break a connection
+		}
+	}
+	if try, bad := a.try(r.Header.Get("X-Fail")); try > 0 {
+		seen.Try = try
 		switch {
-		case seen.Try > fail:
-			status = http.StatusOK
+		case !bad:
+			status, delay = http.StatusOK, 0
 		case status == http.StatusOK:
 			status = http.StatusServiceUnavailable
 		}
 	}
-	if delay, err := time.ParseDuration(r.Header.Get("X-Delay")); err == nil {
-		select {
-		case <-time.After(delay):
-		case <-r.Context().Done():
-			return
-		}
+	select {
+	case <-time.After(delay):
+	case <-r.Context().Done():
+		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-App", a.name)
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(seen) // who has gone reads nothing
+}
+
+// try counts the requests of an ID in "ID,2"; bad are as many as the number says. Without an ID it is 0.
+func (a *answerer) try(text string) (try int, bad bool) {
+	id, count, ok := strings.Cut(text, ",")
+	if !ok {
+		return 0, false
+	}
+	most, _ := strconv.Atoi(count) // 0 for none
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tries[id]++
+	return a.tries[id], a.tries[id] <= most
 }
 
 // caller is an application that calls another one.

@@ -1,0 +1,342 @@
+//go:build linux
+
+// Package e2e shows with live traffic what a mesh does: real evermeshd, real agents, real Envoys and real redirection,
+// on a ground with a network namespace for each workload. Subtests carry the ids of the requirements that they show.
+//
+// All tests share one ground and one evermeshd; each has a mesh of its own ([newMesh]), with hosts of its own. What a
+// test needs is made through the public API and awaited through the rollout that the API reports; then requests are
+// sent from a workload, as its application would.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/test/ground"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// wait bounds what is expected to happen at once.
+const wait = 30 * time.Second
+
+// shared is what all tests of the run stand on.
+type shared struct {
+	*stage.Stage
+	control *stage.Control
+	envoy   string          // its version
+	missing *ground.Missing // why there is no ground; everything else is unset then
+}
+
+var world shared // set by TestMain
+
+func TestMain(m *testing.M) {
+	stage.Play()
+	exit, inside, err := ground.Enter(context.Background())
+	switch {
+	case inside:
+		os.Exit(runInside(m))
+	case errors.As(err, &world.missing):
+		os.Exit(m.Run()) // every test says why it is skipped
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(exit)
+}
+
+func runInside(m *testing.M) (code int) {
+	ctx := context.Background()
+	g, err := ground.New()
+	if err == nil {
+		defer func() {
+			g.Keep = code != 0
+			if g.Keep {
+				fmt.Println("the logs of all programs are in", g.Dir())
+			}
+			if err := g.Close(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = max(code, 1)
+			}
+		}()
+		err = world.begin(ctx, g)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func (w *shared) begin(ctx context.Context, g *ground.Ground) error {
+	programs, err := stage.Find()
+	if err != nil {
+		return err
+	}
+	if w.envoy, err = programs.EnvoyVersion(ctx); err != nil {
+		return err
+	}
+	if w.Stage, err = stage.New(g, programs); err != nil {
+		return err
+	}
+	w.control, err = w.Control(ctx, stage.ControlOptions{})
+	return err
+}
+
+// mesh is the mesh of one test.
+type mesh struct {
+	*stage.Stage
+	t       *testing.T
+	name    string
+	control *stage.Control
+}
+
+// newMesh makes a mesh for the test. Its name is also a part of its hosts' names.
+func newMesh(t *testing.T, name, egress string) *mesh {
+	t.Helper()
+	if world.missing != nil {
+		t.Skipf("this machine allows no ground: %v", world.missing)
+	}
+	t.Log("real envoy:", world.envoy)
+	m := &mesh{Stage: world.Stage, t: t, name: name, control: world.control}
+	m.call("CreateMesh", fmt.Sprintf(`{"meshName": %q, "spec": {"egressFilter": {"type": %q}}}`, name, egress))
+	return m
+}
+
+// context ends with the test, or after a time in which everything must have happened.
+func (m *mesh) context() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(m.t.Context(), wait)
+}
+
+// call runs an operation of the API with a JSON document as its input and returns the resource's ARN.
+func (m *mesh) call(operation, input string) string {
+	m.t.Helper()
+	arn, err := m.try(operation, input)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return arn
+}
+
+func (m *mesh) try(operation, input string) (string, error) {
+	m.t.Helper()
+	var doc map[string]any
+	if err := json.Unmarshal([]byte(input), &doc); err != nil {
+		m.t.Fatalf("%s: %v in %s", operation, err, input)
+	}
+	if _, ok := doc["meshName"]; !ok {
+		doc["meshName"] = m.name
+	}
+	ctx, cancel := m.context()
+	defer cancel()
+	var out map[string]struct {
+		Metadata api.ResourceMetadata `json:"metadata"`
+	}
+	if err := m.control.Evermesh.Call(ctx, operation, doc, &out); err != nil {
+		return "", err
+	}
+	for _, resource := range out {
+		return resource.Metadata.ARN, nil
+	}
+	return "", errors.New("an empty answer")
+}
+
+// put creates or updates a resource of a kind such as VirtualNode; parent is the router's or gateway's name.
+func (m *mesh) put(verb, kind, parent, name, spec string) string {
+	m.t.Helper()
+	field := map[string]string{
+		"VirtualNode": "virtualNodeName", "VirtualService": "virtualServiceName", "VirtualRouter": "virtualRouterName",
+		"VirtualGateway": "virtualGatewayName", "Route": "routeName", "GatewayRoute": "gatewayRouteName",
+	}[kind]
+	above := map[string]string{"Route": "virtualRouterName", "GatewayRoute": "virtualGatewayName"}[kind]
+	doc := fmt.Sprintf(`{%q: %q, "spec": %s}`, field, name, spec)
+	if above != "" {
+		doc = fmt.Sprintf(`{%q: %q, %s`, above, parent, doc[1:])
+	}
+	return m.call(verb+kind, doc)
+}
+
+func (m *mesh) create(kind, name, spec string) string { return m.put("Create", kind, "", name, spec) }
+func (m *mesh) update(kind, name, spec string) string { return m.put("Update", kind, "", name, spec) }
+
+// route makes a route of a router; spec is the httpRoute without "httpRoute", and may carry the priority.
+func (m *mesh) route(router, name, spec string) string {
+	return m.put("Create", "Route", router, name, spec)
+}
+
+// settle waits until the proxies concerned have accepted the newest versions of the resources.
+func (m *mesh) settle(arns ...string) {
+	m.t.Helper()
+	ctx, cancel := m.context()
+	defer cancel()
+	for _, arn := range arns {
+		if _, err := m.control.Rollout(ctx, arn); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// host is a host of this test's, known to the name server as NAME.MESH.local.
+func (m *mesh) host(name string) *ground.Host {
+	m.t.Helper()
+	h, err := m.Host(m.name + "-" + name)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.DNS().Set(m.hostname(name), h.Addr())
+	return h
+}
+
+func (m *mesh) hostname(name string) string { return name + "." + m.name + ".local" }
+
+// appPort is where applications listen.
+const appPort = 9080
+
+// app starts an application on a host of its own, without a sidecar, and makes a virtual node for it.
+func (m *mesh) app(name string) *ground.Host {
+	m.t.Helper()
+	h := m.program(name)
+	m.create("VirtualNode", name, m.nodeSpec(name))
+	return h
+}
+
+// program starts an application on a host of its own.
+func (m *mesh) program(name string) *ground.Host {
+	m.t.Helper()
+	h := m.host(name)
+	if _, err := m.App(h, stage.App{Name: name, Listen: []string{fmt.Sprintf(":%d", appPort)}}); err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, cancel := m.context()
+	defer cancel()
+	if err := stage.Until(ctx, name+" answers", func(ctx context.Context) bool {
+		conn, err := h.Dial(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", appPort))
+		return err == nil && conn.Close() == nil
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	return h
+}
+
+// nodeSpec is a node with one HTTP listener that is found by its host's name.
+func (m *mesh) nodeSpec(name string) string {
+	return fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}],
+		"serviceDiscovery": {"dns": {"hostname": %q}}}`, appPort, m.hostname(name))
+}
+
+// callerSpec is a node without a listener that calls the virtual services.
+func callerSpec(services ...string) string {
+	backends := []any{}
+	for _, s := range services {
+		backends = append(backends, map[string]any{"virtualService": map[string]any{"virtualServiceName": s}})
+	}
+	text, _ := json.Marshal(map[string]any{"backends": backends}) // strings alone
+	return string(text)
+}
+
+// sidecar starts agent and Envoy on the host, for the node.
+func (m *mesh) sidecar(h *ground.Host, o stage.SidecarOptions) *stage.Sidecar {
+	m.t.Helper()
+	if o.XDS == nil {
+		o.XDS = []*stage.Control{m.control}
+	}
+	if !strings.Contains(o.Resource, "/") {
+		o.Resource = "mesh/" + m.name + "/virtualNode/" + o.Resource
+	}
+	ctx, cancel := m.context()
+	defer cancel()
+	s, err := m.Sidecar(ctx, h, o)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return s
+}
+
+// service makes a virtual service NAME.MESH.local with a router of its own that listens on the port, and its routes
+// by name. It resolves to an address of nobody: who answers is up to the mesh.
+func (m *mesh) service(name string, port int, routes map[string]string) (service string) {
+	m.t.Helper()
+	service = m.hostname(name)
+	m.DNS().Set(service, nobody)
+	m.create("VirtualRouter", name, fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}]}`, port))
+	for route, spec := range routes {
+		m.route(name, route, spec)
+	}
+	m.create("VirtualService", service, fmt.Sprintf(`{"provider": {"virtualRouter": {"virtualRouterName": %q}}}`, name))
+	return service
+}
+
+// request is an HTTP request of a test.
+type request struct {
+	Method, URL string // Method "" is GET
+	Host        string // in place of the URL's
+	Header      map[string]string
+}
+
+// answer is what came back.
+type answer struct {
+	Status int
+	App    string // X-App
+	Seen   stage.Seen
+	Header http.Header
+	Body   string
+	Took   time.Duration
+}
+
+// send sends a request from the host, over a connection of its own.
+func send(ctx context.Context, h *ground.Host, r request) (answer, error) {
+	if r.Method == "" {
+		r.Method = http.MethodGet
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, r.URL, http.NoBody)
+	if err != nil {
+		return answer{}, err
+	}
+	for name, value := range r.Header {
+		req.Header.Set(name, value)
+	}
+	if r.Host != "" {
+		req.Host = r.Host
+	}
+	c := h.Client()
+	defer c.CloseIdleConnections()
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	began := time.Now()
+	resp, err := c.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{Status: resp.StatusCode, App: resp.Header.Get("X-App"), Header: resp.Header, Body: string(body), Took: time.Since(began)}
+	if a.App != "" {
+		if err := json.NewDecoder(bytes.NewReader(body)).Decode(&a.Seen); err != nil {
+			return a, fmt.Errorf("read what %s saw: %w", a.App, err)
+		}
+	}
+	return a, nil
+}
+
+// ask is send for a request that must be answered.
+func ask(t *testing.T, h *ground.Host, r request) answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	a, err := send(ctx, h, r)
+	if err != nil {
+		t.Fatalf("%s: %v", r.URL, err)
+	}
+	return a
+}
