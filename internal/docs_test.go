@@ -1,6 +1,7 @@
 package internal
 
 import (
+	"go/ast"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -95,6 +96,39 @@ func TestWords(t *testing.T) {
 		set, f := parse(t, name)
 		for _, group := range f.Comments {
 			check(position(set, group.Pos()), group.Text())
+		}
+	}
+}
+
+var symbol = regexp.MustCompile("`(model|api|mesh|envoy|auth|store|iam|discovery|ledger|ads|publish|rest|client|agent|intercept)\\.([A-Za-z]+)`")
+
+// TestArchitectureNamesRealCode follows the names in ARCHITECTURE.md into the
+// packages, so that the walk stays one through the code as it is.
+func TestArchitectureNamesRealCode(t *testing.T) {
+	names := symbol.FindAllStringSubmatch(readFile(t, "ARCHITECTURE.md"), -1)
+	if len(names) == 0 {
+		t.Fatal("ARCHITECTURE.md names no code")
+	}
+	declared := map[string]bool{}
+	for _, name := range repositoryFiles(t, func(name string) bool { return isGo(name) && !strings.HasSuffix(name, "_test.go") }) {
+		pkg := strings.TrimPrefix(filepath.Dir(name), "internal/")
+		_, f := parse(t, name)
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				declared[pkg+"."+d.Name.Name] = true // methods too: the walk names them by package
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					if s, ok := s.(*ast.TypeSpec); ok {
+						declared[pkg+"."+s.Name.Name] = true
+					}
+				}
+			}
+		}
+	}
+	for _, m := range names {
+		if !declared[m[1]+"."+m[2]] {
+			t.Errorf("ARCHITECTURE.md names %s.%s, which does not exist", m[1], m[2])
 		}
 	}
 }
