@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,4 +175,48 @@ func TestMetricsReference(t *testing.T) {
 		fmt.Fprintf(text, "| `%s` | %s | %s | %s |\n", m.name, m.kind, m.labels, m.help)
 	}
 	compare(t, "docs/metrics.md", text.String())
+}
+
+var (
+	variable    = regexp.MustCompile(`^(AWS|APPMESH|APPNET|ENVOY|EVERMESH|ENABLE|DISABLE|DATADOG|DD|ECS|HC|JAEGER|LISTENER|MAX|NAMESPACE|PID|RELAY|STATSD|TLS|XRAY)(_[A-Z0-9]+)+$`)
+	variableRow = regexp.MustCompile("(?m)^\\| (`[A-Z0-9_]+`(?:, `[A-Z0-9_]+`)*) \\|")
+)
+
+// TestAgentReference holds docs/agent.md against the variables that the agent
+// and the interception read: none is missing, and none is there that they do
+// not read.
+func TestAgentReference(t *testing.T) {
+	read := map[string]string{} // variable: file
+	for _, name := range repositoryFiles(t, func(name string) bool {
+		dir := filepath.Dir(name)
+		return isGo(name) && !strings.HasSuffix(name, "_test.go") && slices.Contains([]string{"internal/agent", "internal/intercept", "cmd/evermesh-agent"}, dir)
+	}) {
+		_, f := parse(t, name)
+		ast.Inspect(f, func(n ast.Node) bool {
+			if l, ok := n.(*ast.BasicLit); ok {
+				text := literal(l)
+				if variable.MatchString(text) && text != "APPMESH_EGRESS" && text != "APPMESH_INGRESS" { // those two are chains
+					read[text] = name
+				}
+			}
+			return true
+		})
+	}
+	text := readFile(t, "docs/agent.md")
+	listed := map[string]bool{}
+	for _, row := range variableRow.FindAllStringSubmatch(text, -1) {
+		for _, name := range strings.Split(row[1], ", ") {
+			listed[strings.Trim(name, "`")] = true
+		}
+	}
+	for name, file := range read {
+		if !listed[name] {
+			t.Errorf("%s reads %s, which docs/agent.md does not list", file, name)
+		}
+	}
+	for name := range listed {
+		if read[name] == "" {
+			t.Errorf("docs/agent.md lists %s, which nothing reads", name)
+		}
+	}
 }
