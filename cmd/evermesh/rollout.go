@@ -67,6 +67,9 @@ func rollout(c *cobra.Command, args []string) error {
 	defer cancel()
 	arn, err := of.resolve(ctx, caller)
 	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return noAnswer(caller, timeout, err)
+		}
 		return err
 	}
 	progress := &progress{w: c.ErrOrStderr(), rewrite: isTerminal(c.ErrOrStderr())}
@@ -74,7 +77,7 @@ func rollout(c *cobra.Command, args []string) error {
 	progress.end()
 	if last == nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return &exitError{exitTimeout, fmt.Sprintf("%s gave no answer within %s (%v): see whether the control plane is well, or raise --timeout", caller.Endpoint, timeout, err)}
+			return noAnswer(caller, timeout, err)
 		}
 		return explained(caller, err)
 	}
@@ -82,6 +85,10 @@ func rollout(c *cobra.Command, args []string) error {
 		return explained(caller, err)
 	}
 	return report(c, *last, timeout)
+}
+
+func noAnswer(c *client.Client, timeout time.Duration, err error) error {
+	return &exitError{exitTimeout, fmt.Sprintf("%s gave no answer within %s (%v): see whether the control plane is well, or raise --timeout", c.Endpoint, timeout, err)}
 }
 
 // watchRollout follows a rollout until it is settled or ctx ends, and returns

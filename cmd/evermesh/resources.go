@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/model"
+)
+
+// reading is what the inputs of files come to.
+type reading struct {
+	resources []*api.Resource
+	faults    []string // what the API would refuse, a line each
+	notes     []string // what a person should know, a line each
+}
+
+// resourcesOf checks the inputs as the API would and makes their resources,
+// those that others refer to first, in whatever order the files have them.
+func resourcesOf(inputs []input, account string) (reading, error) {
+	m, err := model.AppMesh()
+	if err != nil {
+		return reading{}, err
+	}
+	var out reading
+	where := map[api.Key]string{}
+	var made []*api.Resource
+	for _, in := range inputs {
+		shape := "Create" + in.row.Type + "Input"
+		for _, line := range unknownMembers(m, shape, in.doc) {
+			out.notes = append(out.notes, in.where+": "+line)
+		}
+		if found := m.Check(shape, in.doc); len(found) > 0 {
+			for _, v := range found {
+				out.faults = append(out.faults, in.where+": "+v.String())
+			}
+			continue
+		}
+		r, err := resourceOf(in, account)
+		if err != nil {
+			out.faults = append(out.faults, in.where+": "+err.Error())
+			continue
+		}
+		if first, twice := where[r.Key]; twice {
+			out.faults = append(out.faults, fmt.Sprintf("%s: %s is in %s already: remove one of them", in.where, pathOf(r.Key, account), first))
+			continue
+		}
+		where[r.Key] = in.where
+		made = append(made, r)
+	}
+	out.assumeMeshes(&made, account)
+	out.keepRules(made, where)
+	return out, nil
+}
+
+// resourceOf makes the resource of a checked input.
+func resourceOf(in input, account string) (*api.Resource, error) {
+	text := func(member string) string {
+		s, _ := in.doc[member].(string)
+		return s
+	}
+	key := api.Key{Owner: account, Mesh: text("meshName"), Kind: in.row.Kind, Name: text(in.row.Name)}
+	if owner := text("meshOwner"); owner != "" {
+		key.Owner = owner
+	}
+	if in.row.Nested() {
+		parent, _ := in.row.Parent.Row()
+		key.Parent = text(parent.Name)
+	}
+	for _, name := range []string{key.Mesh, key.Parent, key.Name} {
+		if strings.Contains(name, "/") || name == "." || name == ".." {
+			return nil, fmt.Errorf("the name %q cannot be used: a name is neither '.' nor '..' and holds no slash", name)
+		}
+	}
+	spec := in.doc["spec"]
+	if spec == nil {
+		spec = map[string]any{}
+	}
+	document, err := json.Marshal(spec)
+	if err != nil {
+		return nil, fmt.Errorf("encode spec: %w", err)
+	}
+	typed, err := api.DecodeSpec(key.Kind, document)
+	if err != nil {
+		return nil, fmt.Errorf("decode spec: %w", err)
+	}
+	return &api.Resource{Key: key, Version: 1, Owner: account, Document: document, Spec: typed, Revision: 1}, nil
+}
+
+// assumeMeshes adds the meshes that resources are in and no file holds.
+func (out *reading) assumeMeshes(made *[]*api.Resource, account string) {
+	have := map[api.Key]bool{}
+	for _, r := range *made {
+		if r.Key.Kind == api.KindMesh {
+			have[r.Key] = true
+		}
+	}
+	for _, r := range *made {
+		k := r.Key.MeshKey()
+		if have[k] {
+			continue
+		}
+		have[k] = true
+		*made = append(*made, &api.Resource{Key: k, Version: 1, Owner: k.Owner, Document: json.RawMessage(`{}`), Spec: &api.MeshSpec{}, Revision: 1})
+		out.notes = append(out.notes, fmt.Sprintf("%s is in no file and taken with default settings: add the input of its create-mesh call if it has others", pathOf(k, account)))
+	}
+}
+
+// keepRules applies the rules between resources in the order in which they
+// could be created.
+func (out *reading) keepRules(made []*api.Resource, where map[api.Key]string) {
+	order := map[api.Kind]int{}
+	for i, row := range api.Kinds() {
+		order[row.Kind] = i
+	}
+	slices.SortStableFunc(made, func(a, b *api.Resource) int { return order[a.Key.Kind] - order[b.Key.Kind] })
+	so := mesh.NewSnapshot(0, nil)
+	for _, r := range made {
+		if err := mesh.Check(so, nil, r); err != nil {
+			text := err.Error()
+			var refusal *api.Error
+			if errors.As(err, &refusal) {
+				text = refusal.Message
+			}
+			out.faults = append(out.faults, where[r.Key]+": "+oneLine(text))
+			continue // what refers to it is refused in turn, as the API would
+		}
+		so = so.Apply(0, []api.Change{{Key: r.Key, New: r}})
+		out.resources = append(out.resources, r)
+	}
+}

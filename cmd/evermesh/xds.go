@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+const outputYAML = "yaml"
+
+func xdsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "xds FILE…",
+		Short: "Show, offline, the Envoy configuration that resources in files would give",
+		Long: `Show, offline, the Envoy configuration that resources in files would give to each
+virtual node and virtual gateway.
+
+A file holds the input of an "aws appmesh create-…" call as JSON, a list of
+inputs, or one in each line; "-" is standard input. What kind of resource an
+input makes follows from its name members. A mesh that is in no file is taken
+with default settings.
+
+The configuration is in static form, complete in itself: "envoy --mode validate
+-c" takes it. Certificates that would come by SDS and endpoints that would come
+by EDS are placeholders in it.
+
+Problems go to stderr, one in a line: what, where, what to do. Members that App
+Mesh does not know are named, although the API ignores them.
+
+Exit codes: 0 done, perhaps with problems that leave a part of the mesh without
+effect; 1 a resource is one that the API would refuse; 2 wrong usage, or a file
+that cannot be read.`,
+		Example: `  evermesh xds mesh.json nodes.json routes.jsonl
+  evermesh xds *.json --proxy web
+  evermesh xds *.json --out envoy/ -o json && envoy --mode validate -c envoy/shop/virtualNode/web.json`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("%s takes files, but got none: see %s --help", c.CommandPath(), c.CommandPath())
+			}
+			return nil
+		},
+		RunE: xds,
+	}
+	formFlag(c, "`form` of the configuration", outputYAML, outputJSON)
+	c.Flags().String("out", "", "`directory` for one file a proxy, MESH/KIND/NAME.yaml or .json in it; without it, stdout")
+	c.Flags().String("proxy", "", "`name` of one virtual node or gateway, or its short form or ARN; without it, all")
+	c.Flags().String("account", "000000000000", "the `account` that makes the resources, 12 digits")
+	_ = c.MarkFlagDirname("out") // fails only for a flag that does not exist
+	return c
+}
+
+func xds(c *cobra.Command, args []string) error {
+	account, _ := c.Flags().GetString("account")
+	if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(account) {
+		return usagef("--account %q is not an account: want 12 digits", account)
+	}
+	inputs, err := readFiles(args, c.InOrStdin())
+	if err != nil {
+		return err
+	}
+	read, err := resourcesOf(inputs, account)
+	if err != nil {
+		return err
+	}
+	if err := complain(c.ErrOrStderr(), append(read.notes, read.faults...)); err != nil {
+		return err
+	}
+	if n := int64(len(read.faults)); n > 0 {
+		return &exitError{exitFailure, fmt.Sprintf("%s above: the API would refuse these resources; nothing was made", count(n, "fault", "faults"))}
+	}
+	proxy, _ := c.Flags().GetString("proxy")
+	clients, err := choose(clientsOf(read.resources), proxy)
+	if err != nil {
+		return err
+	}
+	out, problems, err := configurations(mesh.NewSnapshot(1, read.resources), clients, account)
+	if err != nil {
+		return err
+	}
+	if err := complain(c.ErrOrStderr(), problems); err != nil {
+		return err
+	}
+	form, _ := c.Flags().GetString("output")
+	if dir, _ := c.Flags().GetString("out"); dir != "" {
+		return writeConfigurations(c.OutOrStdout(), dir, form, out)
+	}
+	return printConfigurations(c.OutOrStdout(), form, out)
+}
+
+// clientsOf are the nodes and gateways among the resources, sorted.
+func clientsOf(resources []*api.Resource) []mesh.Client {
+	var out []mesh.Client
+	for _, r := range resources {
+		if r.Key.Kind == api.KindVirtualNode || r.Key.Kind == api.KindVirtualGateway {
+			out = append(out, mesh.Client{Key: r.Key})
+		}
+	}
+	slices.SortFunc(out, func(a, b mesh.Client) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	return out
+}
+
+// choose keeps the one client that --proxy names; an empty name keeps all.
+func choose(clients []mesh.Client, name string) ([]mesh.Client, error) {
+	if name == "" {
+		if len(clients) == 0 {
+			return nil, usagef("the files hold neither a virtual node nor a virtual gateway: only these have a proxy")
+		}
+		return clients, nil
+	}
+	var found []mesh.Client
+	for _, c := range clients {
+		if name == c.Key.Name || name == pathOf(c.Key, "") || strings.HasSuffix(name, ":"+pathOf(c.Key, "")) {
+			found = append(found, c)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, usagef("--proxy %q is no virtual node or gateway of the files: they hold %s", name, pathsOf(clients))
+	case 1:
+		return found, nil
+	}
+	return nil, usagef("--proxy %q could be %s: give its short form", name, pathsOf(found))
+}
+
+func pathsOf(clients []mesh.Client) string {
+	if len(clients) == 0 {
+		return "none"
+	}
+	paths := make([]string, len(clients))
+	for i, c := range clients {
+		paths[i] = pathOf(c.Key, "")
+	}
+	return strings.Join(paths, ", ")
+}
+
+// pathOf is the short form of a key's ARN. The mesh's owner is named when it is
+// another than account, and account is not empty.
+func pathOf(k api.Key, account string) string {
+	path := shortForm(api.Realm{}.ARN(k, ""))
+	if account != "" && k.Owner != account {
+		path = strings.Replace(path, "mesh/"+k.Mesh, "mesh/"+k.Mesh+"@"+k.Owner, 1)
+	}
+	return path
+}
+
+// configuration is what one proxy gets.
+type configuration struct {
+	path   string // short form
+	static json.RawMessage
+	bundle *envoy.Bundle
+}
+
+// configurations builds what each client gets, and tells what the files leave
+// without effect, each problem once.
+func configurations(snapshot *mesh.Snapshot, clients []mesh.Client, account string) ([]configuration, []string, error) {
+	var out []configuration
+	var lines []string
+	seen := map[mesh.Problem]bool{}
+	var builder envoy.Builder
+	for _, c := range clients {
+		view, problems, _ := snapshot.View(c)
+		bundle, unbuilt := builder.Build(view, nil)
+		for _, p := range append(problems, unbuilt...) {
+			if !seen[p] {
+				seen[p] = true
+				lines = append(lines, fmt.Sprintf("%s: %s: %s", pathOf(p.Key, account), p.Reason, p.Message))
+			}
+		}
+		// The agent takes the resource for Envoy's cluster, too.
+		path := pathOf(c.Key, account)
+		static, err := bundle.Static(path, path)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		}
+		out = append(out, configuration{path, static, bundle})
+	}
+	return out, lines, nil
+}
+
+func printConfigurations(w io.Writer, form string, all []configuration) error {
+	if form == outputJSON {
+		out := map[string]json.RawMessage{}
+		for _, c := range all {
+			out[c.path] = c.static
+		}
+		return printJSON(w, out)
+	}
+	for i, c := range all {
+		text, err := render(c, form)
+		if err != nil {
+			return err
+		}
+		separator := "---\n"
+		if i == 0 {
+			separator = ""
+		}
+		if _, err := fmt.Fprintf(w, "%s# %s\n%s", separator, c.path, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// render writes a configuration down.
+func render(c configuration, form string) ([]byte, error) {
+	if form == outputJSON {
+		var out bytes.Buffer
+		if err := json.Indent(&out, c.static, "", "  "); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.path, err)
+		}
+		out.WriteByte('\n')
+		return out.Bytes(), nil
+	}
+	text, err := yaml.JSONToYAML(c.static)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.path, err)
+	}
+	return text, nil
+}
+
+// writeConfigurations writes a file for each proxy and lists them.
+func writeConfigurations(w io.Writer, dir, form string, all []configuration) error {
+	var rows [][]string
+	for _, c := range all {
+		text, err := render(c, form)
+		if err != nil {
+			return err
+		}
+		parts := strings.Split(strings.TrimPrefix(c.path, "mesh/"), "/")
+		for i, p := range parts {
+			parts[i] = url.PathEscape(p)
+		}
+		name := filepath.Join(dir, filepath.Join(parts...)) + "." + form
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+		row := []string{c.path, name}
+		for _, t := range []envoy.Type{envoy.Listener, envoy.Route, envoy.Cluster} {
+			row = append(row, fmt.Sprint(len(c.bundle.List(t).Resources)))
+		}
+		rows = append(rows, row)
+	}
+	return printTable(w, []string{"PROXY", "FILE", "LISTENERS", "ROUTES", "CLUSTERS"}, rows)
+}
