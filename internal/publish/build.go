@@ -51,10 +51,10 @@ func (l *Loop) publish(ctx context.Context, affected map[mesh.Client]bool) {
 		state := l.clients[r.client]
 		state.problems = r.build
 		l.problems.set(r.client, slices.Concat(r.resolve, r.build))
-		if state.bundle == r.bundle && r.bundle != nil {
+		if state.bundle == r.bundle && r.bundle != nil && !state.fresh {
 			continue
 		}
-		state.bundle = r.bundle
+		state.bundle, state.fresh = r.bundle, false
 		l.discover(r.client, r.bundle)
 		l.Proxies.Set(r.client, snapshot.Revision(), r.bundle)
 	}
@@ -65,6 +65,10 @@ func (l *Loop) publish(ctx context.Context, affected map[mesh.Client]bool) {
 func (l *Loop) build(snapshot *mesh.Snapshot, r *built, previous *client) {
 	var view *mesh.View
 	view, r.resolve, r.reads = snapshot.View(r.client)
+	made := false
+	if l.Visited != nil {
+		defer func() { l.Visited(r.client, made) }()
+	}
 	if view == nil {
 		return
 	}
@@ -72,7 +76,8 @@ func (l *Loop) build(snapshot *mesh.Snapshot, r *built, previous *client) {
 		r.bundle, r.build = previous.bundle, previous.problems
 		return
 	}
-	r.bundle, r.build = envoy.Build(view, previous.bundle)
+	made = true
+	r.bundle, r.build = l.builder.Build(view, previous.bundle)
 	if l.Endpoints != nil {
 		r.bundle = r.bundle.WithEndpoints(l.Endpoints.Known)
 	}

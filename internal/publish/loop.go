@@ -53,6 +53,9 @@ type Config struct {
 	Observe func(phase string, took time.Duration)
 	// Applied is told of every revision once its bundles are published.
 	Applied func(revision int64)
+	// Visited is told of each client whose view was resolved, and whether a
+	// bundle was built from it; several goroutines call it. nil is allowed.
+	Visited func(c mesh.Client, built bool)
 	Now     func() time.Time
 }
 
@@ -60,7 +63,8 @@ type Config struct {
 // goroutine.
 type Loop struct {
 	Config
-	heads *heads
+	heads   *heads
+	builder envoy.Builder
 
 	snapshot atomic.Pointer[mesh.Snapshot]
 	progress progress
@@ -80,6 +84,8 @@ type Loop struct {
 type client struct {
 	bundle   *envoy.Bundle
 	problems []mesh.Problem // of building the bundle
+	// fresh says that Proxies has not got the bundle since the client came.
+	fresh bool
 }
 
 // New makes a Loop; Run works it.
@@ -210,6 +216,8 @@ func (l *Loop) arrivals(affected map[mesh.Client]bool) {
 			if l.clients[c] == nil {
 				l.clients[c] = &client{}
 			}
+			// It may have left and come again before the loop looked.
+			l.clients[c].fresh = true
 			affected[c] = true
 			continue
 		}

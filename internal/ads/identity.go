@@ -1,0 +1,92 @@
+package ads
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+const maxIdentity = 256
+
+// instanceOf tells which proxy of its client this is (D8): the random id that
+// the agent keeps over reconnects, else ECS's task or Kubernetes' pod, else the
+// peer's address.
+func instanceOf(n *corev3.Node, peer string) string {
+	for _, path := range [][]string{
+		{"evermesh.instance"},
+		{"aws.appmesh.platformInfo", "ecsPlatformInfo", "ecsTaskArn"},
+		{"aws.appmesh.platformInfo", "k8sPlatformInfo", "podUid"},
+	} {
+		if s := lookup(n.GetMetadata(), path); s != "" {
+			return clipped(s)
+		}
+	}
+	return clipped(peer)
+}
+
+func lookup(s *structpb.Struct, path []string) string {
+	v := s.GetFields()[path[0]]
+	for _, name := range path[1:] {
+		v = v.GetStructValue().GetFields()[name]
+	}
+	return v.GetStringValue()
+}
+
+func clipped(s string) string {
+	if len(s) > maxIdentity {
+		s = s[:maxIdentity]
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// versionOf is Envoy's version as its node tells it, such as 1.40.0; nil when
+// it does not.
+func versionOf(n *corev3.Node) *string {
+	v := n.GetUserAgentBuildVersion().GetVersion()
+	if v == nil {
+		return nil
+	}
+	s := fmt.Sprintf("%d.%d.%d", v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+	return &s
+}
+
+// statusOf turns an error into what the proxy is told (EMS-009 to EMS-013).
+func statusOf(err error) error {
+	var known *api.Error
+	if !errors.As(err, &known) {
+		if s, ok := status.FromError(err); ok {
+			return s.Err()
+		}
+		return status.Error(codes.Internal, "The management service failed: see its log.")
+	}
+	code := codes.Internal
+	switch known.Code {
+	case api.CodeMissingAuthenticationToken, api.CodeIncompleteSignature, api.CodeUnrecognizedClient,
+		api.CodeInvalidSignature, api.CodeExpiredToken:
+		code = codes.Unauthenticated
+	case api.CodeAccessDenied, api.CodeForbidden:
+		code = codes.PermissionDenied
+	case api.CodeNotFound, api.CodeBadRequest:
+		code = codes.InvalidArgument
+	case api.CodeServiceUnavailable:
+		code = codes.Unavailable
+	case api.CodeLimitExceeded, api.CodeTooManyRequests:
+		code = codes.ResourceExhausted
+	}
+	return status.Error(code, oneLine(known.Message))
+}
+
+func unauthorized(arn string) error {
+	return status.Errorf(codes.PermissionDenied, "Unauthorized to perform appmesh:StreamAggregatedResources for %s.", oneLine(arn))
+}
+
+func missing(arn string) error {
+	return status.Errorf(codes.InvalidArgument, "%s does not exist: create it, or correct APPMESH_RESOURCE_ARN.", oneLine(arn))
+}

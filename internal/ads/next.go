@@ -1,0 +1,361 @@
+package ads
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/evermesh/evermesh/internal/envoy"
+)
+
+// next returns what is to be sent now, or nil, and when to ask again although
+// nothing happened (zero: never). The caller sends what it gets before it asks
+// again.
+//
+// What is new goes clusters first; a listener or a route configuration follows
+// when the proxy has acknowledged every cluster that it names, which Envoy does
+// when they are warm. What is old goes in the other direction: a cluster leaves
+// when the proxy has acknowledged all listeners and routes of the goal.
+func (m *machine) next(now time.Time) (*flight, time.Time) {
+	var wake time.Time
+	for t := envoy.Cluster; t <= envoy.Secret; t++ {
+		f, again := m.try(now, t)
+		if f != nil {
+			m.launch(now, t, f)
+			return f, time.Time{}
+		}
+		wake = sooner(wake, again)
+	}
+	return nil, wake
+}
+
+func (m *machine) try(now time.Time, t envoy.Type) (*flight, time.Time) {
+	s := &m.of[t]
+	if !s.spoken || s.flight != nil {
+		// Its silence is what ends the wait of the others.
+		if t == envoy.Cluster && s.flight != nil && now.Before(s.flight.at.Add(m.silence)) {
+			return nil, s.flight.at.Add(m.silence)
+		}
+		return nil, time.Time{}
+	}
+	switch t {
+	case envoy.Cluster:
+		if len(s.refused) > 0 {
+			return nil, time.Time{}
+		}
+		return m.whole(s, t, m.clusters()), time.Time{}
+	case envoy.Listener:
+		if len(s.refused) > 0 || len(m.of[envoy.Cluster].refused) > 0 {
+			return nil, time.Time{}
+		}
+		content, ok := m.listeners(now)
+		if !ok {
+			return nil, time.Time{}
+		}
+		return m.whole(s, t, content), time.Time{}
+	case envoy.Route:
+		if len(m.of[envoy.Cluster].refused) > 0 {
+			return nil, time.Time{}
+		}
+	}
+	return m.each(now, s, t)
+}
+
+// launch notes what is now in flight.
+func (m *machine) launch(now time.Time, t envoy.Type, f *flight) {
+	s := &m.of[t]
+	m.nonces++
+	f.typ, f.nonce, f.at, f.system = t, strconv.FormatUint(m.nonces, 10), now, m.goal.version
+	f.version = m.versionAfter(t, s, f)
+	s.flight, s.nonce, s.due = f, f.nonce, false
+	for _, r := range f.sent {
+		if t == envoy.Cluster {
+			// Envoy warms the cluster anew and waits for its endpoints, whichever
+			// it has, also when it has yet to ask for them on this stream (D6.1).
+			eds := &m.of[envoy.LoadAssignment]
+			if old := find(s.held, r.Name); (old == nil || old.Hash != r.Hash) && (eds.has(r.Name) || !eds.spoken) {
+				eds.owe(r.Name, now)
+			}
+		}
+		delete(s.owed, r.Name)
+		if r.Hash != none {
+			delete(s.empty, r.Name)
+		}
+	}
+	for _, n := range f.removed {
+		delete(s.owed, n)
+	}
+	if f.complete || len(s.owed) == 0 {
+		s.owed = nil
+	}
+}
+
+// versionAfter is the type's version once the proxy has accepted f: the goal's
+// when that is what it then has.
+func (m *machine) versionAfter(t envoy.Type, s *subscription, f *flight) string {
+	after := f.sent
+	if !f.complete {
+		after = union(f.sent, without(s.held, f.removed))
+	}
+	if t != envoy.Secret && same(after, m.goal.list(t)) {
+		return m.goal.lists[t].Hash
+	}
+	return digest(after)
+}
+
+// clusters is what CDS is to hold now: the goal and, as long as some listener
+// or route may use them, the old ones.
+func (m *machine) clusters() []*envoy.Resource {
+	wanted, held := m.selected(envoy.Cluster), m.of[envoy.Cluster].held
+	if same(wanted, held) || m.settled() {
+		return wanted
+	}
+	return union(wanted, held)
+}
+
+// listeners is what LDS is to hold now. A listener that has to wait for its
+// clusters keeps its last form. ok is false when that form is not known.
+func (m *machine) listeners(now time.Time) (content []*envoy.Resource, ok bool) {
+	s, wanted := &m.of[envoy.Listener], m.selected(envoy.Listener)
+	if same(wanted, s.held) {
+		return wanted, true
+	}
+	waiting := false
+	for _, r := range wanted {
+		if m.ready(now, r.Clusters) {
+			content = append(content, r)
+			continue
+		}
+		waiting = true
+		if old := find(s.held, r.Name); old != nil {
+			content = append(content, old)
+		}
+	}
+	switch {
+	case !waiting:
+		return wanted, true
+	case s.due, s.unknown:
+		return nil, false
+	}
+	return content, true
+}
+
+// selected is the part of the goal that the proxy asked for.
+func (m *machine) selected(t envoy.Type) []*envoy.Resource {
+	s, all := &m.of[t], m.goal.list(t)
+	if s.all {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(r *envoy.Resource) bool { return !s.has(r.Name) })
+}
+
+// whole is the response that gives the proxy this content of CDS or LDS, nil
+// when there is nothing to say.
+func (m *machine) whole(s *subscription, t envoy.Type, content []*envoy.Resource) *flight {
+	if !m.delta {
+		if !s.due && len(s.owed) == 0 && same(content, s.held) {
+			return nil
+		}
+		if slices.ContainsFunc(content, func(r *envoy.Resource) bool { return r.Any == nil }) {
+			return nil // holds something in a form that nobody knows; it has to wait
+		}
+		return &flight{sent: content, complete: true}
+	}
+	f := &flight{}
+	for _, r := range content {
+		old := find(s.held, r.Name)
+		_, owed := s.owed[r.Name]
+		if r.Any != nil && (owed || old == nil || (old != r && old.Hash != r.Hash)) {
+			f.sent = append(f.sent, r)
+		}
+	}
+	for _, r := range s.held {
+		if find(content, r.Name) == nil {
+			f.removed = append(f.removed, r.Name)
+		}
+	}
+	for n := range s.owed {
+		if find(content, n) == nil && !slices.Contains(f.removed, n) {
+			f.removed = append(f.removed, n)
+		}
+	}
+	if len(f.sent) == 0 && len(f.removed) == 0 && !s.due {
+		return nil
+	}
+	return f
+}
+
+// each is the response for types that are asked for by name: what changed and
+// what is owed.
+func (m *machine) each(now time.Time, s *subscription, t envoy.Type) (*flight, time.Time) {
+	if len(s.owed) == 0 && t != envoy.Secret && same(s.held, m.goal.list(t)) {
+		return nil, time.Time{}
+	}
+	var wake time.Time
+	f := &flight{}
+	for _, n := range s.names {
+		since, owed := s.owed[n]
+		r, absent := m.target(now, s, t, n)
+		old := find(s.held, n)
+		switch {
+		case r != nil && s.refused[n] == r.Hash && r.Hash != uncertain:
+		case r != nil && (owed || old == nil || old.Hash != r.Hash):
+			f.sent = append(f.sent, r)
+		case r == nil && owed && absent:
+			if m.delta {
+				f.removed = append(f.removed, n)
+			} else {
+				delete(s.owed, n) // the dialect has no word for it
+			}
+		case r == nil && owed && t == envoy.LoadAssignment && old == nil:
+			if at := since.Add(m.patience); now.Before(at) {
+				wake = sooner(wake, at)
+				continue
+			}
+			if s.empty == nil {
+				s.empty = map[string]bool{}
+			}
+			s.empty[n] = true
+			f.sent = append(f.sent, noEndpoints(n))
+		}
+	}
+	if len(f.sent) == 0 && len(f.removed) == 0 {
+		return nil, wake
+	}
+	return f, time.Time{}
+}
+
+// target is what the proxy is to have now under a name of a type that is asked
+// for by name: nil when that has to wait, or when there is no such thing.
+func (m *machine) target(now time.Time, s *subscription, t envoy.Type, name string) (r *envoy.Resource, absent bool) {
+	wanted, old := find(m.wanted(t), name), find(s.held, name)
+	switch {
+	case t == envoy.LoadAssignment && wanted == nil:
+		// Unknown endpoints: what the proxy has stays (D6.4).
+		if old != nil && old.Any != nil && old.Hash != uncertain {
+			return old, false
+		}
+		return nil, false
+	case wanted == nil:
+		return nil, true
+	case t != envoy.Route || m.ready(now, wanted.Clusters):
+		return wanted, false
+	case old == nil || old.Any == nil:
+		return nil, false
+	}
+	return m.merged(now, wanted, old), false
+}
+
+// merged is a route configuration in which the virtual hosts that wait for a
+// cluster keep their last form.
+func (m *machine) merged(now time.Time, wanted, old *envoy.Resource) *envoy.Resource {
+	last := make(map[string]*envoy.VirtualHost, len(old.Hosts))
+	for _, h := range old.Hosts {
+		last[h.Name] = h
+	}
+	hosts := make([]*envoy.VirtualHost, 0, len(wanted.Hosts))
+	for _, h := range wanted.Hosts {
+		if !m.ready(now, h.Clusters) {
+			if h = last[h.Name]; h == nil {
+				continue
+			}
+		}
+		hosts = append(hosts, h)
+	}
+	return wanted.WithHosts(hosts)
+}
+
+// ready says whether the proxy has these clusters and keeps them. After too
+// long a silence what was sent counts as had.
+func (m *machine) ready(now time.Time, clusters []string) bool {
+	s := &m.of[envoy.Cluster]
+	f := s.flight
+	silent := f != nil && !now.Before(f.at.Add(m.silence))
+	for _, c := range clusters {
+		sent := f != nil && find(f.sent, c) != nil
+		old := find(s.held, c)
+		held := old != nil && old.Hash != perhaps
+		if f != nil && held && !sent {
+			held = !f.complete && !slices.Contains(f.removed, c)
+		}
+		if !held && (!silent || !sent) {
+			return false
+		}
+	}
+	return true
+}
+
+// settled says whether the proxy has accepted all listeners and routes of the
+// goal, so that nothing uses a cluster that the goal does not name.
+func (m *machine) settled() bool {
+	for _, t := range []envoy.Type{envoy.Listener, envoy.Route} {
+		s := &m.of[t]
+		switch {
+		case !s.spoken && m.returning && (t == envoy.Listener || len(m.goal.list(t)) > 0):
+			return false
+		case s.flight != nil, len(s.refused) > 0, !m.follows(t):
+			return false
+		}
+	}
+	return true
+}
+
+// follows says whether all that the proxy has of listeners or routes is the
+// goal's.
+func (m *machine) follows(t envoy.Type) bool {
+	s := &m.of[t]
+	if t == envoy.Listener {
+		return !s.unknown && (!s.spoken || same(s.held, m.selected(t)))
+	}
+	if same(s.held, m.goal.list(t)) {
+		return true
+	}
+	for _, r := range s.held {
+		if wanted := find(m.goal.list(t), r.Name); wanted == nil || wanted.Hash != r.Hash {
+			return false
+		}
+	}
+	return true
+}
+
+// reached says whether the proxy has all that it is to have of a type.
+func (m *machine) reached(t envoy.Type) bool {
+	s, wanted := &m.of[t], m.wanted(t)
+	switch {
+	case !s.spoken:
+		return len(wanted) == 0
+	case s.unknown || s.flight != nil || len(s.refused) > 0:
+		return false
+	case wild(t):
+		return same(s.held, m.selected(t))
+	}
+	for _, r := range wanted {
+		if old := find(s.held, r.Name); old != r && (old == nil || old.Hash != r.Hash) {
+			return false
+		}
+	}
+	return true
+}
+
+// none is the hash of the empty set that stands for unknown endpoints.
+const none = "none"
+
+func noEndpoints(cluster string) *envoy.Resource {
+	a, err := anypb.New(&endpointv3.ClusterLoadAssignment{ClusterName: cluster})
+	if err != nil {
+		return nil
+	}
+	return &envoy.Resource{Name: cluster, Hash: none, Any: a}
+}
+
+// sooner is the earlier of two times; zero is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}

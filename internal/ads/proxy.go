@@ -1,0 +1,349 @@
+package ads
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// proxy is one connected Envoy. Its stream's goroutine owns it and is the only
+// one that sends; mu lets the ledger look in.
+type proxy struct {
+	s         *Server
+	client    mesh.Client
+	arn       string
+	principal auth.Principal
+	instance  string
+	peer      string
+	envoy     *string // its version
+	dialect   dialect
+	connected time.Time
+	wake      chan struct{}
+
+	checked int64 // state of Server.policies at the last authorisation
+
+	mu     sync.Mutex
+	m      *machine // nil until there is a goal
+	end    time.Time
+	denied map[string]string // secrets that are not delivered, and why
+}
+
+// incoming is what the reader got.
+type incoming struct {
+	node *corev3.Node
+	request
+	err error
+}
+
+// stream serves one stream from its first byte to its status.
+func (s *Server) stream(ctx context.Context, method string, d dialect) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	principal, err := s.Authenticate(ctx, method, md)
+	if err != nil {
+		return statusOf(err)
+	}
+	requests := s.read(ctx, d)
+	var first incoming
+	select {
+	case first = <-requests:
+	case <-s.ending:
+		return errDraining
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	if first.err != nil {
+		return ended(first.err)
+	}
+	p, err := s.identify(ctx, d, first.node, principal)
+	if err != nil {
+		return statusOf(err)
+	}
+	if err := s.join(p); err != nil {
+		return err
+	}
+	defer s.leave(p)
+	s.streamed(d.name, 1)
+	defer s.streamed(d.name, -1)
+	log := s.Log.With("mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance)
+	log.Info("proxy connected", "dialect", string(d.name), "peer", p.peer)
+	err = p.run(ctx, requests, first.request)
+	if err != nil {
+		log.Info("proxy disconnected", "err", err)
+		return err
+	}
+	log.Info("proxy disconnected")
+	return nil
+}
+
+// read passes the stream's requests on, one at a time: a proxy that asks faster
+// than it is answered waits. Its goroutine ends with the stream.
+func (s *Server) read(ctx context.Context, d dialect) <-chan incoming {
+	requests := make(chan incoming)
+	s.readers.Go(func() {
+		for {
+			var in incoming
+			in.node, in.request, in.err = d.recv()
+			var ignored *unserved
+			if errors.As(in.err, &ignored) {
+				s.Log.Debug("proxy asked for a type that is not served", "err", in.err)
+				continue
+			}
+			select {
+			case requests <- in:
+			case <-ctx.Done():
+				return
+			}
+			if in.err != nil {
+				return
+			}
+		}
+	})
+	return requests
+}
+
+// ended is the status for a stream whose reader failed: none when the proxy
+// closed it.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return statusOf(err)
+}
+
+// identify finds out whose proxy this is, and whether it may have what it asks
+// for (EMS-009, EMS-010, EMS-015).
+func (s *Server) identify(ctx context.Context, d dialect, node *corev3.Node, principal auth.Principal) (*proxy, error) {
+	if node.GetId() == "" {
+		return nil, status.Error(codes.InvalidArgument, "The first request has no node id: set APPMESH_RESOURCE_ARN.")
+	}
+	p := &proxy{
+		s: s, principal: principal, dialect: d, envoy: versionOf(node), connected: s.Now(),
+		wake: make(chan struct{}, 1), end: s.Now().Add(someTime(s.Lifetime)), checked: s.policies.Load(),
+	}
+	if from, ok := peer.FromContext(ctx); ok {
+		p.peer = from.Addr.String()
+	}
+	p.instance = instanceOf(node, p.peer)
+	resolving, cancel := context.WithTimeout(ctx, resolveWait)
+	defer cancel()
+	var err error
+	if p.client, err = s.Clients.Resolve(resolving, node.GetId(), principal.Account); err != nil {
+		return nil, err
+	}
+	p.arn = s.Realm.ARN(p.client.Key, p.client.Key.Owner)
+	if strings.HasPrefix(node.GetId(), "arn:") {
+		p.arn = strings.Clone(node.GetId())
+	}
+	return p, p.authorized()
+}
+
+func (p *proxy) authorized() error {
+	if p.s.Authorize == nil {
+		return nil
+	}
+	err := p.s.Authorize(p.principal, p.client.Key)
+	var known *api.Error
+	if errors.As(err, &known) && (known.Code == api.CodeAccessDenied || known.Code == api.CodeForbidden) {
+		return unauthorized(p.arn)
+	}
+	if err != nil {
+		return statusOf(err)
+	}
+	return nil
+}
+
+// run answers requests and follows the goal until the stream ends. A nil error
+// is status 0: a planned end.
+func (p *proxy) run(ctx context.Context, requests <-chan incoming, first request) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	waiting := &first // until there is something to answer from
+	for {
+		goal, err := p.s.current(p)
+		if err != nil {
+			return err
+		}
+		var next time.Time
+		var more <-chan incoming
+		if goal != nil {
+			if next, err = p.advance(ctx, goal, waiting); err != nil {
+				return err
+			}
+			waiting, more = nil, requests
+		}
+		end := p.endsAt()
+		now := p.s.Now()
+		if !now.Before(end) {
+			return nil
+		}
+		timer.Reset(sooner(next, end).Sub(now))
+		select {
+		case in := <-more:
+			if in.err != nil {
+				return ended(in.err)
+			}
+			waiting = &in.request
+		case <-p.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
+	}
+}
+
+// advance takes in what is new and sends what may be sent. It returns when to
+// look again.
+func (p *proxy) advance(ctx context.Context, goal *goal, r *request) (time.Time, error) {
+	if now := p.s.policies.Load(); now != p.checked {
+		if err := p.authorized(); err != nil {
+			return time.Time{}, err
+		}
+		p.checked = now
+		if err := p.fetch(ctx, true); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if err := p.take(goal, r); err != nil {
+		return time.Time{}, err
+	}
+	if r != nil && r.typ == envoy.Secret {
+		if err := p.fetch(ctx, false); err != nil {
+			return time.Time{}, err
+		}
+	}
+	for {
+		p.mu.Lock()
+		f, again := p.m.next(p.s.Now())
+		p.mu.Unlock()
+		if f == nil {
+			return again, nil
+		}
+		p.s.dirty(p.client)
+		if p.s.Meter.Sent != nil {
+			p.s.Meter.Sent(discoveryType(f.typ))
+		}
+		if err := p.dialect.send(f); err != nil {
+			return time.Time{}, ended(err)
+		}
+	}
+}
+
+func (p *proxy) take(goal *goal, r *request) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m == nil {
+		p.m = &machine{delta: p.dialect.name == api.DialectDelta, goal: goal, silence: p.s.PublishWait, patience: patience}
+	} else if goal != p.m.goal {
+		p.m.aim(goal)
+	}
+	if r == nil {
+		return nil
+	}
+	if r.refused {
+		p.s.Log.Warn("proxy refused configuration", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance,
+			"revision", goal.revision, "type", string(discoveryType(r.typ)), "err", oneLine(r.reason))
+		if p.s.Meter.Refused != nil {
+			p.s.Meter.Refused(discoveryType(r.typ))
+		}
+	}
+	defer p.s.dirty(p.client)
+	return p.m.receive(p.s.Now(), *r)
+}
+
+// fetch gets the secrets that the proxy asked for (D9): all of them, or those
+// whose delivery is due. What it may not have is left out and noted.
+func (p *proxy) fetch(ctx context.Context, all bool) error {
+	if p.m == nil {
+		return nil
+	}
+	s := &p.m.of[envoy.Secret] // read here, written by this goroutine only
+	secrets, denied := slices.Clone(p.m.secrets), map[string]string{}
+	secrets = slices.DeleteFunc(secrets, func(r *envoy.Resource) bool { return !s.has(r.Name) })
+	for _, n := range s.names {
+		if _, owed := s.owed[n]; !owed && !all {
+			if why := p.denied[n]; why != "" {
+				denied[n] = why
+			}
+			continue
+		}
+		secrets = without(secrets, []string{n})
+		r, err := p.secret(ctx, n)
+		if err != nil {
+			denied[n] = oneLine(err.Error())
+			continue
+		}
+		secrets = union([]*envoy.Resource{r}, secrets)
+	}
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	p.mu.Lock()
+	p.m.secrets, p.denied = secrets, denied
+	p.mu.Unlock()
+	p.s.dirty(p.client)
+	return nil
+}
+
+func (p *proxy) secret(ctx context.Context, name string) (*envoy.Resource, error) {
+	if p.s.Secrets == nil {
+		return nil, errors.New("no source serves it")
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveWait)
+	defer cancel()
+	value, err := p.s.Secrets.Secret(ctx, p.principal, name)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(value))
+	return &envoy.Resource{
+		Name: name, Hash: hex.EncodeToString(sum[:16]),
+		Any: &anypb.Any{TypeUrl: envoy.Secret.URL(), Value: []byte(value)},
+	}, nil
+}
+
+func (p *proxy) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// endBy makes the stream end at t, with status 0.
+func (p *proxy) endBy(t time.Time) {
+	p.mu.Lock()
+	if t.Before(p.end) {
+		p.end = t
+	}
+	p.mu.Unlock()
+	p.poke()
+}
+
+func (p *proxy) endsAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.end
+}
+
+func (s *Server) streamed(d api.Dialect, change int) {
+	if s.Meter.Streams != nil {
+		s.Meter.Streams(d, change)
+	}
+}

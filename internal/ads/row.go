@@ -1,0 +1,141 @@
+package ads
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// discoveryType is the type's name in the ledger and in metrics.
+func discoveryType(t envoy.Type) api.DiscoveryType {
+	return [...]api.DiscoveryType{
+		api.DiscoveryTypeCluster, api.DiscoveryTypeEndpoint, api.DiscoveryTypeListener, api.DiscoveryTypeRoute, api.DiscoveryTypeSecret,
+	}[t]
+}
+
+// Row is what the ledger keeps of the client's proxies on this replica (D8):
+// false when there are none.
+func (s *Server) Row(c mesh.Client) (api.LedgerRow, bool) {
+	s.mu.Lock()
+	g := s.groups[c]
+	if g == nil {
+		s.mu.Unlock()
+		return api.LedgerRow{}, false
+	}
+	goal, members := g.goal, slices.Collect(maps.Keys(g.members))
+	s.mu.Unlock()
+
+	row := api.LedgerRow{Client: c.Key.String(), Replica: s.Replica}
+	if goal != nil {
+		row.Revision = goal.revision
+	}
+	for _, p := range members {
+		row.Members = append(row.Members, p.describe(goal))
+	}
+	slices.SortFunc(row.Members, func(a, b api.Proxy) int { return strings.Compare(a.Instance, b.Instance) })
+	return row, true
+}
+
+// States counts this replica's proxies by state.
+func (s *Server) States() map[string]int {
+	s.mu.Lock()
+	byGoal := map[*goal][]*proxy{}
+	for _, g := range s.groups {
+		byGoal[g.goal] = slices.AppendSeq(byGoal[g.goal], maps.Keys(g.members))
+	}
+	s.mu.Unlock()
+	out := map[string]int{string(api.ProxyStateCurrent): 0, string(api.ProxyStatePending): 0, string(api.ProxyStateRefused): 0}
+	for goal, members := range byGoal {
+		for _, p := range members {
+			p.mu.Lock()
+			out[string(p.state(goal))]++
+			p.mu.Unlock()
+		}
+	}
+	return out
+}
+
+// describe tells how far the proxy is on its way to the goal.
+func (p *proxy) describe(goal *goal) api.Proxy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := api.Proxy{
+		ConnectedAt: api.Timestamp{Time: p.connected}, Dialect: p.dialect.name, EnvoyVersion: p.envoy, Instance: p.instance,
+		Peer: &p.peer, Replica: p.s.Replica, ResourceARN: p.arn, State: p.state(goal), Types: []api.TypeStatus{},
+	}
+	if goal == nil || p.m == nil {
+		return out
+	}
+	for t := envoy.Cluster; t <= envoy.Secret; t++ {
+		if status, ok := p.m.status(t, goal); ok {
+			out.Types = append(out.Types, status)
+		}
+	}
+	out.Notes = p.notes()
+	return out
+}
+
+// state sums the types up. A stream that has not yet taken the newest goal in
+// is not current, whatever it has.
+func (p *proxy) state(goal *goal) api.ProxyState {
+	if goal == nil || p.m == nil {
+		return api.ProxyStatePending
+	}
+	state := api.ProxyStateCurrent
+	if p.m.goal.version != goal.version {
+		state = api.ProxyStatePending
+	}
+	for _, t := range envoy.Types() {
+		switch {
+		case len(p.m.of[t].refused) > 0 && p.m.goal.version == goal.version:
+			return api.ProxyStateRefused
+		case !p.m.reached(t):
+			state = api.ProxyStatePending
+		}
+	}
+	return state
+}
+
+// status is what the ledger says of one type; ok is false for a type that plays
+// no part.
+func (m *machine) status(t envoy.Type, goal *goal) (status api.TypeStatus, ok bool) {
+	s := &m.of[t]
+	if !s.spoken && (t == envoy.Secret || len(goal.list(t)) == 0) {
+		return api.TypeStatus{}, false
+	}
+	status = api.TypeStatus{Type: discoveryType(t), Refusal: s.refusal}
+	accepted := s.version
+	if t != envoy.Secret {
+		wanted := goal.lists[t].Hash
+		status.Wanted = &wanted
+		if m.reached(t) {
+			accepted = m.goal.lists[t].Hash
+		}
+	}
+	if accepted != "" {
+		status.Accepted, status.AcceptedAt = &accepted, &api.Timestamp{Time: s.acceptedAt}
+	}
+	return status, true
+}
+
+// notes are sentences for the person who looks at a proxy.
+func (p *proxy) notes() []string {
+	var out []string
+	if f := p.m.of[envoy.Cluster].flight; f != nil && !p.s.Now().Before(f.at.Add(p.m.silence)) {
+		out = append(out, "Its clusters have not been acknowledged for "+p.m.silence.String()+": routes were sent without.")
+	}
+	for _, n := range slices.Sorted(maps.Keys(p.m.of[envoy.LoadAssignment].empty)) {
+		out = append(out, "Endpoints of "+n+" are not known: it was given an empty set.")
+	}
+	for _, n := range slices.Sorted(maps.Keys(p.denied)) {
+		out = append(out, "Secret "+clipped(n)+" was not delivered: "+p.denied[n])
+	}
+	return out[:min(len(out), maxNotes)]
+}
+
+// maxNotes bounds the sentences about one proxy.
+const maxNotes = 20

@@ -1,0 +1,304 @@
+// Package ads is the management service: the xDS server that Envoys connect to,
+// over one aggregated stream each, in either dialect of the protocol (state of
+// the world and delta).
+//
+// publish.Loop gives it, for every connected virtual node or gateway, the bundle
+// that its proxies are to have (Server.Set). What a stream may be sent, and in
+// which order, is the work of machine: it is pure, and machine.go (what the proxy
+// has) and next.go (what it may get) can be read alone. proxy.go moves a stream
+// along, wire.go is the two dialects, row.go what the ledger is told.
+package ads
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+const (
+	// lifetime is how long a stream lasts, give or take a tenth: proxies spread
+	// over the replicas again (EMS-008, D12).
+	lifetime = 30 * time.Minute
+	// patience is how long a proxy without endpoints waits for unknown ones (D6.4).
+	patience = 5 * time.Second
+	// resolveWait bounds how long a fresh stream waits for the store.
+	resolveWait = 10 * time.Second
+)
+
+// Clients is what the server asks of the publishing loop; *publish.Loop is one.
+type Clients interface {
+	// Resolve tells which client a node id means, from a snapshot at least as
+	// new as the store. Its errors are *api.Error.
+	Resolve(ctx context.Context, nodeID, account string) (mesh.Client, error)
+	// Want says that a client has a first proxy, Unwant that it has none any more.
+	Want(c mesh.Client)
+	Unwant(c mesh.Client)
+}
+
+// Secrets gives the secrets that bundles only name (D9).
+type Secrets interface {
+	// Secret returns the encoded envoy.extensions.transport_sockets.tls.v3.Secret
+	// of that name, if the principal may have it. It is asked at each delivery.
+	Secret(ctx context.Context, p auth.Principal, name string) (auth.Secret, error)
+}
+
+// Config is what a Server needs. Clients may be set after New, before the first
+// stream.
+type Config struct {
+	Clients Clients
+	Realm   api.Realm
+	Replica string // this replica's id in the ledger
+	// Authenticate says who opened a stream (EMS-012). Its refusals are *api.Error.
+	Authenticate func(ctx context.Context, fullMethod string, md metadata.MD) (auth.Principal, error)
+	// Authorize says whether the principal may have the client's configuration;
+	// nil allows everyone (EMS-010, EMS-054).
+	Authorize func(p auth.Principal, key api.Key) error
+	// Secrets may be nil: then no secret is delivered.
+	Secrets Secrets
+	// Dirty is told of each client whose Row changed; nil is allowed.
+	Dirty func(mesh.Client)
+	// PublishWait is how long a proxy's routes wait for its silence about new
+	// clusters; Lifetime how long a stream lasts, 0 for 30 minutes.
+	PublishWait, Lifetime time.Duration
+	Log                   *slog.Logger
+	Meter                 Meter
+	Now                   func() time.Time
+}
+
+// Meter is told what happens; nil functions are allowed.
+type Meter struct {
+	Streams func(d api.Dialect, change int)
+	Sent    func(t api.DiscoveryType)
+	Refused func(t api.DiscoveryType)
+}
+
+// Server serves the streams. Its exported methods may be called from any
+// goroutine.
+type Server struct {
+	Config
+	policies atomic.Int64 // counts Recheck
+	ending   chan struct{}
+	readers  sync.WaitGroup
+
+	mu       sync.Mutex
+	groups   map[mesh.Client]*group
+	streams  int // joined
+	draining bool
+	left     chan struct{} // receives when a stream left while draining
+}
+
+// group is the proxies of one client on this replica.
+type group struct {
+	goal    *goal // nil until the loop has built the first
+	gone    bool  // its node or gateway does not exist
+	members map[*proxy]bool
+}
+
+// New makes a Server; Serve works it.
+func New(c Config) *Server {
+	if c.Lifetime == 0 {
+		c.Lifetime = lifetime
+	}
+	return &Server{Config: c, ending: make(chan struct{}), left: make(chan struct{}, 1), groups: map[mesh.Client]*group{}}
+}
+
+// Serve accepts connections until ctx ends; then all streams are cut (Drain
+// before that ends them politely). creds is nil for plaintext. Nothing of it is
+// left running when it returns.
+func (s *Server) Serve(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
+	g := grpc.NewServer(s.options(creds)...)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s: s})
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	err := g.Serve(l)
+	g.Stop()
+	s.readers.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) options(creds credentials.TransportCredentials) []grpc.ServerOption {
+	o := []grpc.ServerOption{
+		// Buffers of a stream that mostly rests (D7).
+		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true),
+		grpc.MaxRecvMsgSize(maxRequest), grpc.WaitForHandlers(true),
+		// Envoys ping every 10 s, also without a stream (EMS-062).
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.UnknownServiceHandler(unknownService),
+	}
+	if creds != nil {
+		o = append(o, grpc.Creds(creds))
+	}
+	return o
+}
+
+// unknownService answers, among others, clients of the xDS v2 API (EMS-001).
+func unknownService(_ any, stream grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(stream)
+	return status.Errorf(codes.Unimplemented, "%s is not served: use the aggregated discovery service of xDS v3 (Envoy 1.17 or newer).", oneLine(method))
+}
+
+// service is the gRPC face of a Server. Other methods of the service exist in no
+// newer protocol, so the generated default for them is right.
+type service struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	s *Server
+}
+
+func (v service) StreamAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return v.s.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName, stateOfTheWorld(stream))
+}
+
+func (v service) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return v.s.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, delta(stream))
+}
+
+// Set makes b what the client's proxies are to have; nil says that its node or
+// gateway does not exist, which ends their streams (EMS-009). It returns at once.
+func (s *Server) Set(c mesh.Client, revision int64, b *envoy.Bundle) {
+	var g *goal
+	if b != nil {
+		g = goalOf(b, revision)
+	}
+	s.set(c, g)
+}
+
+func (s *Server) set(c mesh.Client, goal *goal) {
+	s.mu.Lock()
+	g := s.groups[c]
+	if g == nil {
+		s.mu.Unlock()
+		return // its last proxy left meanwhile
+	}
+	if g.gone = goal == nil; !g.gone {
+		g.goal = goal
+	}
+	for p := range g.members {
+		p.poke()
+	}
+	s.mu.Unlock()
+	s.dirty(c)
+}
+
+// Recheck authorises all streams again, and the secrets that they have; call it
+// when policies, credentials or secrets changed.
+func (s *Server) Recheck() {
+	s.policies.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.groups {
+		for p := range g.members {
+			p.poke()
+		}
+	}
+}
+
+// Drain ends all streams with status 0, spread over the time, and refuses new
+// ones. It returns when none is left or ctx ends. It is called once.
+func (s *Server) Drain(ctx context.Context, spread time.Duration) {
+	s.mu.Lock()
+	if !s.draining {
+		s.draining = true
+		close(s.ending)
+	}
+	i, now := 0, s.Now()
+	for _, g := range s.groups {
+		for p := range g.members {
+			p.endBy(now.Add(spread * time.Duration(i) / time.Duration(s.streams)))
+			i++
+		}
+	}
+	s.mu.Unlock()
+	for {
+		s.mu.Lock()
+		n := s.streams
+		s.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-s.left:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// join adds a proxy; the first of a client makes the loop build for it.
+func (s *Server) join(p *proxy) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return errDraining
+	}
+	g := s.groups[p.client]
+	if g == nil {
+		g = &group{members: map[*proxy]bool{}}
+		s.groups[p.client] = g
+		s.Clients.Want(p.client)
+	}
+	g.members[p] = true
+	s.streams++
+	return nil
+}
+
+func (s *Server) leave(p *proxy) {
+	s.mu.Lock()
+	g := s.groups[p.client]
+	delete(g.members, p)
+	if len(g.members) == 0 {
+		delete(s.groups, p.client)
+		s.Clients.Unwant(p.client)
+	}
+	s.streams--
+	s.mu.Unlock()
+	select {
+	case s.left <- struct{}{}:
+	default:
+	}
+	s.dirty(p.client)
+}
+
+// current is what the proxy is to have now; an error ends its stream.
+func (s *Server) current(p *proxy) (*goal, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.groups[p.client]
+	if g.gone {
+		return nil, missing(p.arn)
+	}
+	return g.goal, nil
+}
+
+func (s *Server) dirty(c mesh.Client) {
+	if s.Dirty != nil {
+		s.Dirty(c)
+	}
+}
+
+// someTime is d, give or take a tenth.
+func someTime(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}
+
+var errDraining = status.Error(codes.Unavailable, "This replica is shutting down: connect to another.")
