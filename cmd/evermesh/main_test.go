@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -21,7 +22,10 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata",
 		Setup: setup,
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exitcode": exitCode,
+			"validate": validate,
+		},
 	})
 }
 
@@ -54,4 +58,34 @@ func exitCode(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// validate has the real Envoy check configuration files: validate FILE…
+func validate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: validate FILE …")
+	}
+	envoy, err := findEnvoy()
+	ts.Check(err)
+	for _, name := range args {
+		ts.Check(ts.Exec(envoy, "--mode", "validate", "--log-level", "error", "-c", ts.MkAbs(name)))
+	}
+}
+
+// findEnvoy finds Envoy as everything in this project does.
+func findEnvoy() (string, error) {
+	if path := os.Getenv("ENVOY_PATH"); path != "" {
+		return path, nil
+	}
+	if path, err := exec.LookPath("envoy"); err == nil {
+		return path, nil
+	}
+	path, err := filepath.Abs("../../build/tools/bin/envoy")
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", errors.New("no Envoy: run make tools, or set ENVOY_PATH")
+	}
+	return path, nil
 }

@@ -83,7 +83,7 @@ func xds(c *cobra.Command, args []string) error {
 		return &exitError{exitFailure, fmt.Sprintf("%s above: the API would refuse these resources; nothing was made", count(n, "fault", "faults"))}
 	}
 	proxy, _ := c.Flags().GetString("proxy")
-	clients, err := choose(clientsOf(read.resources), proxy)
+	clients, err := choose(clientsOf(read.resources), proxy, account)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func clientsOf(resources []*api.Resource) []mesh.Client {
 }
 
 // choose keeps the one client that --proxy names; an empty name keeps all.
-func choose(clients []mesh.Client, name string) ([]mesh.Client, error) {
+func choose(clients []mesh.Client, name, account string) ([]mesh.Client, error) {
 	if name == "" {
 		if len(clients) == 0 {
 			return nil, usagef("the files hold neither a virtual node nor a virtual gateway: only these have a proxy")
@@ -123,35 +123,36 @@ func choose(clients []mesh.Client, name string) ([]mesh.Client, error) {
 	}
 	var found []mesh.Client
 	for _, c := range clients {
-		if name == c.Key.Name || name == pathOf(c.Key, "") || strings.HasSuffix(name, ":"+pathOf(c.Key, "")) {
+		path := pathOf(c.Key, account)
+		if name == c.Key.Name || name == path || strings.HasSuffix(name, ":"+path) {
 			found = append(found, c)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return nil, usagef("--proxy %q is no virtual node or gateway of the files: they hold %s", name, pathsOf(clients))
+		return nil, usagef("--proxy %q is no virtual node or gateway of the files: they hold %s", name, pathsOf(clients, account))
 	case 1:
 		return found, nil
 	}
-	return nil, usagef("--proxy %q could be %s: give its short form", name, pathsOf(found))
+	return nil, usagef("--proxy %q could be %s: give its short form", name, pathsOf(found, account))
 }
 
-func pathsOf(clients []mesh.Client) string {
+func pathsOf(clients []mesh.Client, account string) string {
 	if len(clients) == 0 {
 		return "none"
 	}
 	paths := make([]string, len(clients))
 	for i, c := range clients {
-		paths[i] = pathOf(c.Key, "")
+		paths[i] = pathOf(c.Key, account)
 	}
 	return strings.Join(paths, ", ")
 }
 
 // pathOf is the short form of a key's ARN. The mesh's owner is named when it is
-// another than account, and account is not empty.
+// another than account.
 func pathOf(k api.Key, account string) string {
 	path := shortForm(api.Realm{}.ARN(k, ""))
-	if account != "" && k.Owner != account {
+	if k.Owner != account {
 		path = strings.Replace(path, "mesh/"+k.Mesh, "mesh/"+k.Mesh+"@"+k.Owner, 1)
 	}
 	return path
