@@ -63,8 +63,9 @@ type Resource struct {
 	// Hosts are the virtual hosts of a route configuration, in its order.
 	Hosts []*VirtualHost
 
-	head  []byte         // of a route configuration: its encoding without hosts
-	query *EndpointQuery // of a cluster whose endpoints come by EDS
+	head     []byte         // of a route configuration: its encoding without hosts
+	headHash string         // and the hash of that
+	query    *EndpointQuery // of a cluster whose endpoints come by EDS
 }
 
 // VirtualHost is one encoded virtual host of a route configuration; interned
@@ -109,6 +110,9 @@ type Bundle struct {
 	View *mesh.View
 
 	lists [Secret]*List
+
+	owner  *Builder
+	pieces map[string]*piece // what the resources were made from, for the next Build
 }
 
 // List returns the resources of a type; it is never nil.

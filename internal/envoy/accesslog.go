@@ -1,0 +1,52 @@
+package envoy
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// accessLog is the client's file access log; it is on every chain, inbound and
+// outbound.
+func (b *build) accessLog() []*accesslogv3.AccessLog {
+	path, format := logFile(b.own)
+	if path == "" {
+		return nil
+	}
+	log := &filelogv3.FileAccessLog{Path: path}
+	switch {
+	case format == nil:
+	case format.Text != "":
+		log.AccessLogFormat = logFormat(&corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: format.Text}},
+		}})
+	case len(format.JSON) > 0:
+		fields := map[string]*structpb.Value{}
+		for _, f := range format.JSON {
+			fields[f.Key] = structpb.NewStringValue(f.Value)
+		}
+		log.AccessLogFormat = logFormat(&corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{
+			JsonFormat: &structpb.Struct{Fields: fields},
+		}})
+	}
+	return []*accesslogv3.AccessLog{{
+		Name: "envoy.access_loggers.file", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(log)},
+	}}
+}
+
+func logFormat(f *corev3.SubstitutionFormatString) *filelogv3.FileAccessLog_LogFormat {
+	return &filelogv3.FileAccessLog_LogFormat{LogFormat: f}
+}
+
+func logFile(own *api.Resource) (path string, format *api.LoggingFormat) {
+	if s := own.VirtualNodeSpec(); s != nil && s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
+		return s.Logging.AccessLog.File.Path, s.Logging.AccessLog.File.Format
+	}
+	if s := own.VirtualGatewaySpec(); s != nil && s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
+		return s.Logging.AccessLog.File.Path, s.Logging.AccessLog.File.Format
+	}
+	return "", nil
+}

@@ -1,0 +1,169 @@
+package envoy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// unlimited is App Mesh's hidden default for every circuit breaker (EMS-042).
+const unlimited = 2147483647
+
+func limits() *clusterv3.CircuitBreakers_Thresholds {
+	return &clusterv3.CircuitBreakers_Thresholds{
+		MaxConnections:     wrapperspb.UInt32(unlimited),
+		MaxPendingRequests: wrapperspb.UInt32(unlimited),
+		MaxRequests:        wrapperspb.UInt32(unlimited),
+		MaxRetries:         wrapperspb.UInt32(unlimited),
+	}
+}
+
+func breakers(t *clusterv3.CircuitBreakers_Thresholds) *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{t}}
+}
+
+// protocolOptions makes a cluster speak HTTP/2; HTTP/1.1 is Envoy's default.
+func protocolOptions(p api.PortProtocol) map[string]*anypb.Any {
+	if !isHTTP2(p) {
+		return nil
+	}
+	return map[string]*anypb.Any{
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(&httpv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}},
+				},
+			},
+		}),
+	}
+}
+
+func assignment(cluster string, endpoints ...*corev3.Address) *endpointv3.ClusterLoadAssignment {
+	m := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
+	if len(endpoints) == 0 {
+		return m
+	}
+	group := &endpointv3.LocalityLbEndpoints{}
+	for _, a := range endpoints {
+		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}},
+		})
+	}
+	m.Endpoints = []*endpointv3.LocalityLbEndpoints{group}
+	return m
+}
+
+func discoveryType(t clusterv3.Cluster_DiscoveryType) *clusterv3.Cluster_Type {
+	return &clusterv3.Cluster_Type{Type: t}
+}
+
+// finish puts a cluster into the piece. One that Envoy would refuse is made
+// without endpoints instead, so that whoever names it answers 503.
+func (b *build) finish(p *piece, c *clusterv3.Cluster, query *EndpointQuery, responsible api.Key) {
+	r, err := b.owner.resource(Cluster, c.GetName(), c, nil, query)
+	if err != nil {
+		p.add(responsible, ReasonInvalid, "Envoy would refuse cluster %s, which is left without endpoints: %v", c.GetName(), err)
+		r, err = b.owner.resource(Cluster, c.GetName(), &clusterv3.Cluster{
+			Name: c.GetName(), ClusterDiscoveryType: discoveryType(clusterv3.Cluster_STATIC), LoadAssignment: assignment(c.GetName()),
+		}, nil, nil)
+	}
+	if err == nil {
+		p.resource = r
+	}
+}
+
+// localCluster is the application, or the gateway's second hop.
+func (b *build) localCluster(name string, protocol api.PortProtocol, port uint32, limit *clusterv3.CircuitBreakers_Thresholds) {
+	p := b.piece("cluster "+name, b.ip.local, []*api.Resource{b.own}, func(p *piece) {
+		b.finish(p, &clusterv3.Cluster{
+			Name: name, ClusterDiscoveryType: discoveryType(clusterv3.Cluster_STATIC),
+			ConnectTimeout: durationpb.New(250 * time.Millisecond), CircuitBreakers: breakers(limit),
+			LoadAssignment:                assignment(name, address(b.ip.local, port)),
+			TypedExtensionProtocolOptions: protocolOptions(protocol),
+		}, nil, b.own.Key)
+	})
+	b.put(Cluster, p.resource)
+}
+
+// passThrough is a cluster of wherever the connection was going (EMS-025,
+// EMS-028).
+func (b *build) passThrough(suffix string) string {
+	name := fmt.Sprintf("cds_egress_%s_%s", b.mesh, suffix)
+	p := b.piece("cluster "+name, "", nil, func(p *piece) {
+		b.finish(p, &clusterv3.Cluster{
+			Name: name, ClusterDiscoveryType: discoveryType(clusterv3.Cluster_ORIGINAL_DST), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
+			ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
+		}, nil, b.own.Key)
+	})
+	b.put(Cluster, p.resource)
+	return name
+}
+
+func egressCluster(mesh string, node *api.Resource, l *api.Listener) string {
+	return fmt.Sprintf("cds_egress_%s_%s_%s_%d", mesh, node.Key.Name, l.PortMapping.Protocol, l.PortMapping.Port)
+}
+
+// nodeCluster makes the cluster of a listener of another node, once.
+func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
+	name := egressCluster(b.mesh, node, l)
+	if b.clusters[name] {
+		return
+	}
+	b.clusters[name] = true
+	preference := b.preference(node)
+	p := b.piece("cluster "+name, string(preference), []*api.Resource{node}, func(p *piece) {
+		port := uint32(l.PortMapping.Port)
+		c := &clusterv3.Cluster{
+			Name: name, ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
+			Metadata:                      aggregateStats(tag{"TargetVirtualNode", node.Key.Name}),
+			TypedExtensionProtocolOptions: protocolOptions(l.PortMapping.Protocol),
+		}
+		var query *EndpointQuery
+		switch d := node.VirtualNodeSpec().ServiceDiscovery; {
+		case d != nil && d.DNS != nil:
+			c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_LOGICAL_DNS)
+			if d.DNS.ResponseType == api.DNSResponseTypeEndpoints {
+				c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_STRICT_DNS)
+			}
+			c.DnsLookupFamily = lookupFamily(preference)
+			c.LoadAssignment = assignment(name, address(d.DNS.Hostname, port))
+		case d != nil && d.AWSCloudMap != nil:
+			c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_EDS)
+			c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()}
+			c.IgnoreHealthOnHostRemoval = true
+			query = cloudMapQuery(d.AWSCloudMap, preference, port)
+			p.add(node.Key, ReasonNotTranslated, "spec.serviceDiscovery.awsCloudMap: instances are not looked up yet; the node has no endpoints and its callers are answered 503")
+		default:
+			// A node without discovery expects no traffic (VN-003).
+			c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_STATIC)
+			c.LoadAssignment = assignment(name)
+			p.add(node.Key, mesh.ReasonNotFound, "spec.serviceDiscovery is absent, so the node has no endpoints; its callers are answered 503")
+		}
+		b.finish(p, c, query, node.Key)
+	})
+	b.put(Cluster, p.resource)
+}
+
+func cloudMapQuery(d *api.AWSCloudMapServiceDiscovery, p api.IPPreference, port uint32) *EndpointQuery {
+	attributes := make([]string, 0, len(d.Attributes))
+	for _, a := range d.Attributes {
+		attributes = append(attributes, a.Key+"="+a.Value)
+	}
+	slices.Sort(attributes)
+	return &EndpointQuery{
+		Source: "cloudmap", Namespace: d.NamespaceName, Service: d.ServiceName,
+		Attributes: strings.Join(attributes, "\n"), IPPreference: string(p), Port: port,
+	}
+}

@@ -1,0 +1,128 @@
+package envoy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// checked is an Envoy message: all of them can validate themselves.
+type checked interface {
+	proto.Message
+	ValidateAll() error
+}
+
+// encode is the deterministic encoding of a message that is known to be valid.
+func encode(m proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+}
+
+// resource validates and encodes a message, unless one of the same content is
+// in use already.
+func (o *Builder) resource(t Type, name string, m checked, clusters []string, query *EndpointQuery) (*Resource, error) {
+	hash := digest(m)
+	key := hash
+	if query != nil {
+		key += fmt.Sprintf(" %#v", *query) // not in the content: other accounts have equal names
+	}
+	return intern(o, &o.resources, key, func() (*Resource, error) {
+		if err := m.ValidateAll(); err != nil {
+			return nil, err
+		}
+		value, err := encode(m)
+		if err != nil {
+			return nil, err
+		}
+		return &Resource{Name: name, Hash: hash, Any: &anypb.Any{TypeUrl: t.URL(), Value: value}, Clusters: clusters, query: query}, nil
+	})
+}
+
+// hostField is the number of virtual_hosts in a RouteConfiguration.
+const hostField = protowire.Number(2)
+
+// host does for a virtual host what resource does for a resource.
+func (o *Builder) host(m *routev3.VirtualHost) (*VirtualHost, error) {
+	hash := digest(m)
+	return intern(o, &o.hosts, hash, func() (*VirtualHost, error) {
+		if err := m.ValidateAll(); err != nil {
+			return nil, err
+		}
+		value, err := encode(m)
+		if err != nil {
+			return nil, err
+		}
+		field := protowire.AppendTag(make([]byte, 0, len(value)+8), hostField, protowire.BytesType)
+		return &VirtualHost{Name: m.GetName(), Hash: hash, Clusters: clustersOf(m), encoded: protowire.AppendBytes(field, value)}, nil
+	})
+}
+
+func clustersOf(m *routev3.VirtualHost) []string {
+	var out []string
+	for _, r := range m.GetRoutes() {
+		if c := r.GetRoute().GetCluster(); c != "" {
+			out = append(out, c)
+		}
+		for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
+			out = append(out, c.GetName())
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// routes makes a route configuration of encoded hosts. head is the message
+// without any.
+func (o *Builder) routes(head *routev3.RouteConfiguration, hosts []*VirtualHost) (*Resource, error) {
+	if err := head.ValidateAll(); err != nil {
+		return nil, err
+	}
+	value, err := encode(head)
+	if err != nil {
+		return nil, err
+	}
+	r := (&Resource{Name: head.GetName(), head: value, headHash: digest(head)}).WithHosts(hosts)
+	return intern(o, &o.resources, r.Hash, func() (*Resource, error) { return r, nil })
+}
+
+// WithHosts returns the route configuration with other virtual hosts: a
+// protobuf message is the concatenation of its fields, so their encodings are
+// joined and nothing is decoded. The receiver stays as it is.
+func (r *Resource) WithHosts(hosts []*VirtualHost) *Resource {
+	size := len(r.head)
+	parts := make([]string, 0, len(hosts)+2)
+	parts = append(parts, "routes", r.headHash)
+	var clusters []string
+	for _, h := range hosts {
+		size += len(h.encoded)
+		parts = append(parts, h.Hash)
+		clusters = append(clusters, h.Clusters...)
+	}
+	value := append(make([]byte, 0, size), r.head...)
+	for _, h := range hosts {
+		value = append(value, h.encoded...)
+	}
+	slices.Sort(clusters)
+	return &Resource{
+		Name: r.Name, Hash: combined(parts...), Any: &anypb.Any{TypeUrl: Route.URL(), Value: value},
+		Clusters: slices.Compact(clusters), Hosts: hosts, head: r.head, headHash: r.headHash,
+	}
+}
+
+// list sorts resources into a List; the old one is returned when it holds the
+// same.
+func list(resources []*Resource, old *List) *List {
+	slices.SortFunc(resources, func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
+	if old != nil && slices.Equal(old.Resources, resources) {
+		return old
+	}
+	parts := make([]string, 0, 2*len(resources))
+	for _, r := range resources {
+		parts = append(parts, r.Name, r.Hash)
+	}
+	return &List{Resources: resources, Hash: combined(parts...)}
+}

@@ -1,0 +1,75 @@
+package envoy
+
+import (
+	"encoding/json"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// pack puts a message of ours into an Any. Only strings that are no UTF-8 could
+// make it fail, and validation of the outer message then meets an empty Any.
+func pack(m proto.Message) *anypb.Any {
+	value, err := encode(m)
+	if err != nil {
+		return &anypb.Any{}
+	}
+	return &anypb.Any{TypeUrl: urlPrefix + string(m.ProtoReflect().Descriptor().FullName()), Value: value}
+}
+
+// tag is a dimension of the metrics extension, such as TargetVirtualNode.
+type tag struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// aggregateStats is the metadata that App Mesh puts on listeners, routes and
+// clusters: a JSON text, also where there are no tags.
+func aggregateStats(tags ...tag) *corev3.Metadata {
+	if tags == nil {
+		tags = []tag{}
+	}
+	text, _ := json.Marshal(map[string][]tag{"tags": tags}) // strings only: cannot fail
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+		"aws.appmesh.aggregate_stats": {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(string(text))}},
+	}}
+}
+
+// duration is nil when the API's is absent; 0 means off, as in Envoy.
+func duration(d *api.Duration) *durationpb.Duration {
+	if d == nil || d.Value == nil {
+		return nil
+	}
+	unit := time.Second
+	if d.Unit == api.DurationUnitMs {
+		unit = time.Millisecond
+	}
+	return durationpb.New(time.Duration(*d.Value) * unit)
+}
+
+func millis(n int64) *durationpb.Duration {
+	return durationpb.New(time.Duration(n) * time.Millisecond)
+}
+
+// defaultTimeout is App Mesh's for a request without perRequest (EMS-059).
+const defaultTimeout = 15 * time.Second
+
+func perRequest(d *api.Duration) *durationpb.Duration {
+	if got := duration(d); got != nil {
+		return got
+	}
+	return durationpb.New(defaultTimeout)
+}
+
+// isHTTP says whether requests of the protocol are routed one by one.
+func isHTTP(p api.PortProtocol) bool { return p != api.PortProtocolTCP }
+
+func isHTTP2(p api.PortProtocol) bool {
+	return p == api.PortProtocolHTTP2 || p == api.PortProtocolGRPC
+}
