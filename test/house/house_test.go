@@ -130,7 +130,7 @@ func TestPrintSums(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	end := func(action string) string { return `{"Action":"` + action + `","Package":"p","Elapsed":1}` + "\n" }
-	listed := map[string]string{"p.TestKnown": "no nft here"}
+	listed := []skip{{test: "p.TestKnown", says: "no nft", reason: "x"}, {test: "p.TestMany*", says: "no ground", reason: "x"}}
 	for _, c := range []struct {
 		name, events string
 		wantErr      string // part of it; "" for none
@@ -140,7 +140,9 @@ func TestReport(t *testing.T) {
 		{"a failure prints what the test said", line("output", "TestX", "boom") + line("fail", "TestX", "") + end("fail"), "failed", "boom"},
 		{"a panic prints the test that was cut off", line("output", "TestX", "panic: here") + end("fail"), "failed", "panic: here"},
 		{"a package that does not build", `{"ImportPath":"p [p.test]","Action":"build-output","Output":"p.go:1: undefined"}` + "\n" + end("fail"), "failed", "undefined"},
-		{"an explained skip", line("skip", "TestKnown", "") + line("pass", "TestX", "") + end("pass"), "", "1 skipped (0 without"},
+		{"an explained skip", line("output", "TestKnown", "no nft here") + line("skip", "TestKnown", "") + line("pass", "TestX", "") + end("pass"), "", "1 skipped (0 without"},
+		{"an explained skip with another reason", line("output", "TestKnown", "too slow") + line("skip", "TestKnown", "") + line("pass", "TestX", "") + end("pass"), "without a reason", "too slow"},
+		{"one of many", line("output", "TestMany/x", "no ground") + line("skip", "TestMany/x", "") + line("pass", "TestX", "") + end("pass"), "", "1 skipped (0 without"},
 		{"a skip that nobody explained", line("skip", "TestNew", "") + line("pass", "TestX", "") + end("pass"), "without a reason", "skipped: p.TestNew"},
 		{"no test at all", end("pass"), "no test ran", "0 tests"},
 	} {
@@ -186,7 +188,7 @@ func TestRunStageKeepsEvents(t *testing.T) {
 
 func TestReadSkips(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "skips.md")
-	text := "# Skips\n\n| test | reason |\n|---|---|\n| `test/e2e.TestX/a case` | needs nft |\n"
+	text := "# Skips\n\n| test | says | reason |\n|---|---|---|\n| `test/e2e.TestX/a case` | `no nft` | needs nft |\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -194,10 +196,10 @@ func TestReadSkips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(map[string]string{"test/e2e.TestX/a case": "needs nft"}, got); d != "" {
+	if d := cmp.Diff([]skip{{"test/e2e.TestX/a case", "no nft", "needs nft"}}, got, cmp.AllowUnexported(skip{})); d != "" {
 		t.Error(d)
 	}
-	if err := os.WriteFile(file, []byte("| `test/e2e.TestX` | |\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("| `test/e2e.TestX` | `no nft` |  |\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readSkips(file); err == nil {

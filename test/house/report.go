@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,14 +20,14 @@ const modulePath = "github.com/evermesh/evermesh/"
 type report struct {
 	w                        io.Writer
 	passed, failed, packages int
-	skips                    []string
+	skips                    map[string]string   // test: what it said
 	output                   map[string][]string // of tests and packages that have not ended well
 	perPackage               map[string]int
 	broken                   []string // packages and tests that failed
 }
 
 func newReport(w io.Writer) *report {
-	return &report{w: w, output: map[string][]string{}, perPackage: map[string]int{}}
+	return &report{w: w, skips: map[string]string{}, output: map[string][]string{}, perPackage: map[string]int{}}
 }
 
 func (r *report) add(e event) {
@@ -57,7 +59,7 @@ func (r *report) end(e event, pkg, name string) {
 	case passed:
 		r.passed++
 	case skipped:
-		r.skips = append(r.skips, name)
+		r.skips[name] = strings.Join(r.output[name], "")
 	case failed:
 		r.failed++
 		r.broken = append(r.broken, name)
@@ -86,10 +88,10 @@ func (r *report) endPackage(e event, pkg string) {
 
 // close prints the sums and returns an error when the run does not count as
 // passed: a failure, no test at all, or a skip that listed does not explain.
-func (r *report) close(listed map[string]string, took time.Duration) error {
+func (r *report) close(listed []skip, took time.Duration) error {
 	var unexplained []string
-	for _, name := range r.skips {
-		if listed[name] == "" {
+	for _, name := range slices.Sorted(maps.Keys(r.skips)) {
+		if !slices.ContainsFunc(listed, func(s skip) bool { return s.covers(name, r.skips[name]) }) {
 			unexplained = append(unexplained, name)
 		}
 	}
@@ -97,7 +99,7 @@ func (r *report) close(listed map[string]string, took time.Duration) error {
 		fmt.Fprintln(r.w, "failed:", name)
 	}
 	for _, name := range unexplained {
-		fmt.Fprintf(r.w, "skipped: %s: say why in docs/skips.md, or let it run\n", name)
+		fmt.Fprintf(r.w, "skipped: %s: say why in docs/skips.md, or let it run\n%s", name, r.skips[name])
 	}
 	fmt.Fprintf(r.w, "%d tests in %d packages: %d passed, %d failed, %d skipped (%d without a reason in docs/skips.md), in %s\n",
 		r.passed+r.failed+len(r.skips), r.packages, r.passed, r.failed, len(r.skips), len(unexplained), took.Round(time.Second))

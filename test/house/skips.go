@@ -7,25 +7,37 @@ import (
 	"strings"
 )
 
-var skipRow = regexp.MustCompile("^\\| `([^`]+)` \\| (.*) \\|$")
+// skip is a row of docs/skips.md: which test may be skipped when it says what.
+type skip struct {
+	test   string // as `house test` prints it: internal/x.TestY/case; with a star at its end, all that begin so
+	says   string // part of what the test gives as its reason
+	reason string // for the reader
+}
 
-// readSkips reads the table of docs/skips.md: a test's name as `house test`
-// prints it (internal/x.TestY/case), and the reason why it may be skipped.
-func readSkips(file string) (map[string]string, error) {
+// covers says whether the row explains that the test was skipped with this output.
+func (s skip) covers(test, output string) bool {
+	prefix, all := strings.CutSuffix(s.test, "*")
+	return (test == s.test || all && strings.HasPrefix(test, prefix)) && strings.Contains(output, s.says)
+}
+
+var skipRow = regexp.MustCompile("^\\| `([^`]+)` \\| `([^`]+)` \\| (.*[^ ].*) \\|$")
+
+// readSkips reads the table of docs/skips.md.
+func readSkips(file string) ([]skip, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]string{}
+	var out []skip
 	for n, line := range strings.Split(string(text), "\n") {
 		if !strings.HasPrefix(line, "| `") {
 			continue
 		}
 		m := skipRow.FindStringSubmatch(line)
-		if m == nil || strings.TrimSpace(m[2]) == "" {
-			return nil, fmt.Errorf("%s: line %d: want | `package.Test` | reason |", file, n+1)
+		if m == nil {
+			return nil, fmt.Errorf("%s: line %d: want | `package.Test` | `what it says` | reason |", file, n+1)
 		}
-		out[m[1]] = m[2]
+		out = append(out, skip{test: m[1], says: m[2], reason: m[3]})
 	}
 	return out, nil
 }
