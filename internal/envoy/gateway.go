@@ -1,5 +1,229 @@
 package envoy
 
-import "github.com/evermesh/evermesh/internal/api"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
 
-func (b *build) gateway(*api.VirtualGatewaySpec) {}
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// gateway plans the proxies of a virtual gateway. A request takes two hops in
+// one Envoy: the ingress listener chooses a gateway route, rewrites host and
+// path and sends the request to 127.0.0.1:15001, where the routes of the
+// virtual service are matched against what was rewritten. One hop could keep
+// neither the names and statistics that users know nor rewrites before matches.
+func (b *build) gateway(spec *api.VirtualGatewaySpec) {
+	for i := range spec.Listeners {
+		b.gatewayIngress(spec, &spec.Listeners[i])
+	}
+	for _, r := range b.view.GatewayRoutes {
+		if !slices.ContainsFunc(spec.Listeners, func(l api.VirtualGatewayListener) bool { return enters(r.GatewayRouteSpec(), gatewayPort(&l)) }) {
+			b.report([]mesh.Problem{{Key: r.Key, Reason: ReasonMismatch, Message: fmt.Sprintf("no listener of virtual gateway %s has the route's protocol and port; the route is left out", b.own.Key.Name)}})
+		}
+	}
+	if len(spec.Listeners) > 0 {
+		b.gatewayEgress(gatewayPort(&spec.Listeners[0]).protocol)
+	}
+}
+
+func gatewayPort(l *api.VirtualGatewayListener) portOf {
+	return portOf{uint32(l.PortMapping.Port), api.PortProtocol(l.PortMapping.Protocol)}
+}
+
+// enters says whether a gateway route is one of those on that port (GR-007).
+func enters(spec *api.GatewayRouteSpec, at portOf) bool {
+	if spec == nil {
+		return false
+	}
+	m, _ := gatewayMatch(spec)
+	protocol := api.PortProtocolGRPC
+	switch {
+	case spec.HTTPRoute != nil:
+		protocol = api.PortProtocolHTTP
+	case spec.HTTP2Route != nil:
+		protocol = api.PortProtocolHTTP2
+	}
+	return protocol == at.protocol && (m.port == nil || uint32(*m.port) == at.port)
+}
+
+// gatewayIngress makes a listener of the gateway and its first hop.
+func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, l *api.VirtualGatewayListener) {
+	at := gatewayPort(l)
+	if at.port == egressPort {
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf("spec.listeners: port %d is the proxy's own; the listener is left out", at.port)}})
+		return
+	}
+	loop := fmt.Sprintf("cds_ingress_%s_%s_self_redirect_%s_%d", b.mesh, b.own.Key.Name, at.protocol, egressPort)
+	if len(spec.Listeners) > 1 {
+		loop = fmt.Sprintf("cds_ingress_%s_%s_self_redirect_%d_%s_%d", b.mesh, b.own.Key.Name, at.port, at.protocol, egressPort)
+	}
+	b.localCluster(loop, at.protocol, egressPort, limits())
+	config := rds(ingressPrefix, at.protocol, at.port)
+	b.redirects(config, at, loop)
+	b.listener(corev3.TrafficDirection_INBOUND, at.port, b.ip.any, []*api.Resource{b.own}, nil, func(_ *piece, out *listenerv3.Listener) {
+		out.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(nil)}
+		out.FilterChains = []*listenerv3.FilterChain{{
+			FilterChainMatch: plain(at.port),
+			Filters:          []*listenerv3.Filter{b.connectionManager(ingressStats(len(spec.Listeners), at.protocol, at.port), config)},
+		}}
+	})
+}
+
+// redirects makes the first hop's routes: a virtual host for each host name
+// that gateway routes match, as Envoy takes each domain once.
+func (b *build) redirects(config string, at portOf, loop string) {
+	byDomain := map[string][]mesh.GatewayRoute{}
+	for _, r := range b.view.GatewayRoutes {
+		if enters(r.GatewayRouteSpec(), at) {
+			byDomain[domain(r)] = append(byDomain[domain(r)], r)
+		}
+	}
+	domains := make([]string, 0, len(byDomain))
+	for d := range byDomain {
+		domains = append(domains, d)
+	}
+	// Exact names, then suffixes, then the rest; Envoy itself takes the most
+	// specific one.
+	slices.SortFunc(domains, func(x, y string) int { return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x, y)) })
+	var hosts []*VirtualHost
+	for _, d := range domains {
+		routes := byDomain[d]
+		var in []*api.Resource
+		for _, r := range routes {
+			in = append(in, r.Resource)
+			if r.Service != nil {
+				in = append(in, inputs(r.Service)...)
+			}
+		}
+		name := "self_redirect"
+		if d != "*" {
+			name += "_" + d
+		}
+		hosts = append(hosts, b.host(config, name, []string{d}, loop, in, b.own.Key, func(f *faults) []*routev3.Route {
+			return redirect(routes, loop, f)
+		}))
+	}
+	// Ports in the Host header are ignored.
+	b.routeConfig(&routev3.RouteConfiguration{Name: config, IgnorePortInHostMatching: true}, hosts)
+}
+
+// domain is the host name that a gateway route matches, in lower case as hosts
+// have none (GR-008).
+func domain(r mesh.GatewayRoute) string {
+	_, host := gatewayMatch(r.GatewayRouteSpec())
+	switch {
+	case host == nil:
+		return "*"
+	case host.Exact != "":
+		return strings.ToLower(host.Exact)
+	case host.Suffix != "":
+		return "*" + strings.ToLower(host.Suffix)
+	}
+	return "*"
+}
+
+func rank(domain string) int {
+	switch {
+	case domain == "*":
+		return 2
+	case strings.HasPrefix(domain, "*"):
+		return 1
+	}
+	return 0
+}
+
+// candidate is a route of the first hop with what orders it.
+type candidate struct {
+	priority int64
+	match    requestMatch
+	route    *routev3.Route
+}
+
+// redirect makes the routes of one virtual host: lower priority first and none
+// last, then the longer path, then by path (GR-006, GR-009).
+func redirect(routes []mesh.GatewayRoute, loop string, f *faults) []*routev3.Route {
+	var all []candidate
+	for _, r := range routes {
+		spec := r.GatewayRouteSpec()
+		m, _ := gatewayMatch(spec)
+		for _, form := range forms(spec, m) {
+			match, err := form.match.envoy()
+			if err != nil {
+				f.add(r.Key, ReasonInvalid, "the gateway route is left out: its match is not valid: %v", err)
+				continue
+			}
+			route := &routev3.Route{Match: match}
+			if r.Service == nil {
+				unavailable(route)
+			} else {
+				form.action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: loop}
+				form.action.Timeout = longest(r.Service)
+				if keepsHost(spec) {
+					// The second hop cannot tell by the host what was chosen here.
+					route.RequestHeadersToAdd = []*corev3.HeaderValueOption{{
+						Header:       &corev3.HeaderValue{Key: serviceHeader, Value: authority(r)},
+						AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+					}}
+				} else {
+					form.action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority(r)}
+				}
+				route.Action = &routev3.Route_Route{Route: form.action}
+			}
+			if err := route.ValidateAll(); err != nil {
+				f.add(r.Key, ReasonInvalid, "the gateway route is left out, Envoy would refuse it: %v", err)
+				continue
+			}
+			all = append(all, candidate{priority(spec.Priority), form.match, route})
+		}
+	}
+	slices.SortStableFunc(all, func(x, y candidate) int {
+		return cmp.Or(
+			cmp.Compare(x.priority, y.priority), cmp.Compare(y.match.length(), x.match.length()),
+			cmp.Compare(x.match.prefix+x.match.exact+x.match.regex, y.match.prefix+y.match.exact+y.match.regex),
+		)
+	})
+	out := make([]*routev3.Route, len(all))
+	for i, c := range all {
+		out[i] = c.route
+	}
+	return out
+}
+
+// serviceHeader names the virtual service where the host is kept.
+const serviceHeader = "x-app-mesh-virtual-service"
+
+// keepsHost says whether the host is not rewritten to the service's name.
+func keepsHost(spec *api.GatewayRouteSpec) bool {
+	var h *api.GatewayRouteHostnameRewrite
+	switch http := httpGatewayRoute(spec); {
+	case http != nil && http.Action.Rewrite != nil:
+		h = http.Action.Rewrite.Hostname
+	case spec.GRPCRoute != nil && spec.GRPCRoute.Action.Rewrite != nil:
+		h = spec.GRPCRoute.Action.Rewrite.Hostname
+	}
+	return h != nil && h.DefaultTargetHostname == api.DefaultGatewayRouteRewriteDisabled
+}
+
+func httpGatewayRoute(spec *api.GatewayRouteSpec) *api.HTTPGatewayRoute {
+	if spec.HTTPRoute != nil {
+		return spec.HTTPRoute
+	}
+	return spec.HTTP2Route
+}
+
+// authority is what tells the second hop where to go: the service's name, and
+// the port where the service has several.
+func authority(r mesh.GatewayRoute) string {
+	name := r.Service.Key.Name
+	if t := r.Target(); t.Port != nil && len(ports(r.Service)) > 1 {
+		return fmt.Sprintf("%s:%d", name, *t.Port)
+	}
+	return name
+}

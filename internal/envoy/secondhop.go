@@ -1,0 +1,150 @@
+package envoy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// gatewayEgress makes the second hop: the virtual services that gateway routes
+// lead to, by host name, and those whose host is kept, by header.
+func (b *build) gatewayEgress(protocol api.PortProtocol) {
+	var byHost []*mesh.Service
+	kept := map[string]mesh.GatewayRoute{} // by what the header says
+	for _, r := range b.view.GatewayRoutes {
+		spec := r.GatewayRouteSpec()
+		switch {
+		case spec == nil || r.Service == nil:
+		case keepsHost(spec):
+			kept[authority(r)] = r
+		case !slices.Contains(byHost, r.Service):
+			byHost = append(byHost, r.Service)
+		}
+	}
+	slices.SortFunc(byHost, func(x, y *mesh.Service) int { return strings.Compare(x.Key.Name, y.Key.Name) })
+	config := rds(egressPrefix, protocol, egressPort)
+	taken := names{}
+	var hosts []*VirtualHost
+	for _, s := range byHost {
+		hosts = append(hosts, b.serviceHosts(config, s, taken)...)
+	}
+	if len(kept) > 0 {
+		hosts = append(hosts, b.defaultBackend(config, kept, taken))
+	}
+	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
+	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, b.ip.any+" "+config, []*api.Resource{b.own}, nil, func(_ *piece, l *listenerv3.Listener) {
+		l.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(nil)}
+		l.FilterChains = []*listenerv3.FilterChain{{
+			FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(egressPort)},
+			Filters:          []*listenerv3.Filter{b.connectionManager(egressPrefix, config)},
+		}}
+	})
+}
+
+// serviceHosts makes the virtual host of a service; one for each port where it
+// has several, of which the first also goes by the name alone.
+func (b *build) serviceHosts(config string, s *mesh.Service, taken names) []*VirtualHost {
+	name := s.Key.Name
+	on := ports(s)
+	if len(on) == 0 {
+		domains := taken.claim(name, fmt.Sprintf("%s:%d", name, egressPort))
+		return []*VirtualHost{b.host(config, name, domains, "", inputs(s), s.Key, func(f *faults) []*routev3.Route {
+			return b.secondHop(s, portOf{}, f)
+		})}
+	}
+	var out []*VirtualHost
+	for i, at := range on {
+		b.reachHTTP(s, at)
+		hostName, want := fmt.Sprintf("%s:%d", name, at.port), []string{}
+		if i == 0 {
+			hostName, want = name, []string{name, fmt.Sprintf("%s:%d", name, egressPort)}
+		}
+		if len(on) > 1 {
+			want = append(want, fmt.Sprintf("%s:%d", name, at.port))
+		}
+		out = append(out, b.host(config, hostName, taken.claim(want...), fmt.Sprint(at), inputs(s), s.Key, func(f *faults) []*routev3.Route {
+			return b.secondHop(s, at, f)
+		}))
+	}
+	return out
+}
+
+// secondHop are the routes of a service for requests that came through a
+// gateway. Without a provider there are none, which answers 404; a provider
+// that does not exist answers 503, and so does one of tcp, which a gateway does
+// not pass on.
+func (b *build) secondHop(s *mesh.Service, at portOf, f *faults) []*routev3.Route {
+	provider := s.VirtualServiceSpec().Provider
+	missing := s.Router == nil && s.Node == nil && provider != nil && (provider.VirtualNode != nil || provider.VirtualRouter != nil)
+	silent := !missing && at.port == 0 && (s.Router != nil || s.Node != nil)
+	tcp := at.port != 0 && !isHTTP(at.protocol)
+	switch {
+	case silent:
+		f.add(s.Key, ReasonMismatch, "the provider has no listener, so gateways cannot reach the service and answer 503")
+	case tcp:
+		f.add(s.Key, ReasonMismatch, "the provider's listener on port %d is tcp, which gateways do not pass on; they answer 503", at.port)
+	case !missing && at.port == 0:
+		return nil
+	case !missing:
+		return b.routes(s, at, f)
+	}
+	r := &routev3.Route{
+		Match:    &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Metadata: aggregateStats(tag{"TargetVirtualService", s.Key.Name}),
+	}
+	unavailable(r)
+	return []*routev3.Route{r}
+}
+
+func (b *build) reachHTTP(s *mesh.Service, at portOf) {
+	if isHTTP(at.protocol) {
+		b.reach(s, at)
+	}
+}
+
+// defaultBackend serves the gateway routes that keep the host: the routes of
+// their services again, each with the header that the first hop has set.
+func (b *build) defaultBackend(config string, kept map[string]mesh.GatewayRoute, taken names) *VirtualHost {
+	headers := make([]string, 0, len(kept))
+	for h := range kept {
+		headers = append(headers, h)
+	}
+	slices.Sort(headers)
+	at := func(r mesh.GatewayRoute) portOf {
+		on := ports(r.Service)
+		for _, p := range on {
+			if t := r.Target(); t.Port != nil && len(on) > 1 && uint32(*t.Port) == p.port {
+				return p
+			}
+		}
+		if len(on) > 0 {
+			return on[0]
+		}
+		return portOf{}
+	}
+	var in []*api.Resource
+	for _, h := range headers {
+		r := kept[h]
+		in = append(in, inputs(r.Service)...)
+		b.reachHTTP(r.Service, at(r))
+	}
+	return b.host(config, "default_backend", taken.claim("*"), fmt.Sprintf("%q", headers), in, b.own.Key, func(f *faults) []*routev3.Route {
+		var out []*routev3.Route
+		for _, h := range headers {
+			for _, route := range b.secondHop(kept[h].Service, at(kept[h]), f) {
+				route.Match.Headers = append(route.Match.Headers, headerIs(serviceHeader, h))
+				route.ResponseHeadersToRemove = []string{serviceHeader}
+				out = append(out, route)
+			}
+		}
+		return out
+	})
+}
