@@ -103,11 +103,23 @@ type mesh struct {
 // newMesh makes a mesh for the test. Its name is also a part of its hosts' names.
 func newMesh(t *testing.T, name, egress string) *mesh {
 	t.Helper()
+	onGround(t)
+	return newMeshOn(t, world.control, name, egress)
+}
+
+// onGround skips the test where there is no ground, and notes which Envoy it runs with.
+func onGround(t *testing.T) {
+	t.Helper()
 	if world.missing != nil {
 		t.Skipf("this machine allows no ground: %v", world.missing)
 	}
 	t.Log("real envoy:", world.envoy)
-	m := &mesh{Stage: world.Stage, t: t, name: name, control: world.control}
+}
+
+// newMeshOn is newMesh on an evermeshd of the test's own.
+func newMeshOn(t *testing.T, control *stage.Control, name, egress string) *mesh {
+	t.Helper()
+	m := &mesh{Stage: world.Stage, t: t, name: name, control: control}
 	m.call("CreateMesh", fmt.Sprintf(`{"meshName": %q, "spec": {"egressFilter": {"type": %q}}}`, name, egress))
 	return m
 }

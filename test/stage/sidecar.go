@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/evermesh/evermesh/test/ground"
@@ -18,6 +20,7 @@ import (
 // Sidecar is an agent with the Envoy that it runs.
 type Sidecar struct {
 	Host    *ground.Host
+	Dir     string          // its own, writable by Envoy's user; the relay listens on xds.sock there
 	Process *ground.Process // of the agent
 	admin   *http.Client
 	command ground.Command
@@ -31,7 +34,7 @@ type SidecarOptions struct {
 	AppPorts string
 	// Alone is an Envoy without an application beside it, as a gateway's: nothing is redirected.
 	Alone bool
-	// XDS are the control planes to try, in any order; the key and the CA are the first one's.
+	// XDS are the control planes to try, in any order; the key is the first one's.
 	XDS []*Control
 	// Env are further variables of the agent.
 	Env []string
@@ -62,13 +65,15 @@ func (s *Stage) Sidecar(ctx context.Context, h *ground.Host, o SidecarOptions) (
 		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", "LISTENER_DRAIN_WAIT_TIME_S=5",
 		"APPNET_AGENT_ADMIN_MODE=tcp", "APPNET_RELAY_LISTENER_UDS_PATH=" + filepath.Join(dir, "xds.sock"),
 	}
-	if first.CAFile != "" {
-		env = append(env, "APPMESH_XDS_CA_FILE="+first.CAFile)
+	if ca, err := s.joinCAs(dir, o.XDS); err != nil {
+		return nil, err
+	} else if ca != "" {
+		env = append(env, "APPMESH_XDS_CA_FILE="+ca)
 	}
 	if s.Owner().Mark != 0 && !o.Alone {
 		env = append(env, s.Owner().Env()...)
 	}
-	c := &Sidecar{Host: h, admin: h.Client(), command: ground.Command{
+	c := &Sidecar{Host: h, Dir: dir, admin: h.Client(), command: ground.Command{
 		Name: "agent", Path: s.Programs.Agent, Env: append(env, o.Env...), UID: s.Owner().UID,
 	}}
 	c.admin.Timeout = 2 * time.Second
@@ -76,6 +81,29 @@ func (s *Stage) Sidecar(ctx context.Context, h *ground.Host, o SidecarOptions) (
 		return nil, err
 	}
 	return c, c.WaitLive(ctx)
+}
+
+// joinCAs is one file with the certificates of all the control planes' CAs; "" where there are none.
+func (s *Stage) joinCAs(dir string, of []*Control) (string, error) {
+	var all []byte
+	for _, c := range of {
+		if c.CAFile == "" {
+			continue
+		}
+		text, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return "", fmt.Errorf("join CAs: %w", err)
+		}
+		all = append(all, text...)
+	}
+	if len(all) == 0 {
+		return "", nil
+	}
+	file := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(file, all, 0o644); err != nil {
+		return "", fmt.Errorf("join CAs: %w", err)
+	}
+	return file, nil
 }
 
 // redirect runs the agent's init container on the host.
@@ -125,6 +153,35 @@ func (c *Sidecar) Admin(ctx context.Context, path string) (string, error) {
 		return "", fmt.Errorf("ask Envoy for %s: %w", path, err)
 	}
 	return string(text), nil
+}
+
+// KillEnvoy ends Envoy, and not its agent, by SIGKILL, as the kernel does for want of memory.
+func (c *Sidecar) KillEnvoy() error {
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.Process.Pid()))
+	if err != nil {
+		return fmt.Errorf("find Envoy: %w", err)
+	}
+	killed := 0
+	for _, file := range children {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for id := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(id)
+			if err != nil {
+				return fmt.Errorf("find Envoy: %w", err)
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				return fmt.Errorf("kill Envoy: %w", err)
+			}
+			killed++
+		}
+	}
+	if killed == 0 {
+		return fmt.Errorf("kill Envoy: the agent on %s runs none", c.Host.Name())
+	}
+	return nil
 }
 
 // Stat is the value of one of Envoy's counters or gauges; 0 for one that does not exist yet.

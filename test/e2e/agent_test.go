@@ -1,0 +1,187 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// TestDialects has one proxy of each dialect on the same node. The second one's bootstrap is the user's own and asks
+// for the state of the world, as App Mesh's image did.
+func TestDialects(t *testing.T) {
+	m := newMesh(t, "dialects", "DROP_ALL")
+	m.app("blue")
+	m.app("green")
+	service := m.service("shop", appPort, map[string]string{"r": weighted("", "blue", 1)})
+	arn := m.create("VirtualNode", "client", callerSpec(service))
+	delta, world := m.host("delta"), m.host("world")
+	first := m.sidecar(delta, stage.SidecarOptions{Resource: "client"})
+	// The relay's socket is where stage puts it, in the directory of the host.
+	socket := filepath.Join(m.Dir(), "run", world.Name(), "xds.sock")
+	bootstrap := filepath.Join(m.Dir(), "run", "state-of-the-world.json")
+	if err := os.WriteFile(bootstrap, []byte(stateOfTheWorld(arn, socket)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	second := m.sidecar(world, stage.SidecarOptions{Resource: "client", Env: []string{"ENVOY_CONFIG_FILE=" + bootstrap}})
+	url := fmt.Sprintf("http://%s:%d/", service, appPort)
+
+	t.Run("EMS-001 EMS-015 both dialects are served, and named", func(t *testing.T) {
+		ctx, cancel := m.context()
+		defer cancel()
+		proxies, err := m.control.Proxies(ctx, m.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[api.Dialect]int{}
+		for _, p := range proxies {
+			if p.ResourceARN == arn && p.State == api.ProxyStateCurrent {
+				got[p.Dialect]++
+			}
+		}
+		if got[api.DialectDelta] != 1 || got[api.DialectStateOfTheWorld] != 1 {
+			t.Errorf("proxies by dialect: %v, want one of each", got)
+		}
+	})
+	for _, to := range []string{"blue", "green", "blue"} {
+		m.settle(m.put("Update", "Route", "shop", "r", weighted("", to, 1)))
+		t.Run("API-027 EMS-001 both follow a change to "+to, func(t *testing.T) {
+			for _, s := range []*stage.Sidecar{first, second} {
+				if a := ask(t, s.Host, request{URL: url}); a.App != to {
+					t.Errorf("on %s: %d %s", s.Host.Name(), a.Status, a.Body)
+				}
+			}
+		})
+	}
+	t.Run("EMS-048 neither refused anything", func(t *testing.T) {
+		for _, s := range []*stage.Sidecar{first, second} {
+			for _, name := range []string{"listener_manager.lds.update_rejected", "cluster_manager.cds.update_rejected", fmt.Sprintf("http.egress.rds.rds_egress_http_%d.update_rejected", appPort)} {
+				if n := m.stat(s, name); n != 0 {
+					t.Errorf("%s: %s is %d", s.Host.Name(), name, n)
+				}
+			}
+		}
+	})
+}
+
+// stateOfTheWorld is a bootstrap as App Mesh's image wrote it, but for the signature, which Envoy has unlearnt: the
+// relay behind the socket adds it.
+func stateOfTheWorld(id, socket string) string {
+	ads := map[string]any{"ads": map[string]any{}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+	mark := []any{map[string]any{"level": 1, "name": 36, "int_value": 1337, "state": "STATE_PREBIND"}}
+	doc := map[string]any{
+		"node":  map[string]any{"id": id, "cluster": id},
+		"admin": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": "0.0.0.0", "port_value": 9901}}},
+		"dynamic_resources": map[string]any{
+			"lds_config": ads, "cds_config": ads,
+			"ads_config": map[string]any{
+				"api_type": "GRPC", "transport_api_version": "V3",
+				"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "xds"}}},
+			},
+		},
+		"static_resources": map[string]any{"clusters": []any{map[string]any{
+			"name": "xds", "type": "STATIC", "connect_timeout": "1s",
+			"typed_extension_protocol_options": map[string]any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": map[string]any{
+				"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+				"explicit_http_config": map[string]any{"http2_protocol_options": map[string]any{}},
+			}},
+			"load_assignment": map[string]any{"cluster_name": "xds", "endpoints": []any{map[string]any{"lb_endpoints": []any{map[string]any{
+				"endpoint": map[string]any{"address": map[string]any{"pipe": map[string]any{"path": socket}}},
+			}}}}},
+		}}},
+	}
+	if world.Owner().Mark != 0 {
+		doc["cluster_manager"] = map[string]any{"upstream_bind_config": map[string]any{"socket_options": mark}}
+	}
+	text, _ := json.Marshal(doc) // strings, numbers and maps alone
+	return string(text)
+}
+
+// TestAgent shows what the agent does for its Envoy.
+func TestAgent(t *testing.T) {
+	m := newMesh(t, "agent", "DROP_ALL")
+	server := m.app("server")
+	service := m.service("shop", appPort, map[string]string{"r": weighted("", "server", 1)})
+	m.create("VirtualNode", "client", callerSpec(service))
+	in := m.sidecar(server, stage.SidecarOptions{Resource: "server", AppPorts: fmt.Sprint(appPort)})
+	client := m.host("client")
+	out := m.sidecar(client, stage.SidecarOptions{Resource: "client"})
+	url := fmt.Sprintf("http://%s:%d/", service, appPort)
+
+	t.Run("AGENT-037 status", func(t *testing.T) {
+		c := client.Client()
+		defer c.CloseIdleConnections()
+		var status map[string]string
+		m.until("the agent says HEALTHY", func(ctx context.Context) bool {
+			resp, err := c.Get("http://127.0.0.1:9902/status")
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			return json.NewDecoder(resp.Body).Decode(&status) == nil && status["healthStatus"] == "HEALTHY"
+		})
+		if status["envoyState"] != "LIVE" || status["managementServerConnectionStatus"] != "CONNECTED" {
+			t.Errorf("status is %v", status)
+		}
+	})
+	t.Run("AGENT-001 AGENT-047 Envoy is started again when it dies", func(t *testing.T) {
+		before := m.stat(out, "server.uptime")
+		m.until("Envoy is some seconds old", func(context.Context) bool { before = m.stat(out, "server.uptime"); return before >= 2 })
+		m.kill(out)
+		m.until("a young Envoy serves", func(ctx context.Context) bool {
+			age, err := out.Stat(ctx, "server.uptime")
+			ready, readyErr := out.Admin(ctx, "/ready")
+			return err == nil && readyErr == nil && age < before && strings.TrimSpace(ready) == "LIVE"
+		})
+		if a := ask(t, client, request{URL: url}); a.App != "server" {
+			t.Errorf("%d %s", a.Status, a.Body)
+		}
+	})
+	t.Run("AGENT-046 SIGTERM lets requests under way end", func(t *testing.T) {
+		done := make(chan answer, 1)
+		failed := make(chan error, 1)
+		go func() {
+			a, err := send(t.Context(), client, request{URL: url, Header: map[string]string{"X-Delay": "3s"}})
+			failed <- err
+			done <- a
+		}()
+		m.until("the request is with the application", func(context.Context) bool {
+			return m.stat(in, "http.ingress.downstream_rq_active") > 0
+		})
+		began := time.Now()
+		ctx, cancel := m.context()
+		defer cancel()
+		if err := in.Process.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < 4*time.Second {
+			t.Errorf("the agent ended after %v; it must serve for LISTENER_DRAIN_WAIT_TIME_S, 5 s here", took)
+		}
+		if err := in.Process.Err(); err != nil {
+			t.Errorf("the agent ended with %v, want 0", err)
+		}
+		if err := <-failed; err != nil {
+			t.Fatal(err)
+		}
+		if a := <-done; a.Status != 200 || a.App != "server" {
+			t.Errorf("%d %s", a.Status, a.Body)
+		}
+	})
+}
+
+// kill ends the Envoy of a sidecar by SIGKILL, as the kernel would for want of memory.
+func (m *mesh) kill(s *stage.Sidecar) {
+	m.t.Helper()
+	if err := s.KillEnvoy(); err != nil {
+		m.t.Fatal(err)
+	}
+}

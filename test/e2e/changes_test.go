@@ -1,0 +1,201 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// TestChangesUnderTraffic changes a mesh in every way that its users do while a client never stops. Not one of its
+// requests may fail.
+func TestChangesUnderTraffic(t *testing.T) {
+	m := newMesh(t, "changes", "DROP_ALL")
+	for _, name := range []string{"blue", "green"} {
+		h := m.app(name)
+		m.sidecar(h, stage.SidecarOptions{Resource: name, AppPorts: fmt.Sprint(appPort)})
+	}
+	m.program("red")
+	service := m.service("shop", appPort, map[string]string{"r": weighted("", "blue", 100)})
+	later := m.hostname("later")
+	m.DNS().Set(later, nobody)
+	m.create("VirtualNode", "client", callerSpec(service, later))
+	client := m.host("client")
+	sidecar := m.sidecar(client, stage.SidecarOptions{Resource: "client"})
+	url := fmt.Sprintf("http://%s:%d/", service, appPort)
+
+	steady := stage.NewSteady(client, url, 4, 2*time.Millisecond)
+	defer steady.Stop()
+	count := func(n int) stage.Tally {
+		t.Helper()
+		ctx, cancel := m.context()
+		defer cancel()
+		from := time.Now()
+		if err := steady.Wait(ctx, from, n); err != nil {
+			t.Fatal(err)
+		}
+		return steady.Count(from, time.Time{})
+	}
+	shift := func(weights ...any) {
+		t.Helper()
+		m.settle(m.put("Update", "Route", "shop", "r", weighted("", weights...)))
+	}
+	compare(t, count(200), map[string]float64{"blue": 1})
+
+	t.Run("API-027 EMS-023 a new target is reached without a restart", func(t *testing.T) {
+		before := m.stat(sidecar, "server.uptime")
+		shift("blue", 50, "green", 50)
+		compare(t, count(1000), map[string]float64{"blue": 0.5, "green": 0.5})
+		if after := m.stat(sidecar, "server.uptime"); after < before {
+			t.Errorf("Envoy's uptime went from %d to %d s", before, after)
+		}
+	})
+	t.Run("RT-009 API-043 weights change twenty times", func(t *testing.T) {
+		for n := range 20 {
+			share := 5 * (n + 1)
+			shift("blue", share, "green", 100-share)
+		}
+		compare(t, count(500), map[string]float64{"blue": 1})
+	})
+	t.Run("VN-031 a node's host name changes", func(t *testing.T) {
+		shift("green", 1)
+		compare(t, count(200), map[string]float64{"green": 1})
+		m.settle(m.update("VirtualNode", "green", m.nodeSpec("red")))
+		m.until("the new host answers", func(context.Context) bool { return count(20).ByApp["red"] == 20 })
+		compare(t, count(200), map[string]float64{"red": 1})
+		m.settle(m.update("VirtualNode", "green", m.nodeSpec("green")))
+		m.until("the old host answers", func(context.Context) bool { return count(20).ByApp["green"] == 20 })
+	})
+	t.Run("EMS-052 a target leaves and is deleted", func(t *testing.T) {
+		shift("blue", 1)
+		ctx, cancel := m.context()
+		defer cancel()
+		if err := m.control.Evermesh.Call(ctx, "DeleteVirtualNode", map[string]any{"meshName": m.name, "virtualNodeName": "green"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		m.until("the cluster is gone", func(context.Context) bool {
+			return !strings.Contains(m.admin(sidecar, "/clusters"), "cds_egress_changes_green_")
+		})
+		compare(t, count(200), map[string]float64{"blue": 1})
+	})
+	t.Run("EMS-052 a name server that is silent for 3 s while a new target gets weight", func(t *testing.T) {
+		h := m.program("late")
+		m.DNS().Set(m.hostname("late"), h.Addr())
+		m.create("VirtualNode", "late", m.nodeSpec("late"))
+		m.DNS().Silence(m.hostname("late"), 3*time.Second)
+		began := time.Now()
+		shift("blue", 50, "late", 50)
+		t.Logf("the route was accepted after %v", time.Since(began))
+		if time.Since(began) < 2*time.Second {
+			t.Errorf("the route was accepted after %v, while the name server was silent for 3 s", time.Since(began))
+		}
+		compare(t, count(600), map[string]float64{"blue": 0.5, "late": 0.5})
+	})
+	t.Run("VS-003 VS-004 VN-025 a backend's service comes, gets a provider, and another", func(t *testing.T) {
+		target := fmt.Sprintf("http://%s:%d/", later, appPort)
+		m.create("VirtualService", later, `{}`)
+		for _, step := range []struct{ spec, want string }{
+			{`{"provider": {"virtualRouter": {"virtualRouterName": "shop"}}}`, "blue"},
+			{`{"provider": {"virtualNode": {"virtualNodeName": "late"}}}`, "late"},
+			{`{"provider": {"virtualRouter": {"virtualRouterName": "shop"}}}`, "blue"},
+		} {
+			if step.want == "blue" {
+				shift("blue", 1)
+			}
+			m.settle(m.update("VirtualService", later, step.spec))
+			a := ask(t, client, request{URL: target})
+			if a.App != step.want {
+				t.Errorf("%s: %d %s from %q, want %s", step.spec, a.Status, a.Body, a.App, step.want)
+			}
+		}
+	})
+	t.Run("VS-001 VS-004 a service loses its provider", func(t *testing.T) {
+		m.settle(m.update("VirtualService", later, `{}`))
+		if a, err := send(t.Context(), client, request{URL: fmt.Sprintf("http://%s:%d/", later, appPort)}); err == nil && a.Status != http.StatusNotFound {
+			t.Errorf("%d %s, want 404", a.Status, a.Body)
+		}
+	})
+	t.Run("EMS-064 the versions are told", func(t *testing.T) {
+		stats := m.admin(sidecar, "/stats?filter=version_text")
+		for _, name := range []string{"listener_manager.lds.version_text", "cluster_manager.cds.version_text", fmt.Sprintf("http.egress.rds.rds_egress_http_%d.version_text", appPort)} {
+			if !strings.Contains(stats, name+": \"") || strings.Contains(stats, name+": \"\"") {
+				t.Errorf("no %s in\n%s", name, stats)
+			}
+		}
+	})
+
+	steady.Stop()
+	all := steady.Count(time.Time{}, time.Time{})
+	t.Logf("%d requests, %d failed, the slowest took %v", all.Requests, all.Failed, all.Slowest)
+	if all.Failed > 0 {
+		t.Errorf("%d of %d requests failed: %v", all.Failed, all.Requests, all.Faults)
+	}
+}
+
+// TestRefusedConfiguration gives one node an access log that its Envoy cannot open.
+func TestRefusedConfiguration(t *testing.T) {
+	m := newMesh(t, "refused", "DROP_ALL")
+	m.app("blue")
+	service := m.service("shop", appPort, map[string]string{"r": weighted("", "blue", 1)})
+	logging := func(path string) string {
+		spec := callerSpec(service)
+		return fmt.Sprintf(`{"logging": {"accessLog": {"file": {"path": %q}}}, %s`, path, spec[1:])
+	}
+	m.create("VirtualNode", "client", callerSpec(service))
+	m.create("VirtualNode", "other", callerSpec(service))
+	client, other := m.host("client"), m.host("other")
+	sidecar := m.sidecar(client, stage.SidecarOptions{Resource: "client"})
+	second := m.sidecar(other, stage.SidecarOptions{Resource: "other"})
+	url := fmt.Sprintf("http://%s:%d/", service, appPort)
+	rejected := m.stat(second, "listener_manager.lds.update_rejected")
+
+	arn := m.update("VirtualNode", "client", logging("/nowhere/access.log"))
+	ctx, cancel := m.context()
+	defer cancel()
+	_, err := m.control.Rollout(ctx, arn)
+
+	t.Run("EMS-047 Envoy's refusal is told, with its text", func(t *testing.T) {
+		if err == nil || !strings.Contains(err.Error(), "/nowhere/access.log") {
+			t.Errorf("the rollout said %v, want a refusal that names the file", err)
+		}
+		if n := m.stat(sidecar, "listener_manager.lds.update_rejected"); n == 0 {
+			t.Error("Envoy counts no refused listener update")
+		}
+		proxies, err := m.control.Proxies(ctx, m.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range proxies {
+			want := api.ProxyStateCurrent
+			if p.ResourceARN == arn {
+				want = api.ProxyStateRefused
+			}
+			if p.State != want {
+				t.Errorf("%s is %s, want %s", p.ResourceARN, p.State, want)
+			}
+		}
+	})
+	t.Run("EMS-047 the last good configuration goes on", func(t *testing.T) {
+		for _, h := range []struct{ name string }{{"client"}, {"other"}} {
+			if a := ask(t, m.host(h.name), request{URL: url}); a.App != "blue" {
+				t.Errorf("from %s: %d %s", h.name, a.Status, a.Body)
+			}
+		}
+		if n := m.stat(second, "listener_manager.lds.update_rejected"); n != rejected {
+			t.Error("the other proxy refused something")
+		}
+	})
+	t.Run("VN-028 a good one is taken", func(t *testing.T) {
+		file := sidecar.Dir + "/access.log"
+		m.settle(m.update("VirtualNode", "client", logging(file)))
+		ask(t, client, request{URL: url + "seen"})
+		m.until("the access log has the request", func(context.Context) bool { return strings.Contains(read(t, file), "/seen") })
+	})
+}
