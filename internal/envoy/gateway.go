@@ -21,7 +21,7 @@ import (
 // neither the names and statistics that users know nor rewrites before matches.
 func (b *build) gateway(spec *api.VirtualGatewaySpec) {
 	for i := range spec.Listeners {
-		b.gatewayIngress(spec, &spec.Listeners[i])
+		b.gatewayIngress(spec, i)
 	}
 	for _, r := range b.view.GatewayRoutes {
 		if !slices.ContainsFunc(spec.Listeners, func(l api.VirtualGatewayListener) bool { return enters(r.GatewayRouteSpec(), gatewayPort(&l)) }) {
@@ -54,17 +54,27 @@ func enters(spec *api.GatewayRouteSpec, at portOf) bool {
 }
 
 // gatewayIngress makes a listener of the gateway and its first hop.
-func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, l *api.VirtualGatewayListener) {
+func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, i int) {
+	l := &spec.Listeners[i]
 	at := gatewayPort(l)
 	if at.port == egressPort {
 		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf("spec.listeners: port %d is the proxy's own; the listener is left out", at.port)}})
 		return
 	}
+	if l.HealthCheck != nil {
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNotTranslated, Message: fmt.Sprintf("spec.listeners[%d].healthCheck has no effect: nothing in the mesh calls a gateway", i)}})
+	}
+	if l.TLS != nil {
+		b.report(tlsProblem(b.own.Key, i, string(l.TLS.Mode)))
+		if l.TLS.Mode == api.VirtualGatewayListenerTLSModeStrict {
+			return
+		}
+	}
 	loop := fmt.Sprintf("cds_ingress_%s_%s_self_redirect_%s_%d", b.mesh, b.own.Key.Name, at.protocol, egressPort)
 	if len(spec.Listeners) > 1 {
 		loop = fmt.Sprintf("cds_ingress_%s_%s_self_redirect_%d_%s_%d", b.mesh, b.own.Key.Name, at.port, at.protocol, egressPort)
 	}
-	b.localCluster(loop, at.protocol, egressPort, limits())
+	b.localCluster(loop, at.protocol, egressPort, gatewayPool(l.ConnectionPool))
 	config := rds(ingressPrefix, at.protocol, at.port)
 	b.redirects(config, at, loop)
 	b.listener(corev3.TrafficDirection_INBOUND, at.port, b.ip.any, []*api.Resource{b.own}, nil, func(_ *piece, out *listenerv3.Listener) {

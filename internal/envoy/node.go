@@ -35,8 +35,14 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 	for i := range spec.Listeners {
 		l := &spec.Listeners[i]
 		protocol, port := l.PortMapping.Protocol, uint32(l.PortMapping.Port)
+		if l.TLS != nil {
+			b.report(tlsProblem(b.own.Key, i, string(l.TLS.Mode)))
+		}
+		if strict(l) {
+			continue
+		}
 		cluster := fmt.Sprintf("cds_ingress_%s_%s_%s_%d", b.mesh, b.own.Key.Name, protocol, port)
-		b.localCluster(cluster, protocol, port, limits())
+		b.localCluster(cluster, protocol, port, nodePool(l.ConnectionPool))
 		prefix := ingressStats(len(spec.Listeners), protocol, port)
 		limit, idle := listenerTimeout(l)
 		chain := func(f func() *listenerv3.Filter) {
@@ -53,6 +59,9 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 		routes := rds(ingressPrefix, protocol, port)
 		b.ingressRoutes(routes, fmt.Sprintf("%s_%s_%d", b.own.Key.Name, protocol, port), cluster, limit, idle)
 		chain(func() *listenerv3.Filter { return b.connectionManager(prefix, routes) })
+	}
+	if len(chains) == 0 {
+		return // Envoy takes no listener without chains
 	}
 	slices.Sort(clusters)
 	b.listener(corev3.TrafficDirection_INBOUND, ingressPort, b.ip.any, []*api.Resource{b.own}, clusters, func(_ *piece, l *listenerv3.Listener) {
@@ -147,7 +156,7 @@ func (b *build) nodeEgress() {
 			mk = func() *listenerv3.Filter { return b.connectionManager(egressPrefix, config) }
 			fmt.Fprintf(&plan, "%s\n", config)
 		} else {
-			to, idle := b.tcpTargets(o.tcp.Service, portOf{port, api.PortProtocolTCP})
+			to, idle := b.tcpTargets(o.tcp, portOf{port, api.PortProtocolTCP})
 			mk = func() *listenerv3.Filter {
 				if len(to) == 0 {
 					return hangUp()
@@ -264,10 +273,11 @@ func (b *build) egressRoutes(config string, port uint32, o *outbound, allow stri
 	for _, backend := range services {
 		s := backend.Service
 		at := portOf{port, protocolOn(s, port)}
-		b.reach(s, at)
+		p := b.nodePolicy(backend.Spec)
+		b.reach(s, at, p)
 		domains := taken.claim(s.Key.Name, fmt.Sprintf("%s:%d", s.Key.Name, port))
-		hosts = append(hosts, b.host(config, s.Key.Name, domains, string(at.protocol), inputs(s), s.Key, func(f *faults) []*routev3.Route {
-			return b.routes(s, at, f)
+		hosts = append(hosts, b.host(config, s.Key.Name, domains, fmt.Sprint(at.protocol, p), inputs(s), s.Key, func(f *faults) []*routev3.Route {
+			return b.routes(s, at, p, f)
 		}))
 	}
 	if allow != "" {
@@ -294,11 +304,14 @@ func protocolOn(s *mesh.Service, port uint32) api.PortProtocol {
 
 // tcpTargets are the clusters of a tcp service. Of several tcp routes one is
 // used, as they match nothing (RT-043).
-func (b *build) tcpTargets(s *mesh.Service, at portOf) (to []weighted, idle *durationpb.Duration) {
-	b.reach(s, at)
+func (b *build) tcpTargets(backend *mesh.Backend, at portOf) (to []weighted, idle *durationpb.Duration) {
+	s, p := backend.Service, b.nodePolicy(backend.Spec)
+	b.reach(s, at, p)
 	if s.Router == nil {
-		port := int64(at.port)
-		return []weighted{{egressCluster(b.mesh, s.Node, listenerOf(s.Node, &port)), 1}}, nil
+		if l := at.listener(s.Node); !p.wants(l) {
+			to = []weighted{{egressCluster(b.mesh, s.Node, l), 1}}
+		}
+		return to, nil
 	}
 	var f faults
 	defer func() { b.report(f.problems) }()
@@ -309,7 +322,7 @@ func (b *build) tcpTargets(s *mesh.Service, at portOf) (to []weighted, idle *dur
 	for _, r := range routes[1:] {
 		f.add(r.Key, ReasonConflict, "only one tcp route of a port can be used, and that is %s; this one is left out", routes[0].Key.Name)
 	}
-	for _, x := range shares(routes[0], &f) {
+	for _, x := range shares(routes[0], p, &f) {
 		if x.weight > 0 {
 			to = append(to, weighted{egressCluster(b.mesh, x.node, x.listener), x.weight})
 		}

@@ -30,14 +30,14 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 		}
 	}
 	slices.SortFunc(byHost, func(x, y *mesh.Service) int { return strings.Compare(x.Key.Name, y.Key.Name) })
-	config := rds(egressPrefix, protocol, egressPort)
+	config, p := rds(egressPrefix, protocol, egressPort), b.gatewayPolicy()
 	taken := names{}
 	var hosts []*VirtualHost
 	for _, s := range byHost {
-		hosts = append(hosts, b.serviceHosts(config, s, taken)...)
+		hosts = append(hosts, b.serviceHosts(config, s, p, taken)...)
 	}
 	if len(kept) > 0 {
-		hosts = append(hosts, b.defaultBackend(config, kept, taken))
+		hosts = append(hosts, b.defaultBackend(config, kept, p, taken))
 	}
 	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
 	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, b.ip.any+" "+config, []*api.Resource{b.own}, nil, func(_ *piece, l *listenerv3.Listener) {
@@ -51,18 +51,18 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 
 // serviceHosts makes the virtual host of a service; one for each port where it
 // has several, of which the first also goes by the name alone.
-func (b *build) serviceHosts(config string, s *mesh.Service, taken names) []*VirtualHost {
+func (b *build) serviceHosts(config string, s *mesh.Service, p policy, taken names) []*VirtualHost {
 	name := s.Key.Name
 	on := ports(s)
 	if len(on) == 0 {
 		domains := taken.claim(name, fmt.Sprintf("%s:%d", name, egressPort))
 		return []*VirtualHost{b.host(config, name, domains, "", inputs(s), s.Key, func(f *faults) []*routev3.Route {
-			return b.secondHop(s, portOf{}, f)
+			return b.secondHop(s, portOf{}, p, f)
 		})}
 	}
 	var out []*VirtualHost
 	for i, at := range on {
-		b.reachHTTP(s, at)
+		b.reachHTTP(s, at, p)
 		hostName, want := fmt.Sprintf("%s:%d", name, at.port), []string{}
 		if i == 0 {
 			hostName, want = name, []string{name, fmt.Sprintf("%s:%d", name, egressPort)}
@@ -70,8 +70,8 @@ func (b *build) serviceHosts(config string, s *mesh.Service, taken names) []*Vir
 		if len(on) > 1 {
 			want = append(want, fmt.Sprintf("%s:%d", name, at.port))
 		}
-		out = append(out, b.host(config, hostName, taken.claim(want...), fmt.Sprint(at), inputs(s), s.Key, func(f *faults) []*routev3.Route {
-			return b.secondHop(s, at, f)
+		out = append(out, b.host(config, hostName, taken.claim(want...), fmt.Sprint(at, p), inputs(s), s.Key, func(f *faults) []*routev3.Route {
+			return b.secondHop(s, at, p, f)
 		}))
 	}
 	return out
@@ -81,7 +81,7 @@ func (b *build) serviceHosts(config string, s *mesh.Service, taken names) []*Vir
 // gateway. Without a provider there are none, which answers 404; a provider
 // that does not exist answers 503, and so does one of tcp, which a gateway does
 // not pass on.
-func (b *build) secondHop(s *mesh.Service, at portOf, f *faults) []*routev3.Route {
+func (b *build) secondHop(s *mesh.Service, at portOf, p policy, f *faults) []*routev3.Route {
 	provider := s.VirtualServiceSpec().Provider
 	missing := s.Router == nil && s.Node == nil && provider != nil && (provider.VirtualNode != nil || provider.VirtualRouter != nil)
 	silent := !missing && at.port == 0 && (s.Router != nil || s.Node != nil)
@@ -94,7 +94,7 @@ func (b *build) secondHop(s *mesh.Service, at portOf, f *faults) []*routev3.Rout
 	case !missing && at.port == 0:
 		return nil
 	case !missing:
-		return b.routes(s, at, f)
+		return b.routes(s, at, p, f)
 	}
 	r := &routev3.Route{
 		Match:    &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -104,15 +104,15 @@ func (b *build) secondHop(s *mesh.Service, at portOf, f *faults) []*routev3.Rout
 	return []*routev3.Route{r}
 }
 
-func (b *build) reachHTTP(s *mesh.Service, at portOf) {
+func (b *build) reachHTTP(s *mesh.Service, at portOf, p policy) {
 	if isHTTP(at.protocol) {
-		b.reach(s, at)
+		b.reach(s, at, p)
 	}
 }
 
 // defaultBackend serves the gateway routes that keep the host: the routes of
 // their services again, each with the header that the first hop has set.
-func (b *build) defaultBackend(config string, kept map[string]mesh.GatewayRoute, taken names) *VirtualHost {
+func (b *build) defaultBackend(config string, kept map[string]mesh.GatewayRoute, p policy, taken names) *VirtualHost {
 	headers := make([]string, 0, len(kept))
 	for h := range kept {
 		headers = append(headers, h)
@@ -134,12 +134,12 @@ func (b *build) defaultBackend(config string, kept map[string]mesh.GatewayRoute,
 	for _, h := range headers {
 		r := kept[h]
 		in = append(in, inputs(r.Service)...)
-		b.reachHTTP(r.Service, at(r))
+		b.reachHTTP(r.Service, at(r), p)
 	}
-	return b.host(config, "default_backend", taken.claim("*"), fmt.Sprintf("%q", headers), in, b.own.Key, func(f *faults) []*routev3.Route {
+	return b.host(config, "default_backend", taken.claim("*"), fmt.Sprintf("%q %v", headers, p), in, b.own.Key, func(f *faults) []*routev3.Route {
 		var out []*routev3.Route
 		for _, h := range headers {
-			for _, route := range b.secondHop(kept[h].Service, at(kept[h]), f) {
+			for _, route := range b.secondHop(kept[h].Service, at(kept[h]), p, f) {
 				route.Match.Headers = append(route.Match.Headers, headerIs(serviceHeader, h))
 				route.ResponseHeadersToRemove = []string{serviceHeader}
 				out = append(out, route)

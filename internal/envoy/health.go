@@ -1,0 +1,61 @@
+package envoy
+
+import (
+	"cmp"
+	"fmt"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// healthChecks are those that clients run against a node's listener (EMS-045).
+// host is the node's name in discovery.
+func healthChecks(h *api.HealthCheckPolicy, host string, port uint32) []*corev3.HealthCheck {
+	if h == nil {
+		return nil
+	}
+	check := &corev3.HealthCheck{
+		Timeout: millis(h.TimeoutMillis), Interval: millis(h.IntervalMillis),
+		UnhealthyThreshold: wrapperspb.UInt32(uint32(h.UnhealthyThreshold)),
+		HealthyThreshold:   wrapperspb.UInt32(uint32(h.HealthyThreshold)),
+		// Envoy's own interval without traffic is 60 s: a check that failed once
+		// at the start would stand that long.
+		NoTrafficInterval: millis(h.IntervalMillis),
+	}
+	if h.Port != nil {
+		check.AltPort = wrapperspb.UInt32(uint32(*h.Port))
+	}
+	switch h.Protocol {
+	case api.PortProtocolHTTP, api.PortProtocolHTTP2:
+		http := &corev3.HealthCheck_HttpHealthCheck{Host: fmt.Sprintf("%s:%d", host, port), Path: "/"}
+		if h.Path != nil {
+			http.Path = cmp.Or(*h.Path, "/")
+		}
+		if h.Protocol == api.PortProtocolHTTP2 {
+			http.CodecClientType = typev3.CodecClientType_HTTP2
+		}
+		check.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: http}
+	case api.PortProtocolGRPC:
+		check.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{}}
+	default:
+		check.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
+	}
+	return []*corev3.HealthCheck{check}
+}
+
+// outlierDetection is done by clients too (VN-012, VN-013).
+func outlierDetection(o *api.OutlierDetection) *clusterv3.OutlierDetection {
+	if o == nil {
+		return nil
+	}
+	return &clusterv3.OutlierDetection{
+		Consecutive_5Xx:    wrapperspb.UInt32(uint32(o.MaxServerErrors)),
+		Interval:           duration(&o.Interval),
+		BaseEjectionTime:   duration(&o.BaseEjectionDuration),
+		MaxEjectionPercent: wrapperspb.UInt32(uint32(o.MaxEjectionPercent)),
+	}
+}

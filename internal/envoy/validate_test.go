@@ -1,0 +1,86 @@
+package envoy_test
+
+import (
+	"cmp"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestEnvoyAccepts gives every client of every case to a real Envoy, which must
+// take the configuration without error and without a warning about a field.
+func TestEnvoyAccepts(t *testing.T) {
+	binary := envoyBinary(t)
+	for _, c := range loadCases(t) {
+		for _, client := range c.clients(t) {
+			t.Run(c.name+"/"+client.Name, func(t *testing.T) {
+				t.Parallel()
+				bundle, _ := c.bundle(t, client)
+				validate(t, binary, bundle, client.String())
+			})
+		}
+	}
+}
+
+type static interface {
+	Static(node, cluster string) ([]byte, error)
+}
+
+// validate is `envoy --mode validate`.
+func validate(t testing.TB, binary string, bundle static, node string) {
+	t.Helper()
+	config, err := bundle.Static(node, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "envoy.json")
+	if err := os.WriteFile(path, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(binary, "--mode", "validate", "--log-level", "warn", "-c", path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("Envoy refuses the configuration: %v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		// Every configuration without an overload manager gets this one.
+		if strings.Contains(line, "no configured limit to the number of allowed active downstream connections") {
+			continue
+		}
+		if strings.Contains(line, "[warning]") || strings.Contains(line, "[error]") {
+			t.Errorf("Envoy says: %s", line)
+		}
+	}
+}
+
+// envoyBinary finds Envoy where the product looks for it.
+func envoyBinary(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("ENVOY_PATH"); path != "" {
+		return path
+	}
+	if path, err := exec.LookPath("envoy"); err == nil {
+		return path
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(root, "build", "tools", "bin", "envoy")
+	if _, err := os.Stat(path); err != nil {
+		t.Skip("no Envoy: run make tools")
+	}
+	return path
+}
+
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil && dir != filepath.Dir(dir) {
+		if _, missing := os.Stat(filepath.Join(dir, "go.mod")); missing == nil {
+			return dir, nil
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "", cmp.Or(err, os.ErrNotExist)
+}
