@@ -10,7 +10,8 @@ import (
 // nil, or an *api.Error with AWS's sentence (IAM-016).
 //
 // An account's root may do everything in its account, and no account may touch
-// another's. An arn that is empty or "*" names no resource, as for lists.
+// another's: ForbiddenException, which App Mesh has for that (MESH-010). An arn
+// that is empty or "*" names no resource, as for lists.
 func Allow(p Principal, action, arn string) error {
 	if arn == "" || arn == "*" {
 		return nil
@@ -19,5 +20,5 @@ func Allow(p Principal, action, arn string) error {
 	if len(parts) == 6 && parts[4] == p.Account {
 		return nil
 	}
-	return api.Errorf(api.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s", p.ARN, action, arn)
+	return api.Errorf(api.CodeForbidden, "User: %s is not authorized to perform: %s on resource: %s", p.ARN, action, arn)
 }
