@@ -17,6 +17,8 @@ type Backend interface {
 	Apply(ctx context.Context, cfg Config) error
 	// Remove deletes jumps and chains; it is no error if there are none.
 	Remove(ctx context.Context) error
+	// Status lists the rules that are there, of others too, in the tool's own words.
+	Status(ctx context.Context) (string, error)
 }
 
 // ErrNoTool means that neither nft nor iptables-restore is on PATH.
@@ -65,6 +67,8 @@ func (nft) Remove(ctx context.Context) error {
 	return err
 }
 
+func (nft) Status(ctx context.Context) (string, error) { return run(ctx, "", "nft", "list", "ruleset") }
+
 // nftTables says in which families our table exists.
 func nftTables(ctx context.Context) (ip4, ip6 bool, err error) {
 	out, err := run(ctx, "", "nft", "list", "tables")
@@ -105,6 +109,21 @@ func (iptables) Apply(ctx context.Context, cfg Config) error {
 
 func (iptables) Remove(ctx context.Context) error {
 	return errors.Join(removeFamily(ctx, "iptables"), removeFamily(ctx, "ip6tables"))
+}
+
+// Status lists the tables filter and nat, of IPv6 too where it is there.
+func (iptables) Status(ctx context.Context) (string, error) {
+	var b strings.Builder
+	for _, tool := range []string{"iptables-save", "ip6tables-save"} {
+		for _, table := range []string{"filter", "nat"} {
+			out, err := run(ctx, "", tool, "-t", table)
+			if err != nil && tool == "iptables-save" {
+				return b.String(), err
+			}
+			b.WriteString(out)
+		}
+	}
+	return b.String(), nil
 }
 
 // removeFamily removes our rules of one family. Without its tool there are none of ours, and a kernel without

@@ -36,11 +36,16 @@ type Config struct {
 	IgnoredIPs   []netip.Prefix
 }
 
-// The user guide prints these three sentences; scripts look for them (ICPT-008, ICPT-009, ICPT-010).
-var (
-	errNoOwner = errors.New("Variables APPMESH_IGNORE_UID and/or APPMESH_IGNORE_GID must be set.")                                                  //nolint:staticcheck // the guide's text
-	errNoOut   = errors.New("APPMESH_ENVOY_EGRESS_PORT must be defined to forward traffic from the application to the proxy.")                      //nolint:staticcheck // the guide's text
-	errNoIn    = errors.New("APPMESH_ENVOY_INGRESS_PORT must be defined to forward traffic from the APPMESH_APP_PORTS to the proxy.") //nolint:staticcheck // the guide's text
+// guideError is a sentence that the user guide prints and scripts look for.
+type guideError string
+
+func (e guideError) Error() string { return string(e) }
+
+// What must be set (ICPT-008, ICPT-009, ICPT-010).
+const (
+	errNoOwner guideError = "Variables APPMESH_IGNORE_UID and/or APPMESH_IGNORE_GID must be set."
+	errNoOut   guideError = "APPMESH_ENVOY_EGRESS_PORT must be defined to forward traffic from the application to the proxy."
+	errNoIn    guideError = "APPMESH_ENVOY_INGRESS_PORT must be defined to forward traffic from the APPMESH_APP_PORTS to the proxy."
 )
 
 // maxOwnerID is the largest user or group id that the guide allows (ICPT-023).
@@ -144,4 +149,28 @@ func (p *parser) prefixes(name string) []netip.Prefix {
 		out = append(out, prefix.Masked())
 	}
 	return out
+}
+
+// Summary says in one line what the rules of back end do, for people.
+func (c Config) Summary(backend string) string {
+	if !c.Enabled {
+		return backend + ": chains are made and empty; nothing is redirected"
+	}
+	families := "IPv4"
+	if c.IPv6 {
+		families = "IPv4 and IPv6"
+	}
+	arriving := "arriving traffic is left alone"
+	if len(c.AppPorts) > 0 {
+		arriving = fmt.Sprintf("TCP arriving at %s goes to port %d", joined(c.AppPorts, ":", ","), c.IngressPort)
+	}
+	var owners []string
+	for _, o := range c.Ignored {
+		form := "%s %d"
+		if o.Kind == OwnerMark {
+			form = "%s %#x"
+		}
+		owners = append(owners, fmt.Sprintf(form, o.Kind, o.ID))
+	}
+	return fmt.Sprintf("%s, %s: %s; TCP to other hosts goes to port %d, but for %s", backend, families, arriving, c.EgressPort, strings.Join(owners, ", "))
 }

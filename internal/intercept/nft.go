@@ -30,9 +30,12 @@ func (c Config) NFT(stale6 bool) string {
 // removeNFT deletes our table. Adding it first makes the deletion succeed where it does not exist.
 func removeNFT(ip4, ip6 bool) string {
 	var b strings.Builder
-	for family, wanted := range map[string]bool{"ip": ip4, "ip6": ip6} {
-		if wanted {
-			fmt.Fprintf(&b, "add table %[1]s %[2]s\ndelete table %[1]s %[2]s\n", family, nftTable)
+	for _, f := range []struct {
+		family string
+		wanted bool
+	}{{"ip", ip4}, {"ip6", ip6}} {
+		if f.wanted {
+			fmt.Fprintf(&b, "add table %[1]s %[2]s\ndelete table %[1]s %[2]s\n", f.family, nftTable)
 		}
 	}
 	return b.String()

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/intercept"
+)
+
+const interceptHelp = `evermesh-agent intercept redirects the TCP traffic of this network namespace into its Envoy, as App Mesh's
+route manager did. It needs the capability NET_ADMIN, and nft or iptables-restore. Running it again replaces the
+rules. When its input is a terminal or a pipe that stays open it takes commands: status, enable, disable, quit.
+
+  --remove          remove the rules
+  --backend NAME    nft, iptables or auto (auto)
+
+Environment variables:
+  APPMESH_START_ENABLED          1 installs the rules at once; otherwise they wait for "enable"
+  APPMESH_IGNORE_UID, _GID       user and group of Envoy, whose traffic is left alone
+  EVERMESH_IGNORE_MARK           the same by the mark on its packets, where users cannot be told apart
+  APPMESH_ENVOY_EGRESS_PORT      where outgoing traffic goes (15001)
+  APPMESH_ENVOY_INGRESS_PORT     where arriving traffic goes (15000)
+  APPMESH_APP_PORTS              the application's ports, separated by commas; ranges as 8000:8010
+  APPMESH_EGRESS_IGNORED_IP      addresses and CIDR blocks that are left alone
+  APPMESH_EGRESS_IGNORED_PORTS   ports that are left alone; 22 always is
+  APPMESH_ENABLE_IPV6            1 does the same for IPv6
+
+Exit codes: 0 done, 1 for anything that is wrong, as the route manager had it.
+`
+
+// intercepting is evermesh-agent intercept. Wrong variables exit with 1, as the route manager did (ICPT-008).
+func intercepting(ctx context.Context, args []string, getenv func(string) string, environ []string, stdin io.Reader, stdout io.Writer) error {
+	flags := flag.NewFlagSet("evermesh-agent intercept", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	remove := flags.Bool("remove", false, "")
+	backend := flags.String("backend", "auto", "")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		_, err := fmt.Fprint(stdout, interceptHelp)
+		return err
+	} else if err != nil {
+		return &exitError{exitUsage, err.Error() + "; see evermesh-agent intercept --help"}
+	}
+	if flags.NArg() > 0 {
+		return &exitError{exitUsage, fmt.Sprintf("intercept takes no arguments, but got %q", flags.Arg(0))}
+	}
+	backends, err := intercept.Find(*backend)
+	if err != nil {
+		return err
+	}
+	if *remove {
+		return removeRules(ctx, backends, stdout)
+	}
+	fmt.Fprintln(stdout, "=== Input configuration ===")
+	for _, v := range slices.Sorted(slices.Values(environ)) {
+		if strings.HasPrefix(v, "APPMESH_") || strings.HasPrefix(v, "EVERMESH_IGNORE_MARK=") {
+			fmt.Fprintln(stdout, v)
+		}
+	}
+	cfg, err := intercept.Parse(getenv)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, "=== Initializing ===")
+	r := &router{backends: backends, cfg: cfg, out: stdout}
+	if err := r.apply(ctx); err != nil {
+		return err
+	}
+	return r.loop(ctx, stdin)
+}
+
+// router installs the rules with the first back end that can, and obeys the route manager's commands.
+type router struct {
+	backends []intercept.Backend
+	cfg      intercept.Config
+	used     intercept.Backend
+	out      io.Writer
+}
+
+// apply installs the configuration. What another back end left is removed, or both would redirect.
+func (r *router) apply(ctx context.Context) error {
+	var errs []error
+	for _, b := range r.backends {
+		if err := b.Apply(ctx, r.cfg); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.used = b
+		for _, other := range r.backends {
+			if other != b {
+				_ = other.Remove(ctx) // one that cannot run left nothing
+			}
+		}
+		if r.cfg.Enabled {
+			fmt.Fprintln(r.out, "=== Enabling routing ===")
+		}
+		fmt.Fprintf(r.out, "%s\n", r.cfg.Summary(b.Name()))
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+// loop reads commands until quit or the end of input, which leaves the rules in place (ICPT-018, ICPT-021).
+func (r *router) loop(ctx context.Context, stdin io.Reader) error {
+	fmt.Fprintln(r.out, "=== Entering main loop ===")
+	lines := bufio.NewScanner(stdin)
+	for ctx.Err() == nil {
+		fmt.Fprint(r.out, "> ")
+		if !lines.Scan() {
+			fmt.Fprintln(r.out)
+			return lines.Err()
+		}
+		var err error
+		switch strings.TrimSpace(lines.Text()) {
+		case "status":
+			var text string
+			text, err = r.used.Status(ctx)
+			fmt.Fprintln(r.out, text)
+		case "enable":
+			r.cfg.Enabled = true
+			err = r.apply(ctx)
+		case "disable":
+			fmt.Fprintln(r.out, "=== Disabling routing ===")
+			r.cfg.Enabled = false
+			err = r.apply(ctx)
+		case "quit":
+			return removeRules(ctx, r.backends, r.out)
+		default:
+			fmt.Fprintln(r.out, "Available commands: quit, status, enable, disable")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeRules(ctx context.Context, backends []intercept.Backend, stdout io.Writer) error {
+	var errs []error
+	removed := 0
+	for _, b := range backends {
+		if err := b.Remove(ctx); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed++
+		fmt.Fprintf(stdout, "%s: no rules of ours are left\n", b.Name())
+	}
+	if removed > 0 && len(backends) > 1 {
+		return nil // a back end that cannot run here left nothing
+	}
+	return errors.Join(errs...)
+}

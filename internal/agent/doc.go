@@ -1,0 +1,34 @@
+// Package agent runs beside a workload's Envoy, as the agent of App Mesh's Envoy image did, and takes the same
+// environment variables. It writes Envoy's bootstrap, relays and signs its xDS stream, starts it, starts it again
+// when it ends, and drains it on SIGTERM.
+//
+// Read it in this order. [Parse] turns environment and flags into [Settings], and names every variable that is
+// wrong. [Settings.Bootstrap] turns Settings and [Facts] about the machine into Envoy's bootstrap; it is pure and
+// covered by golden files. [Relay] stands between Envoy and the control plane: Envoy speaks plain HTTP/2 to the
+// relay's unix socket, and for each of its streams the relay opens one to an [Endpoint], over TLS and signed
+// (relay.go, upstream.go, sign.go). [Run] ties them together and supervises the process (envoy.go); [Status] and
+// its HTTP server (status.go, server.go) tell how it goes.
+//
+// # What differs from the agent of App Mesh's image
+//
+//   - xDS always goes through the agent: Envoy lost its AWS signing. APPMESH_XDS_ENDPOINT takes several endpoints,
+//     separated by commas, as host:port or https://host:port (TLS), http://host:port (plaintext) or xds+unix://path;
+//     APPMESH_XDS_CA_FILE names the CA. unix://path is Service Connect as before: Envoy speaks to that socket itself.
+//   - The relay's socket is made anew for each agent in a directory of its own, so that agents may share a file
+//     system; APPNET_RELAY_LISTENER_UDS_PATH gives it a fixed place.
+//   - ENVOY_PATH chooses the Envoy binary, else it is found on PATH, else it is /usr/bin/envoy.
+//   - EVERMESH_IGNORE_MARK marks the packets of agent and Envoy, for interception that cannot tell users apart.
+//   - When Envoy has used up its restarts the agent ends with 1, not 0: that is no success. Wrong configuration ends
+//     it with 2 and one line that names the variable.
+//   - Runtime guards that today's Envoy removed are left out: APPMESH_SET_TRACING_DECISION,
+//     ENVOY_NO_EXTENSION_LOOKUP_BY_NAME and ENVOY_USE_HTTP_CLIENT_TO_FETCH_AWS_CREDENTIALS are read and without effect.
+//   - PID_POLL_INTERVAL_MS is without effect: the end of Envoy is noticed at once.
+//   - managementServerConnectionStatus is what the relay knows; Envoy is always connected to the relay.
+//
+// # What is not there yet
+//
+// Without effect, and said in the log when set: the relay mode (APPNET_ENABLE_RELAY_MODE_FOR_XDS and its variables), log files
+// (APPNET_ENVOY_LOG_DESTINATION and its variables), ENABLE_STATS_SNAPSHOT with `delta` of /stats/prometheus, the task
+// and pod metadata of platformInfo (ECS_CONTAINER_METADATA_URI), the locality from the instance metadata service, and
+// the FIPS endpoints. The configuration is not kept for a start without the control plane.
+package agent

@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// levelSwitch changes the level of Envoy's loggers for a while (AGENT-039).
+type levelSwitch struct {
+	admin *adminClient
+	reset time.Duration
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	current string
+	timer   *time.Timer // nil when no change is pending
+}
+
+func (l *levelSwitch) serve(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		http.Error(w, "Only POST requests are supported", http.StatusBadRequest)
+		return
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	known := err == nil && r.ContentLength == 0
+	for name, values := range query {
+		known = known && len(values) == 1 && (name == "level" || (name == "permanent" && values[0] == "true"))
+	}
+	if !known {
+		http.Error(w, "Invalid request", http.StatusBadRequest)
+		return
+	}
+	level := strings.ToLower(query.Get("level"))
+	// Longer names were always refused here.
+	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error", "off"}, level) {
+		http.Error(w, "Invalid log level specified", http.StatusBadRequest)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.current
+	if level == old {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	if err := l.set(r.Context(), level); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	l.stopTimer()
+	if !query.Has("permanent") {
+		l.timer = time.AfterFunc(l.reset, func() { l.back(old) })
+	}
+	fmt.Fprintf(w, "Log level changed from %s to %s\n", old, level)
+}
+
+func (l *levelSwitch) set(ctx context.Context, level string) error {
+	if _, err := l.admin.ok(ctx, http.MethodPost, "/logging?level="+level, adminWait); err != nil {
+		return err
+	}
+	l.current = level
+	return nil
+}
+
+func (l *levelSwitch) back(old string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = nil
+	if err := l.set(context.Background(), old); err != nil {
+		l.log.Warn("cannot reset envoy's log level", "err", err)
+	}
+}
+
+func (l *levelSwitch) stopTimer() {
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+}
+
+func (l *levelSwitch) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopTimer()
+}
