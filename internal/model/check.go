@@ -18,6 +18,9 @@ type Violation struct {
 	Path       string
 	Value      string // as it was sent, shortened; empty when absent
 	Constraint string
+	// Shape is the shape whose constraint it is, such as ListenerTlsValidationContextTrust;
+	// of a required member that is absent, the structure's.
+	Shape string
 }
 
 // String is the sentence that AWS services use.
@@ -54,7 +57,7 @@ type checker struct {
 	found []Violation
 }
 
-func (c *checker) fail(path string, value any, format string, args ...any) {
+func (c *checker) fail(shape, path string, value any, format string, args ...any) {
 	shown := ""
 	if value != nil {
 		text := fmt.Sprint(value)
@@ -63,7 +66,7 @@ func (c *checker) fail(path string, value any, format string, args ...any) {
 		}
 		shown = fmt.Sprintf("'%s' ", text)
 	}
-	c.found = append(c.found, Violation{Path: path, Value: shown, Constraint: fmt.Sprintf(format, args...)})
+	c.found = append(c.found, Violation{Path: path, Value: shown, Constraint: fmt.Sprintf(format, args...), Shape: shape})
 }
 
 func join(path, member string) string {
@@ -77,100 +80,100 @@ func (c *checker) check(name, path string, doc any) {
 	s := c.m.Shapes[name]
 	switch s.Type {
 	case "structure":
-		c.structure(s, path, doc)
+		c.structure(name, s, path, doc)
 	case "list":
-		c.list(s, path, doc)
+		c.list(name, s, path, doc)
 	case "string":
-		c.string(s, path, doc)
+		c.string(name, s, path, doc)
 	case "integer", "long":
-		c.integer(s, path, doc)
+		c.integer(name, s, path, doc)
 	case "boolean":
 		if _, ok := doc.(bool); !ok {
-			c.fail(path, nil, "Member must be a boolean")
+			c.fail(name, path, nil, "Member must be a boolean")
 		}
 	case "timestamp":
 		if _, ok := doc.(json.Number); !ok {
-			c.fail(path, nil, "Member must be a number of seconds since the epoch")
+			c.fail(name, path, nil, "Member must be a number of seconds since the epoch")
 		}
 	}
 }
 
-func (c *checker) structure(s *Shape, path string, doc any) {
+func (c *checker) structure(name string, s *Shape, path string, doc any) {
 	members, ok := doc.(map[string]any)
 	if !ok {
-		c.fail(path, nil, "Member must be a structure")
+		c.fail(name, path, nil, "Member must be a structure")
 		return
 	}
-	for name, v := range members {
-		if _, known := s.Members[name]; !known || v == nil {
-			delete(members, name)
+	for member, v := range members {
+		if _, known := s.Members[member]; !known || v == nil {
+			delete(members, member)
 		}
 	}
-	for _, name := range s.Required {
-		if _, set := members[name]; !set {
-			c.fail(join(path, name), nil, "Member must not be null")
+	for _, member := range s.Required {
+		if _, set := members[member]; !set {
+			c.fail(name, join(path, member), nil, "Member must not be null")
 		}
 	}
 	if s.Union && len(members) != 1 {
-		c.fail(path, nil, "Member must have exactly one of %s set", strings.Join(sortedKeys(s.Members), ", "))
+		c.fail(name, path, nil, "Member must have exactly one of %s set", strings.Join(sortedKeys(s.Members), ", "))
 	}
-	for _, name := range sortedKeys(members) {
-		c.check(s.Members[name].Shape, join(path, name), members[name])
+	for _, member := range sortedKeys(members) {
+		c.check(s.Members[member].Shape, join(path, member), members[member])
 	}
 }
 
-func (c *checker) list(s *Shape, path string, doc any) {
+func (c *checker) list(name string, s *Shape, path string, doc any) {
 	items, ok := doc.([]any)
 	if !ok {
-		c.fail(path, nil, "Member must be a list")
+		c.fail(name, path, nil, "Member must be a list")
 		return
 	}
 	if s.Min != nil && int64(len(items)) < *s.Min {
-		c.fail(path, nil, "Member must have length greater than or equal to %d", *s.Min)
+		c.fail(name, path, nil, "Member must have length greater than or equal to %d", *s.Min)
 	}
 	if s.Max != nil && int64(len(items)) > *s.Max {
-		c.fail(path, nil, "Member must have length less than or equal to %d", *s.Max)
+		c.fail(name, path, nil, "Member must have length less than or equal to %d", *s.Max)
 	}
 	for i, item := range items {
 		at := join(path, strconv.Itoa(i+1)+".member")
 		if item == nil {
-			c.fail(at, nil, "Member must not be null")
+			c.fail(name, at, nil, "Member must not be null")
 			continue
 		}
 		c.check(s.Member.Shape, at, item)
 	}
 }
 
-func (c *checker) string(s *Shape, path string, doc any) {
+func (c *checker) string(name string, s *Shape, path string, doc any) {
 	text, ok := doc.(string)
 	if !ok {
-		c.fail(path, nil, "Member must be a string")
+		c.fail(name, path, nil, "Member must be a string")
 		return
 	}
 	length := int64(utf8.RuneCountInString(text))
 	if s.Min != nil && length < *s.Min {
-		c.fail(path, text, "Member must have length greater than or equal to %d", *s.Min)
+		c.fail(name, path, text, "Member must have length greater than or equal to %d", *s.Min)
 	}
 	if s.Max != nil && length > *s.Max {
-		c.fail(path, text, "Member must have length less than or equal to %d", *s.Max)
+		c.fail(name, path, text, "Member must have length less than or equal to %d", *s.Max)
 	}
 	if s.Enum != nil && !slices.Contains(s.Enum, text) {
-		c.fail(path, text, "Member must satisfy enum value set: [%s]", strings.Join(s.Enum, ", "))
+		c.fail(name, path, text, "Member must satisfy enum value set: [%s]", strings.Join(s.Enum, ", "))
 	}
 	if s.pattern != nil && !s.pattern.MatchString(text) {
-		c.fail(path, text, "Member must satisfy regular expression pattern: %s", s.Pattern)
+		c.fail(name, path, text, "Member must satisfy regular expression pattern: %s", s.Pattern)
 	}
 }
 
-func (c *checker) integer(s *Shape, path string, doc any) {
+func (c *checker) integer(name string, s *Shape, path string, doc any) {
 	num, ok := doc.(json.Number)
 	if !ok {
-		c.fail(path, nil, "Member must be a number")
+		c.fail(name, path, nil, "Member must be a number")
 		return
 	}
 	v, err := num.Int64()
 	if err != nil {
-		c.fail(path, num, "Member must be a whole number")
+		c.fail(name, path, num, "Member must be a whole number")
 		return
 	}
 	low, high := int64(math.MinInt32), int64(math.MaxInt32)
@@ -184,10 +187,10 @@ func (c *checker) integer(s *Shape, path string, doc any) {
 		high = *s.Max
 	}
 	if v < low {
-		c.fail(path, num, "Member must have value greater than or equal to %d", low)
+		c.fail(name, path, num, "Member must have value greater than or equal to %d", low)
 	}
 	if v > high {
-		c.fail(path, num, "Member must have value less than or equal to %d", high)
+		c.fail(name, path, num, "Member must have value less than or equal to %d", high)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/model"
@@ -52,7 +53,11 @@ func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
 		return nil, api.Errorf(api.CodeBadRequest, "The query string could not be read: %v.", err)
 	}
 	for name, member := range b.query {
-		if values, ok := query[name]; ok {
+		values := query[name]
+		if len(values) > 1 {
+			return nil, api.Errorf(api.CodeBadRequest, "The query parameter %s stands %d times in the request.", name, len(values))
+		}
+		if len(values) == 1 {
 			doc[member] = b.scalar(member, values[0])
 		}
 	}
@@ -60,7 +65,7 @@ func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
 		doc[member] = r.PathValue(name)
 	}
 	if found := b.m.Check(b.op.Input.Shape, doc); len(found) > 0 {
-		return nil, api.Errorf(api.CodeBadRequest, "%s", model.Message(found))
+		return nil, refusal(found)
 	}
 	for _, member := range b.uri {
 		if err := checkName(member, doc[member].(string)); err != nil {
@@ -70,10 +75,24 @@ func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
 	return doc, nil
 }
 
+// refusal is the answer to a document that breaks the model: the sentence that
+// App Mesh is known to have had for it, or else all violations.
+func refusal(found []model.Violation) error {
+	for _, v := range found {
+		if strings.HasSuffix(v.Shape, "ValidationContextTrust") {
+			return api.Errorf(api.CodeBadRequest, "One type of TLS Validation Context Trust must be set.")
+		}
+	}
+	return api.Errorf(api.CodeBadRequest, "%s", model.Message(found))
+}
+
 // checkName refuses names that no path of the API could carry (API-045).
 func checkName(member, name string) error {
 	if strings.Contains(name, "/") {
 		return api.Errorf(api.CodeBadRequest, "The %s %q holds a slash: give the resource's name, not its ARN.", member, name)
+	}
+	if strings.ContainsFunc(name, unicode.IsControl) {
+		return api.Errorf(api.CodeBadRequest, "The %s %q holds a control character.", member, name)
 	}
 	if name == "." || name == ".." {
 		return api.Errorf(api.CodeBadRequest, "The %s %q cannot be used: '.' and '..' have another meaning in paths.", member, name)

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/auth"
 )
 
 // streamed is an answer of many JSON lines.
@@ -17,7 +16,7 @@ type streamed struct {
 // listProxies answers every connected Envoy of the caller's account, with what
 // it accepted and what it refused.
 func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
-	if err := auth.Allow(c.principal, "evermesh:ListProxies", s.Realm.ARN(api.Key{Owner: c.principal.Account, Kind: api.KindMesh}, c.principal.Account)); err != nil {
+	if err := s.allow(c, api.Key{Owner: c.principal.Account, Kind: api.KindMesh}); err != nil {
 		return nil, err
 	}
 	after, err := parsePageToken(c.doc)

@@ -134,7 +134,12 @@ func setPathValues(r *http.Request, pattern string) {
 // fail writes an error answer and returns its status and code.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, id string, err error) (status int, code string) {
 	var known *api.Error
-	if !errors.As(err, &known) {
+	switch {
+	case errors.As(err, &known):
+	case r.Context().Err() != nil:
+		// The client left, or the server is stopping: no fault to log.
+		known = api.Errorf(api.CodeServiceUnavailable, "The request was given up before it was answered.")
+	default:
 		s.Log.LogAttrs(r.Context(), slog.LevelError, "request failed",
 			slog.String("request_id", id), slog.String("path", r.URL.Path), slog.Any("err", err))
 		known = api.Errorf(api.CodeInternalServerError, "Evermesh could not answer because of a fault of its own. Its log tells more under request id %s.", id)

@@ -65,6 +65,7 @@ type Server struct {
 // call is one request on its way to a verb.
 type call struct {
 	op        string
+	action    string // what the caller must be allowed: appmesh:CreateMesh
 	principal auth.Principal
 	doc       map[string]any
 	id        string
@@ -139,7 +140,8 @@ func (e *endpoint) answer(ctx context.Context, r *http.Request, body []byte, p a
 	if err != nil {
 		return nil, err
 	}
-	return e.handler(ctx, &call{op: e.binder.op.Name, principal: p, doc: doc, id: id})
+	name := e.binder.op.Name
+	return e.handler(ctx, &call{op: name, action: e.binder.m.Metadata.EndpointPrefix + ":" + name, principal: p, doc: doc, id: id})
 }
 
 // ServeHTTP satisfies http.Handler for the mux; requests come through

@@ -47,8 +47,7 @@ func text(doc map[string]any, member string) string {
 
 // allow asks whether the caller may run the operation on the resource.
 func (s *Server) allow(c *call, key api.Key) error {
-	action := "appmesh:" + c.op
-	return auth.Allow(c.principal, action, s.Realm.ARN(key, key.Owner))
+	return auth.Allow(c.principal, c.action, s.Realm.ARN(key, key.Owner))
 }
 
 // data is the answer that describes a resource: names, metadata, spec, status
