@@ -21,7 +21,8 @@ type machine struct {
 	silence, patience time.Duration
 
 	goal      *goal
-	returning bool  // the proxy came with something it had already
+	returning bool // the proxy came with something it had already
+	answered  bool // the proxy has answered a response
 	of        [envoy.Secret + 1]subscription
 	nonces    uint64
 
@@ -76,8 +77,9 @@ type flight struct {
 // knows: it was part of a refused response, or its version is another's.
 const uncertain = ""
 
-// perhaps is the hash of a cluster that was new in a refused delta response: no
-// route may count on it, but if it is not wanted any more it is withdrawn.
+// perhaps is the hash of a cluster that was new in a refused delta response, or
+// withdrawn by one: no route may count on it, but if it is not wanted any more it
+// is withdrawn.
 const perhaps = "?"
 
 // request is what both dialects' requests say.
@@ -122,7 +124,7 @@ func (m *machine) receive(now time.Time, r request) error {
 		return nil
 	}
 	if f := s.flight; f != nil && r.nonce == f.nonce {
-		s.flight = nil
+		s.flight, m.answered = nil, true
 		if r.refused {
 			s.refuse(now, f, r.reason, now.Sub(f.at) >= m.silence)
 		} else {
@@ -315,6 +317,7 @@ func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool
 			}
 		}
 	}
+	s.due = s.due || (f.complete && f.typ == envoy.Cluster)
 	var doubtful []*envoy.Resource
 	for _, r := range f.sent {
 		s.refused[r.Name] = r.Hash
@@ -334,13 +337,14 @@ func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool
 	if len(s.refused) == 0 {
 		s.refused["*"] = f.version // an answer without resources was refused
 	}
-	if f.typ == envoy.Cluster {
-		s.held = without(s.held, withdrawn)
-	} else {
-		for _, n := range withdrawn {
-			if old := find(s.held, n); old != nil {
-				doubtful = append(doubtful, doubt(old, nil))
-			}
+	for _, n := range withdrawn {
+		switch old := find(s.held, n); {
+		case f.typ == envoy.Cluster && f.complete:
+			s.held = without(s.held, []string{n})
+		case f.typ == envoy.Cluster:
+			doubtful = append(doubtful, &envoy.Resource{Name: n, Hash: perhaps})
+		case old != nil:
+			doubtful = append(doubtful, doubt(old, nil))
 		}
 	}
 	slices.SortFunc(doubtful, func(a, b *envoy.Resource) int { return byName(a, b.Name) })

@@ -224,7 +224,7 @@ func TestRefusedClustersHoldBackTheirBundle(t *testing.T) {
 		if got := l.m.of[envoy.Cluster].refusal; got == nil || got.Message != "c is bad" {
 			t.Errorf("refusal is %v", got)
 		}
-		l.aim(s) // a bundle that differs is tried
+		l.aim(s)                                                                           // a bundle that differs is tried
 		sent = l.sends(map[bool]string{true: "cds c", false: "cds a b c"}[delta], "rds r") // x does not name c
 		l.nack(sent[envoy.Cluster], "still bad")
 		l.ack(sent[envoy.Route])

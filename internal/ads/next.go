@@ -138,7 +138,7 @@ func (m *machine) listeners(now time.Time) (content []*envoy.Resource, ok bool) 
 	switch {
 	case !waiting:
 		return wanted, true
-	case s.due, s.unknown:
+	case s.due, s.unknown, m.of[envoy.Cluster].unknown:
 		return nil, false
 	}
 	return content, true
@@ -157,7 +157,7 @@ func (m *machine) selected(t envoy.Type) []*envoy.Resource {
 // when there is nothing to say.
 func (m *machine) whole(s *subscription, t envoy.Type, content []*envoy.Resource) *flight {
 	if !m.delta {
-		if !s.due && len(s.owed) == 0 && same(content, s.held) {
+		if !s.due && !s.unknown && len(s.owed) == 0 && same(content, s.held) {
 			return nil
 		}
 		if slices.ContainsFunc(content, func(r *envoy.Resource) bool { return r.Any == nil }) {
@@ -290,12 +290,17 @@ func (m *machine) ready(now time.Time, clusters []string) bool {
 }
 
 // settled says whether the proxy has accepted all listeners and routes of the
-// goal, so that nothing uses a cluster that the goal does not name.
+// goal, so that nothing uses a cluster that the goal does not name. A returning
+// proxy asks for all that it has before it answers anything: one that did not
+// ask for routes then has none.
 func (m *machine) settled() bool {
 	for _, t := range []envoy.Type{envoy.Listener, envoy.Route} {
 		s := &m.of[t]
+		silent := !s.spoken && m.returning
 		switch {
-		case !s.spoken && m.returning && (t == envoy.Listener || len(m.goal.list(t)) > 0):
+		case silent && (t == envoy.Listener || len(m.goal.list(t)) > 0):
+			return false
+		case silent && !m.answered && len(m.of[envoy.Listener].held) == 0:
 			return false
 		case s.flight != nil, len(s.refused) > 0, !m.follows(t):
 			return false
