@@ -36,7 +36,8 @@ type goldenCase struct {
 
 // TestGolden compares what the clients of each case get with the file. The
 // section resources.yaml is a list of resources; each client that the comment's
-// line "clients:" names has a section of problems and one for each type.
+// line "clients:" names has a section of problems and one for each type, or for
+// those types that the comment's line "show:" names: what the case is about.
 func TestGolden(t *testing.T) {
 	for _, c := range loadCases(t) {
 		t.Run(c.name, func(t *testing.T) {
@@ -99,19 +100,24 @@ func loadCases(t testing.TB) []*goldenCase {
 // clients are the keys that the comment's line "clients: kind/name ..." names.
 func (c *goldenCase) clients(t testing.TB) []api.Key {
 	t.Helper()
-	for line := range strings.Lines(string(c.archive.Comment)) {
-		words, ok := strings.CutPrefix(strings.TrimSpace(line), "clients:")
-		if !ok {
-			continue
-		}
-		var out []api.Key
-		for _, w := range strings.Fields(words) {
-			kind, name, _ := strings.Cut(w, "/")
-			out = append(out, api.Key{Owner: account, Mesh: c.resources[0].Key.Mesh, Kind: api.Kind(kind), Name: name})
-		}
-		return out
+	var out []api.Key
+	for _, w := range c.words("clients:") {
+		kind, name, _ := strings.Cut(w, "/")
+		out = append(out, api.Key{Owner: account, Mesh: c.resources[0].Key.Mesh, Kind: api.Kind(kind), Name: name})
 	}
-	t.Fatalf("%s: the comment has no line clients:", c.path)
+	if out == nil {
+		t.Fatalf("%s: the comment has no line clients:", c.path)
+	}
+	return out
+}
+
+// words are those of the comment's line that begins with label.
+func (c *goldenCase) words(label string) []string {
+	for line := range strings.Lines(string(c.archive.Comment)) {
+		if words, ok := strings.CutPrefix(strings.TrimSpace(line), label); ok {
+			return strings.Fields(words)
+		}
+	}
 	return nil
 }
 
@@ -168,6 +174,7 @@ func sections(t testing.TB, c *goldenCase, client api.Key) []txtar.File {
 		return []envoy.Endpoint{{Address: "10.0.0.1", Port: q.Port}}, q.Service != "unknown"
 	})
 	var out []txtar.File
+	show := c.words("show:")
 	section := func(name, text string) {
 		if text != "" {
 			out = append(out, txtar.File{Name: fmt.Sprintf("%s.%s", client.Name, name), Data: []byte(text)})
@@ -182,6 +189,9 @@ func sections(t testing.TB, c *goldenCase, client api.Key) []txtar.File {
 		name string
 		of   envoy.Type
 	}{{"listeners", envoy.Listener}, {"routes", envoy.Route}, {"clusters", envoy.Cluster}, {"endpoints", envoy.LoadAssignment}} {
+		if show != nil && !slices.Contains(show, x.name) {
+			continue
+		}
 		var all []any
 		for _, r := range bundle.List(x.of).Resources {
 			all = append(all, readable(t, r))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -13,14 +14,15 @@ import (
 // take the configuration without error and without a warning about a field.
 func TestEnvoyAccepts(t *testing.T) {
 	binary := envoyBinary(t)
+	logVersion(t, binary)
 	for _, c := range loadCases(t) {
-		for _, client := range c.clients(t) {
-			t.Run(c.name+"/"+client.Name, func(t *testing.T) {
-				t.Parallel()
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for _, client := range c.clients(t) {
 				bundle, _ := c.bundle(t, client)
 				validate(t, binary, bundle, client.String())
-			})
-		}
+			}
+		})
 	}
 }
 
@@ -69,9 +71,21 @@ func envoyBinary(t testing.TB) string {
 	}
 	path := filepath.Join(root, "build", "tools", "bin", "envoy")
 	if _, err := os.Stat(path); err != nil {
-		t.Skip("no Envoy: run make tools")
+		t.Fatal("there is no Envoy: run make tools, or set ENVOY_PATH")
 	}
 	return path
+}
+
+// logVersion says which Envoy the test ran with; the count of requirements
+// looks for it.
+func logVersion(t testing.TB, binary string) {
+	t.Helper()
+	out, err := exec.Command(binary, "--version").Output()
+	m := regexp.MustCompile(`/(\d+\.\d+\.\d+)`).FindSubmatch(out)
+	if err != nil || m == nil {
+		t.Fatalf("%s --version: %v\n%s", binary, err, out)
+	}
+	t.Logf("real envoy: %s", m[1])
 }
 
 func moduleRoot() (string, error) {
