@@ -320,6 +320,9 @@ func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool
 	s.due = s.due || (f.complete && f.typ == envoy.Cluster)
 	var doubtful []*envoy.Resource
 	for _, r := range f.sent {
+		if !s.all && !s.has(r.Name) {
+			continue // given up meanwhile
+		}
 		s.refused[r.Name] = r.Hash
 		old := find(s.held, r.Name)
 		switch {
@@ -334,8 +337,8 @@ func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool
 			doubtful = append(doubtful, &envoy.Resource{Name: r.Name, Hash: perhaps})
 		}
 	}
-	if len(s.refused) == 0 {
-		s.refused["*"] = f.version // an answer without resources was refused
+	if len(f.sent) == 0 && wild(f.typ) {
+		s.refused["*"] = f.version // a withdrawal was refused
 	}
 	for _, n := range withdrawn {
 		switch old := find(s.held, n); {
