@@ -28,6 +28,7 @@ type Control struct {
 	DataDir   string
 	Admin     string // URL of /readyz and /metrics
 	XDS       string // as APPMESH_XDS_ENDPOINT takes it
+	XDSAddr   string // host:port of it
 	CAFile    string // of XDS, readable by every user; "" where XDS is plaintext
 	Region    string
 	Account   string
@@ -42,9 +43,11 @@ type Control struct {
 
 // ControlOptions are what a test may want otherwise.
 type ControlOptions struct {
-	Name  string   // "" is evermeshd; needed for a second one
-	Ports []int    // of API, management service and administration; nil is 7070 to 7072
-	Args  []string // further arguments of `evermeshd serve`
+	Name  string // "" is evermeshd; needed for a second one
+	Ports []int  // of API, management service and administration; nil is 7070 to 7072
+	// Loopback puts the management service on loopback too, and so without TLS.
+	Loopback bool
+	Args     []string // further arguments of `evermeshd serve`
 }
 
 // Control starts an evermeshd with embedded etcd on the home host and waits until it is ready. The API is on
@@ -62,16 +65,20 @@ func (s *Stage) Control(ctx context.Context, o ControlOptions) (*Control, error)
 	}
 	at := func(addr netip.Addr, port int) string { return netip.AddrPortFrom(addr, uint16(port)).String() }
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	where := s.Home().Addr()
+	if o.Loopback {
+		where = loopback
+	}
 	c := &Control{
 		Name: o.Name, DataDir: filepath.Join(dir, "data"), stage: s,
-		Admin: "http://" + at(loopback, o.Ports[2]), XDS: at(s.Home().Addr(), o.Ports[1]),
+		Admin: "http://" + at(loopback, o.Ports[2]), XDSAddr: at(where, o.Ports[1]),
 		readiness: &http.Client{Timeout: time.Second},
 	}
 	c.command = ground.Command{
 		Name: o.Name, Path: s.Programs.Evermeshd,
 		Args: append([]string{
 			"serve", "--data-dir", c.DataDir, "--api-listen", at(loopback, o.Ports[0]),
-			"--xds-listen", c.XDS, "--admin-listen", at(loopback, o.Ports[2]), "--drain-seconds", "2",
+			"--xds-listen", c.XDSAddr, "--admin-listen", at(loopback, o.Ports[2]), "--drain-seconds", "2",
 		}, o.Args...),
 		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir},
 	}

@@ -23,6 +23,7 @@ type Sidecar struct {
 	Dir     string          // its own, writable by Envoy's user; the relay listens on xds.sock there
 	Process *ground.Process // of the agent
 	admin   *http.Client
+	port    int // of Envoy's administration interface
 	command ground.Command
 }
 
@@ -36,6 +37,8 @@ type SidecarOptions struct {
 	Alone bool
 	// XDS are the control planes to try, in any order; the key is the first one's.
 	XDS []*Control
+	// AdminPort is that of Envoy's administration interface; 0 is 9901.
+	AdminPort int
 	// Env are further variables of the agent.
 	Env []string
 }
@@ -73,7 +76,11 @@ func (s *Stage) Sidecar(ctx context.Context, h *ground.Host, o SidecarOptions) (
 	if s.Owner().Mark != 0 && !o.Alone {
 		env = append(env, s.Owner().Env()...)
 	}
-	c := &Sidecar{Host: h, Dir: dir, admin: h.Client(), command: ground.Command{
+	if o.AdminPort == 0 {
+		o.AdminPort = 9901
+	}
+	env = append(env, fmt.Sprintf("ENVOY_ADMIN_ACCESS_PORT=%d", o.AdminPort))
+	c := &Sidecar{Host: h, Dir: dir, admin: h.Client(), port: o.AdminPort, command: ground.Command{
 		Name: "agent", Path: s.Programs.Agent, Env: append(env, o.Env...), UID: s.Owner().UID,
 	}}
 	c.admin.Timeout = 2 * time.Second
@@ -136,7 +143,7 @@ func (c *Sidecar) WaitLive(ctx context.Context) error {
 
 // Admin is what Envoy's administration interface answers to GET path.
 func (c *Sidecar) Admin(ctx context.Context, path string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9901"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", c.port, path), nil)
 	if err != nil {
 		return "", fmt.Errorf("ask Envoy: %w", err)
 	}

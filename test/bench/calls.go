@@ -1,0 +1,132 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// callers is how many call at once; so many meshes are there, too.
+const callers = 32
+
+func apiMesh(n int) string { return fmt.Sprintf("calls%d", n) }
+
+// load is one kind of load on the API: so many callers, spread over so many meshes.
+type load struct {
+	name            string
+	operation       string
+	callers, meshes int
+}
+
+func loads() []load {
+	return []load{
+		{"signed writes, 32 callers on 32 meshes", "UpdateRoute", callers, callers},
+		{"signed writes, one caller", "UpdateRoute", 1, 1},
+		{"signed writes, 32 callers on one mesh", "UpdateRoute", callers, 1},
+		{"signed DescribeRoute, 32 callers", "DescribeRoute", callers, callers},
+	}
+}
+
+// measureCalls measures the API and its floor with the same clients and the same requests.
+func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
+	c, err := r.control(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := each(ctx, callers, func(ctx context.Context, n int) error { return makeAPIMesh(ctx, c.Evermesh, apiMesh(n)) }); err != nil {
+		return nil, err
+	}
+	floor, err := r.floorAPIUp(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	var figures []figure
+	for _, l := range loads() {
+		// Turn by turn, so that what else the machine does meets both.
+		var rates [2]float64
+		for turn := range 4 {
+			at := []string{c.Evermesh.Endpoint, floor}[turn%2]
+			rate, err := r.rate(ctx, c, at, l)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", l.name, err)
+			}
+			rates[turn%2] += rate / 2
+		}
+		figures = append(figures, figure{
+			name: l.name, ours: fmt.Sprintf("%.0f/s", rates[0]), floor: fmt.Sprintf("%.0f/s", rates[1]),
+			factor: fmt.Sprintf("%.2f", rates[0]/max(1, rates[1])),
+		})
+	}
+	return figures, nil
+}
+
+// makeAPIMesh makes the least that a route needs.
+func makeAPIMesh(ctx context.Context, c *client.Client, mesh string) error {
+	if err := c.Call(ctx, "CreateMesh", api.CreateMeshInput{MeshName: mesh}, nil); err != nil {
+		return err
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := c.Call(ctx, "CreateVirtualNode", map[string]any{
+			"meshName": mesh, "virtualNodeName": name,
+			"spec": map[string]any{
+				"listeners":        []any{map[string]any{"portMapping": map[string]any{"port": port, "protocol": "http"}}},
+				"serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": name + ".local"}},
+			},
+		}, nil); err != nil {
+			return err
+		}
+	}
+	return makeService(ctx, c, mesh, "s", "a", "b")
+}
+
+// rate is how many calls an endpoint answers in a second, over the scale's time.
+func (r *rig) rate(ctx context.Context, c *stage.Control, endpoint string, l load) (float64, error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: callers, MaxIdleConns: callers}
+	defer transport.CloseIdleConnections()
+	caller, err := client.New(client.Config{
+		Endpoint: endpoint, Region: c.Region, Credentials: c.Evermesh.Credentials, HTTP: &http.Client{Transport: transport},
+	})
+	if err != nil {
+		return 0, err
+	}
+	var done atomic.Int64
+	errs := make(chan error, l.callers)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	began := time.Now()
+	end := began.Add(r.scale.calls)
+	for n := range l.callers {
+		all.Go(func() {
+			for i := 0; time.Now().Before(end) && ctx.Err() == nil; i++ {
+				mesh := apiMesh(n % l.meshes)
+				var in any = map[string]any{"meshName": mesh, "virtualRouterName": "s", "routeName": "main"}
+				if l.operation == "UpdateRoute" {
+					in = route(mesh, "s", "a", "b", (n+i)%100)
+				}
+				if err := caller.Call(ctx, l.operation, in, nil); err != nil {
+					errs <- err
+					cancel()
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	select {
+	case err := <-errs:
+		return 0, err
+	default:
+		return float64(done.Load()) / time.Since(began).Seconds(), nil
+	}
+}

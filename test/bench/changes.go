@@ -1,0 +1,170 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// spread sums up many changes in a row.
+type spread struct {
+	last, worst time.Duration // until the last proxy: the median and the longest
+	api         time.Duration // of that, until the API answered: the median
+	cpu         time.Duration // of the server, for each change
+	touched     int           // most streams that received anything in a change
+	messages    int64         // most messages of a change
+}
+
+func (s spread) String() string {
+	text := fmt.Sprintf("%s, worst %s", ms(s.last), ms(s.worst))
+	if s.api > 0 {
+		text += fmt.Sprintf(", API %s", ms(s.api))
+	}
+	return text + fmt.Sprintf(", CPU %s", ms(s.cpu))
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+
+// idleRate is the share of a processor that a server uses when nothing happens.
+func idleRate(ctx context.Context, pid int, wait time.Duration) (float64, error) {
+	before, err := processor(pid)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := pause(ctx, wait); err != nil {
+		return 0, err
+	}
+	after, err := processor(pid)
+	return float64(after-before) / float64(time.Since(began)), err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// inARow makes the changes one after the other and times each: make does the n-th and returns when the API answered.
+func (r *rig) inARow(ctx context.Context, pid int, sw *swarmOf, proxies int, pattern func(n int) string, make func(ctx context.Context, n int) (api time.Duration, err error)) (spread, error) {
+	var out spread
+	idle, err := idleRate(ctx, pid, min(2*time.Second, 10*r.scale.settle))
+	if err != nil {
+		return out, err
+	}
+	var lasts, apis []time.Duration
+	began := time.Now()
+	before, err := processor(pid)
+	if err != nil {
+		return out, err
+	}
+	for n := range r.scale.changes {
+		id, err := sw.expect(ctx, proxies, "rds", pattern(n))
+		if err != nil {
+			return out, err
+		}
+		since := time.Now()
+		api, err := make(ctx, n)
+		if err != nil {
+			return out, err
+		}
+		got, err := sw.wait(ctx, id, since)
+		if err != nil {
+			return out, fmt.Errorf("change %d: %w", n+1, err)
+		}
+		lasts, apis = append(lasts, duration(got.Latency.Max)), append(apis, api)
+		out.touched = max(out.touched, got.Touched)
+		messages := int64(0)
+		for _, t := range got.ByType {
+			messages += t.Messages
+		}
+		out.messages = max(out.messages, messages)
+	}
+	after, err := processor(pid)
+	if err != nil {
+		return out, err
+	}
+	used := after - before - time.Duration(idle*float64(time.Since(began)))
+	out.cpu = max(0, used) / time.Duration(r.scale.changes)
+	slices.Sort(lasts)
+	slices.Sort(apis)
+	out.last, out.worst, out.api = lasts[len(lasts)/2], lasts[len(lasts)-1], apis[len(apis)/2]
+	return out, nil
+}
+
+// weights changes the weights of a service's route, again and again.
+func (r *rig) weights(ctx context.Context, c *stage.Control, sw *swarmOf, name string, targets [2]string, proxies int) (spread, error) {
+	weight := func(n int) int { return 1 + n%99 }
+	if weight(0) == 50 { // what the mesh was made with
+		return spread{}, fmt.Errorf("the first change changes nothing")
+	}
+	return r.inARow(ctx, c.Process.Pid(), sw, proxies, func(n int) string {
+		// A weighted cluster's name, and after it the weight as a message of one number.
+		return regexp.QuoteMeta(cluster(targets[0])) + fmt.Sprintf(`\x12\x02\x08\x%02x`, weight(n))
+	}, func(ctx context.Context, n int) (time.Duration, error) {
+		began := time.Now()
+		err := c.Evermesh.Call(ctx, "UpdateRoute", route(meshName, name, targets[0], targets[1], weight(n)), nil)
+		return time.Since(began), err
+	})
+}
+
+func cluster(node string) string {
+	return fmt.Sprintf("cds_egress_%s_%s_http_%d", meshName, node, port)
+}
+
+// pushes makes the floor send to so many streams, again and again.
+func (r *rig) pushes(ctx context.Context, f *floorOf, sw *swarmOf, proxies int) (spread, error) {
+	return r.inARow(ctx, f.Pid(), sw, proxies, func(int) string { return "" }, func(ctx context.Context, _ int) (time.Duration, error) {
+		return 0, call(ctx, http.MethodPost, fmt.Sprintf("%s/push?n=%d", f.url, proxies), nil, nil)
+	})
+}
+
+// ratios compares a change with its floor: the time after the API's answer, and the processor's.
+func ratios(ours, floor spread) string {
+	return fmt.Sprintf("%.1f× after the API, CPU %s", times(ours.last-ours.api, floor.last), factor(ours.cpu, floor.cpu))
+}
+
+func times(a, b time.Duration) float64 { return float64(a) / float64(max(b, time.Microsecond)) }
+
+// factor is times where the lower one may be too small to measure.
+func factor(a, b time.Duration) string {
+	if b < 50*time.Microsecond {
+		return "– (floor too small to measure)"
+	}
+	return fmt.Sprintf("%.1f×", times(a, b))
+}
+
+// measureSize makes the same change in a small mesh and in a large one.
+func measureSize(ctx context.Context, r *rig) ([]figure, error) {
+	var got []spread
+	for _, nodes := range []int{r.scale.few, r.scale.many} {
+		c, sw, _, err := r.meshUp(ctx, nodes)
+		if err != nil {
+			return nil, err
+		}
+		s, err := r.weights(ctx, c, sw, narrow, [2]string{node(0, nodes), node(1, nodes)}, affected)
+		if err != nil {
+			return nil, err
+		}
+		got = append(got, s)
+		if err := r.stopAll(); err != nil {
+			return nil, err
+		}
+	}
+	return []figure{{
+		name:   fmt.Sprintf("weight change for %d proxies: mesh of %d nodes against %d", affected, r.scale.many, r.scale.few),
+		ours:   got[1].String(),
+		floor:  fmt.Sprintf("%s (the small mesh)", got[0]),
+		factor: fmt.Sprintf("%.1f×, CPU %s", times(got[1].last, got[0].last), factor(got[1].cpu, got[0].cpu)),
+	}}, nil
+}

@@ -1,0 +1,176 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// floorAPIConfig is what the process of the API's floor is told.
+type floorAPIConfig struct {
+	Listen, Dir         string
+	Region, Key, Secret string
+}
+
+// floorAPIUp starts the floor of the API, which knows the same key, and returns its URL. Its store is filled by what
+// is written to it: each route is written once.
+func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control) (string, error) {
+	ports, err := freePorts(1)
+	if err != nil {
+		return "", err
+	}
+	f := floorAPIConfig{
+		Listen: fmt.Sprintf("127.0.0.1:%d", ports[0]), Dir: r.Dir() + "/" + r.name("floor-etcd"),
+		Region: c.Region, Key: c.Key.AccessKeyID, Secret: c.Key.SecretAccessKey,
+	}
+	if _, err := r.part("floorapi", f); err != nil {
+		return "", err
+	}
+	url := "http://" + f.Listen
+	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := stage.Until(wait, "the API's floor listens", func(ctx context.Context) bool {
+		return call(ctx, http.MethodGet, url+"/ready", nil, nil) == nil
+	}); err != nil {
+		return "", err
+	}
+	caller := *c.Evermesh
+	caller.Endpoint = url
+	return url, each(ctx, callers, func(ctx context.Context, n int) error {
+		return caller.Call(ctx, "UpdateRoute", route(apiMesh(n), "s", "a", "b", 50), nil)
+	})
+}
+
+// oneKey knows one access key.
+type oneKey struct {
+	id         string
+	credential auth.Credential
+}
+
+func (k oneKey) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+	return k.credential, id == k.id, nil
+}
+
+// bareAPI verifies a signature and does what Evermesh does in etcd for the same request, and nothing else: a write is
+// one transaction that the mesh's lock guards, a read is one linearizable get.
+type bareAPI struct {
+	verifier *auth.Verifier
+	db       *clientv3.Client
+
+	mu     sync.Mutex
+	meshes map[string]*bareMesh
+}
+
+// bareMesh serialises the writers of a mesh, as the store's queue does.
+type bareMesh struct {
+	sync.Mutex
+	revision int64 // of the lock
+}
+
+func playFloorAPI(config string) error {
+	var c floorAPIConfig
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		return err
+	}
+	server, err := startEmbedded(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	keys := oneKey{c.Key, auth.Credential{Secret: auth.Secret(c.Secret), Principal: auth.Principal{Account: "000000000000"}}}
+	b := &bareAPI{
+		verifier: auth.NewVerifier(keys, c.Region, []string{"appmesh"}, time.Now),
+		db:       v3client.New(server.Server), meshes: map[string]*bareMesh{},
+	}
+	return http.ListenAndServe(c.Listen, b)
+}
+
+func (b *bareAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/ready" {
+		_, _ = w.Write([]byte("{}"))
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		_, err = b.verifier.Verify(r.Context(), auth.NewRequest(r, body))
+	}
+	var answer []byte
+	if err == nil {
+		if r.Method == http.MethodGet {
+			answer, err = b.read(r.Context(), r.URL.Path)
+		} else {
+			answer, err = body, b.write(r.Context(), r.URL.Path, body)
+		}
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(answer) // who has gone reads nothing
+}
+
+func (b *bareAPI) read(ctx context.Context, path string) ([]byte, error) {
+	got, err := b.db.Get(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if len(got.Kvs) == 0 {
+		return nil, errors.New("not found")
+	}
+	return got.Kvs[0].Value, nil
+}
+
+func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
+	name := strings.Split(path, "/")[3] // /v20190125/meshes/NAME/…
+	b.mu.Lock()
+	mesh := b.meshes[name]
+	if mesh == nil {
+		mesh = &bareMesh{}
+		b.meshes[name] = mesh
+	}
+	b.mu.Unlock()
+	mesh.Lock()
+	defer mesh.Unlock()
+	lock := "lock/" + name
+	got, err := b.db.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(lock), "=", mesh.revision)).
+		Then(clientv3.OpPut(path, string(body)), clientv3.OpPut(lock, "")).Commit()
+	if err != nil {
+		return err
+	}
+	if !got.Succeeded {
+		return errors.New("the lock has moved")
+	}
+	mesh.revision = got.Header.Revision
+	return nil
+}
+
+// startEmbedded starts an etcd like evermeshd's own: in the process, with its defaults, reached without a port.
+func startEmbedded(dir string) (*embed.Etcd, error) {
+	c := embed.NewConfig()
+	c.Dir, c.LogLevel = dir, "error"
+	socket := url.URL{Scheme: "unix", Host: "localhost:0", Path: ""}
+	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{socket}, []url.URL{socket}
+	server, err := embed.StartEtcd(c)
+	if err != nil {
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	<-server.Server.ReadyNotify()
+	return server, nil
+}

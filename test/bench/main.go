@@ -1,0 +1,184 @@
+//go:build linux
+
+// Command bench measures Evermesh and prints a table: how fast a change reaches the proxies that need it, how fast the
+// API is, and what memory a proxy costs. Each figure stands beside its floor, measured in the same run: the same work
+// without a mesh. The floor of the management service sends resources of the same count and size, encoded beforehand,
+// to each stream its own; the floor of the API verifies the same signature and does the same transaction in etcd, and
+// nothing else.
+//
+// The parts are real: an evermeshd as it is shipped, etcd on disk, gRPC on loopback, and the load generator of
+// test/swarm, which behaves like Envoys and runs in a process of its own, as does each floor. A change is timed from
+// before its request is sent until the last proxy has received it; processor time is the server's, less what it uses
+// when idle; memory is resident memory ten seconds after the last push. Nothing is collected or tuned for the
+// measurement.
+//
+// main.go says what is measured, and prints; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
+// calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/evermesh/evermesh/test/ground"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// scale is how large everything is.
+type scale struct {
+	nodes, few, many int // virtual nodes, each with one proxy: of the main mesh, and of the two that are compared
+	backends         int // of each node
+	changes          int // in a row
+	streams          int // of the widest change
+	calls            time.Duration
+	settle           time.Duration // before memory is read
+	agent            int           // bytes of configuration of the measured agent
+	agentWait        time.Duration
+}
+
+func full() scale {
+	return scale{
+		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
+		calls: 5 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
+	}
+}
+
+// quick is a scale at which everything runs within seconds and no figure means anything.
+func quick() scale {
+	return scale{
+		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
+		calls: 300 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
+	}
+}
+
+// affected is how many proxies the narrow change concerns, at any scale.
+const affected = 20
+
+// figure is one line of the table.
+type figure struct {
+	name                string
+	ours, floor, factor string
+	note                string
+}
+
+// measurement is a part of the run.
+type measurement struct {
+	name string
+	run  func(ctx context.Context, r *rig) ([]figure, error)
+}
+
+func measurements() []measurement {
+	return []measurement{
+		{"mesh", measureMesh},
+		{"size", measureSize},
+		{"endpoints", func(context.Context, *rig) ([]figure, error) {
+			return []figure{notMeasured("endpoint added to a service that all use", "no source of endpoints is built yet: Envoy resolves names itself")}, nil
+		}},
+		{"calls", measureCalls},
+		{"streams", measureStreams},
+		{"agent", measureAgent},
+	}
+}
+
+func notMeasured(name, why string) figure {
+	return figure{name: name, ours: "not measured", note: why}
+}
+
+func main() {
+	stage.Play()
+	if part := os.Getenv(partVariable); part != "" {
+		os.Exit(play(part))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// In namespaces of its own nothing of the machine is in the way, and everything ends with this program. Where
+	// that is not to be had, the machine itself does.
+	exit, inside, err := ground.Enter(ctx)
+	switch {
+	case inside:
+		exit = run(ctx, os.Args[1:], ground.New, os.Stdout, os.Stderr)
+	case err != nil:
+		exit = run(ctx, os.Args[1:], ground.Bare, os.Stdout, os.Stderr)
+	}
+	os.Exit(exit)
+}
+
+// run returns the exit code: 0 when every figure was measured or says why not.
+func run(ctx context.Context, args []string, lay func() (*ground.Ground, error), stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	s := full()
+	small := flags.Bool("quick", false, "run everything at a tiny scale, to see that it works")
+	only := flags.String("only", "", "measure only what matches this regular `expression`: mesh, size, endpoints, calls, streams, agent")
+	keep := flags.Bool("keep", false, "keep the logs of all programs, and say where")
+	flags.IntVar(&s.changes, "changes", s.changes, "changes in a row")
+	flags.IntVar(&s.streams, "streams", s.streams, "streams of the widest change")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	if *small {
+		s = quick()
+	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		fmt.Fprintf(stderr, "bench: -only: %v\n", err)
+		return 2
+	}
+	figures, err := measureAll(ctx, s, wanted, *keep, lay, stderr)
+	if printErr := printTable(stdout, figures); printErr != nil {
+		err = errors.Join(err, printErr)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// measureAll runs the measurements one after the other, each with programs of its own.
+func measureAll(ctx context.Context, s scale, wanted *regexp.Regexp, keep bool, lay func() (*ground.Ground, error), progress io.Writer) (figures []figure, err error) {
+	g, err := lay()
+	if err != nil {
+		return nil, err
+	}
+	g.Keep = keep
+	defer func() { err = errors.Join(err, g.Close()) }()
+	r, err := newRig(ctx, g, s, progress)
+	if err != nil {
+		return nil, err
+	}
+	if keep {
+		defer r.say("the logs are in %s/log", g.Dir())
+	}
+	for _, m := range measurements() {
+		if !wanted.MatchString(m.name) {
+			continue
+		}
+		r.say("measuring: %s", m.name)
+		more, err := m.run(ctx, r)
+		figures = append(figures, more...)
+		if err := errors.Join(err, r.stopAll()); err != nil {
+			return figures, fmt.Errorf("measure %s: %w", m.name, err)
+		}
+	}
+	return figures, nil
+}
+
+func printTable(w io.Writer, figures []figure) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "figure\tmeasured\tfloor\tratio\tnote") // Flush tells
+	for _, f := range figures {
+		_, _ = fmt.Fprintln(table, strings.Join([]string{f.name, f.ours, f.floor, f.factor, f.note}, "\t"))
+	}
+	return table.Flush()
+}

@@ -1,0 +1,293 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/evermesh/evermesh/test/ground"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// partVariable makes this program one of the floors.
+const partVariable = "EVERMESH_BENCH_PART"
+
+// rig runs the processes of a measurement.
+type rig struct {
+	*stage.Stage
+	scale    scale
+	progress io.Writer
+	began    time.Time
+	swarm    string // the load generator's program
+	number   int    // of started processes, for their names
+	running  []*ground.Process
+}
+
+func newRig(ctx context.Context, g *ground.Ground, s scale, progress io.Writer) (*rig, error) {
+	programs, err := stage.Find()
+	if err != nil {
+		return nil, err
+	}
+	st, err := stage.New(g, programs)
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{Stage: st, scale: s, progress: progress, began: time.Now(), swarm: filepath.Join(g.Dir(), "bin", "swarm")}
+	root, err := stage.Root()
+	if err != nil {
+		return nil, err
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-o", r.swarm, "./test/swarm")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the load generator: %w: %s", err, out)
+	}
+	return r, nil
+}
+
+func (r *rig) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(r.progress, "%6.1f s  %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...)) // progress only
+}
+
+// stopAll kills what a measurement started.
+func (r *rig) stopAll() error {
+	var errs []error
+	for _, p := range r.running {
+		errs = append(errs, p.Kill())
+	}
+	r.running = nil
+	return errors.Join(errs...)
+}
+
+// stop kills one process.
+func (r *rig) stop(p *ground.Process) error { return p.Kill() }
+
+func (r *rig) name(what string) string {
+	r.number++
+	return fmt.Sprintf("%s-%d", what, r.number)
+}
+
+// control starts an evermeshd with a fresh store, without a limit of requests.
+func (r *rig) control(ctx context.Context, args ...string) (*stage.Control, error) {
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	c, err := r.Control(ctx, stage.ControlOptions{
+		Name: r.name("evermeshd"), Ports: ports, Loopback: true, Args: append([]string{"--api-rate", "0", "--log-level", "warn"}, args...),
+	})
+	if c != nil && c.Process != nil {
+		r.running = append(r.running, c.Process)
+	}
+	return c, err
+}
+
+// part starts this program as a floor.
+func (r *rig) part(what string, config any) (*ground.Process, error) {
+	text, err := json.Marshal(config)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", what, err)
+	}
+	p, err := r.Home().Start(ground.Command{
+		Name: r.name(what), Path: "/proc/self/exe", Args: []string{string(text)}, Env: []string{partVariable + "=" + what},
+	})
+	if err == nil {
+		r.running = append(r.running, p)
+	}
+	return p, err
+}
+
+// swarmOf is a running load generator.
+type swarmOf struct {
+	*ground.Process
+	url string
+}
+
+// swarmUp starts n proxies at once, from the first number on, against a management server, and returns without
+// waiting for their configuration.
+func (r *rig) swarmUp(ctx context.Context, addr string, first, n int) (*swarmOf, error) {
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	control := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	p, err := r.Home().Start(ground.Command{
+		Name: r.name("swarm"), Path: r.swarm,
+		Args: []string{
+			"-addr", addr, "-control", control, "-mode", "delta", "-n", strconv.Itoa(n), "-first", strconv.Itoa(first),
+			"-node-id", "mesh/" + meshName + "/virtualNode/" + nodePrefix + "%d", "-duration", "1h", "-keep", "0",
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.running = append(r.running, p)
+	s := &swarmOf{Process: p, url: "http://" + control}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	err = stage.Until(ctx, "the load generator listens", func(ctx context.Context) bool {
+		return s.call(ctx, http.MethodGet, "/stats", nil, nil) == nil
+	})
+	return s, err
+}
+
+func (s *swarmOf) call(ctx context.Context, method, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	return call(ctx, method, s.url+path, body, out)
+}
+
+// call is one HTTP request whose answer is JSON, or nothing.
+func call(ctx context.Context, method, url string, body []byte, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: %s: %.200s", method, url, resp.Status, text)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(text, out)
+}
+
+// milliseconds is a distribution as the load generator reports it.
+type milliseconds struct {
+	P50 float64 `json:"p50"`
+	Max float64 `json:"max"`
+}
+
+// complete waits until all proxies have their configuration and says when the last one had, from the start of the
+// load generator's connections.
+func (s *swarmOf) complete(ctx context.Context, n int) (last time.Duration, err error) {
+	var out struct {
+		Complete int            `json:"complete"`
+		First    *milliseconds  `json:"first_full_config_ms"`
+		Errors   map[string]int `json:"stream_errors"`
+	}
+	if err := s.call(ctx, http.MethodGet, "/complete?timeout_ms=120000", nil, &out); err != nil {
+		return 0, err
+	}
+	if out.Complete < n || out.First == nil {
+		return 0, fmt.Errorf("%d of %d proxies have their configuration; stream errors: %v", out.Complete, n, out.Errors)
+	}
+	return duration(out.First.Max), nil
+}
+
+func duration(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
+
+// expectation arms the load generator: n proxies must receive a resource of the type whose bytes match the pattern.
+func (s *swarmOf) expect(ctx context.Context, n int, of, pattern string) (id int, err error) {
+	in := map[string]any{"pattern": pattern, "raw": true, "count": n, "types": []string{of}, "async": true}
+	var out struct{ ID int }
+	err = s.call(ctx, http.MethodPost, "/expect", in, &out)
+	return out.ID, err
+}
+
+// reached is what came of an expectation.
+type reached struct {
+	Seen     int                                            `json:"seen"`
+	Complete bool                                           `json:"complete"`
+	Latency  *milliseconds                                  `json:"latency_ms"`
+	ByType   map[string]struct{ Messages, Resources int64 } `json:"by_type"`
+	Touched  int                                            `json:"streams_touched"`
+}
+
+// wait returns when the expectation is met; latencies count from since.
+func (s *swarmOf) wait(ctx context.Context, id int, since time.Time) (reached, error) {
+	q := url.Values{"id": {strconv.Itoa(id)}, "since": {strconv.FormatInt(since.UnixNano(), 10)}, "timeout_ms": {"30000"}}
+	var out reached
+	if err := s.call(ctx, http.MethodGet, "/wait?"+q.Encode(), nil, &out); err != nil {
+		return out, err
+	}
+	if !out.Complete || out.Latency == nil {
+		return out, fmt.Errorf("only %d proxies received the change", out.Seen)
+	}
+	return out, nil
+}
+
+// processor is the processor time that a process has used.
+func processor(pid int) (time.Duration, error) {
+	fields, err := procStat(pid)
+	if err != nil {
+		return 0, err
+	}
+	var ticks int64
+	for _, f := range fields[11:13] { // utime, stime
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read processor time: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil // USER_HZ is 100 in Linux's ABI
+}
+
+// procStat is /proc/PID/stat from the state on.
+func procStat(pid int) ([]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, fmt.Errorf("look at process: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 22 {
+		return nil, fmt.Errorf("look at process %d: short stat", pid)
+	}
+	return fields, nil
+}
+
+// resident is a line of /proc/PID/status, such as VmRSS or RssAnon, in bytes.
+func resident(pid int, line string) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("look at process: %w", err)
+	}
+	for l := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(l, line+":"); ok {
+			n, err := strconv.ParseFloat(strings.Fields(value)[0], 64)
+			return n * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("look at process %d: no %s", pid, line)
+}
+
+// freePorts finds ports of loopback that nobody listens on at the moment.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}

@@ -1,0 +1,142 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// meshUp makes a mesh on an evermeshd of its own, starts that again, so that it is fresh, and connects all proxies at
+// once. It tells how the proxies came up.
+func (r *rig) meshUp(ctx context.Context, nodes int) (*stage.Control, *swarmOf, startUp, error) {
+	var up startUp
+	c, err := r.control(ctx, "--auth", "off")
+	if err != nil {
+		return nil, nil, up, err
+	}
+	began := time.Now()
+	if err := makeMesh(ctx, c.Evermesh, nodes, r.scale.backends); err != nil {
+		return nil, nil, up, fmt.Errorf("make a mesh of %d nodes: %w", nodes, err)
+	}
+	r.say("a mesh of %d nodes with %d backends each, made in %.1f s", nodes, r.scale.backends, time.Since(began).Seconds())
+	if err := c.Stop(ctx); err != nil {
+		return nil, nil, up, err
+	}
+	if err := c.Start(ctx); err != nil {
+		return nil, nil, up, err
+	}
+	r.running = append(r.running, c.Process)
+	sw, up, err := r.connect(ctx, c.Process.Pid(), c.XDSAddr, nodes)
+	return c, sw, up, err
+}
+
+// startUp is how proxies came up on a fresh server.
+type startUp struct {
+	last   time.Duration // until the last proxy had its configuration
+	cpu    time.Duration
+	memory float64 // bytes for each proxy, when all is quiet
+}
+
+// connect connects n proxies at once to a fresh server.
+func (r *rig) connect(ctx context.Context, pid int, addr string, n int) (*swarmOf, startUp, error) {
+	var up startUp
+	before, err := resident(pid, "VmRSS")
+	if err != nil {
+		return nil, up, err
+	}
+	used, err := processor(pid)
+	if err != nil {
+		return nil, up, err
+	}
+	sw, err := r.swarmUp(ctx, addr, 0, n)
+	if err != nil {
+		return nil, up, err
+	}
+	if up.last, err = sw.complete(ctx, n); err != nil {
+		return nil, up, err
+	}
+	after, err := processor(pid)
+	if err != nil {
+		return nil, up, err
+	}
+	up.cpu = after - used
+	r.say("%d proxies have their configuration after %s", n, ms(up.last))
+	if err := pause(ctx, r.scale.settle); err != nil {
+		return nil, up, err
+	}
+	now, err := resident(pid, "VmRSS")
+	up.memory = (now - before) / float64(n)
+	return sw, up, err
+}
+
+// measureMesh measures what a mesh of the usual size does, and its floor.
+func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
+	nodes := r.scale.nodes
+	c, sw, up, err := r.meshUp(ctx, nodes)
+	if err != nil {
+		return nil, err
+	}
+	r.say("changing weights that %d proxies need, %d times", affected, r.scale.changes)
+	few, err := r.weights(ctx, c, sw, narrow, [2]string{node(0, nodes), node(1, nodes)}, affected)
+	if err != nil {
+		return nil, err
+	}
+	r.say("changing weights that all %d need, %d times", nodes, r.scale.changes)
+	all, err := r.weights(ctx, c, sw, wide, [2]string{node(1, nodes), node(2, nodes)}, nodes)
+	if err != nil {
+		return nil, err
+	}
+	r.say("and the floor")
+	frames, err := capture(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("capture a proxy's configuration: %w", err)
+	}
+	if err := r.stopAll(); err != nil {
+		return nil, err
+	}
+	f, err := r.floorUp(ctx, frames)
+	if err != nil {
+		return nil, err
+	}
+	bare, upFloor, err := r.connect(ctx, f.Pid(), f.addr, nodes)
+	if err != nil {
+		return nil, err
+	}
+	fewFloor, err := r.pushes(ctx, f, bare, affected)
+	if err != nil {
+		return nil, err
+	}
+	allFloor, err := r.pushes(ctx, f, bare, nodes)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{
+		{
+			name: fmt.Sprintf("weight change that %d of %d proxies need: last proxy", affected, nodes),
+			ours: few.String(), floor: fewFloor.String(), factor: ratios(few, fewFloor),
+			note: fmt.Sprintf("%d streams received %d messages", few.touched, few.messages),
+		},
+		{
+			name: fmt.Sprintf("weight change that all %d need: last proxy", nodes),
+			ours: all.String(), floor: allFloor.String(), factor: ratios(all, allFloor),
+			note: fmt.Sprintf("%d streams received %d messages", all.touched, all.messages),
+		},
+		{
+			name: fmt.Sprintf("cold start: %d proxies at once, last one complete", nodes),
+			ours: fmt.Sprintf("%s, CPU %s", ms(up.last), ms(up.cpu)), floor: fmt.Sprintf("%s, CPU %s", ms(upFloor.last), ms(upFloor.cpu)),
+			factor: fmt.Sprintf("%.1f×, CPU %s", times(up.last, upFloor.last), factor(up.cpu, upFloor.cpu)),
+			note:   frames.String(),
+		},
+		{
+			name: "memory of evermeshd per connected proxy",
+			ours: kib(up.memory), floor: kib(upFloor.memory), factor: fmt.Sprintf("%.1f×", up.memory/max(1, upFloor.memory)),
+			note: fmt.Sprintf("resident, %v after the last push", r.scale.settle),
+		},
+	}, nil
+}
+
+func kib(bytes float64) string { return fmt.Sprintf("%.0f KiB", bytes/1024) }
