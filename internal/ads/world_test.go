@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/evermesh/evermesh/internal/envoy"
@@ -32,7 +34,9 @@ func virtualHost(name, hash string, clusters ...string) *envoy.VirtualHost {
 }
 
 func routeOf(name string, hosts ...*envoy.VirtualHost) *envoy.Resource {
-	return (&envoy.Resource{Name: name}).WithHosts(hosts)
+	r := (&envoy.Resource{Name: name}).WithHosts(hosts)
+	r.Any.Value, _ = proto.Marshal(&routev3.RouteConfiguration{Name: name})
+	return r
 }
 
 // goalWith sorts resources by type into a goal; the type of each is the key.

@@ -1,0 +1,458 @@
+package ads
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a server with clients that are known by the name in their node id.
+type rig struct {
+	*Server
+	address string
+	stop    context.CancelFunc
+	done    chan error
+
+	mu      sync.Mutex
+	goals   map[mesh.Client]*goal
+	wanted  map[mesh.Client]int // how often, less unwanted
+	resolve func(id, account string) (mesh.Client, error)
+}
+
+const account = "111122223333"
+
+func client(name string) mesh.Client {
+	return mesh.Client{Key: api.Key{Owner: account, Mesh: "m", Kind: api.KindVirtualNode, Name: name}}
+}
+
+func nodeID(name string) string { return "mesh/m/virtualNode/" + name }
+
+func (r *rig) Resolve(_ context.Context, id, account string) (mesh.Client, error) {
+	if r.resolve != nil {
+		return r.resolve(id, account)
+	}
+	name, ok := strings.CutPrefix(id, nodeID(""))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := client(name); ok && r.goals[c] != nil {
+		return c, nil
+	}
+	return mesh.Client{}, api.Errorf(api.CodeNotFound, "%s does not exist: create it.\nOr not.", id)
+}
+
+func (r *rig) Want(c mesh.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted[c]++
+	go r.set(c, r.goals[c]) // the loop's goroutine
+}
+
+func (r *rig) Unwant(c mesh.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted[c]--
+}
+
+// give makes a goal what a client is to have.
+func (r *rig) give(name string, s spec) {
+	g := goalWith(s)
+	r.mu.Lock()
+	r.goals[client(name)] = g
+	r.mu.Unlock()
+	r.set(client(name), g)
+}
+
+func newRig(t *testing.T, change func(*Config)) *rig {
+	t.Helper()
+	r := &rig{goals: map[mesh.Client]*goal{}, wanted: map[mesh.Client]int{}, done: make(chan error, 1)}
+	c := Config{
+		Clients: r, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Replica: "r1", PublishWait: testSilence,
+		Authenticate: func(context.Context, string, metadata.MD) (auth.Principal, error) {
+			return auth.Principal{Account: account}, nil
+		},
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
+	}
+	if change != nil {
+		change(&c)
+	}
+	r.Server = New(c)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	adstest.Must(t, err)
+	r.address = l.Addr().String()
+	var ctx context.Context
+	ctx, r.stop = context.WithCancel(context.Background())
+	go func() { r.done <- r.Serve(ctx, l, nil) }()
+	t.Cleanup(func() {
+		r.stop()
+		if err := <-r.done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	r.give("a", simple())
+	return r
+}
+
+func (r *rig) open(t *testing.T, name string, delta bool) *adstest.Stream {
+	t.Helper()
+	return adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{Node: nodeID(name), Instance: name + "-1", Delta: delta})
+}
+
+// eventually waits for a condition that another goroutine makes true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(adstest.Patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// feed brings a stream to the simple goal.
+func feed(t *testing.T, s *adstest.Stream) {
+	t.Helper()
+	for _, step := range []struct{ typ, want string }{
+		{adstest.CDS, "cds a b"}, {adstest.EDS, "eds b"}, {adstest.LDS, "lds in out"}, {adstest.RDS, "rds r"},
+	} {
+		var names []string
+		switch step.typ {
+		case adstest.EDS:
+			names = []string{"b"}
+		case adstest.RDS:
+			names = []string{"r"}
+		}
+		adstest.Must(t, s.Send(adstest.Request{Type: step.typ, Subscribe: names, Names: names}))
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, step.want), "", names...)))
+	}
+}
+
+func (r *rig) state(name string) api.ProxyState {
+	row, ok := r.Row(client(name))
+	if !ok || len(row.Members) == 0 {
+		return ""
+	}
+	return row.Members[0].State
+}
+
+func TestAProxyIsServedAndReported(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		dirty := make(chan mesh.Client, 100)
+		r := newRig(t, func(c *Config) { c.Dirty = func(c mesh.Client) { dirty <- c } })
+		s := r.open(t, "a", delta)
+		feed(t, s)
+		eventually(t, "the proxy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
+		row, _ := r.Row(client("a"))
+		p := row.Members[0]
+		want := api.DialectStateOfTheWorld
+		if delta {
+			want = api.DialectDelta
+		}
+		if p.Instance != "a-1" || p.Dialect != want || p.ResourceARN != "arn:aws:appmesh:us-east-1:"+account+":mesh/m/virtualNode/a" || p.Replica != "r1" || row.Revision != 1 {
+			t.Errorf("row is %+v", row)
+		}
+		for _, typ := range p.Types {
+			if typ.Accepted == nil || *typ.Accepted != *typ.Wanted {
+				t.Errorf("%s accepted %v, wanted %s", typ.Type, typ.Accepted, *typ.Wanted)
+			}
+		}
+		if len(p.Types) != 4 {
+			t.Errorf("has %d types, want 4", len(p.Types))
+		}
+		if got := <-dirty; got != client("a") {
+			t.Errorf("dirty is %v", got)
+		}
+		s.Close()
+		eventually(t, "the proxy has left", func() bool { return r.state("a") == "" })
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if n := r.wanted[client("a")]; n != 0 {
+			t.Errorf("the client is wanted %d times", n)
+		}
+	})
+}
+
+func TestNobodyIsCurrentBeforeItsStreamHasSeenTheGoal(t *testing.T) {
+	r := newRig(t, nil)
+	s := r.open(t, "a", true)
+	feed(t, s)
+	eventually(t, "the proxy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
+	newer := simple()
+	newer[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "2", "a"))}
+	r.give("a", newer)
+	if got := r.state("a"); got != api.ProxyStatePending {
+		t.Errorf("state right after Set is %s", got)
+	}
+}
+
+func TestARefusalStaysWithItsProxy(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		var mu sync.Mutex
+		refused := map[api.DiscoveryType]int{}
+		r := newRig(t, func(c *Config) {
+			c.Meter.Refused = func(d api.DiscoveryType) { mu.Lock(); refused[d]++; mu.Unlock() }
+		})
+		r.give("b", simple())
+		bad, good, silent := r.open(t, "a", delta), r.open(t, "a", delta), r.open(t, "a", delta)
+		other := r.open(t, "b", delta)
+		for _, s := range []*adstest.Stream{bad, good, silent, other} {
+			feed(t, s)
+		}
+		newer := simple()
+		newer[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "2", "a"))}
+		for range 3 {
+			r.give("a", newer)
+		}
+		f := bad.Expect(t, "rds r")
+		adstest.Must(t, bad.Send(bad.Answer(f, "no\nsuch thing", "r")))
+		adstest.Must(t, good.Send(good.Answer(good.Expect(t, "rds r"), "", "r")))
+		silent.Expect(t, "rds r") // and says nothing
+		states := func() map[string]int { return r.States() }
+		eventually(t, "one refused, two current, one pending", func() bool {
+			s := states()
+			return s["REFUSED"] == 1 && s["CURRENT"] == 2 && s["PENDING"] == 1
+		})
+		row, _ := r.Row(client("a"))
+		var reason string
+		for _, p := range row.Members {
+			for _, typ := range p.Types {
+				if typ.Refusal != nil {
+					reason = typ.Refusal.Message
+				}
+			}
+		}
+		if reason != "no\nsuch thing" {
+			t.Errorf("the ledger says %q", reason)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if refused[api.DiscoveryTypeRoute] != 1 {
+			t.Errorf("counted %v", refused)
+		}
+		// The refusing one goes on, and is sent what differs.
+		newer[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "3", "a"))}
+		r.give("a", newer)
+		bad.Expect(t, "rds r")
+		good.Expect(t, "rds r")
+	})
+}
+
+func TestStreamsEndWithTheStatusThatAppMeshGave(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		node   string
+		code   codes.Code
+		text   string
+	}{
+		{
+			"no credentials EMS-012", func(c *Config) {
+				c.Authenticate = func(context.Context, string, metadata.MD) (auth.Principal, error) {
+					return auth.Principal{}, api.Errorf(api.CodeMissingAuthenticationToken, "Missing Authentication Token")
+				}
+			}, nodeID("a"), codes.Unauthenticated, "Missing Authentication Token",
+		},
+		{
+			"not authorised EMS-010", func(c *Config) {
+				c.Authorize = func(auth.Principal, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
+			}, nodeID("a"), codes.PermissionDenied,
+			"Unauthorized to perform appmesh:StreamAggregatedResources for arn:aws:appmesh:us-east-1:" + account + ":mesh/m/virtualNode/a.",
+		},
+		{"unknown node, in one line EMS-009 EMS-013", nil, nodeID("nobody"), codes.InvalidArgument, "mesh/m/virtualNode/nobody does not exist: create it. Or not."},
+		{"no node", nil, "", codes.InvalidArgument, "The first request has no node id: set APPMESH_RESOURCE_ARN."},
+		{
+			"a fault of ours says nothing", func(c *Config) {
+				c.Authenticate = func(context.Context, string, metadata.MD) (auth.Principal, error) {
+					return auth.Principal{}, errors.New("password is 1234")
+				}
+			}, nodeID("a"), codes.Internal, "The management service failed: see its log.",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			both(t, func(t *testing.T, delta bool) {
+				r := newRig(t, c.change)
+				s := adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{Node: c.node, Delta: delta})
+				_ = s.Send(adstest.Request{Type: adstest.CDS}) // the stream may have ended already
+				if code, text := s.End(t); code != c.code || text != c.text {
+					t.Errorf("ended with %v, %q", code, text)
+				}
+			})
+		})
+	}
+}
+
+func TestAStoreOutOfReachIsUnavailable(t *testing.T) {
+	r := newRig(t, nil)
+	r.resolve = func(string, string) (mesh.Client, error) {
+		return mesh.Client{}, api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: connect to another.")
+	}
+	s := r.open(t, "a", true)
+	adstest.Must(t, s.Send(adstest.Request{Type: adstest.CDS}))
+	if code, _ := s.End(t); code != codes.Unavailable {
+		t.Errorf("ended with %v", code)
+	}
+}
+
+func TestADeletedNodeEndsItsStreams(t *testing.T) {
+	r := newRig(t, nil)
+	s := r.open(t, "a", true)
+	feed(t, s)
+	r.Set(client("a"), 2, nil)
+	code, text := s.End(t)
+	if code != codes.InvalidArgument || !strings.Contains(text, "mesh/m/virtualNode/a does not exist") {
+		t.Errorf("ended with %v, %q", code, text)
+	}
+}
+
+func TestOldClientsAreToldWhy(t *testing.T) {
+	r := newRig(t, nil)
+	t.Run("v2 resources on the v3 service", func(t *testing.T) {
+		s := r.open(t, "a", false)
+		adstest.Must(t, s.Send(adstest.Request{Type: "type.googleapis.com/envoy.api.v2.Cluster"}))
+		if code, text := s.End(t); code != codes.InvalidArgument || !strings.Contains(text, "v3") {
+			t.Errorf("ended with %v, %q", code, text)
+		}
+	})
+	t.Run("the v2 service", func(t *testing.T) {
+		conn := adstest.Dial(t, r.address)
+		err := conn.Invoke(t.Context(), "/envoy.service.discovery.v2.AggregatedDiscoveryService/StreamAggregatedResources", &emptypb.Empty{}, &emptypb.Empty{})
+		if code, text := adstest.Status(err); code != codes.Unimplemented || !strings.Contains(text, "v3") {
+			t.Errorf("ended with %v, %q", code, text)
+		}
+	})
+	t.Run("a type that is not served is passed over", func(t *testing.T) {
+		s := r.open(t, "a", false)
+		adstest.Must(t, s.Send(adstest.Request{Type: adstest.CDS}))
+		adstest.Must(t, s.Send(adstest.Request{Type: "type.googleapis.com/envoy.service.runtime.v3.Runtime", Names: []string{"rtds"}}))
+		f := s.Expect(t, "cds a b")
+		adstest.Must(t, s.Send(s.Answer(f, "")))
+		adstest.Must(t, s.Send(adstest.Request{Type: adstest.LDS}))
+		s.Expect(t, "lds in out")
+	})
+}
+
+func TestTooManyNamesAreRefused(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		r := newRig(t, nil)
+		s := r.open(t, "a", delta)
+		names := make([]string, maxNames+1)
+		for i := range names {
+			names[i] = fmt.Sprint(i)
+		}
+		adstest.Must(t, s.Send(adstest.Request{Type: adstest.EDS, Names: names, Subscribe: names}))
+		if code, text := s.End(t); code != codes.ResourceExhausted || !strings.Contains(text, "at most 10000") {
+			t.Errorf("ended with %v, %q", code, text)
+		}
+	})
+}
+
+func TestTheNodeMayComeOnceOrAlways(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		r := newRig(t, nil)
+		s := adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{Node: nodeID("a"), Delta: delta, NodeAlways: true})
+		feed(t, s)
+	})
+}
+
+func TestDrainEndsStreamsGracefully(t *testing.T) {
+	r := newRig(t, nil)
+	const n = 4
+	conn := adstest.Dial(t, r.address)
+	var streams []*adstest.Stream
+	for i := range n {
+		s := adstest.Open(t, conn, adstest.Options{Node: nodeID("a"), Instance: fmt.Sprint(i), Delta: true})
+		feed(t, s)
+		streams = append(streams, s)
+	}
+	idle := adstest.Open(t, conn, adstest.Options{Node: nodeID("a")}) // has asked for nothing
+	spread := 400 * time.Millisecond
+	began := time.Now()
+	ended := make(chan time.Duration, n)
+	for _, s := range streams {
+		go func() {
+			if code, text := s.End(t); code != codes.OK || text != "" {
+				t.Errorf("ended with %v, %q", code, text)
+			}
+			ended <- time.Since(began)
+		}()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), adstest.Patience)
+	defer cancel()
+	r.Drain(ctx, spread)
+	if ctx.Err() != nil {
+		t.Fatal("drain did not end by itself")
+	}
+	var last time.Duration
+	for range n {
+		last = max(last, <-ended)
+	}
+	if last < spread/2 {
+		t.Errorf("all ended within %v: not spread", last)
+	}
+	if code, _ := idle.End(t); code != codes.Unavailable {
+		t.Errorf("the idle stream ended with %v", code)
+	}
+	s := adstest.Open(t, conn, adstest.Options{Node: nodeID("a")})
+	_ = s.Send(adstest.Request{Type: adstest.CDS})
+	if code, _ := s.End(t); code != codes.Unavailable {
+		t.Errorf("a new stream ended with %v", code)
+	}
+}
+
+func TestStreamsEndAfterTheirLifetime(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Lifetime = 100 * time.Millisecond })
+	s := r.open(t, "a", true)
+	feed(t, s)
+	if code, text := s.End(t); code != codes.OK || text != "" {
+		t.Errorf("ended with %v, %q", code, text)
+	}
+}
+
+func TestLifetimesDiffer(t *testing.T) {
+	least, most := lifetime, time.Duration(0)
+	for range 1000 {
+		d := someTime(lifetime)
+		least, most = min(least, d), max(most, d)
+	}
+	if least < 27*time.Minute || most > 33*time.Minute || most-least < 4*time.Minute {
+		t.Errorf("lifetimes between %v and %v, want 30 min give or take a tenth", least, most)
+	}
+}
+
+func TestPoliciesAreCheckedAgain(t *testing.T) {
+	allowed := make(chan bool, 1)
+	allowed <- true
+	r := newRig(t, func(c *Config) {
+		c.Authorize = func(auth.Principal, api.Key) error {
+			if ok := <-allowed; !ok {
+				return api.Errorf(api.CodeAccessDenied, "no")
+			}
+			return nil
+		}
+	})
+	s := r.open(t, "a", true)
+	feed(t, s)
+	allowed <- false
+	r.Recheck()
+	if code, _ := s.End(t); code != codes.PermissionDenied {
+		t.Errorf("ended with %v", code)
+	}
+}
