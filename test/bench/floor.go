@@ -220,7 +220,7 @@ func playFloor(config string) error {
 		return err
 	}
 	server := grpc.NewServer(grpc.ForceServerCodec(bytesCodec{}), grpc.UnknownServiceHandler(f.serve),
-		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true))
+		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0))
 	go func() { _ = server.Serve(l) }() // ends with the process
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })

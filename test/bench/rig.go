@@ -73,9 +73,6 @@ func (r *rig) stopAll() error {
 	return errors.Join(errs...)
 }
 
-// stop kills one process.
-func (r *rig) stop(p *ground.Process) error { return p.Kill() }
-
 func (r *rig) name(what string) string {
 	r.number++
 	return fmt.Sprintf("%s-%d", what, r.number)

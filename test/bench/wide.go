@@ -62,7 +62,7 @@ func measureStreams(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // it was only read
 
 	window := max(r.scale.settle/2, 200*time.Millisecond)
 	idle, err := describe(ctx, c, window)

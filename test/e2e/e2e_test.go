@@ -178,6 +178,7 @@ func (m *mesh) put(verb, kind, parent, name, spec string) string {
 }
 
 func (m *mesh) create(kind, name, spec string) string { return m.put("Create", kind, "", name, spec) }
+
 func (m *mesh) update(kind, name, spec string) string { return m.put("Update", kind, "", name, spec) }
 
 // route makes a route of a router; spec is the httpRoute without "httpRoute", and may carry the priority.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,7 +169,7 @@ func TestNodes(t *testing.T) {
 		} {
 			got := strings.Fields(m.admin(s, "/listeners"))
 			for _, name := range want {
-				if !contains(got, name) {
+				if !slices.Contains(got, name) {
 					t.Errorf("%s has %v, want %s", s.Host.Name(), got, name)
 				}
 			}
@@ -233,13 +234,4 @@ func TestNodes(t *testing.T) {
 			t.Errorf("%d %s; Envoy counted %d requests before and %d after", a.Status, a.Body, before, m.stat(in, "http.ingress.downstream_rq_total"))
 		}
 	})
-}
-
-func contains(list []string, item string) bool {
-	for _, s := range list {
-		if s == item {
-			return true
-		}
-	}
-	return false
 }

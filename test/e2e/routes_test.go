@@ -52,8 +52,10 @@ func TestMatches(t *testing.T) {
 	}{
 		"RT-015 RT-044 a prefix is a plain string prefix": {
 			routes: map[string]string{"metrics": to("blue", `{"prefix": "/metrics"}`), "rest": rest},
-			wants: []want{get("/metrics", "blue"), get("/metrics/a", "blue"), get("/metricsX", "blue"), get("/", "green"),
-				get("/metric", "green"), get("/a/metrics", "green")},
+			wants: []want{
+				get("/metrics", "blue"), get("/metrics/a", "blue"), get("/metricsX", "blue"), get("/", "green"),
+				get("/metric", "green"), get("/a/metrics", "green"),
+			},
 		},
 		"RT-018 an exact path matches whole": {
 			routes: map[string]string{"exact": to("blue", `{"path": {"exact": "/exact"}}`), "rest": rest},

@@ -1,0 +1,135 @@
+//go:build linux
+
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/test/ground"
+)
+
+func TestMain(m *testing.M) {
+	Play()
+	m.Run()
+}
+
+// newApp starts an application as a process of a bare ground and returns its URL.
+func newApp(t *testing.T, g *ground.Ground, a App) {
+	t.Helper()
+	s := &Stage{Ground: g, Programs: Programs{self: "/proc/self/exe"}}
+	if _, err := s.App(g.Home(), a); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := Until(ctx, a.Name+" listens", func(ctx context.Context) bool {
+		conn, err := g.Home().Dial(ctx, "tcp", a.Listen[0])
+		return err == nil && conn.Close() == nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func bare(t *testing.T) *ground.Ground {
+	t.Helper()
+	g, err := ground.Bare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+// free is an address of loopback that nobody listens on.
+func free(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(nil)
+	defer s.Close()
+	return s.Listener.Addr().String()
+}
+
+func TestAppDoesAsHeadersSay(t *testing.T) {
+	addr := free(t)
+	newApp(t, bare(t), App{Name: "blue", Listen: []string{addr}})
+	for _, c := range []struct {
+		name   string
+		header map[string]string
+		times  int
+		want   []int // statuses; 0 is a broken connection
+		tries  []int
+	}{
+		{name: "nothing", times: 1, want: []int{200}, tries: []int{0}},
+		{name: "a status", header: map[string]string{"X-Status": "409"}, times: 1, want: []int{409}, tries: []int{0}},
+		{name: "two failures", header: map[string]string{"X-Fail": "a,2"}, times: 3, want: []int{503, 503, 200}, tries: []int{1, 2, 3}},
+		{name: "a failure of a kind", header: map[string]string{"X-Fail": "b,1", "X-Status": "500"}, times: 2, want: []int{500, 200}, tries: []int{1, 2}},
+		{name: "a broken connection", header: map[string]string{"X-Reset": "c,1"}, times: 2, want: []int{0, 200}, tries: []int{0, 2}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for n := range c.times {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/a?b=c", http.NoBody)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for name, value := range c.header {
+					req.Header.Set(name, value)
+				}
+				client := &http.Client{Transport: &http.Transport{}}
+				resp, err := client.Do(req)
+				if (err != nil) != (c.want[n] == 0) {
+					t.Fatalf("request %d: %v", n+1, err)
+				}
+				if err != nil {
+					continue
+				}
+				var seen Seen
+				if err := json.NewDecoder(resp.Body).Decode(&seen); err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				client.CloseIdleConnections()
+				if resp.StatusCode != c.want[n] || seen.Try != c.tries[n] || seen.Path != "/a?b=c" || resp.Header.Get("X-App") != "blue" {
+					t.Errorf("request %d: %d %+v, want %d and try %d", n+1, resp.StatusCode, seen, c.want[n], c.tries[n])
+				}
+			}
+		})
+	}
+}
+
+func TestSteadyCountsWhatACallerPassesOn(t *testing.T) {
+	g := bare(t)
+	back, front := free(t), free(t)
+	newApp(t, g, App{Name: "back", Listen: []string{back}})
+	newApp(t, g, App{Name: "front", Listen: []string{front}, Calls: "http://" + back + "/"})
+
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	steady := NewSteady(g.Home(), "http://"+front+"/", 2, time.Millisecond)
+	defer steady.Stop()
+	if err := steady.Wait(ctx, time.Time{}, 50); err != nil {
+		t.Fatal(err)
+	}
+	if c := steady.Count(time.Time{}, time.Time{}); c.Failed > 0 || c.ByApp["front back"] != c.Requests {
+		t.Errorf("counted %+v", c)
+	}
+	// Without the one behind, every answer is a 502, and counted as such.
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	from := time.Now()
+	if err := steady.Wait(ctx, from, 10); err != nil {
+		t.Fatal(err)
+	}
+	steady.Stop()
+	if c := steady.Count(from, time.Time{}); c.Failed != c.Requests || len(c.ByApp) > 0 {
+		t.Errorf("counted %+v", c)
+	}
+}
