@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	clusters "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listener "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routes "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -86,7 +86,7 @@ func TestFloorServesTheLoadGenerator(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &frames{Answers: map[string][]byte{
-		typeCluster: pack(t, typeCluster, "c", &cluster.Cluster{Name: "c"}),
+		typeCluster: pack(t, typeCluster, "c", &clusters.Cluster{Name: "c"}),
 		typeListener: pack(t, typeListener, "l", &listener.Listener{Name: "l", FilterChains: []*listener.FilterChain{{
 			Filters: []*listener.Filter{{ConfigType: &listener.Filter_TypedConfig{TypedConfig: chain}}},
 		}}}),
