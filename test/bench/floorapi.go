@@ -72,6 +72,7 @@ func (k oneKey) Credential(_ context.Context, id string) (auth.Credential, bool,
 type bareAPI struct {
 	verifier *auth.Verifier
 	db       *clientv3.Client
+	lease    clientv3.LeaseID
 
 	mu     sync.Mutex
 	meshes map[string]*bareMesh
@@ -93,10 +94,15 @@ func playFloorAPI(config string) error {
 		return err
 	}
 	defer server.Close()
+	db := v3client.New(server.Server)
+	lease, err := db.Grant(context.Background(), int64((8 * time.Hour).Seconds()))
+	if err != nil {
+		return fmt.Errorf("make a lease: %w", err)
+	}
 	keys := oneKey{c.Key, auth.Credential{Secret: auth.Secret(c.Secret), Principal: auth.Principal{Account: "000000000000"}}}
 	b := &bareAPI{
 		verifier: auth.NewVerifier(keys, c.Region, []string{"appmesh"}, time.Now),
-		db:       v3client.New(server.Server), meshes: map[string]*bareMesh{},
+		db:       db, lease: lease.ID, meshes: map[string]*bareMesh{},
 	}
 	return http.ListenAndServe(c.Listen, b)
 }
@@ -137,7 +143,15 @@ func (b *bareAPI) read(ctx context.Context, path string) ([]byte, error) {
 	return got.Kvs[0].Value, nil
 }
 
+// write is the transaction of Evermesh's store: the record, the lock, the head that watchers follow, and the client's
+// token, which expires.
 func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
+	var input struct {
+		ClientToken string `json:"clientToken"`
+	}
+	if err := json.Unmarshal(body, &input); err != nil {
+		return err
+	}
 	name := strings.Split(path, "/")[3] // /v20190125/meshes/NAME/…
 	b.mu.Lock()
 	mesh := b.meshes[name]
@@ -148,9 +162,14 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	b.mu.Unlock()
 	mesh.Lock()
 	defer mesh.Unlock()
-	lock := "lock/" + name
-	got, err := b.db.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(lock), "=", mesh.revision)).
-		Then(clientv3.OpPut(path, string(body)), clientv3.OpPut(lock, "")).Commit()
+	lock, token := "lock/"+name, "token/"+input.ClientToken
+	got, err := b.db.Txn(ctx).If(
+		clientv3.Compare(clientv3.ModRevision(lock), "=", mesh.revision),
+		clientv3.Compare(clientv3.CreateRevision(token), "=", 0),
+	).Then(
+		clientv3.OpPut(path, string(body)+metadata), clientv3.OpPut(lock, ""), clientv3.OpPut("head", ""),
+		clientv3.OpPut(token, metadata, clientv3.WithLease(b.lease)),
+	).Commit()
 	if err != nil {
 		return err
 	}
@@ -160,6 +179,9 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	mesh.revision = got.Header.Revision
 	return nil
 }
+
+// metadata stands for what a record holds beside its specification, and for a token's record: some 250 bytes.
+var metadata = strings.Repeat("metadata ", 28)
 
 // startEmbedded starts an etcd like evermeshd's own: in the process, with its defaults, reached without a port.
 func startEmbedded(dir string) (*embed.Etcd, error) {
