@@ -14,7 +14,7 @@ import (
 // gatewayStory is the same shifts on a machine without namespaces and redirection: one Envoy, as a virtual gateway,
 // before two plain processes of service B, all on loopback.
 func gatewayStory(ctx context.Context, s *stage.Stage, tell *teller, requests int) ([]observation, error) {
-	ports, err := freePorts(6)
+	ports, err := freePorts(8)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,10 @@ func gatewayStory(ctx context.Context, s *stage.Stage, tell *teller, requests in
 		return nil, err
 	}
 	arn := fmt.Sprintf("arn:aws:appmesh:%s:%s:mesh/%s/virtualGateway/%s", control.Region, control.Account, meshName, gatewayName)
-	if _, err := s.Sidecar(ctx, s.Home(), stage.SidecarOptions{Resource: arn, Alone: true, XDS: []*stage.Control{control}}); err != nil {
+	if _, err := s.Sidecar(ctx, s.Home(), stage.SidecarOptions{
+		Resource: arn, Alone: true, XDS: []*stage.Control{control}, AdminPort: ports[6],
+		Env: []string{fmt.Sprintf("APPNET_AGENT_HTTP_PORT=%d", ports[7])},
+	}); err != nil {
 		return nil, err
 	}
 	tell.step("mesh %s is made with the AWS SDK; a virtual gateway sends everything to %s", meshName, serviceName)
