@@ -33,6 +33,7 @@ var mayImport = map[string]struct {
 	"internal/envoy":           {[]string{"api", "mesh"}, "bundles are pure functions of views"},
 	"internal/auth":            {[]string{"api"}, "who is asking is settled before anything else is known"},
 	"internal/store":           {[]string{"api"}, "the store keeps records and does not understand them"},
+	"internal/store/storetest": {[]string{"store"}, "it opens real stores, for tests"},
 	"internal/iam":             {[]string{"api", "auth", "store"}, "accounts and keys are records that auth reads"},
 	"internal/discovery":       {[]string{"api", "mesh", "envoy", "store"}, "it answers queries that views ask, and keeps the answers"},
 	"internal/ledger":          {[]string{"api", "mesh", "store"}, "it writes down what streams report, and never steers them"},

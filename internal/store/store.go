@@ -1,0 +1,158 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+)
+
+// Options say which etcd a Store uses: exactly one of DataDir, Server and
+// Endpoints is set.
+type Options struct {
+	// DataDir is the directory of an etcd of this process's own, which Open
+	// starts and Close stops.
+	DataDir string
+	// Server is an embedded etcd that somebody else started and stops; several
+	// Stores on it are several replicas.
+	Server *Server
+	// Endpoints are addresses of an external etcd.
+	Endpoints []string
+	// CACert, Cert and Key are files for TLS to Endpoints. Cert and Key are
+	// read again for every connection.
+	CACert, Cert, Key string
+
+	// Prefix stands before every key: /evermesh.
+	Prefix string
+	// Log gets etcd's warnings and the Store's own; nil drops them.
+	Log *slog.Logger
+	// Timeout bounds every operation; 0 is 5 s.
+	Timeout time.Duration
+	// Observe is told of each Update how long it took, waiting included, and
+	// how often it ran again because another writer was first; nil is allowed.
+	Observe func(took time.Duration, conflicts int)
+}
+
+// Store is one replica's access to what is stored. Its methods may be called
+// from any goroutine.
+type Store struct {
+	options Options
+	prefix  string // <prefix>/v1/
+	client  *clientv3.Client
+	server  *Server // when embedded
+	own     bool    // the server is ours to stop
+	full    atomic.Bool
+	hourly  hourly
+	session *session
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	scopes map[Scope]*memory
+}
+
+// Open opens the store and reads from it once; ctx bounds the start only. An
+// external etcd that does not answer is an error.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	s := &Store{options: o, prefix: strings.TrimSuffix(o.Prefix, "/") + "/v1/", scopes: map[Scope]*memory{}}
+	s.session = newSession(s)
+	if err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.Head(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.disconnect())
+	}
+	working, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.running.Go(func() { s.session.run(working) })
+	return s, nil
+}
+
+func (s *Store) connect(ctx context.Context) error {
+	o := s.options
+	switch {
+	case len(o.Endpoints) > 0:
+		return s.dial()
+	case o.Server != nil:
+		s.server = o.Server
+	case o.DataDir != "":
+		server, err := StartServer(ctx, ServerOptions{Dir: o.DataDir, Log: o.Log})
+		if err != nil {
+			return err
+		}
+		s.server, s.own = server, true
+	default:
+		return errors.New("open store: neither a data directory nor endpoints are given")
+	}
+	s.client = v3client.New(s.server.etcd.Server)
+	return nil
+}
+
+func (s *Store) dial() error {
+	o := s.options
+	c := clientv3.Config{
+		Endpoints: o.Endpoints, DialTimeout: o.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+		MaxCallSendMsgSize: maxRequest, Logger: zapLogger(o.Log, nil),
+	}
+	if o.CACert != "" || o.Cert != "" {
+		files := transport.TLSInfo{TrustedCAFile: o.CACert, CertFile: o.Cert, KeyFile: o.Key, Logger: c.Logger}
+		config, err := files.ClientConfig()
+		if err != nil {
+			return fmt.Errorf("open store: read certificates for etcd: %w", err)
+		}
+		c.TLS = config
+	}
+	client, err := clientv3.New(c)
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	s.client = client
+	return nil
+}
+
+// Close ends the Store; rows written with a lease vanish at once. Watch and
+// Update must have returned, or their contexts ended, before.
+func (s *Store) Close() error {
+	s.stop()
+	s.running.Wait()
+	return s.disconnect()
+}
+
+func (s *Store) disconnect() error {
+	err := s.client.Close()
+	if errors.Is(err, context.Canceled) {
+		err = nil // so it says when it closed what is in-process
+	}
+	if s.own {
+		err = errors.Join(err, s.server.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
+}
+
+// bounded is a context for one operation.
+func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.options.Timeout)
+}
+
+// key is the key in etcd of a tail.
+func (s *Store) key(tail string) string { return s.prefix + tail }
+
+// tail is the inverse of key.
+func (s *Store) tail(key []byte) string { return string(key[len(s.prefix):]) }

@@ -1,0 +1,270 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Update runs fn as a transaction on the scopes and commits what it wrote, all
+// or nothing, at the returned revision. fn may run several times: it runs again
+// when another writer was first, also when it refused, as a refusal may come
+// from what is no longer so. It must have no effects beyond its Tx. Its error
+// is Update's, and nothing is written then. A transaction that wrote nothing
+// commits nothing and returns the revision that it read.
+//
+// At most 256 writers of a scope wait in this process; one more gets a
+// TooManyRequestsException. A store that does not answer in time, or that
+// cannot be written, is a ServiceUnavailableException; the write may have
+// happened then, and a client token tells a repeat from it.
+func (s *Store) Update(ctx context.Context, scopes []Scope, fn func(*Tx) error) (int64, error) {
+	start, conflicts := time.Now(), 0
+	if s.options.Observe != nil {
+		defer func() { s.options.Observe(time.Since(start), conflicts) }()
+	}
+	scopes = slices.Clone(scopes)
+	slices.SortFunc(scopes, func(a, b Scope) int { return strings.Compare(a.path, b.path) })
+	scopes = slices.Compact(scopes)
+
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	memories, err := s.enter(bounded, scopes)
+	if err != nil {
+		return 0, s.failure(ctx, "wait for other writers", err)
+	}
+	defer s.leave(memories, len(memories))
+	for {
+		if err := s.load(bounded, memories); err != nil {
+			return 0, s.failure(ctx, "read for update", err)
+		}
+		tx := newTx(memories)
+		refusal := fn(tx)
+		if tx.err != nil {
+			refusal = tx.err
+		}
+		var revision int64
+		done := false
+		if refusal != nil || len(tx.writes) == 0 && tx.token == nil {
+			revision, done, err = s.unchanged(bounded, memories)
+		} else {
+			revision, done, err = s.commit(bounded, tx)
+		}
+		switch {
+		case err != nil:
+			return 0, s.failure(ctx, "update", err)
+		case done:
+			return revision, refusal
+		}
+		conflicts++
+	}
+}
+
+// load reads scopes that this process does not remember.
+func (s *Store) load(ctx context.Context, memories []*memory) error {
+	for _, m := range memories {
+		if m.loaded {
+			continue
+		}
+		resp, err := s.client.Txn(ctx).Then(m.fetch(s)...).Commit()
+		if err != nil {
+			return err
+		}
+		all := resp.Responses[1].GetResponseRange()
+		m.catchUp(s, resp.Responses[0].GetResponseRange().Kvs, all.Kvs, all.Count)
+	}
+	return nil
+}
+
+// guard are the conditions that nothing moved, and what to read if it did.
+func (s *Store) guard(memories []*memory) (conditions []clientv3.Cmp, otherwise []clientv3.Op) {
+	for _, m := range memories {
+		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(s.key(lockTail+m.path)), "=", m.lock))
+		otherwise = append(otherwise, m.fetch(s)...)
+	}
+	return conditions, otherwise
+}
+
+func (s *Store) catchUp(memories []*memory, resp *clientv3.TxnResponse) {
+	for i, m := range memories {
+		all := resp.Responses[2*i+1].GetResponseRange()
+		m.catchUp(s, resp.Responses[2*i].GetResponseRange().Kvs, all.Kvs, all.Count)
+	}
+}
+
+// unchanged says whether the scopes are as remembered; if not it catches up.
+func (s *Store) unchanged(ctx context.Context, memories []*memory) (int64, bool, error) {
+	conditions, otherwise := s.guard(memories)
+	resp, err := s.client.Txn(ctx).If(conditions...).Else(otherwise...).Commit()
+	if err != nil {
+		return 0, false, err
+	}
+	if !resp.Succeeded {
+		s.catchUp(memories, resp)
+	}
+	return resp.Header.Revision, resp.Succeeded, nil
+}
+
+// commit tries the transaction once; done is false when a scope had moved.
+func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, err error) {
+	if err := s.writable(); err != nil {
+		return 0, false, err
+	}
+	ops, err := s.operations(ctx, tx)
+	if err != nil {
+		return 0, false, err
+	}
+	conditions, otherwise := s.guard(tx.memories)
+	if tx.token != nil {
+		key := s.key(tokenTail + tx.token.Key)
+		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
+		otherwise = append(otherwise, clientv3.OpGet(key))
+	}
+	resp, err := s.client.Txn(ctx).If(conditions...).Then(ops...).Else(otherwise...).Commit()
+	if says(err, textLeaseNotFound) {
+		s.hourly.forget() // a lease that was lost with its etcd: take another
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	s.full.Store(false)
+	if !resp.Succeeded {
+		s.catchUp(tx.memories, resp)
+		return 0, false, s.taken(tx, resp)
+	}
+	tx.keep(resp.Header.Revision)
+	return resp.Header.Revision, true, nil
+}
+
+// taken is the error of a token that is there already.
+func (s *Store) taken(tx *Tx, resp *clientv3.TxnResponse) error {
+	if tx.token == nil {
+		return nil
+	}
+	kvs := resp.Responses[len(resp.Responses)-1].GetResponseRange().Kvs
+	if len(kvs) == 0 {
+		return nil
+	}
+	t, err := decodeToken(tx.token.Key, kvs[0].Value)
+	if err != nil {
+		return err
+	}
+	return &TokenTaken{*t}
+}
+
+// operations are the puts and deletes of a transaction. Scopes that it writes
+// get their lock rewritten, or removed when they end up empty.
+func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
+	var ops []clientv3.Op
+	for _, tail := range tx.tails() {
+		if w := tx.writes[tail]; w.now == nil {
+			ops = append(ops, clientv3.OpDelete(s.key(tail)))
+		} else {
+			ops = append(ops, clientv3.OpPut(s.key(tail), string(w.value)))
+		}
+	}
+	head := false
+	for _, m := range tx.memories {
+		left, written := tx.left(m)
+		switch {
+		case !written:
+			continue
+		case left == 0:
+			ops = append(ops, clientv3.OpDelete(s.key(lockTail+m.path)))
+		default:
+			ops = append(ops, clientv3.OpPut(s.key(lockTail+m.path), ""))
+		}
+		head = head || m.isMesh()
+	}
+	if head {
+		ops = append(ops, clientv3.OpPut(s.key(headTail), ""))
+	}
+	if tx.token == nil && tx.outbox == nil {
+		return ops, nil
+	}
+	lease, err := s.hourly.lease(ctx, s.client)
+	if err != nil {
+		return nil, err
+	}
+	if tx.token != nil {
+		value, err := marshal(tx.token)
+		if err != nil {
+			return nil, fmt.Errorf("encode token: %w", err)
+		}
+		ops = append(ops, clientv3.OpPut(s.key(tokenTail+tx.token.Key), string(value), clientv3.WithLease(lease)))
+	}
+	if tx.outbox != nil {
+		ops = append(ops, clientv3.OpPut(s.key(outboxTail+uuid.NewString()), string(tx.outbox), clientv3.WithLease(lease)))
+	}
+	return ops, nil
+}
+
+// left is how many records the scope has after the transaction.
+func (tx *Tx) left(m *memory) (left int, written bool) {
+	left = len(m.records)
+	for tail, w := range tx.writes {
+		switch {
+		case w.memory != m:
+			continue
+		case w.now == nil:
+			left--
+		case m.records[tail] == nil:
+			left++
+		}
+		written = true
+	}
+	return left, written
+}
+
+// keep remembers what was committed.
+func (tx *Tx) keep(revision int64) {
+	for tail, w := range tx.writes {
+		if w.now == nil {
+			w.memory.remove(tail)
+		} else {
+			w.now.Revision = revision
+			if w.now.resource != nil {
+				w.now.resource.Revision = revision
+			}
+			w.memory.put(w.now)
+		}
+		w.memory.lock = revision
+	}
+	for _, m := range tx.memories {
+		if len(m.records) == 0 {
+			m.lock = 0
+		}
+	}
+}
+
+// Token returns the token that a committed write has claimed, or nil.
+func (s *Store) Token(ctx context.Context, key string) (*Token, error) {
+	kvs, err := s.get(ctx, "read client token", s.key(tokenTail+key))
+	if err != nil || len(kvs) == 0 {
+		return nil, err
+	}
+	return decodeToken(key, kvs[0].Value)
+}
+
+func decodeToken(key string, value []byte) (*Token, error) {
+	t := &Token{}
+	if err := json.Unmarshal(value, t); err != nil {
+		return nil, fmt.Errorf("read client token: %w", err)
+	}
+	t.Key = key
+	return t, nil
+}
+
+// writable refuses writes while the disk of the embedded etcd is almost full.
+func (s *Store) writable() error {
+	if s.server != nil && s.server.low.Load() {
+		return unavailable("The disk of the store is almost full: free space on it.")
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// zapLogger is a logger for etcd that passes warnings on to log. fatal is told
+// of what ends etcd; nil leaves that to zap.
+func zapLogger(log *slog.Logger, fatal func(string)) *zap.Logger {
+	var options []zap.Option
+	if fatal != nil {
+		options = append(options, zap.WithFatalHook(hook(fatal)), zap.WithPanicHook(hook(fatal)))
+	}
+	return zap.New(&bridge{handler: log.Handler()}, options...)
+}
+
+// exit is the last line of a process whose etcd cannot go on. Without it etcd
+// would end the process in silence.
+func exit(message string) {
+	fmt.Fprintf(os.Stderr, "evermeshd: store: %s\n", message)
+	os.Exit(1)
+}
+
+// hook is told of the entry that ends etcd.
+type hook func(string)
+
+// OnWrite satisfies zapcore.CheckWriteHook.
+func (h hook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	text := e.Message
+	all := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(all)
+	}
+	for _, key := range slices.Sorted(maps.Keys(all.Fields)) {
+		text += fmt.Sprintf(" %s=%v", key, all.Fields[key])
+	}
+	h(text)
+}
+
+// bridge is a zapcore.Core that writes to slog.
+type bridge struct {
+	handler slog.Handler
+	fields  []zapcore.Field
+}
+
+func (b *bridge) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
+
+func (b *bridge) With(fields []zapcore.Field) zapcore.Core {
+	return &bridge{b.handler, slices.Concat(b.fields, fields)}
+}
+
+func (b *bridge) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if b.Enabled(e.Level) {
+		return c.AddCore(e, b)
+	}
+	return c
+}
+
+func (b *bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	level := slog.LevelWarn
+	if e.Level > zapcore.WarnLevel {
+		level = slog.LevelError
+	}
+	ctx := context.Background()
+	if !b.handler.Enabled(ctx, level) {
+		return nil
+	}
+	all := zapcore.NewMapObjectEncoder()
+	for _, f := range slices.Concat(b.fields, fields) {
+		f.AddTo(all)
+	}
+	r := slog.NewRecord(e.Time, level, "etcd: "+e.Message, 0)
+	for _, key := range slices.Sorted(maps.Keys(all.Fields)) {
+		r.AddAttrs(slog.Any(key, all.Fields[key]))
+	}
+	return b.handler.Handle(ctx, r)
+}
+
+func (b *bridge) Sync() error { return nil }
