@@ -10,6 +10,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -42,17 +44,17 @@ func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control) (string, error) 
 	if _, err := r.part("floorapi", f); err != nil {
 		return "", err
 	}
-	url := "http://" + f.Listen
+	base := "http://" + f.Listen
 	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	if err := stage.Until(wait, "the API's floor listens", func(ctx context.Context) bool {
-		return call(ctx, http.MethodGet, url+"/ready", nil, nil) == nil
+		return call(ctx, http.MethodGet, base+"/ready", nil, nil) == nil
 	}); err != nil {
 		return "", err
 	}
 	caller := *c.Evermesh
-	caller.Endpoint = url
-	return url, each(ctx, callers, func(ctx context.Context, n int) error {
+	caller.Endpoint = base
+	return base, each(ctx, callers, func(ctx context.Context, n int) error {
 		return caller.Call(ctx, "UpdateRoute", route(apiMesh(n), "s", "a", "b", 50), nil)
 	})
 }
@@ -183,12 +185,18 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 // metadata stands for what a record holds beside its specification, and for a token's record: some 250 bytes.
 var metadata = strings.Repeat("metadata ", 28)
 
-// startEmbedded starts an etcd like evermeshd's own: in the process, with its defaults, reached without a port.
+// startEmbedded starts an etcd as evermeshd starts its own: in the process, without a port for clients.
 func startEmbedded(dir string) (*embed.Etcd, error) {
+	sockets, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	peer := []url.URL{{Scheme: "unix", Path: filepath.Join(sockets, "peer")}}
 	c := embed.NewConfig()
 	c.Dir, c.LogLevel = dir, "error"
-	socket := url.URL{Scheme: "unix", Host: "localhost:0", Path: ""}
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{socket}, []url.URL{socket}
+	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls, c.AdvertisePeerUrls = nil, nil, peer, peer
+	c.InitialCluster = c.Name + "=" + peer[0].String()
+	c.QuotaBackendBytes = 8 << 30
 	server, err := embed.StartEtcd(c)
 	if err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
