@@ -105,7 +105,7 @@ func (b *build) secondHop(s *mesh.Service, at portOf, p policy, f *faults) []*ro
 }
 
 func (b *build) reachHTTP(s *mesh.Service, at portOf, p policy) {
-	if isHTTP(at.protocol) {
+	if at.port != 0 && isHTTP(at.protocol) {
 		b.reach(s, at, p)
 	}
 }

@@ -2,12 +2,18 @@ package envoy_test
 
 import (
 	"cmp"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/evermesh/evermesh/internal/envoy"
 )
 
 // TestEnvoyAccepts gives every client of every case to a real Envoy, which must
@@ -98,3 +104,26 @@ func moduleRoot() (string, error) {
 	}
 	return "", cmp.Or(err, os.ErrNotExist)
 }
+
+// TestEnvoyAcceptsAnyMesh gives a real Envoy what random meshes become, whose
+// resources fit the model and break the rules between them.
+func TestEnvoyAcceptsAnyMesh(t *testing.T) {
+	binary := envoyBinary(t)
+	logVersion(t, binary)
+	meshes := rapid.Custom(func(t *rapid.T) *world {
+		w := newWorld()
+		w.fill(t)
+		return w
+	})
+	for seed := range *randomMeshes {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			for _, view := range meshes.Example(seed).views() {
+				bundle, _ := new(envoy.Builder).Build(view, nil)
+				validate(t, binary, bundle, view.Client.Key.String())
+			}
+		})
+	}
+}
+
+var randomMeshes = flag.Int("random-meshes", 10, "how many random meshes are given to Envoy")
