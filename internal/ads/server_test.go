@@ -264,19 +264,19 @@ func TestStreamsEndWithTheStatusThatAppMeshGave(t *testing.T) {
 		text   string
 	}{
 		{
-			"no credentials EMS-012", func(c *Config) {
+			"no credentials", func(c *Config) {
 				c.Authenticate = func(context.Context, string, metadata.MD) (auth.Principal, error) {
 					return auth.Principal{}, api.Errorf(api.CodeMissingAuthenticationToken, "Missing Authentication Token")
 				}
 			}, nodeID("a"), codes.Unauthenticated, "Missing Authentication Token",
 		},
 		{
-			"not authorised EMS-010", func(c *Config) {
+			"not authorised", func(c *Config) {
 				c.Authorize = func(auth.Principal, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
 			}, nodeID("a"), codes.PermissionDenied,
 			"Unauthorized to perform appmesh:StreamAggregatedResources for arn:aws:appmesh:us-east-1:" + account + ":mesh/m/virtualNode/a.",
 		},
-		{"unknown node, in one line EMS-009 EMS-013", nil, nodeID("nobody"), codes.InvalidArgument, "mesh/m/virtualNode/nobody does not exist: create it. Or not."},
+		{"unknown node, in one line", nil, nodeID("nobody"), codes.InvalidArgument, "mesh/m/virtualNode/nobody does not exist: create it. Or not."},
 		{"no node", nil, "", codes.InvalidArgument, "The first request has no node id: set APPMESH_RESOURCE_ARN."},
 		{
 			"a fault of ours says nothing", func(c *Config) {
