@@ -105,12 +105,18 @@ func (f *faults) add(key api.Key, reason, format string, args ...any) {
 	}
 }
 
-// piece returns what the previous bundle made from the same inputs, or makes it.
+// from says whether the piece was made from those inputs.
+func (p *piece) from(extra string, inputs []*api.Resource) bool {
+	return p != nil && p.extra == extra && slices.Equal(p.inputs, inputs)
+}
+
+// piece returns what was made from the same inputs for the previous bundle or
+// for another client of the mesh, or makes it. What goes in beside name, extra
+// and inputs is the mesh's name alone.
 func (b *build) piece(name, extra string, inputs []*api.Resource, mk func(p *piece)) *piece {
 	p := b.previous[name]
-	if p == nil || p.extra != extra || !slices.Equal(p.inputs, inputs) {
-		p = &piece{inputs: inputs, extra: extra}
-		mk(p)
+	if !p.from(extra, inputs) {
+		p = b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, mk)
 	}
 	b.pieces[name] = p
 	b.report(p.problems)

@@ -276,3 +276,39 @@ func TestHashesStay(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestAccountsNeverMix builds two accounts' meshes of equal names with one
+// builder: each gets what it would get alone.
+func TestAccountsNeverMix(t *testing.T) {
+	builder := &envoy.Builder{}
+	bundles := map[string]*envoy.Bundle{}
+	node := func(owner, namespace string) *mesh.View {
+		discovery := &api.ServiceDiscovery{AWSCloudMap: &api.AWSCloudMapServiceDiscovery{NamespaceName: namespace, ServiceName: "s"}}
+		key := api.Key{Owner: owner, Mesh: "colors", Kind: api.KindVirtualNode, Name: "front"}
+		s := mesh.NewSnapshot(1, []*api.Resource{
+			{Key: key.MeshKey(), Spec: &api.MeshSpec{}},
+			{Key: key, Spec: &api.VirtualNodeSpec{Backends: []api.Backend{{VirtualService: &api.VirtualServiceBackend{VirtualServiceName: "s"}}}}},
+			{Key: key.In(api.KindVirtualService, "", "s"), Spec: &api.VirtualServiceSpec{Provider: &api.VirtualServiceProvider{VirtualNode: &api.VirtualNodeServiceProvider{VirtualNodeName: "back"}}}},
+			{Key: key.In(api.KindVirtualNode, "", "back"), Spec: &api.VirtualNodeSpec{
+				Listeners: []api.Listener{{PortMapping: api.PortMapping{Port: 80, Protocol: api.PortProtocolHTTP}}}, ServiceDiscovery: discovery,
+			}},
+		})
+		view, _, _ := s.View(mesh.Client{Key: key})
+		return view
+	}
+	for _, owner := range []string{"111111111111", "222222222222"} {
+		view := node(owner, "namespace of "+owner)
+		bundle, problems := builder.Build(view, nil)
+		fresh, wanted := new(envoy.Builder).Build(view, nil)
+		if diff := cmp.Diff(content(fresh, wanted), content(bundle, problems)); diff != "" {
+			t.Errorf("account %s gets something else than alone:\n%s", owner, diff)
+		}
+		bundles[owner] = bundle
+	}
+	const name = "cds_egress_colors_back_http_80"
+	for owner, bundle := range bundles {
+		if q, ok := bundle.List(envoy.Cluster).Get(name).Query(); !ok || q.Namespace != "namespace of "+owner {
+			t.Errorf("account %s asks for %+v", owner, q)
+		}
+	}
+}

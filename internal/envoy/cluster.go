@@ -105,7 +105,7 @@ func (b *build) passThrough(suffix string) string {
 		b.finish(p, &clusterv3.Cluster{
 			Name: name, ClusterDiscoveryType: discoveryType(clusterv3.Cluster_ORIGINAL_DST), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
 			ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
-		}, nil, b.own.Key)
+		}, nil, b.own.Key.MeshKey())
 	})
 	b.put(Cluster, p.resource)
 	return name

@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"weak"
+
+	"github.com/evermesh/evermesh/internal/api"
 )
 
 // Builder makes bundles. It keeps what is encoded once per content, whichever
@@ -14,6 +16,32 @@ type Builder struct {
 	mu        sync.Mutex
 	resources map[string]weak.Pointer[Resource]
 	hosts     map[string]weak.Pointer[VirtualHost]
+	pieces    map[pieceKey]weak.Pointer[piece]
+}
+
+// pieceKey names a piece among those of all clients. Clients with the same
+// inputs share it; one with others makes its own and takes the name over.
+type pieceKey struct{ owner, mesh, name string }
+
+// piece returns the piece of that name if it was made from the same inputs,
+// else it makes one.
+func (o *Builder) piece(key pieceKey, extra string, inputs []*api.Resource, mk func(p *piece)) *piece {
+	o.mu.Lock()
+	held := o.pieces[key].Value()
+	o.mu.Unlock()
+	if held.from(extra, inputs) {
+		return held
+	}
+	made := &piece{inputs: inputs, extra: extra}
+	mk(made)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.pieces == nil {
+		o.pieces = map[pieceKey]weak.Pointer[piece]{}
+	}
+	o.pieces[key] = weak.Make(made)
+	runtime.AddCleanup(made, func(key pieceKey) { o.forget(func() { drop(o.pieces, key) }) }, key)
+	return made
 }
 
 // Held counts the resources and virtual hosts that some bundle holds, or held
@@ -57,7 +85,7 @@ func (o *Builder) forget(drop func()) {
 }
 
 // drop forgets a value, unless an equal one has taken its place meanwhile.
-func drop[T any](in map[string]weak.Pointer[T], key string) {
+func drop[K comparable, T any](in map[K]weak.Pointer[T], key K) {
 	if in[key].Value() == nil {
 		delete(in, key)
 	}

@@ -282,7 +282,7 @@ func (b *build) egressRoutes(config string, port uint32, o *outbound, allow stri
 	}
 	if allow != "" {
 		if domains := taken.claim("*"); domains != nil {
-			hosts = append(hosts, b.host(config, "mesh_allow_all", domains, allow, nil, b.own.Key, func(*faults) []*routev3.Route {
+			hosts = append(hosts, b.host(config, "mesh_allow_all", domains, allow, nil, b.own.Key.MeshKey(), func(*faults) []*routev3.Route {
 				return []*routev3.Route{{
 					Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 					Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: allow}}},

@@ -1,0 +1,86 @@
+package envoy_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+// BenchmarkWeightChange is View and Build of one client with 20 backends after
+// the weights of one of them have changed.
+func BenchmarkWeightChange(b *testing.B) {
+	resources, client, route := shop(20)
+	snapshot := mesh.NewSnapshot(1, resources)
+	builder := &envoy.Builder{}
+	view, _, _ := snapshot.View(client)
+	bundle, _ := builder.Build(view, nil)
+	weight := int64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		weight = (weight + 1) % 100
+		snapshot = reweighted(snapshot, route, weight)
+		view, _, _ := snapshot.View(client)
+		bundle, _ = builder.Build(view, bundle)
+	}
+}
+
+// BenchmarkBuildFromNothing is the same client without anything to take over.
+func BenchmarkBuildFromNothing(b *testing.B) {
+	resources, client, _ := shop(20)
+	view, _, _ := mesh.NewSnapshot(1, resources).View(client)
+	b.ReportAllocs()
+	for b.Loop() {
+		new(envoy.Builder).Build(view, nil)
+	}
+}
+
+// BenchmarkRebuildAll is a control plane that starts with 1,000 nodes of 20
+// backends each, all connected.
+func BenchmarkRebuildAll(b *testing.B) {
+	resources, clients := town(1000, 20)
+	b.ReportAllocs()
+	for b.Loop() {
+		snapshot := mesh.NewSnapshot(1, resources)
+		builder := &envoy.Builder{}
+		held := make([]*envoy.Bundle, 0, len(clients))
+		for _, c := range clients {
+			view, _, _ := snapshot.View(c)
+			bundle, _ := builder.Build(view, nil)
+			held = append(held, bundle)
+		}
+		hosts, _ := builder.Held()
+		b.ReportMetric(float64(hosts), "resources")
+		_ = held
+	}
+}
+
+// town is n nodes that call each other, each k of the n services that they
+// provide through routers.
+func town(n, k int) (resources []*api.Resource, clients []mesh.Client) {
+	listener := api.PortMapping{Port: 80, Protocol: api.PortProtocolHTTP}
+	add := func(kind api.Kind, parent, name string, spec any) {
+		resources = append(resources, &api.Resource{Key: keyOf(kind, parent, name), Owner: account, Spec: spec})
+	}
+	add(api.KindMesh, "", "", &api.MeshSpec{})
+	for i := range n {
+		name := fmt.Sprint("s", i)
+		for _, version := range []string{"-v1", "-v2"} {
+			spec := &api.VirtualNodeSpec{
+				Listeners:        []api.Listener{{PortMapping: listener}},
+				ServiceDiscovery: &api.ServiceDiscovery{DNS: &api.DNSServiceDiscovery{Hostname: name + version + ".local"}},
+			}
+			for j := range k {
+				spec.Backends = append(spec.Backends, api.Backend{VirtualService: &api.VirtualServiceBackend{VirtualServiceName: fmt.Sprint("s", (i+7*j+1)%n)}})
+			}
+			add(api.KindVirtualNode, "", name+version, spec)
+		}
+		add(api.KindVirtualService, "", name, &api.VirtualServiceSpec{Provider: &api.VirtualServiceProvider{VirtualRouter: &api.VirtualRouterServiceProvider{VirtualRouterName: name}}})
+		add(api.KindVirtualRouter, "", name, &api.VirtualRouterSpec{Listeners: []api.VirtualRouterListener{{PortMapping: listener}}})
+		add(api.KindRoute, name, "split", split(name, 50))
+		clients = append(clients, mesh.Client{Key: keyOf(api.KindVirtualNode, "", name+"-v1")})
+	}
+	return resources, clients
+}
