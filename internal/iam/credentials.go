@@ -1,0 +1,44 @@
+package iam
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// writeCredentials writes a key as an AWS shared-credentials file. Every
+// replica writes the same.
+func writeCredentials(file, account string, k AccessKey) error {
+	text := fmt.Appendf(nil, "# The root key of account %s.\n[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", account, k.ID, string(k.Secret))
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
+		return nil
+	}
+	return writeFile(file, text)
+}
+
+// writeFile replaces a file that only its owner may read. Whoever opens it sees
+// the old or the new one, whole.
+func writeFile(name string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}

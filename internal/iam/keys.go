@@ -1,0 +1,151 @@
+package iam
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// Config is what Open needs; all of it but CredentialsFile is required.
+type Config struct {
+	Store *store.Store
+	// Partition is that of ARNs: aws.
+	Partition string
+	// Account is the first account, 12 digits; it is made with its root key
+	// when the store does not have it.
+	Account string
+	// MasterKeyFile holds the key that seals secrets; see --master-key-file.
+	MasterKeyFile string
+	// CreateMasterKey lets Open make that file while nothing is sealed yet: for
+	// an embedded store, whose only replica this is.
+	CreateMasterKey bool
+	// CredentialsFile gets the root key of Account; empty writes none.
+	CredentialsFile string
+	Log             *slog.Logger
+	Now             func() time.Time
+}
+
+// Keys answers for access keys; it is an auth.Keys. A key that another replica
+// made or revoked is known as soon as the store's watch tells, within a second;
+// while the store cannot be reached, what was known goes on.
+type Keys struct {
+	config Config
+	master *master
+
+	mu    sync.RWMutex
+	known map[string]credential // by access key id
+}
+
+// credential is what is known of an access key; err is why its secret cannot be
+// read.
+type credential struct {
+	AccessKey
+	account string
+	err     error
+}
+
+// Open reads all keys, makes the first account if need be and writes the
+// credentials file. A master key that does not fit is a *MasterKeyError.
+func Open(ctx context.Context, c Config) (*Keys, error) {
+	if !accountForm.MatchString(c.Account) {
+		return nil, fmt.Errorf("open keys: %q is not an account: want 12 digits", c.Account)
+	}
+	records, _, err := c.Store.Records(ctx, accountsTail)
+	if err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	k := &Keys{config: c, known: map[string]credential{}}
+	if k.master, err = loadMaster(c.MasterKeyFile, c.CreateMasterKey && len(records) == 0); err != nil {
+		return nil, err
+	}
+	k.replace(records)
+	for _, known := range k.known {
+		if known.err != nil {
+			return nil, known.err
+		}
+	}
+	root, _, err := k.ensure(ctx, c.Account)
+	if err != nil {
+		return nil, err
+	}
+	if c.CredentialsFile == "" {
+		return k, nil
+	}
+	if err := writeCredentials(c.CredentialsFile, c.Account, root); err != nil {
+		return nil, fmt.Errorf("write credentials: %w", err)
+	}
+	return k, nil
+}
+
+// Credential finds the credential of an access key, from memory. It satisfies
+// auth.Keys.
+func (k *Keys) Credential(_ context.Context, accessKeyID string) (auth.Credential, bool, error) {
+	k.mu.RLock()
+	c, ok := k.known[accessKeyID]
+	k.mu.RUnlock()
+	switch {
+	case !ok:
+		return auth.Credential{}, false, nil
+	case c.err != nil:
+		return auth.Credential{}, false, c.err
+	}
+	return auth.Credential{Secret: c.Secret, Principal: auth.Principal{
+		Account: c.account, ARN: "arn:" + k.config.Partition + ":iam::" + c.account + ":root", AccessKeyID: accessKeyID,
+	}}, true, nil
+}
+
+// Run follows the store until ctx ends, and returns its error.
+func (k *Keys) Run(ctx context.Context) error {
+	return k.config.Store.WatchRecords(ctx, accountsTail, func(b store.RecordBatch) error {
+		if b.Reset {
+			k.replace(b.Records)
+			return nil
+		}
+		for _, tail := range b.Gone {
+			if _, id, ok := parseKeyTail(tail); ok {
+				k.forget(id)
+			}
+		}
+		for _, r := range b.Records {
+			if _, id, ok := parseKeyTail(r.Key); ok {
+				c := k.read(r)
+				if c.err != nil {
+					k.config.Log.Error("access key cannot be used", "key", id, "err", c.err)
+				}
+				k.learn(c)
+			}
+		}
+		return nil
+	})
+}
+
+// replace makes the records all that is known. A key that cannot be opened is
+// refused when it is used; the others go on.
+func (k *Keys) replace(records []store.Record) {
+	known := map[string]credential{}
+	for _, r := range records {
+		if _, id, ok := parseKeyTail(r.Key); ok {
+			known[id] = k.read(r)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.known = known
+}
+
+func (k *Keys) learn(c credential) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.known[c.ID] = c
+}
+
+func (k *Keys) forget(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.known, id)
+}

@@ -1,0 +1,144 @@
+package iam
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+)
+
+const masterKeySize = 32 // AES-256
+
+// MasterKeyError says that the master key file is absent, unreadable, or not
+// the one that sealed what is stored. Its text names the setting; it is a fault
+// of the configuration.
+type MasterKeyError struct {
+	File   string
+	Reason string
+}
+
+func (e *MasterKeyError) Error() string { return "--master-key-file " + e.File + ": " + e.Reason }
+
+// master is what the file holds: the first key seals, all of them open.
+type master struct {
+	file string
+	keys []masterKey
+}
+
+// masterKey is a key with its name in records, which tells nothing about it.
+type masterKey struct {
+	id   string
+	aead cipher.AEAD
+}
+
+// sealed is a secret at rest.
+type sealed struct {
+	MasterKey string `json:"masterKey"`
+	Data      []byte `json:"data"` // nonce and ciphertext
+}
+
+// loadMaster reads a master key file: one or two lines, each with 32 bytes in
+// base64. With create a file that does not exist is made.
+func loadMaster(file string, create bool) (*master, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) && create {
+		text, err = createMaster(file)
+	}
+	if err != nil {
+		return nil, &MasterKeyError{file, reason(err)}
+	}
+	m := &master{file: file}
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		raw, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(raw) != masterKeySize {
+			return nil, &MasterKeyError{file, fmt.Sprintf("a line is not %d bytes in base64; head -c %d /dev/urandom | base64 makes one", masterKeySize, masterKeySize)}
+		}
+		k, err := newMasterKey(raw)
+		if err != nil {
+			return nil, fmt.Errorf("make cipher: %w", err)
+		}
+		m.keys = append(m.keys, k)
+	}
+	if len(m.keys) == 0 || len(m.keys) > 2 {
+		return nil, &MasterKeyError{file, fmt.Sprintf("it holds %d keys: want one, or two while they change", len(m.keys))}
+	}
+	return m, nil
+}
+
+// reason is a file's error without its path, which stands before it already.
+func reason(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Op + ": " + path.Err.Error()
+	}
+	return err.Error()
+}
+
+func createMaster(file string) ([]byte, error) {
+	raw := make([]byte, masterKeySize)
+	if _, err := rand.Read(raw); err != nil {
+		return nil, err
+	}
+	text := []byte(base64.StdEncoding.EncodeToString(raw) + "\n")
+	return text, writeFile(file, text)
+}
+
+func newMasterKey(raw []byte) (masterKey, error) {
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		return masterKey{}, err
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return masterKey{}, err
+	}
+	name := hmac.New(sha256.New, raw)
+	name.Write([]byte("evermesh master key id"))
+	return masterKey{id: hex.EncodeToString(name.Sum(nil)[:8]), aead: aead}, nil
+}
+
+// seal seals a secret; owner is what it belongs to, so that a sealed secret
+// cannot be moved to another record.
+func (m *master) seal(owner, secret string) (sealed, error) {
+	k := m.keys[0]
+	nonce := make([]byte, k.aead.NonceSize())
+	if _, err := rand.Read(nonce); err != nil {
+		return sealed{}, fmt.Errorf("seal secret: %w", err)
+	}
+	return sealed{MasterKey: k.id, Data: k.aead.Seal(nonce, nonce, []byte(secret), []byte(owner))}, nil
+}
+
+// open is the inverse of seal. A secret that another master key sealed is a
+// *MasterKeyError.
+func (m *master) open(owner string, s sealed) (string, error) {
+	i := slices.IndexFunc(m.keys, func(k masterKey) bool { return k.id == s.MasterKey })
+	if i < 0 {
+		var own []string
+		for _, k := range m.keys {
+			own = append(own, k.id)
+		}
+		return "", &MasterKeyError{m.file, fmt.Sprintf("what is stored was sealed with another master key (%s; the file holds %s): give the file that the first replica was started with", s.MasterKey, strings.Join(own, " and "))}
+	}
+	aead := m.keys[i].aead
+	if len(s.Data) < aead.NonceSize() {
+		return "", errors.New("sealed secret is too short")
+	}
+	nonce, text := s.Data[:aead.NonceSize()], s.Data[aead.NonceSize():]
+	secret, err := aead.Open(nil, nonce, text, []byte(owner))
+	if err != nil {
+		return "", fmt.Errorf("open sealed secret: %w", err)
+	}
+	return string(secret), nil
+}
