@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -30,23 +31,24 @@ func soakVerb(args []string, stdout io.Writer) error {
 	)
 }
 
+var fuzzTest = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
+
 // fuzz divides the time among all fuzz tests of the module.
 func fuzz(w io.Writer, total time.Duration) error {
 	type target struct{ pkg, name string }
 	var targets []target
-	packages, err := goList("{{range .TestGoFiles}}{{$.ImportPath}}\n{{end}}{{range .XTestGoFiles}}{{$.ImportPath}}\n{{end}}")
+	files, err := goList(`{{range .TestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}`)
 	if err != nil {
 		return err
 	}
-	for _, pkg := range packages {
-		out, err := exec.Command("go", "test", "-list", "^Fuzz", pkg).Output()
+	for _, line := range files {
+		pkg, file, _ := strings.Cut(line, "=")
+		text, err := os.ReadFile(file)
 		if err != nil {
-			return fmt.Errorf("list fuzz tests of %s: %w", pkg, err)
+			return err
 		}
-		for _, line := range strings.Fields(string(out)) {
-			if strings.HasPrefix(line, "Fuzz") {
-				targets = append(targets, target{pkg, line})
-			}
+		for _, m := range fuzzTest.FindAllSubmatch(text, -1) {
+			targets = append(targets, target{pkg, string(m[1])})
 		}
 	}
 	fmt.Fprintf(w, "fuzz: %d tests in %s\n", len(targets), total.Round(time.Second))
@@ -87,7 +89,7 @@ func properties(w io.Writer, total time.Duration) error {
 
 // goList prints one line a package by a template and returns the distinct ones.
 func goList(template string) ([]string, error) {
-	out, err := exec.Command("go", "list", "-f", template, "./...").Output()
+	out, err := exec.Command("go", "list", "-e", "-f", template, "./...").Output()
 	if err != nil {
 		return nil, fmt.Errorf("go list: %w", err)
 	}
