@@ -96,6 +96,12 @@ func (p *Proxy) Routes(t testing.TB) map[string]*routev3.RouteConfiguration {
 	return decoded[routev3.RouteConfiguration](t, p, RDS)
 }
 
+// Clusters are the proxy's clusters by name.
+func (p *Proxy) Clusters(t testing.TB) map[string]*clusterv3.Cluster {
+	t.Helper()
+	return decoded[clusterv3.Cluster](t, p, CDS)
+}
+
 // Endpoints are the proxy's endpoint sets by cluster.
 func (p *Proxy) Endpoints(t testing.TB) map[string]*endpointv3.ClusterLoadAssignment {
 	t.Helper()

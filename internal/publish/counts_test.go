@@ -1,0 +1,197 @@
+package publish_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/store"
+	"github.com/evermesh/evermesh/internal/store/storetest"
+)
+
+// The count tests of decision D6.5: work follows the change, and nothing is sent
+// in vain. Each ends with a change that everyone needs: what was sent before it
+// arrives is what the change in question sent.
+
+const (
+	connected = 300
+	callers   = 20 // of connected
+)
+
+// crowd is a mesh of connected nodes, each with one proxy; every fifteenth calls
+// color.local.
+func crowd(t *testing.T, s *store.Store, delta bool) (*replica, []*adstest.Proxy) {
+	t.Helper()
+	changes := append(colors(), service("quiet.local", "quiet")...)
+	changes = append(changes, route("quiet", "v1", 1))
+	write(t, s, changes...)
+	for i := range connected {
+		if i%50 == 0 {
+			changes = nil
+		}
+		if i%(connected/callers) == 0 {
+			changes = append(changes, node(fmt.Sprint("n", i), "color.local"))
+		} else {
+			changes = append(changes, node(fmt.Sprint("n", i)))
+		}
+		if i%50 == 49 {
+			write(t, s, changes...)
+		}
+	}
+	r := newReplica(t, s, nil)
+	proxies := make([]*adstest.Proxy, connected)
+	for i := range proxies {
+		proxies[i] = r.proxy(t, fmt.Sprint("n", i), delta)
+	}
+	for _, p := range proxies {
+		ready(t, p)
+	}
+	eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == connected })
+	r.counts()
+	return r, proxies
+}
+
+// fence changes something for everyone and returns, for each proxy, what came
+// after the mark and before that.
+func fence(t *testing.T, s *store.Store, proxies []*adstest.Proxy, marks []int) [][]string {
+	t.Helper()
+	filter := change{kind: api.KindMesh, name: "m", spec: `{"egressFilter":{"type":"ALLOW_ALL"}}`}
+	write(t, s, filter)
+	out := make([][]string, len(proxies))
+	for i, p := range proxies {
+		isFence := func(r string) bool { return strings.HasPrefix(r, "cds ") && strings.Contains(r, "mesh-allow-all") }
+		p.Wait(t, "the change for everyone", func() bool {
+			return slices.ContainsFunc(p.Responses()[marks[i]:], isFence)
+		})
+		after := p.Responses()[marks[i]:]
+		out[i] = after[:slices.IndexFunc(after, isFence)]
+	}
+	return out
+}
+
+func marked(proxies []*adstest.Proxy) []int {
+	out := make([]int, len(proxies))
+	for i, p := range proxies {
+		out[i] = len(p.Responses())
+	}
+	return out
+}
+
+func TestAWeightChangeReachesExactlyItsCallers(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		s := storetest.New(t)
+		r, proxies := crowd(t, s, delta)
+		marks := marked(proxies)
+		write(t, s, route("color", "v1", 0, "v2", 100))
+		for i := 0; i < connected; i += connected / callers {
+			proxies[i].Wait(t, "its route", func() bool { return len(proxies[i].Responses()) > marks[i] })
+		}
+		views, builds, of := r.counts()
+		if views != callers || builds != callers {
+			t.Errorf("%d views and %d bundles were made, want %d each; of %v", views, builds, callers, of)
+		}
+		for i, got := range fence(t, s, proxies, marks) {
+			var want []string
+			if i%(connected/callers) == 0 {
+				want = []string{"rds rds_egress_http_8080"}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("n%d was sent %q, want %q", i, got, want)
+			}
+		}
+		if got := weights(t, proxies[0]); got["cds_egress_m_v1_http_8080"] != 0 || got["cds_egress_m_v2_http_8080"] == 0 {
+			t.Errorf("weights are %v", got)
+		}
+	})
+}
+
+func TestAChangeThatNobodyNeedsCostsNoView(t *testing.T) {
+	s := storetest.New(t)
+	r, proxies := crowd(t, s, true)
+	marks := marked(proxies)
+	var revision int64
+	for _, c := range []change{
+		route("quiet", "v1", 2), // connected, but nobody calls it
+		node("unconnected", "color.local"),
+		{kind: api.KindVirtualNode, name: "unconnected"},
+		{owner: other, kind: api.KindMesh, name: "m", spec: `{}`},
+		{owner: other, kind: api.KindVirtualRouter, name: "color", spec: `{"listeners":[{"portMapping":{"port":8080,"protocol":"http"}}]}`},
+	} {
+		revision = write(t, s, c)
+	}
+	r.reach(t, revision)
+	if views, _, of := r.counts(); views != 0 {
+		t.Errorf("%d views were resolved, of %v", views, of)
+	}
+	for i, got := range fence(t, s, proxies, marks) {
+		if len(got) > 0 {
+			t.Errorf("n%d was sent %q", i, got)
+		}
+	}
+}
+
+func TestTheSameContentIsNotSentAgain(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		s := storetest.New(t)
+		write(t, s, colors()...)
+		source := &again{Store: s, signal: make(chan struct{})}
+		r := newReplica(t, source, nil)
+		proxies := []*adstest.Proxy{r.proxy(t, "front", delta), r.proxy(t, "v1", delta)}
+		for _, p := range proxies {
+			ready(t, p)
+		}
+		eventually(t, "both are current", func() bool { return r.server.States()["CURRENT"] == 2 })
+		r.counts()
+		marks := marked(proxies)
+		// An update to what is there already; tags and versions are no content.
+		r.reach(t, write(t, s, route("color", "v1", 75, "v2", 25)))
+		if views, _, of := r.counts(); views != 1 || !slices.Equal(of, []string{"front"}) {
+			t.Errorf("%d views were resolved, of %v", views, of)
+		}
+		// A whole reset, as after a compaction of the store.
+		source.signal <- struct{}{}
+		views := 0
+		eventually(t, "everything was looked at again", func() bool {
+			v, _, _ := r.counts()
+			views += v
+			return views == 2
+		})
+		for i, got := range fence(t, s, proxies, marks) {
+			if len(got) > 0 {
+				t.Errorf("proxy %d was sent %q", i, got)
+			}
+		}
+	})
+}
+
+func TestProxiesOfOneNodeShareItsWork(t *testing.T) {
+	s := storetest.New(t)
+	write(t, s, colors()...)
+	r := newReplica(t, s, nil)
+	var proxies []*adstest.Proxy
+	for i := range 10 {
+		proxies = append(proxies, r.proxy(t, "front", i%2 == 0))
+	}
+	for _, p := range proxies {
+		ready(t, p)
+	}
+	r.counts()
+	write(t, s, route("color", "v1", 1, "v2", 3))
+	for _, p := range proxies {
+		p.Wait(t, "the new weight", func() bool { return weights(t, p)["cds_egress_m_v2_http_8080"] == 3 })
+	}
+	if views, builds, _ := r.counts(); views != 1 || builds != 1 {
+		t.Errorf("%d views and %d bundles were made for ten proxies of a node", views, builds)
+	}
+	want := proxies[0].Routes(t)["rds_egress_http_8080"].String()
+	for _, p := range proxies[1:] {
+		if diff := cmp.Diff(want, p.Routes(t)["rds_egress_http_8080"].String()); diff != "" {
+			t.Errorf("two proxies of a node differ:\n%s", diff)
+		}
+	}
+}
