@@ -47,6 +47,11 @@ func sidecarStory(ctx context.Context, s *stage.Stage, tell *teller, requests in
 	tell.step("mesh %s is made with the AWS SDK: %s calls %s, which is %s", meshName, nodeA, serviceName, nodeB1)
 
 	var begun errgroup.Group
+	for _, w := range []*workload{&a, &b1, &b2} {
+		if err := w.place(s); err != nil {
+			return nil, err
+		}
+	}
 	for _, w := range []*workload{&a, &b1} {
 		begun.Go(func() error { return w.begin(ctx, s, control) })
 	}
@@ -103,12 +108,16 @@ func (w *workload) arn(c *stage.Control) string {
 	return fmt.Sprintf("arn:aws:appmesh:%s:%s:mesh/%s/virtualNode/%s", c.Region, c.Account, meshName, w.node)
 }
 
-func (w *workload) begin(ctx context.Context, s *stage.Stage, control *stage.Control) error {
-	var err error
-	if w.host, err = s.Host(w.node); err != nil {
-		return err
+// place gives the workload a host and a name.
+func (w *workload) place(s *stage.Stage) (err error) {
+	if w.host, err = s.Host(w.node); err == nil {
+		s.DNS().Set(w.hostname(), w.host.Addr())
 	}
-	s.DNS().Set(w.hostname(), w.host.Addr())
+	return err
+}
+
+// begin starts the application, and its agent with its Envoy.
+func (w *workload) begin(ctx context.Context, s *stage.Stage, control *stage.Control) error {
 	app := stage.App{Name: w.node, Listen: []string{fmt.Sprintf(":%d", w.port)}}
 	if w.calls != "" {
 		app.Calls = fmt.Sprintf("http://%s:%d/", w.calls, portB)
@@ -116,7 +125,7 @@ func (w *workload) begin(ctx context.Context, s *stage.Stage, control *stage.Con
 	if _, err := s.App(w.host, app); err != nil {
 		return err
 	}
-	_, err = s.Sidecar(ctx, w.host, stage.SidecarOptions{
+	_, err := s.Sidecar(ctx, w.host, stage.SidecarOptions{
 		Resource: w.arn(control), AppPorts: fmt.Sprint(w.port), XDS: []*stage.Control{control},
 	})
 	return err

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -68,10 +69,37 @@ func (g *Ground) newHost(name string, number int) (*Host, error) {
 	if err == nil {
 		err = h.do(h.join)
 	}
+	if err == nil {
+		err = errors.Join(h.do(func() error { return awaitUp("eth0") }), g.home.do(func() error { return awaitUp(h.port) }))
+	}
 	if err != nil {
 		return nil, errors.Join(err, h.ns.Close())
 	}
 	return h, nil
+}
+
+// awaitUp waits until the kernel has noticed that a link of the calling thread's namespace has its other end, which
+// it may take a second for. Until then a bridge drops what comes from there.
+func awaitUp(name string) error {
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
+		link, err := links.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("link %s does not come up: it is %s", name, link.Attrs().OperState)
+		}
+	}
 }
 
 func (h *Host) join() error {
