@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/evermesh/evermesh/internal/ads"
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
 )
 
@@ -91,4 +93,13 @@ func (m *metrics) certificate(name string, notAfter func() time.Time) {
 		Name: "evermesh_certificate_expiry_seconds", Help: "Unix time at which the served certificate ends.",
 		ConstLabels: prometheus.Labels{"listener": name},
 	}, func() float64 { return float64(notAfter().Unix()) }))
+}
+
+// meter counts what happens on xDS streams.
+func (m *metrics) meter() ads.Meter {
+	return ads.Meter{
+		Streams: func(d api.Dialect, change int) { m.streams.WithLabelValues(string(d)).Add(float64(change)) },
+		Sent:    func(t api.DiscoveryType) { m.responses.WithLabelValues(string(t)).Inc() },
+		Refused: func(t api.DiscoveryType) { m.rejections.WithLabelValues(string(t)).Inc() },
+	}
 }

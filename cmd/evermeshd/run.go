@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/tls/certprovider"
+)
+
+// addresses is where the control plane can be reached, once it listens.
+type addresses struct {
+	api, xds     string // as clients write them
+	apiCA, xdsCA string // files, empty without TLS or when a public CA signed
+}
+
+// listeners are the open listeners and what they serve with.
+type listeners struct {
+	api, xds, admin net.Listener
+	apiTLS, xdsTLS  *tls.Config
+	providers       []certprovider.Provider
+	addresses       addresses
+}
+
+func (l *listeners) close() {
+	for _, x := range []net.Listener{l.api, l.xds, l.admin} {
+		if x != nil {
+			_ = x.Close() // served listeners are closed already
+		}
+	}
+	for _, p := range l.providers {
+		p.Close()
+	}
+}
+
+// listen opens everything before anything is served, so that a taken port is an
+// error at start and not half a control plane.
+func (d *daemon) listen() (*listeners, error) {
+	l := &listeners{}
+	err := d.listenAll(l)
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (d *daemon) listenAll(l *listeners) error {
+	c := d.config
+	var err error
+	if l.api, err = listen("--api-listen", c.APIListen); err != nil {
+		return err
+	}
+	if l.xds, err = listen("--xds-listen", c.XDSListen); err != nil {
+		return err
+	}
+	if l.admin, err = listen("--admin-listen", c.AdminListen); err != nil {
+		return err
+	}
+	l.addresses.api, l.addresses.xds = "http://"+reachable(l.api), "http://"+reachable(l.xds)
+	if c.APITLSCert != "" {
+		if l.apiTLS, err = d.certificate(l, "api", c.APITLSCert, c.APITLSKey, ""); err != nil {
+			return usagef("--api-tls-cert: %v", err)
+		}
+		l.addresses.api, l.addresses.apiCA = "https://"+reachable(l.api), c.APITLSCert
+	}
+	cert, key := c.XDSTLSCert, c.XDSTLSKey
+	if cert == "" && !local(c.XDSListen) && !c.InsecurePlaintext {
+		dir := filepath.Join(c.DataDir, "tls")
+		if cert, key, err = ownCertificate(dir, ownHosts(c.XDSListen), time.Now()); err != nil {
+			return err
+		}
+		l.addresses.xdsCA = filepath.Join(dir, "ca.pem")
+	}
+	if cert == "" {
+		return nil
+	}
+	if l.xdsTLS, err = d.certificate(l, "xds", cert, key, c.XDSClientCA); err != nil {
+		return usagef("--xds-tls-cert: %v", err)
+	}
+	l.addresses.xds = reachable(l.xds)
+	return nil
+}
+
+func (d *daemon) certificate(l *listeners, name, cert, key, clientCA string) (*tls.Config, error) {
+	config, provider, err := serverTLS(cert, key, clientCA)
+	if err != nil {
+		return nil, err
+	}
+	l.providers = append(l.providers, provider)
+	d.metrics.certificate(name, func() time.Time {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if m, err := provider.KeyMaterial(ctx); err == nil && len(m.Certs) > 0 && m.Certs[0].Leaf != nil {
+			return m.Certs[0].Leaf.NotAfter
+		}
+		return time.Time{}
+	})
+	return config, nil
+}
+
+// reachable is a listener's address for a client on this host.
+func reachable(l net.Listener) string {
+	if l.Addr().Network() == "unix" {
+		return l.Addr().String()
+	}
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return l.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// run serves until ctx ends, then lets go in an order that nobody notices: not
+// ready any more, the streams end one after another, requests finish; the store
+// closes after that.
+func (d *daemon) run(ctx context.Context) error {
+	l, err := d.listen()
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	apiServer := &http.Server{
+		Handler: d.api, TLSConfig: l.apiTLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: httpLog(d.log),
+	}
+	adminServer := &http.Server{
+		Handler: adminHandler(d.ready, d.metrics.registry), ReadHeaderTimeout: 10 * time.Second, ErrorLog: httpLog(d.log),
+	}
+	var creds credentials.TransportCredentials
+	if l.xdsTLS != nil {
+		creds = credentials.NewTLS(l.xdsTLS)
+	}
+
+	// The parts outlive ctx until the streams have ended.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, working := errgroup.WithContext(working)
+	part := func(name string, f func(context.Context) error) {
+		g.Go(func() error {
+			if err := f(working); err != nil && working.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	part("keys", d.keys.Run)
+	part("endpoints", d.endpoints.Run)
+	part("publishing", d.loop.Run)
+	part("ledger", d.ledger.Run)
+	part("xds", func(ctx context.Context) error { return d.proxies.Serve(ctx, l.xds, creds) })
+	part("api", func(context.Context) error { return serveHTTP(apiServer, l.api) })
+	part("admin", func(context.Context) error { return serveHTTP(adminServer, l.admin) })
+	part("shutdown", func(working context.Context) error {
+		select {
+		case <-ctx.Done():
+			d.drain(working, apiServer)
+		case <-working.Done(): // a part failed: there is no order to keep
+		}
+		_ = apiServer.Close()
+		_ = adminServer.Close()
+		stop()
+		return nil
+	})
+
+	if err := writeFacts(d.config.DataDir, d.facts(&l.addresses)); err != nil {
+		stop()
+		return errors.Join(err, g.Wait())
+	}
+	d.ready.check = d.readyCheck
+	d.ready.set("")
+	d.log.Info("control plane is up", "api", l.addresses.api, "xds", l.addresses.xds, "admin", l.admin.Addr().String(),
+		"account", d.config.Account, "region", d.config.Region, "version", version)
+	return g.Wait()
+}
+
+// drain is the order in which a replica leaves.
+func (d *daemon) drain(ctx context.Context, apiServer *http.Server) {
+	spread := time.Duration(d.config.DrainSeconds) * time.Second
+	d.ready.set("draining")
+	d.log.Info("control plane is leaving", "drain", spread)
+	ctx, cancel := context.WithTimeout(ctx, spread+10*time.Second)
+	defer cancel()
+	d.proxies.Drain(ctx, spread)
+	if err := apiServer.Shutdown(ctx); err != nil {
+		d.log.Warn("requests were cut off", "err", err)
+	}
+}
+
+// readyCheck says why the replica cannot serve, nil when it can (D13).
+func (d *daemon) readyCheck(ctx context.Context) error {
+	if d.loop.Snapshot() == nil {
+		return errors.New("the mesh is being loaded")
+	}
+	return d.store.Ready(ctx)
+}
+
+func serveHTTP(s *http.Server, l net.Listener) error {
+	var err error
+	if s.TLSConfig != nil {
+		err = s.ServeTLS(l, "", "")
+	} else {
+		err = s.Serve(l)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/evermesh/evermesh/internal/ads"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/discovery"
+	"github.com/evermesh/evermesh/internal/iam"
+	"github.com/evermesh/evermesh/internal/ledger"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/publish"
+	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// daemon is the control plane's parts, wired together. They depend on each
+// other in one direction, store first.
+type daemon struct {
+	config  config
+	log     *slog.Logger
+	metrics *metrics
+	ready   *readiness
+
+	store     *store.Store
+	keys      *iam.Keys
+	endpoints *discovery.Registry
+	proxies   *ads.Server
+	loop      *publish.Loop
+	ledger    *ledger.Writer
+	api       *rest.Server
+}
+
+// serveUntilDone runs the control plane until ctx ends.
+func serveUntilDone(ctx context.Context, cfg config) error {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return usagef("--data-dir: %v", err)
+	}
+	d := &daemon{
+		config: cfg, log: newLog(os.Stderr, cfg.LogLevel, cfg.LogFormat),
+		metrics: newMetrics(), ready: &readiness{reason: "starting"},
+	}
+	var err error
+	if d.store, err = d.openStore(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		if err := d.store.Close(); err != nil {
+			d.log.Error("store did not close", "err", err)
+		}
+	}()
+	if err := d.wire(ctx); err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// wire makes the parts, without starting them.
+func (d *daemon) wire(ctx context.Context) error {
+	c, realm := d.config, api.Realm{Partition: d.config.Partition, Region: d.config.Region}
+	keys, err := iam.Open(ctx, iam.Config{
+		Store: d.store, Partition: c.Partition, Account: c.Account, Log: d.log, Now: time.Now,
+		MasterKeyFile: c.MasterKeyFile, CreateMasterKey: len(c.EtcdEndpoints) == 0, CredentialsFile: d.credentials(),
+	})
+	var wrongKey *iam.MasterKeyError
+	switch {
+	case errors.As(err, &wrongKey):
+		return usagef("%v", err)
+	case err != nil:
+		return err
+	}
+	d.keys = keys
+	d.endpoints = discovery.New(discovery.Config{Memory: d.store, Log: d.log, Now: time.Now})
+	if err := d.endpoints.Load(ctx); err != nil {
+		return err
+	}
+
+	replica := api.Replica{ID: replicaID(), Address: &c.XDSListen, Version: version}
+	anonymous := auth.Principal{Account: c.Account, ARN: fmt.Sprintf("arn:%s:iam::%s:root", c.Partition, c.Account)}
+	verifier := auth.NewVerifier(d.keys, c.Region, []string{"appmesh", "appmesh-preview"}, time.Now)
+
+	d.ledger = (&ledger.Writer{
+		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
+		Row: func(client mesh.Client) (api.LedgerRow, bool) { return d.proxies.Row(client) },
+	}).Init()
+	d.proxies = ads.New(ads.Config{
+		Realm: realm, Replica: replica.ID, PublishWait: c.PublishWait, Log: d.log, Now: time.Now,
+		Authenticate: func(ctx context.Context, method string, md metadata.MD) (auth.Principal, error) {
+			if c.Auth == "off" {
+				return anonymous, nil
+			}
+			return verifier.Verify(ctx, auth.StreamRequest(method, md))
+		},
+		Authorize: func(p auth.Principal, key api.Key) error {
+			return auth.Allow(p, "appmesh:StreamAggregatedResources", realm.ARN(key, d.owner(key)))
+		},
+		Dirty: func(client mesh.Client) { d.ledger.Dirty(client) },
+		Meter: d.metrics.meter(),
+	})
+	d.loop = publish.New(publish.Config{
+		Store: d.store, Proxies: d.proxies, Endpoints: d.endpoints, Log: d.log, Workers: runtime.GOMAXPROCS(0),
+		Observe: d.metrics.published, Now: time.Now,
+		Applied: func(revision int64) {
+			d.metrics.revision.Set(float64(revision))
+			d.ledger.Applied(revision)
+		},
+	})
+	d.proxies.Clients = d.loop
+	d.metrics.watch(d.proxies.States, func() []mesh.Problem { return d.loop.Problems(api.Key{}) })
+
+	served := rest.Config{
+		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
+		Ledger: &ledger.Reader{
+			Store: d.store, Realm: realm, Affected: d.loop.Affected, Flushed: d.ledger.Changed, Now: time.Now,
+		},
+		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString,
+	}
+	if c.Auth != "off" {
+		served.Verify = verifier.Verify
+	}
+	if c.AccessLog == "on" {
+		served.AccessLog = d.log
+	}
+	d.api, err = rest.New(served)
+	return err
+}
+
+// credentials is the file that holds the root key of the first account.
+func (d *daemon) credentials() string { return filepath.Join(d.config.DataDir, "credentials") }
+
+// openStore opens etcd, in this process or outside.
+func (d *daemon) openStore(ctx context.Context) (*store.Store, error) {
+	c := d.config
+	o := store.Options{
+		Prefix: c.EtcdPrefix, Log: d.log,
+		Observe: func(took time.Duration, conflicts int) {
+			d.metrics.txn.Observe(took.Seconds())
+			d.metrics.conflicts.Add(float64(conflicts))
+		},
+	}
+	if len(c.EtcdEndpoints) > 0 {
+		o.Endpoints, o.CACert, o.Cert, o.Key = c.EtcdEndpoints, c.EtcdCACert, c.EtcdCert, c.EtcdKey
+	} else {
+		o.DataDir = c.DataDir
+	}
+	return store.Open(ctx, o)
+}
+
+// owner is the account that created the resource; the mesh's when it is not
+// known.
+func (d *daemon) owner(key api.Key) string {
+	if s := d.loop.Snapshot(); s != nil {
+		if r := s.Get(key); r != nil {
+			return r.Owner
+		}
+	}
+	return key.Owner
+}
+
+// replicaID names this replica in the ledger. It is another after every start:
+// what the one before wrote ends with its lease.
+func replicaID() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "evermeshd"
+	}
+	return host + "-" + uuid.NewString()[:8]
+}
+
+// facts is what local tools need to know.
+func (d *daemon) facts(a *addresses) client.Facts {
+	return client.Facts{
+		APIEndpoint: a.api, XDSEndpoint: a.xds, CABundle: absolute(a.apiCA), XDSCABundle: absolute(a.xdsCA),
+		Region: d.config.Region, Partition: d.config.Partition, Account: d.config.Account,
+		Credentials: absolute(d.credentials()),
+	}
+}
+
+func absolute(file string) string {
+	if full, err := filepath.Abs(file); err == nil && file != "" {
+		return full
+	}
+	return file
+}
