@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // The back-off per address: doubled from the first to the last, of which a random half to whole is waited.
@@ -152,11 +153,12 @@ func (u *upstreams) tryAddress(ctx context.Context, e Endpoint, address, method 
 		err = errLate
 	}
 	if err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, errLate) {
-			err = cause
+		reason := status.Convert(err).Message()
+		if errors.Is(context.Cause(ctx), errLate) {
+			reason = errLate.Error()
 		}
 		up.close()
-		return nil, fmt.Errorf("open stream: %w", err)
+		return nil, fmt.Errorf("open stream: %s", reason)
 	}
 	return up, nil
 }

@@ -1,0 +1,387 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+func TestRelayBothMethods(t *testing.T) {
+	unsigned(t)
+	c := newControlPlane(t, "")
+	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+c.addr)
+	t.Run("state of the world", func(t *testing.T) {
+		s, err := client.StreamAggregatedResources(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range []string{"1", "2"} {
+			if err := s.Send(&discoveryv3.DiscoveryRequest{TypeUrl: "t", VersionInfo: version, ResponseNonce: "n" + version}); err != nil {
+				t.Fatal(err)
+			}
+			if r, err := s.Recv(); err != nil || r.TypeUrl != "t" || r.VersionInfo != version || r.Nonce != "n"+version {
+				t.Fatalf("got %v, %v", r, err)
+			}
+		}
+		// Half closed by Envoy, so by the relay: the server ends the stream with status 0.
+		if err := s.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); !errors.Is(err, io.EOF) {
+			t.Errorf("got %v, want status 0", err)
+		}
+	})
+	t.Run("delta", func(t *testing.T) {
+		s, err := client.DeltaAggregatedResources(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "t", ResourceNamesSubscribe: []string{"a", "b"}}); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := s.Recv(); err != nil || !slices.Equal(r.RemovedResources, []string{"a", "b"}) {
+			t.Fatalf("got %v, %v", r, err)
+		}
+		if on, _ := relay.Connected(); !on {
+			t.Error("not connected while the control plane answers")
+		}
+	})
+	eventually(t, "not connected after the streams have ended", func() bool { on, _ := relay.Connected(); return !on })
+}
+
+// What the relay does not know it passes on: a field of a later release, and resources of 20 MiB.
+func TestRelayMessagesUnread(t *testing.T) {
+	unsigned(t)
+	unknown := protowire.AppendString(protowire.AppendTag(nil, 1000, protowire.BytesType), "later")
+	large := bytes.Repeat([]byte("x"), 20<<20)
+	var got *discoveryv3.DiscoveryRequest
+	c := newControlPlane(t, "")
+	c.whole = func(s discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+		var err error
+		if got, err = s.Recv(); err != nil {
+			return err
+		}
+		r := &discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{{TypeUrl: "t", Value: large}}}
+		r.ProtoReflect().SetUnknown(unknown)
+		return s.Send(r)
+	}
+	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+c.addr)
+	s, err := client.StreamAggregatedResources(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := &discoveryv3.DiscoveryRequest{Node: &corev3.Node{Id: "n"}}
+	sent.ProtoReflect().SetUnknown(unknown)
+	if err := s.Send(sent); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(r.ProtoReflect().GetUnknown(), unknown) || !bytes.Equal(r.Resources[0].Value, large) {
+		t.Error("the response was changed")
+	}
+	if !proto.Equal(got, sent) {
+		t.Errorf("the request was changed: %v", got)
+	}
+}
+
+// The end of the control plane's stream is the end of Envoy's, with the same status, whatever Envoy does then.
+func TestRelayStatus(t *testing.T) {
+	unsigned(t)
+	refusal, err := status.New(codes.InvalidArgument, "no such virtual node").WithDetails(&discoveryv3.DiscoveryRequest{TypeUrl: "detail"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		end  *status.Status
+	}{
+		{"graceful", status.New(codes.OK, "")},
+		{"resource does not exist", refusal},
+		{"not authorised", status.New(codes.PermissionDenied, "StreamAggregatedResources")},
+		{"too many", status.New(codes.ResourceExhausted, "connected Envoy processes")},
+		{"no credentials", status.New(codes.Unauthenticated, "Missing Authentication Token")},
+	} {
+		for _, busy := range []bool{false, true} {
+			t.Run(test.name+choose(busy, " while Envoy sends", " while Envoy is silent"), func(t *testing.T) {
+				c := newControlPlane(t, "")
+				c.delta = func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+					if _, err := s.Recv(); err != nil {
+						return err
+					}
+					return test.end.Err()
+				}
+				_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+c.addr)
+				s, err := client.DeltaAggregatedResources(within(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for err = s.Send(&discoveryv3.DeltaDiscoveryRequest{}); busy && err == nil; {
+					err = s.Send(&discoveryv3.DeltaDiscoveryRequest{})
+				}
+				_, err = s.Recv()
+				if errors.Is(err, io.EOF) {
+					err = nil
+				}
+				got := status.Convert(err)
+				if got.Code() != test.end.Code() || got.Message() != test.end.Message() || len(got.Details()) != len(test.end.Details()) {
+					t.Errorf("got %v %v, want %v", got, got.Details(), test.end)
+				}
+			})
+		}
+	}
+}
+
+func TestRelayUpstreamDies(t *testing.T) {
+	unsigned(t)
+	c := newControlPlane(t, "")
+	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+c.addr)
+	s := converse(t, client)
+	c.stop()
+	if _, err := s.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v, want UNAVAILABLE", err)
+	}
+	eventually(t, "not connected", func() bool { on, _ := relay.Connected(); return !on })
+	// Envoy's next stream waits for the control plane and is served when it is back.
+	waiting, err := client.DeltaAggregatedResources(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := waiting.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "later"}); err != nil {
+		t.Fatal(err)
+	}
+	newControlPlane(t, c.addr)
+	if r, err := waiting.Recv(); err != nil || r.TypeUrl != "later" {
+		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+// converse opens a stream and has one answer.
+func converse(t *testing.T, client discoveryv3.AggregatedDiscoveryServiceClient) discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient {
+	t.Helper()
+	s, err := client.DeltaAggregatedResources(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "hello"}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Recv(); err != nil || r.TypeUrl != "hello" {
+		t.Fatalf("got %v, %v", r, err)
+	}
+	return s
+}
+
+func TestRelayFailsOver(t *testing.T) {
+	unsigned(t)
+	a, b := newControlPlane(t, ""), newControlPlane(t, "")
+	dead := net.JoinHostPort("127.0.0.1", "1")
+	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+dead+", http://"+a.addr+",http://"+b.addr)
+	for range 20 { // in a random order, so both serve some
+		converse(t, client)
+	}
+	if a.count()+b.count() != 20 || a.count() == 0 || b.count() == 0 {
+		t.Errorf("streams: %d and %d, want 20 in all and some of each", a.count(), b.count())
+	}
+	// A stream of a's, which then dies.
+	s, of := converse(t, client), 0
+	for of = a.count(); a.count() == of; {
+		s = converse(t, client)
+	}
+	a.stop()
+	if _, err := s.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v, want UNAVAILABLE", err)
+	}
+	before := b.count()
+	converse(t, client)
+	if b.count() != before+1 {
+		t.Error("the next stream is not the other endpoint's")
+	}
+}
+
+// An endpoint that takes a stream only to end it is left alone for a while: the other one is tried.
+func TestRelayLeavesRefusingEndpoint(t *testing.T) {
+	unsigned(t)
+	a, b := newControlPlane(t, ""), newControlPlane(t, "")
+	a.delta = func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+		return status.Error(codes.Unavailable, "cut off from the store")
+	}
+	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+a.addr+",http://"+b.addr)
+	refused := 0
+	for b.count() == 0 {
+		s, err := client.DeltaAggregatedResources(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{}); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); err != nil {
+			refused++
+		}
+	}
+	if refused > 1 {
+		t.Errorf("refused %d times before the other endpoint was tried", refused)
+	}
+}
+
+// When Envoy leaves, its stream to the control plane ends.
+func TestRelayEnvoyLeaves(t *testing.T) {
+	unsigned(t)
+	ended := make(chan error, 1)
+	c := newControlPlane(t, "")
+	c.delta = func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+		<-s.Context().Done()
+		ended <- s.Context().Err()
+		return nil
+	}
+	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+c.addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := client.DeltaAggregatedResources(ctx); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stream arrives", func() bool { return c.count() == 1 })
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(wait):
+		t.Error("the control plane's stream goes on")
+	}
+}
+
+func TestRelaySignsOverTLS(t *testing.T) {
+	signed(t)
+	option, ca := certificate(t, []string{"localhost"}, net.IPv4(127, 0, 0, 1))
+	c := newControlPlane(t, "", option, verifying())
+	_, port, err := net.SplitHostPort(c.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, endpoint := range []string{c.addr, "https://localhost:" + port} {
+		t.Run("AGENT-044 "+endpoint[:8], func(t *testing.T) {
+			_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT="+endpoint, "APPMESH_XDS_CA_FILE="+ca)
+			converse(t, client)
+			if s, err := client.StreamAggregatedResources(within(t)); err != nil {
+				t.Fatal(err)
+			} else if err := s.Send(&discoveryv3.DiscoveryRequest{TypeUrl: "t"}); err != nil {
+				t.Fatal(err)
+			} else if r, err := s.Recv(); err != nil || r.TypeUrl != "t" {
+				t.Errorf("got %v, %v", r, err)
+			}
+		})
+	}
+	t.Run("a CA that signed another certificate is refused", func(t *testing.T) {
+		_, other := certificate(t, []string{"localhost"})
+		_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT="+c.addr, "APPMESH_XDS_CA_FILE="+other)
+		before := c.count()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		s, err := client.DeltaAggregatedResources(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); status.Code(err) != codes.DeadlineExceeded || c.count() != before {
+			t.Errorf("got %v and %d streams", err, c.count()-before)
+		}
+	})
+	t.Run("without credentials the control plane says so", func(t *testing.T) {
+		unsigned(t)
+		_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT="+c.addr, "APPMESH_XDS_CA_FILE="+ca)
+		s, err := client.DeltaAggregatedResources(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "Missing Authentication Token") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// The authority is what is signed: the port that the scheme implies is left out, as the signer leaves it out.
+func TestSignatureOfImpliedPort(t *testing.T) {
+	signed(t)
+	for _, endpoint := range []string{"control.example:443", "http://control.example:80", "http://control.example:7071", "https://[::1]"} {
+		e, err := parseEndpoint(endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		provider, err := loadCredentials(t.Context(), newDialer(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		log, _ := newTestLog(t)
+		const method = "/" + adsService + "/" + delta
+		md, err := newSigner(provider, "us-east-1", "appmesh", log).sign(t.Context(), e, method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		md.Set(":authority", e.Authority)
+		if err := verify(t.Context(), method, md); err != nil {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+	}
+}
+
+func TestRelaySocket(t *testing.T) {
+	unsigned(t)
+	log, _ := newTestLog(t)
+	path := filepath.Join(shortDir(t), "xds.sock")
+	u := &upstreams{}
+	r, err := newRelay(path, u, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode of the socket: %v, %v", info.Mode(), err)
+	}
+	if _, err := newRelay(path, u, log); err == nil || !strings.Contains(err.Error(), "another process serves there") {
+		t.Errorf("a second relay on the same socket: %v", err)
+	}
+	r.close()
+	// A socket that nobody serves is what a killed agent leaves.
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	r, err = newRelay(path, u, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.close()
+}
+
+func TestBackoff(t *testing.T) {
+	u := &upstreams{faulty: map[string]fault{}}
+	for i, most := range []time.Duration{100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000, 10000} {
+		most *= time.Millisecond
+		before := time.Now()
+		got := u.failed("a").Sub(before)
+		if got < most/2 || got > most+100*time.Millisecond {
+			t.Errorf("after failure %d: waits %s, want half to whole of %s", i+1, got, most)
+		}
+	}
+	u.served("a")
+	if got := time.Until(u.failed("a")); got > firstBackoff {
+		t.Errorf("after it has served: waits %s", got)
+	}
+}
