@@ -1,0 +1,300 @@
+package envoy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/evermesh/evermesh/internal/envoy"
+)
+
+// realEnvoy is a running Envoy with the HTTP chains, route configurations and
+// clusters of a bundle. Only addresses are others: every chain listens on a
+// socket of its own, every cluster has two endpoints that tell what arrived
+// where, and a gateway's first hop finds its second.
+type realEnvoy struct {
+	dir     string
+	clients map[string]*http.Client // by route configuration and protocol
+
+	mu    sync.Mutex
+	tries map[string][]string // endpoints that a request was tried at, by its id
+}
+
+// arrival is what an endpoint answers with: what it was asked.
+type arrival struct {
+	Cluster, Endpoint, Method, Host, Path string
+	Header                                http.Header
+}
+
+// run starts an Envoy; it ends with the test.
+func run(t *testing.T, bundle *envoy.Bundle) *realEnvoy {
+	t.Helper()
+	binary := envoyBinary(t)
+	logVersion(t, binary)
+	dir, err := os.MkdirTemp("", "envoy") // short: sockets have at most 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	e := &realEnvoy{dir: dir, clients: map[string]*http.Client{}, tries: map[string][]string{}}
+	config := &bootstrapv3.Bootstrap{
+		Node:            &corev3.Node{Id: "test", Cluster: "test"},
+		Admin:           &bootstrapv3.Admin{Address: pipe(filepath.Join(dir, "admin"))},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: e.chains(t, bundle), Clusters: e.endpoints(t, bundle)},
+	}
+	text, err := envoy.JSON(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "envoy.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn")
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+		if t.Failed() {
+			t.Logf("Envoy said:\n%s", &log)
+		}
+	})
+	admin := socketClient(filepath.Join(dir, "admin"), false)
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		resp, err := admin.Get("http://admin/ready")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return e
+			}
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("Envoy ended: %v\n%s", err, &log)
+		case <-time.After(20 * time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatalf("Envoy is not ready: %v", err)
+			}
+		}
+	}
+}
+
+func pipe(path string) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}
+}
+
+// chains are the bundle's HTTP chains, each in a listener named after its route
+// configuration, which is put inside.
+func (e *realEnvoy) chains(t *testing.T, bundle *envoy.Bundle) []*listenerv3.Listener {
+	var out []*listenerv3.Listener
+	for _, r := range bundle.List(envoy.Listener).Resources {
+		l := &listenerv3.Listener{}
+		if err := r.Any.UnmarshalTo(l); err != nil {
+			t.Fatal(err)
+		}
+		for _, chain := range l.GetFilterChains() {
+			hcm := &hcmv3.HttpConnectionManager{}
+			if chain.GetFilters()[0].GetTypedConfig().UnmarshalTo(hcm) != nil {
+				continue
+			}
+			name := hcm.GetRds().GetRouteConfigName()
+			hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: decoded(t, bundle.List(envoy.Route).Get(name))}
+			hcm.AccessLog = nil
+			packed, err := anypb.New(hcm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, &listenerv3.Listener{Name: name, Address: pipe(filepath.Join(e.dir, name)), FilterChains: []*listenerv3.FilterChain{{
+				Filters: []*listenerv3.Filter{{Name: chain.GetFilters()[0].GetName(), ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed}}},
+			}}})
+		}
+	}
+	return out
+}
+
+// endpoints are the bundle's clusters with endpoints of the test.
+func (e *realEnvoy) endpoints(t *testing.T, bundle *envoy.Bundle) []*clusterv3.Cluster {
+	var out []*clusterv3.Cluster
+	for i, r := range bundle.List(envoy.Cluster).Resources {
+		c := &clusterv3.Cluster{}
+		if err := r.Any.UnmarshalTo(c); err != nil {
+			t.Fatal(err)
+		}
+		var paths []string
+		if strings.Contains(r.Name, "self_redirect") {
+			for _, route := range bundle.List(envoy.Route).Resources {
+				if strings.HasPrefix(route.Name, "rds_egress") {
+					paths = append(paths, filepath.Join(e.dir, route.Name))
+				}
+			}
+		} else {
+			for _, endpoint := range []string{"one", "two"} {
+				path := filepath.Join(e.dir, fmt.Sprint(endpoint, i))
+				e.serve(t, path, r.Name, endpoint)
+				paths = append(paths, path)
+			}
+		}
+		group := &endpointv3.LocalityLbEndpoints{}
+		for _, path := range paths {
+			group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: pipe(path)}},
+			})
+		}
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		c.LbPolicy, c.HealthChecks, c.EdsClusterConfig = clusterv3.Cluster_ROUND_ROBIN, nil, nil
+		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: r.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
+		out = append(out, c)
+	}
+	return out
+}
+
+// serve is an endpoint. Headers of a request tell it what to do: x-fail answers
+// its first tries with these statuses, x-wait delays every answer, x-grpc makes
+// it a gRPC answer with that status.
+func (e *realEnvoy) serve(t *testing.T, path, cluster, endpoint string) {
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := &http.Protocols{}
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true)
+	server := &http.Server{Protocols: both, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("x-id")
+		e.mu.Lock()
+		e.tries[id] = append(e.tries[id], endpoint)
+		try := len(e.tries[id])
+		e.mu.Unlock()
+		if d, err := time.ParseDuration(r.Header.Get("x-wait")); err == nil {
+			select {
+			case <-time.After(d):
+			case <-r.Context().Done():
+				return
+			}
+		}
+		fail := strings.Fields(r.Header.Get("x-fail"))
+		if try <= len(fail) {
+			if fail[try-1] == "reset" {
+				panic(http.ErrAbortHandler)
+			}
+			if name, ok := strings.CutPrefix(fail[try-1], "grpc:"); ok {
+				w.Header().Set("content-type", "application/grpc")
+				w.Header().Set("grpc-status", name) // with the headers: trailers only
+				return
+			}
+			status, _ := strconv.Atoi(fail[try-1])
+			w.WriteHeader(status)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(arrival{cluster, endpoint, r.Method, r.Host, r.URL.RequestURI(), r.Header})
+	})}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+}
+
+func socketClient(path string, http2 bool) *http.Client {
+	one := &http.Protocols{}
+	one.SetHTTP1(!http2)
+	one.SetUnencryptedHTTP2(http2)
+	return &http.Client{
+		Timeout: 30 * time.Second,
+		Transport: &http.Transport{
+			Protocols: one,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			},
+		},
+	}
+}
+
+// ask is a request to one of the route configurations.
+type ask struct {
+	method, host, path string
+	header             string // "name: value" lines separated by "; "
+	http2              bool
+}
+
+// do sends the request and returns the status and, if an endpoint answered,
+// what arrived there; and at which endpoints it was tried.
+func (e *realEnvoy) do(t *testing.T, config string, a ask) (status int, got *arrival, tries []string) {
+	t.Helper()
+	e.mu.Lock()
+	key := fmt.Sprint(config, a.http2)
+	client := e.clients[key]
+	if client == nil {
+		client = socketClient(filepath.Join(e.dir, config), a.http2)
+		e.clients[key] = client
+		t.Cleanup(client.CloseIdleConnections)
+	}
+	id := fmt.Sprint(len(e.tries), time.Now().UnixNano())
+	e.tries[id] = nil
+	e.mu.Unlock()
+	method := a.method
+	if method == "" {
+		method = http.MethodGet
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+a.host+a.path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(a.header, "; ") {
+		if name, value, ok := strings.Cut(line, ": "); ok {
+			req.Header.Add(name, value)
+		}
+	}
+	req.Header.Set("x-id", id)
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatalf("%s %s%s: %v", method, a.host, a.path, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode == http.StatusOK && len(body) > 0 {
+		got = &arrival{}
+		if err := json.Unmarshal(body, got); err != nil {
+			t.Fatalf("%v in %q", err, body)
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return resp.StatusCode, got, e.tries[id]
+}
