@@ -95,6 +95,11 @@ func (d *daemon) wire(ctx context.Context) error {
 		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
 		Row: func(client mesh.Client) (api.LedgerRow, bool) { return d.proxies.Row(client) },
 	}).Init()
+	if len(c.EtcdEndpoints) == 0 {
+		if err := d.ledger.Clear(ctx); err != nil {
+			return err
+		}
+	}
 	d.proxies = ads.New(ads.Config{
 		Realm: realm, Replica: replica.ID, PublishWait: c.PublishWait, Log: d.log, Now: time.Now,
 		Authenticate: func(ctx context.Context, method string, md metadata.MD) (auth.Principal, error) {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,6 +64,27 @@ func (w *Writer) Init() *Writer {
 	w.wake = make(chan struct{}, 1)
 	w.flushed = make(chan struct{})
 	return w
+}
+
+// Clear removes what every replica wrote. A replica that has the store to itself calls it before Run: the rows of the
+// one before it, which may have been killed, would count as unknown until their lease ends.
+func (w *Writer) Clear(ctx context.Context) error {
+	var ops []store.Op
+	for _, prefix := range []string{rowPrefix, replicaPrefix} {
+		rows, err := w.Store.Read(ctx, prefix)
+		if err != nil {
+			return fmt.Errorf("clear ledger: %w", err)
+		}
+		for key := range rows {
+			ops = append(ops, store.Op{Key: key})
+		}
+	}
+	for batch := range slices.Chunk(ops, batchSize) {
+		if err := w.Store.Write(ctx, false, batch); err != nil {
+			return fmt.Errorf("clear ledger: %w", err)
+		}
+	}
+	return nil
 }
 
 // Dirty says that the client's row changed; it returns at once.
