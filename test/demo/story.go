@@ -83,8 +83,32 @@ func sidecarStory(ctx context.Context, s *stage.Stage, tell *teller, requests in
 		return nil, err
 	}
 	tell.step("service B has a version 2, running; nobody is sent there yet")
-	err = tour.all(ctx, control, 3)
-	return tour.seen, err
+	if err := tour.all(ctx, control, 3); err != nil {
+		return tour.seen, err
+	}
+	return tour.seen, throughEnvoys(ctx, tell, tour.answered(), a, b1, b2)
+}
+
+// throughEnvoys compares what the visitor was answered with what the Envoys counted: a request that went around one of
+// them would be missing there.
+func throughEnvoys(ctx context.Context, tell *teller, answered int, a, b1, b2 workload) error {
+	var sent, received int
+	for _, b := range []workload{b1, b2} {
+		out, err := a.sidecar.Stat(ctx, fmt.Sprintf("cluster.cds_egress_%s_%s_http_%d.upstream_rq_200", meshName, b.node, portB))
+		if err != nil {
+			return err
+		}
+		in, err := b.sidecar.Stat(ctx, "http.ingress.downstream_rq_2xx")
+		if err != nil {
+			return err
+		}
+		sent, received = sent+out, received+in
+	}
+	tell.step("%d requests were answered; A's Envoy sent %d to B, and B's Envoys received %d", answered, sent, received)
+	if sent < answered || received < answered {
+		return fmt.Errorf("%d requests were answered, but Envoys counted %d sent and %d received: some went around them", answered, sent, received)
+	}
+	return nil
 }
 
 func owner(o ground.Owner) string {
@@ -96,10 +120,11 @@ func owner(o ground.Owner) string {
 
 // workload is an application with its sidecar on a host of its own.
 type workload struct {
-	node  string // virtual node, host and application
-	port  int
-	calls string // virtual service
-	host  *ground.Host
+	node    string // virtual node, host and application
+	port    int
+	calls   string // virtual service
+	host    *ground.Host
+	sidecar *stage.Sidecar
 }
 
 func (w *workload) hostname() string { return w.node + ".local" }
@@ -125,7 +150,8 @@ func (w *workload) begin(ctx context.Context, s *stage.Stage, control *stage.Con
 	if _, err := s.App(w.host, app); err != nil {
 		return err
 	}
-	_, err := s.Sidecar(ctx, w.host, stage.SidecarOptions{
+	var err error
+	w.sidecar, err = s.Sidecar(ctx, w.host, stage.SidecarOptions{
 		Resource: w.arn(control), AppPorts: fmt.Sprint(w.port), XDS: []*stage.Control{control},
 	})
 	return err

@@ -78,6 +78,12 @@ func (t *tour) shift(ctx context.Context, step string, v1, v2 int) error {
 	return t.observe(ctx, o, time.Now())
 }
 
+// answered is how many requests of the whole run were answered.
+func (t *tour) answered() int {
+	all := t.steady.Count(time.Time{}, time.Time{})
+	return all.Requests - all.Failed
+}
+
 // killAndRestart shows that traffic needs no control plane, and that its return disturbs none.
 func (t *tour) killAndRestart(ctx context.Context, control *stage.Control, proxies int) error {
 	t.finish()
@@ -111,7 +117,7 @@ func (t *tour) killAndRestart(ctx context.Context, control *stage.Control, proxi
 	}); err != nil {
 		return errors.Join(err, last)
 	}
-	t.tell.step("evermeshd is started again; all %d proxies are connected again", proxies)
+	t.tell.step("evermeshd is started again; every proxy is connected again (%d)", proxies)
 	o = observation{step: "evermeshd restarted", v1: 0, v2: 100}
 	return t.observe(ctx, o, since)
 }

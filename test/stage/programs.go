@@ -23,13 +23,12 @@ type Programs struct {
 // Find locates the programs: Evermesh's own in bin of the module, as `make build` leaves them, or in
 // EVERMESH_BIN; Envoy as ENVOY_PATH, then on PATH, then in build/tools/bin of the module.
 func Find() (Programs, error) {
-	root, err := Root()
-	if err != nil {
-		return Programs{}, err
-	}
+	root, outside := Root()
 	bin := filepath.Join(root, "bin")
 	if dir := os.Getenv("EVERMESH_BIN"); dir != "" {
 		bin = dir
+	} else if outside != nil {
+		return Programs{}, outside
 	}
 	p := Programs{Evermeshd: filepath.Join(bin, "evermeshd"), Agent: filepath.Join(bin, "evermesh-agent"), self: "/proc/self/exe"}
 	for _, path := range []string{p.Evermeshd, p.Agent} {
@@ -37,6 +36,7 @@ func Find() (Programs, error) {
 			return Programs{}, fmt.Errorf("find programs: %w: run make build, or name their directory in EVERMESH_BIN", err)
 		}
 	}
+	var err error
 	p.Envoy, err = findEnvoy(root)
 	return p, err
 }
