@@ -324,6 +324,9 @@ func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool
 			continue // given up meanwhile
 		}
 		s.refused[r.Name] = r.Hash
+		if !wild(f.typ) {
+			s.owe(r.Name, now) // an answer is still due, once there is another
+		}
 		old := find(s.held, r.Name)
 		switch {
 		case old != nil && (old.Hash == r.Hash || old.Hash == perhaps):
