@@ -47,8 +47,30 @@ func (r *Reader) read(ctx context.Context) (rows, error) {
 	if err != nil {
 		return out, err
 	}
-	out.nodes, err = decodeAll[api.LedgerRow](nodes)
-	return out, err
+	if out.nodes, err = decodeAll[api.LedgerRow](nodes); err != nil {
+		return out, err
+	}
+	out.newest()
+	return out, nil
+}
+
+// newest drops proxies that have moved: one that lost its replica is connected
+// to another long before the first one's rows are gone.
+func (r *rows) newest() {
+	type proxy struct{ client, instance string }
+	last := map[proxy]time.Time{}
+	for _, row := range r.nodes {
+		for _, p := range row.Members {
+			if id := (proxy{row.Client, p.Instance}); p.ConnectedAt.After(last[id]) {
+				last[id] = p.ConnectedAt.Time
+			}
+		}
+	}
+	for i, row := range r.nodes {
+		r.nodes[i].Members = slices.DeleteFunc(row.Members, func(p api.Proxy) bool {
+			return p.ConnectedAt.Before(last[proxy{row.Client, p.Instance}])
+		})
+	}
 }
 
 func decodeAll[T any](in map[string][]byte) ([]T, error) {
