@@ -1,0 +1,258 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestRestarts(t *testing.T) {
+	for _, test := range []struct {
+		name, count, do string
+		starts          int
+		status          string
+	}{
+		{"AGENT-011 AGENT-047 three by default", "", "exit", 4, "status=\"code 3\""},
+		{"AGENT-011 none when 0 is asked for", "0", "exit", 1, "status=\"code 3\""},
+		{"AGENT-011 ten at most", "11", "exit", 11, "status=\"code 3\""},
+		{"AGENT-011 a signal is an exit too", "1", "crash", 2, "status=\"signal killed\""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newStub(t, test.do, "APPNET_ENVOY_RESTART_COUNT="+test.count)
+			err, log := s.run(t, t.Context())
+			if !errors.Is(err, ErrExhausted) {
+				t.Errorf("got %v", err)
+			}
+			if got := strings.Count(s.events(), "start pid="); got != test.starts {
+				t.Errorf("started %d times, want %d", got, test.starts)
+			}
+			if got := strings.Count(log.String(), "envoy exited"); got != test.starts || strings.Count(log.String(), test.status) != test.starts {
+				t.Errorf("the log tells %d exits, want %d with %s", got, test.starts, test.status)
+			}
+		})
+	}
+}
+
+func TestStop(t *testing.T) {
+	t.Run("AGENT-001 AGENT-046 drains, waits, then ends Envoy", func(t *testing.T) {
+		s := newStub(t, "exit,run")
+		ctx, cancel := context.WithCancel(t.Context())
+		var asked time.Time
+		waited := s.happens(t, "ready", 1, func() { asked = time.Now(); cancel() })
+		err, log := s.run(t, ctx)
+		took := time.Since(asked)
+		waited()
+		if err != nil {
+			t.Errorf("got %v", err)
+		}
+		if took < 5*time.Second || took > 9*time.Second {
+			t.Errorf("ended after %s, want the 5 s of LISTENER_DRAIN_WAIT_TIME_S", took)
+		}
+		_, events, _ := strings.Cut(s.events(), "ready\n")
+		if events != "POST /drain_listeners?graceful\nterm\n" {
+			t.Errorf("what happened to Envoy: %q", events)
+		}
+		if !strings.Contains(log.String(), "envoy stopped") {
+			t.Error("the log does not tell the end")
+		}
+		if left, _ := filepath.Glob(filepath.Join(s.dir, "*")); len(left) != 1 {
+			t.Errorf("files left: %q, want events alone", left)
+		}
+	})
+	t.Run("at once when it cannot be asked to drain", func(t *testing.T) {
+		s := newStub(t, "deaf")
+		ctx, cancel := context.WithCancel(t.Context())
+		var asked time.Time
+		waited := s.happens(t, "ready", 1, func() { asked = time.Now(); cancel() })
+		if err, _ := s.run(t, ctx); err != nil {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(asked); took > 4*time.Second {
+			t.Errorf("ended after %s", took)
+		}
+		waited()
+	})
+	t.Run("killed when it does not end", func(t *testing.T) {
+		s := newStub(t, "stubborn")
+		ctx, cancel := context.WithCancel(t.Context())
+		waited := s.happens(t, "ready", 1, cancel)
+		err, log := s.run(t, ctx)
+		waited()
+		if err != nil || !strings.Contains(log.String(), `status="signal killed"`) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestArguments(t *testing.T) {
+	for _, test := range []struct {
+		name, want string
+		env        []string
+	}{
+		{
+			"by default", "-c F -l info --drain-time-s 20 --disable-hot-restart --skip-deprecated-logs --extra 1", nil,
+		},
+		{
+			"AGENT-005 AGENT-007 AGENT-013 as set", "-c F -l trace --concurrency 2 --drain-time-s 30 --extra 1",
+			[]string{"ENVOY_LOG_LEVEL=TRACE", "ENVOY_CONCURRENCY=2", "LISTENER_DRAIN_WAIT_TIME_S=30", "DISABLE_HOT_RESTART=false", "ENVOY_SKIP_DEPRECATED_LOGS=0"},
+		},
+		{
+			"AGENT-013 out of bounds is the default", "-c F -l info --drain-time-s 20 --disable-hot-restart --skip-deprecated-logs --extra 1",
+			[]string{"ENVOY_LOG_LEVEL=loud", "ENVOY_CONCURRENCY=many", "LISTENER_DRAIN_WAIT_TIME_S=111"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := Parse(environment(append(test.env, "APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT=c:1")...), Flags{}, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(s.arguments("F", []string{"--extra", "1"}), " "); got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestStartedProcess(t *testing.T) {
+	s := newStub(t, "run")
+	ctx, cancel := context.WithCancel(t.Context())
+	waited := s.happens(t, "ready", 1, cancel)
+	if err, _ := s.run(t, ctx); err != nil {
+		t.Error(err)
+	}
+	waited()
+	t.Run("AGENT-045 the limit of open files is the hard one", func(t *testing.T) {
+		if !strings.Contains(s.events(), "files=true") {
+			t.Error(s.events())
+		}
+	})
+	t.Run("arguments of the command line are Envoy's last", func(t *testing.T) {
+		if !strings.Contains(s.events(), "--skip-deprecated-logs --extra 1\n") {
+			t.Error(s.events())
+		}
+	})
+}
+
+// startAgent starts this test program as an agent.
+func startAgent(t *testing.T, lines ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = append(append(os.Environ(), lines...), part+"=agent")
+	var out testLog
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Log(out.String())
+		}
+	})
+	return cmd
+}
+
+// Envoy must not outlive the agent that could restart or drain it, however the agent ends.
+func TestAgentKilled(t *testing.T) {
+	s := newStub(t, "run")
+	agent := startAgent(t, s.lines...)
+	eventually(t, "Envoy runs", func() bool { return strings.Contains(s.events(), "ready") })
+	var pid int
+	if _, err := fmt.Sscanf(s.events(), "start pid=%d", &pid); err != nil {
+		t.Fatal(err)
+	}
+	// The thread that started it must not take it along: let the agent's threads come and go first.
+	for range 3 {
+		if err := syscall.Kill(pid, 0); err != nil {
+			t.Fatalf("Envoy is gone while its agent lives: %v", err)
+		}
+		pause(t)
+	}
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Envoy ends with its agent", func() bool { return gone(pid) })
+}
+
+// gone says that the process has ended; a zombie that nobody waits for has.
+func gone(pid int) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+}
+
+// Two agents on one file system, with the same settings but for ports, do not disturb each other.
+func TestTwoAgents(t *testing.T) {
+	a, b := newStub(t, "run"), newStub(t, "run")
+	b.lines = append(b.lines, "TMPDIR="+a.dir)
+	for _, s := range []*stub{a, b} {
+		startAgent(t, s.lines...)
+	}
+	for _, s := range []*stub{a, b} {
+		eventually(t, "Envoy runs", func() bool { return strings.Contains(s.events(), "ready") })
+	}
+	sockets, err := filepath.Glob(filepath.Join(a.dir, "evermesh-agent-*", "xds.sock"))
+	if err != nil || len(sockets) != 2 {
+		t.Errorf("sockets: %q, %v", sockets, err)
+	}
+}
+
+func TestStatusOfARunningAgent(t *testing.T) {
+	port := freePort(t)
+	c := newControlPlane(t, "")
+	s := newStub(t, "exit,run", "APPNET_AGENT_ADMIN_MODE=tcp", "APPNET_AGENT_HTTP_PORT="+strconv.Itoa(port),
+		"APPNET_AGENT_HTTP_BIND_ADDRESS=127.0.0.1", "APPMESH_XDS_ENDPOINT=http://"+c.addr,
+		"APPNET_RELAY_LISTENER_UDS_PATH="+filepath.Join(shortDir(t), "x.sock"))
+	agent := startAgent(t, s.lines...)
+	ask := func() map[string]string {
+		var got map[string]string
+		answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/status", port))
+		if err != nil {
+			return nil
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode == http.StatusTooManyRequests {
+			return nil
+		}
+		if err := json.NewDecoder(answer.Body).Decode(&got); err != nil {
+			t.Error(err)
+		}
+		return got
+	}
+	var got map[string]string
+	eventually(t, "Envoy is live", func() bool { got = ask(); return got["envoyState"] == "LIVE" })
+	t.Run("AGENT-037 health and restarts", func(t *testing.T) {
+		pid := number(t, got["envoyPid"])
+		if gone(pid) || pid == agent.Process.Pid {
+			t.Errorf("envoyPid %d", pid)
+		}
+		if !strings.HasSuffix(got["agentUptime"], "s") {
+			t.Errorf("agentUptime %q", got["agentUptime"])
+		}
+		for name, want := range map[string]string{
+			"healthStatus": "HEALTHY", "envoyRestartCount": "1", "managementServerConnectionStatus": "NOT_CONNECTED",
+			"envoyReadinessState": "INITIALIZED", "initialConfigUpdateStatus": "UPDATE_SUCCESSFUL",
+		} {
+			if got[name] != want {
+				t.Errorf("%s: got %q, want %q", name, got[name], want)
+			}
+		}
+		if _, err := time.Parse(time.RFC3339Nano, got["managementServerDisconnectedTimestamp"]); err != nil {
+			t.Error(err)
+		}
+	})
+}
