@@ -3,6 +3,7 @@ package envoy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func (b *build) passThrough(suffix string) string {
 }
 
 func egressCluster(mesh string, node *api.Resource, l *api.Listener) string {
-	return fmt.Sprintf("cds_egress_%s_%s_%s_%d", mesh, node.Key.Name, l.PortMapping.Protocol, l.PortMapping.Port)
+	return "cds_egress_" + mesh + "_" + node.Key.Name + "_" + string(l.PortMapping.Protocol) + "_" + strconv.FormatInt(l.PortMapping.Port, 10)
 }
 
 // nodeCluster makes the cluster of a listener of another node, once.

@@ -101,13 +101,14 @@ func listenerTimeout(l *api.Listener) (limit, idle *durationpb.Duration) {
 	if t == nil {
 		return limit, nil
 	}
-	switch http := t.HTTP; l.PortMapping.Protocol {
-	case api.PortProtocolHTTP2:
-		http = t.HTTP2
-		fallthrough
+	switch l.PortMapping.Protocol {
 	case api.PortProtocolHTTP:
-		if http != nil {
-			return perRequest(http.PerRequest), duration(http.Idle)
+		if t.HTTP != nil {
+			return perRequest(t.HTTP.PerRequest), duration(t.HTTP.Idle)
+		}
+	case api.PortProtocolHTTP2:
+		if t.HTTP2 != nil {
+			return perRequest(t.HTTP2.PerRequest), duration(t.HTTP2.Idle)
 		}
 	case api.PortProtocolGRPC:
 		if t.GRPC != nil {
@@ -236,6 +237,9 @@ func (b *build) outbound() map[uint32]*outbound {
 	for _, tcp := range []bool{false, true} {
 		for i := range b.view.Backends {
 			backend := &b.view.Backends[i]
+			if s := backend.Service; len(ports(s)) == 0 && (s.Router != nil || s.Node != nil) {
+				b.report([]mesh.Problem{{Key: s.Key, Reason: ReasonMismatch, Message: "the provider has no listener, so the service has no port on which it can be called"}})
+			}
 			for _, at := range ports(backend.Service) {
 				if isHTTP(at.protocol) == tcp {
 					continue

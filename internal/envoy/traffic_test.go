@@ -131,8 +131,10 @@ func TestRouting(t *testing.T) {
 			rpc("/meta.Meta/Call", "tenant: a; number: 123", "rpc-rest"), rpc("/meta.Meta/Call", "tenant: a; number: 1234", "rpc-meta"),
 		}},
 		{"EMS-032 by Host and port, in any case of letters", webConfig, []expectation{
-			{ask: ask{host: "WEB.local", path: "/"}, node: "rest"}, {ask: ask{host: "other.local", path: "/"}, node: "other"},
-			{ask: ask{host: "unknown.local", path: "/"}, status: 404}, {ask: ask{host: "web.local:1", path: "/"}, status: 404},
+			{ask: ask{host: "WEB.local", path: "/"}, node: "rest"},
+			{ask: ask{host: "other.local", path: "/"}, node: "other"},
+			{ask: ask{host: "unknown.local", path: "/"}, status: 404},
+			{ask: ask{host: "web.local:1", path: "/"}, status: 404},
 		}},
 		{"RT-008 weights of 0 answer 503", webConfig, []expectation{
 			{ask: ask{host: "web.local", path: "/nothing"}, status: 503},
