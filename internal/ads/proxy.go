@@ -2,11 +2,8 @@ package ads
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +13,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
@@ -54,13 +50,14 @@ type incoming struct {
 }
 
 // stream serves one stream from its first byte to its status.
-func (s *Server) stream(ctx context.Context, method string, d dialect) error {
+func (v service) stream(ctx context.Context, method string, d dialect) error {
+	s := v.s
 	md, _ := metadata.FromIncomingContext(ctx)
 	principal, err := s.Authenticate(ctx, method, md)
 	if err != nil {
 		return statusOf(err)
 	}
-	requests := s.read(ctx, d)
+	requests := v.read(ctx, d)
 	var first incoming
 	select {
 	case first = <-requests:
@@ -95,15 +92,15 @@ func (s *Server) stream(ctx context.Context, method string, d dialect) error {
 
 // read passes the stream's requests on, one at a time: a proxy that asks faster
 // than it is answered waits. Its goroutine ends with the stream.
-func (s *Server) read(ctx context.Context, d dialect) <-chan incoming {
+func (v service) read(ctx context.Context, d dialect) <-chan incoming {
 	requests := make(chan incoming)
-	s.readers.Go(func() {
+	v.readers.Go(func() {
 		for {
 			var in incoming
 			in.node, in.request, in.err = d.recv()
 			var ignored *unserved
 			if errors.As(in.err, &ignored) {
-				s.Log.Debug("proxy asked for a type that is not served", "err", in.err)
+				v.s.Log.Debug("proxy asked for a type that is not served", "err", in.err)
 				continue
 			}
 			select {
@@ -266,57 +263,6 @@ func (p *proxy) take(goal *goal, r *request) error {
 	}
 	defer p.s.dirty(p.client)
 	return p.m.receive(p.s.Now(), *r)
-}
-
-// fetch gets the secrets that the proxy asked for (D9): all of them, or those
-// whose delivery is due. What it may not have is left out and noted.
-func (p *proxy) fetch(ctx context.Context, all bool) error {
-	if p.m == nil {
-		return nil
-	}
-	s := &p.m.of[envoy.Secret] // read here, written by this goroutine only
-	secrets, denied := slices.Clone(p.m.secrets), map[string]string{}
-	secrets = slices.DeleteFunc(secrets, func(r *envoy.Resource) bool { return !s.has(r.Name) })
-	for _, n := range s.names {
-		if _, owed := s.owed[n]; !owed && !all {
-			if why := p.denied[n]; why != "" {
-				denied[n] = why
-			}
-			continue
-		}
-		secrets = without(secrets, []string{n})
-		r, err := p.secret(ctx, n)
-		if err != nil {
-			denied[n] = oneLine(err.Error())
-			continue
-		}
-		secrets = union([]*envoy.Resource{r}, secrets)
-	}
-	if ctx.Err() != nil {
-		return status.FromContextError(ctx.Err()).Err()
-	}
-	p.mu.Lock()
-	p.m.secrets, p.denied = secrets, denied
-	p.mu.Unlock()
-	p.s.dirty(p.client)
-	return nil
-}
-
-func (p *proxy) secret(ctx context.Context, name string) (*envoy.Resource, error) {
-	if p.s.Secrets == nil {
-		return nil, errors.New("no source serves it")
-	}
-	ctx, cancel := context.WithTimeout(ctx, resolveWait)
-	defer cancel()
-	value, err := p.s.Secrets.Secret(ctx, p.principal, name)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256([]byte(value))
-	return &envoy.Resource{
-		Name: name, Hash: hex.EncodeToString(sum[:16]),
-		Any: &anypb.Any{TypeUrl: envoy.Secret.URL(), Value: []byte(value)},
-	}, nil
 }
 
 func (p *proxy) poke() {

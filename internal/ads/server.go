@@ -95,7 +95,6 @@ type Server struct {
 	Config
 	policies atomic.Int64 // counts Recheck
 	ending   chan struct{}
-	readers  sync.WaitGroup
 
 	mu       sync.Mutex
 	groups   map[mesh.Client]*group
@@ -124,12 +123,13 @@ func New(c Config) *Server {
 // left running when it returns.
 func (s *Server) Serve(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
 	g := grpc.NewServer(s.options(creds)...)
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s: s})
+	var readers sync.WaitGroup
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s: s, readers: &readers})
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
 	err := g.Serve(l)
 	g.Stop()
-	s.readers.Wait()
+	readers.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -162,15 +162,16 @@ func unknownService(_ any, stream grpc.ServerStream) error {
 // newer protocol, so the generated default for them is right.
 type service struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	s *Server
+	s       *Server
+	readers *sync.WaitGroup // one goroutine a stream
 }
 
 func (v service) StreamAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return v.s.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName, stateOfTheWorld(stream))
+	return v.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName, stateOfTheWorld(stream))
 }
 
 func (v service) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return v.s.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, delta(stream))
+	return v.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, delta(stream))
 }
 
 // Set makes b what the client's proxies are to have; nil says that its node or

@@ -1,0 +1,52 @@
+package ads
+
+import (
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+func TestInstance(t *testing.T) {
+	platform := func(name, key, value string) map[string]any {
+		return map[string]any{"aws.appmesh.platformInfo": map[string]any{name: map[string]any{key: value}}}
+	}
+	own := platform("k8sPlatformInfo", "podUid", "pod-1")
+	own["evermesh.instance"] = "i-1"
+	for _, c := range []struct {
+		name     string
+		metadata map[string]any
+		want     string
+	}{
+		{"the agent's id comes first", own, "i-1"},
+		{"an ECS task", platform("ecsPlatformInfo", "ecsTaskArn", "arn:aws:ecs:task"), "arn:aws:ecs:task"},
+		{"a pod", platform("k8sPlatformInfo", "podUid", "pod-1"), "pod-1"},
+		{"anything else", map[string]any{"evermesh.instance": 7.0}, "10.0.0.1:99"},
+		{"nothing", nil, "10.0.0.1:99"},
+		{"something too long", map[string]any{"evermesh.instance": strings.Repeat("x", 1000)}, strings.Repeat("x", maxIdentity)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := structpb.NewStruct(c.metadata)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := instanceOf(&corev3.Node{Metadata: m}, "10.0.0.1:99"); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestEnvoyVersion(t *testing.T) {
+	if v := versionOf(&corev3.Node{}); v != nil {
+		t.Errorf("got %q from a node that says nothing", *v)
+	}
+	v := versionOf(&corev3.Node{UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{
+		Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 40, Patch: 2},
+	}}})
+	if v == nil || *v != "1.40.2" {
+		t.Errorf("got %v", v)
+	}
+}
