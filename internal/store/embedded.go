@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
@@ -97,13 +96,17 @@ func (s *Server) start(ctx context.Context, o ServerOptions) error {
 	if s.sockets, err = os.MkdirTemp("", "evermesh"); err != nil {
 		return err
 	}
-	peer := url.URL{Scheme: "unix", Path: filepath.Join(s.sockets, "peer")}
+	// etcd binds a URL's host and ignores its path. Without one it would take an
+	// abstract socket, which every user of the machine may connect to.
+	peer := url.URL{Scheme: "unix", Host: filepath.Join(s.sockets, "peer")}
+	advertised := url.URL{Scheme: "unix", Path: peer.Host}
 	c := embed.NewConfig()
 	c.Name = "evermesh"
 	c.Dir = filepath.Join(o.Dir, "etcd")
 	c.ListenClientUrls, c.AdvertiseClientUrls = nil, nil
-	c.ListenPeerUrls, c.AdvertisePeerUrls = types.MustNewURLs([]string{peer.String()}), types.MustNewURLs([]string{peer.String()})
-	c.InitialCluster = c.Name + "=" + peer.String()
+	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{advertised}
+	c.InitialCluster = c.Name + "=" + advertised.String()
+	c.AuthToken = "" // nobody logs in
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(o.Log, o.Fatal))
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
 	c.QuotaBackendBytes = quota

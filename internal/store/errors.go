@@ -20,6 +20,7 @@ const (
 	textCompacted     = "required revision has been compacted"
 	textLeaseNotFound = "requested lease not found"
 	textTooLarge      = "request is too large"
+	textTooLong       = "message larger than max"
 )
 
 func says(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }
@@ -43,7 +44,7 @@ func (s *Store) failure(caller context.Context, operation string, err error) err
 	case says(err, textNoSpace):
 		s.full.Store(true)
 		return unavailable("The store is full: remove data, or give etcd a larger quota, and compact, defragment and disarm its alarm.")
-	case says(err, textTooLarge):
+	case says(err, textTooLarge), says(err, textTooLong):
 		return api.Errorf(api.CodeBadRequest, "The request is larger than the store takes: raise --max-request-bytes of the external etcd, or make the resource smaller.")
 	case errors.Is(err, context.DeadlineExceeded):
 		return unavailable("The store did not answer within %v: try again.", s.options.Timeout)

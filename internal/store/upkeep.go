@@ -53,23 +53,18 @@ func (s *Server) checkSpace() {
 // defragment gives space back when half of the file is free, and lets etcd
 // write again when it had stopped at its quota.
 func (s *Server) defragment(ctx context.Context, from int64) error {
-	client := v3client.New(s.etcd.Server)
-	defer client.Close()
-	status, err := client.Status(ctx, "")
-	if err != nil {
-		return err
-	}
-	if status.DbSize >= from && status.DbSizeInUse <= status.DbSize/2 {
-		if _, err := client.Defragment(ctx, ""); err != nil {
-			return err
-		}
-		if status, err = client.Status(ctx, ""); err != nil {
+	backend := s.etcd.Server.Backend()
+	if size := backend.Size(); size >= from && backend.SizeInUse() <= size/2 {
+		// Not through a client: the in-process one has no service for it.
+		if err := backend.Defrag(); err != nil {
 			return err
 		}
 	}
-	if len(status.Errors) == 0 || status.DbSize >= quota*9/10 {
+	if len(s.etcd.Server.Alarms()) == 0 || backend.Size() >= quota/10*9 {
 		return nil
 	}
-	_, err = client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+	client := v3client.New(s.etcd.Server)
+	defer client.Close()
+	_, err := client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
 	return err
 }

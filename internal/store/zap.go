@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -51,6 +52,18 @@ type bridge struct {
 	fields  []zapcore.Field
 }
 
+// harmless says that a warning of etcd is about a setting that is as it should
+// be, or about a stop that was asked for.
+func harmless(e zapcore.Entry, fields map[string]any) bool {
+	switch e.Message {
+	case "Running http and grpc server on single port. This is not recommended for production.":
+		return true // there is no port at all
+	case "setting up serving from embedded etcd failed.":
+		return strings.Contains(fmt.Sprint(fields["error"]), "use of closed network connection")
+	}
+	return false
+}
+
 func (b *bridge) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 
 func (b *bridge) With(fields []zapcore.Field) zapcore.Core {
@@ -76,6 +89,9 @@ func (b *bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	all := zapcore.NewMapObjectEncoder()
 	for _, f := range slices.Concat(b.fields, fields) {
 		f.AddTo(all)
+	}
+	if harmless(e, all.Fields) {
+		return nil
 	}
 	r := slog.NewRecord(e.Time, level, "etcd: "+e.Message, 0)
 	for _, key := range slices.Sorted(maps.Keys(all.Fields)) {

@@ -1,0 +1,239 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/store"
+	"github.com/evermesh/evermesh/internal/store/storetest"
+)
+
+// startServer starts an etcd that the test stops itself.
+func startServer(t *testing.T, o store.ServerOptions) *store.Server {
+	t.Helper()
+	o.Test = true
+	if o.MinFree == 0 {
+		o.MinFree = 1
+	}
+	server, err := store.StartServer(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server
+}
+
+func closeServer(t *testing.T, s *store.Server) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// With the settings that evermeshd has, in a directory whose path is too long
+// for a socket.
+func TestARestartKeepsEverything(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))
+	var log bytes.Buffer
+	var want *api.Resource
+	for start := range 3 {
+		s, err := store.Open(context.Background(), store.Options{DataDir: dir, Prefix: "/evermesh", Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Ready(context.Background()); err != nil {
+			t.Errorf("start %d: not ready: %v", start, err)
+		}
+		if start == 0 {
+			want = resource(t, nodeKey("m", "n"), 1)
+			want.Revision = put(t, s, want)
+			write(t, s, false, store.Op{Key: "endpoints/a", Value: []byte("1")})
+		}
+		if diff := cmp.Diff(want, get(t, s, want.Key)); diff != "" {
+			t.Errorf("start %d (-want +got):\n%s", start, diff)
+		}
+		if got := rows(t, s, "endpoints/"); got["endpoints/a"] != "1" {
+			t.Errorf("start %d: rows are %v", start, got)
+		}
+		if err := raise(s, want.Key); err != nil {
+			t.Error(err)
+		}
+		want = get(t, s, want.Key)
+		if want.Version != int64(start+2) {
+			t.Errorf("start %d: version is %d", start, want.Version)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for line := range strings.Lines(log.String()) {
+		if !strings.Contains(line, "took too long") && !strings.Contains(line, "slow") { // of a busy disk
+			t.Errorf("etcd warns in quiet times: %s", line)
+		}
+	}
+}
+
+func TestASecondProcessIsToldWhoHasTheDirectory(t *testing.T) {
+	dir := t.TempDir()
+	server := startServer(t, store.ServerOptions{Dir: dir})
+	start := time.Now()
+	_, err := store.Open(context.Background(), store.Options{DataDir: dir})
+	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "in use by process ") {
+		t.Errorf("got error %v", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the refusal took %v", took)
+	}
+	closeServer(t, server)
+	closeServer(t, startServer(t, store.ServerOptions{Dir: dir}))
+}
+
+// Below the least free space nothing is written and everything is read.
+func TestAnAlmostFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	ctx := context.Background()
+	server := startServer(t, store.ServerOptions{Dir: dir})
+	s, err := store.Open(ctx, store.Options{Server: server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := nodeKey("m", "n")
+	put(t, s, resource(t, key, 1))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	closeServer(t, server)
+
+	server = startServer(t, store.ServerOptions{Dir: dir, MinFree: 1 << 62})
+	defer closeServer(t, server)
+	s = storetest.Open(t, store.Options{Server: server})
+	defer s.Close()
+	if err := raise(s, key); !isAPI(err, api.CodeServiceUnavailable) || !strings.Contains(err.Error(), "almost full") {
+		t.Errorf("update gets %v", err)
+	}
+	if err := s.Write(ctx, true, []store.Op{{Key: "ledger/x", Value: []byte("1")}}); !isAPI(err, api.CodeServiceUnavailable) {
+		t.Errorf("row gets %v", err)
+	}
+	if got := get(t, s, key); got == nil || got.Version != 1 {
+		t.Errorf("read gets %v", got)
+	}
+	if err := s.Ready(ctx); err == nil || !strings.Contains(err.Error(), "almost full") {
+		t.Errorf("readiness is %v", err)
+	}
+}
+
+func TestNobodyCanConnectFromOutside(t *testing.T) {
+	before := listening(t)
+	server := startServer(t, store.ServerOptions{Dir: t.TempDir()})
+	defer closeServer(t, server)
+	if after := listening(t); after > before {
+		t.Errorf("%d TCP sockets listen, %d before", after, before)
+	}
+	text, err := os.ReadFile("/proc/self/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := sockets(t)
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 7 && f[3] == "00010000" && mine[f[6]] && strings.HasPrefix(f[7], "@") {
+			t.Errorf("any user may connect to %s", f[7])
+		}
+	}
+}
+
+// listening counts the TCP sockets in this network namespace that this process
+// listens on.
+func listening(t *testing.T) int {
+	t.Helper()
+	mine := sockets(t)
+	n := 0
+	for _, file := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+		text, err := os.ReadFile(file)
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) > 9 && f[3] == "0A" && mine[f[9]] {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// sockets are the inodes of this process's sockets.
+func sockets(t *testing.T) map[string]bool {
+	t.Helper()
+	mine := map[string]bool{}
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil {
+			mine[strings.TrimSuffix(strings.TrimPrefix(to, "socket:["), "]")] = true
+		}
+	}
+	return mine
+}
+
+func TestTheServerCanBeDefragmented(t *testing.T) {
+	server := startServer(t, store.ServerOptions{Dir: t.TempDir()})
+	defer closeServer(t, server)
+	s, err := store.Open(context.Background(), store.Options{Server: server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx := context.Background()
+	client, _ := s.Etcd()
+	size := func() int64 {
+		t.Helper()
+		status, err := client.Status(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.DbSize
+	}
+	big := bytes.Repeat([]byte("x"), 1<<20)
+	for range 16 {
+		write(t, s, false, store.Op{Key: "endpoints/x", Value: big})
+	}
+	resp, err := client.Get(ctx, "nothing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Compact(ctx, resp.Header.Revision, withPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	before := size()
+	deadline := time.After(patience)
+	for { // etcd counts what is free when it commits, every 100 ms
+		if err := server.Defragment(ctx, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		after := size()
+		if after < before/2 {
+			break
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("size was %d and is %d", before, after)
+		}
+	}
+	if got := rows(t, s, "endpoints/x"); len(got["endpoints/x"]) != len(big) {
+		t.Error("what is stored is not whole")
+	}
+}
