@@ -20,10 +20,15 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
-		Dir:   "testdata",
-		Setup: setup,
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			withPlane(t, env)
+			return setup(env)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"create":   createCommand(t),
 			"exitcode": exitCode,
+			"ledger":   tellCommand,
 			"validate": validate,
 		},
 	})

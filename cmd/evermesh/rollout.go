@@ -108,6 +108,7 @@ func watchRollout(ctx context.Context, c *client.Client, arn string, show func(a
 			show(now)
 			return nil
 		})
+		over := watch.Err() != nil
 		cancel()
 		var refusal *api.Error
 		switch {
@@ -117,7 +118,7 @@ func watchRollout(ctx context.Context, c *client.Client, arn string, show func(a
 			return last, ended(ctx, trouble)
 		case errors.As(err, &refusal) && refusal.Status() < 500 && refusal.Code != api.CodeTooManyRequests:
 			return last, err
-		case err != nil && last == nil && watch.Err() == nil:
+		case err != nil && last == nil && !over:
 			return nil, err // it never worked: there is nothing to wait for
 		}
 		// A replica that went away may come back, or another answer instead.

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/store/storetest"
+)
+
+// plane is the real API over a real store and real HTTP with real signatures.
+// Only what the proxies hold is said by the test: a refusal or a silent replica
+// comes when it is wanted.
+type plane struct {
+	*httptest.Server
+	ledger *ledger
+	dir    string // data directory, as evermeshd leaves it
+}
+
+const (
+	account   = "000000000000"
+	keyID     = "AKIAIOSFODNN7EXAMPLE"
+	secretKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+)
+
+type keys struct{}
+
+func (keys) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+	root := auth.Principal{Account: account, ARN: "arn:aws:iam::" + account + ":root"}
+	return auth.Credential{Secret: secretKey, Principal: root}, id == keyID, nil
+}
+
+// newPlane starts a control plane and writes down what evermeshd writes into
+// its data directory.
+func newPlane(t testing.TB, dir string) *plane {
+	t.Helper()
+	realm := api.Realm{Partition: "aws", Region: "us-east-1"}
+	p := &plane{ledger: &ledger{realm: realm, changed: make(chan struct{})}, dir: dir}
+	server, err := rest.New(rest.Config{
+		Store: storetest.New(t), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger,
+		Verify: auth.NewVerifier(keys{}, realm.Region, []string{"appmesh"}, time.Now).Verify,
+		Now:    time.Now, NewID: uuid.NewString,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Server = httptest.NewServer(server)
+	t.Cleanup(p.Close)
+	facts, err := json.Marshal(client.Facts{APIEndpoint: p.URL, Region: realm.Region, Partition: realm.Partition, Account: account, Credentials: "credentials"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	credentials := "[default]\naws_access_key_id = " + keyID + "\naws_secret_access_key = " + secretKey + "\n"
+	for name, text := range map[string]string{client.FactsFile: string(facts), "credentials": credentials} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// client calls the plane as its root.
+func (p *plane) client(t testing.TB) *client.Client {
+	t.Helper()
+	cfg, err := client.Load(t.Context(), p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// ledger answers what it was told.
+type ledger struct {
+	realm   api.Realm
+	mu      sync.Mutex
+	now     told
+	asked   int
+	changed chan struct{}
+}
+
+// told is what a test says of the proxies. Without a rollout asking for one
+// fails, as with a store out of reach.
+type told struct {
+	Proxies  []api.Proxy   `json:"proxies"`
+	Replicas []api.Replica `json:"replicas"`
+	Rollout  *api.Rollout  `json:"rollout"`
+}
+
+// tell replaces what is known. Watchers are woken unless it comes from another
+// replica, whose changes nobody here notices.
+func (l *ledger) tell(now told, elsewhere bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.now = now
+	if !elsewhere {
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}
+}
+
+func (l *ledger) Proxies(context.Context) ([]api.Proxy, []api.Replica, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// The caller filters in place.
+	return append([]api.Proxy(nil), l.now.Proxies...), l.now.Replicas, nil
+}
+
+func (l *ledger) Rollout(_ context.Context, key api.Key) (api.Rollout, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked++
+	if l.now.Rollout == nil {
+		return api.Rollout{}, errors.New("the store cannot be reached")
+	}
+	out := *l.now.Rollout
+	out.ResourceARN = l.realm.ARN(key, account)
+	return out, nil
+}
+
+func (l *ledger) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+// planeKey finds a script's plane among its values.
+type planeKey struct{}
+
+// withPlane gives scripts whose names begin with live a control plane in their
+// home.
+func withPlane(t testing.TB, env *testscript.Env) {
+	if strings.HasPrefix(filepath.Base(env.WorkDir), "script-live") {
+		env.Values[planeKey{}] = newPlane(t, filepath.Join(env.WorkDir, ".local/state/evermesh"))
+	}
+}
+
+// createCommand creates the resources of files through the API: create FILE …
+func createCommand(t testing.TB) func(ts *testscript.TestScript, neg bool, args []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		c := ts.Value(planeKey{}).(*plane).client(t)
+		for _, name := range args {
+			inputs, err := readFiles([]string{ts.MkAbs(name)}, nil)
+			ts.Check(err)
+			for _, in := range inputs {
+				ts.Check(c.Call(t.Context(), "Create"+in.row.Type, in.doc, nil))
+			}
+		}
+	}
+}
+
+// tellCommand says what the proxies hold from now on: ledger [-elsewhere] FILE
+func tellCommand(ts *testscript.TestScript, _ bool, args []string) {
+	elsewhere := args[0] == "-elsewhere"
+	if elsewhere {
+		args = args[1:]
+	}
+	var now told
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &now))
+	ts.Value(planeKey{}).(*plane).ledger.tell(now, elsewhere)
+}
