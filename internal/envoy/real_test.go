@@ -1,6 +1,7 @@
 package envoy_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -194,6 +195,10 @@ func (e *realEnvoy) serve(t *testing.T, path, cluster, endpoint string) {
 		e.tries[id] = append(e.tries[id], endpoint)
 		try := len(e.tries[id])
 		e.mu.Unlock()
+		if r.Header.Get("upgrade") == "websocket" {
+			echo(w)
+			return
+		}
 		if d, err := time.ParseDuration(r.Header.Get("x-wait")); err == nil {
 			select {
 			case <-time.After(d):
@@ -241,6 +246,57 @@ func socketClient(path string, http2 bool) *http.Client {
 			},
 		},
 	}
+}
+
+// echo takes the connection over and sends back what comes.
+func echo(w http.ResponseWriter) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	_, _ = io.Copy(conn, buffered)
+}
+
+// upgrade opens a byte stream and wants an echo on it.
+func (e *realEnvoy) upgrade(t *testing.T, config, host string) {
+	t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(e.dir, config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", host)
+	reader := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(reader, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %v %v", resp, err)
+	}
+	for _, word := range []string{"ping\n", "pong\n"} {
+		if _, err := io.WriteString(conn, word); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := reader.ReadString('\n'); got != word {
+			t.Fatalf("echo of %q: %q, %v", word, got, err)
+		}
+	}
+}
+
+// admin reads a page of Envoy's admin interface.
+func (e *realEnvoy) admin(t *testing.T, page string) string {
+	t.Helper()
+	resp, err := socketClient(filepath.Join(e.dir, "admin"), false).Get("http://admin" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // ask is a request to one of the route configurations.

@@ -136,6 +136,13 @@ func TestRouting(t *testing.T) {
 			{ask: ask{host: "unknown.local", path: "/"}, status: 404},
 			{ask: ask{host: "web.local:1", path: "/"}, status: 404},
 		}},
+		{"VS-005 VS-010 VN-024 a service leads to its provider, node or router", webConfig, []expectation{
+			{ask: ask{host: "other.local", path: "/"}, node: "other"}, {ask: ask{host: "other.local", path: "/metrics"}, node: "other"},
+			web("/metrics", "", "metrics"), web("/", "", "rest"),
+		}},
+		{"VR-010 a router without routes answers 404", webConfig, []expectation{
+			{ask: ask{host: "routeless.local", path: "/"}, status: 404},
+		}},
 		{"RT-008 weights of 0 answer 503", webConfig, []expectation{
 			{ask: ask{host: "web.local", path: "/nothing"}, status: 503},
 		}},
@@ -186,6 +193,7 @@ func TestRetriesAndTimeouts(t *testing.T) {
 		{"EMS-038 500 is not tried again by default", webConfig, ask{path: "/", header: "x-fail: 500"}, 1, 500},
 		{"EMS-038 gRPC UNAVAILABLE is tried again by default", rpcConfig, ask{method: "POST", path: "/x.X/Y", http2: true, header: "content-type: application/grpc; x-fail: grpc:14"}, 2, 200},
 		{"EMS-038 gRPC INTERNAL is not tried again by default", rpcConfig, ask{method: "POST", path: "/x.X/Y", http2: true, header: "content-type: application/grpc; x-fail: grpc:13"}, 1, 200},
+		{"VS-011 a node's service has the default too", webConfig, ask{host: "other.local", path: "/", header: "x-fail: 503 503"}, 3, 200},
 		{"RT-031 server-error", webConfig, ask{path: "/retry/server", header: "x-fail: 500 511"}, 3, 200},
 		{"RT-031 server-error is not 409", webConfig, ask{path: "/retry/server", header: "x-fail: 409"}, 1, 409},
 		{"RT-031 gateway-error", webConfig, ask{path: "/retry/gateway", header: "x-fail: 502 504"}, 3, 200},
@@ -202,7 +210,7 @@ func TestRetriesAndTimeouts(t *testing.T) {
 		{"RT-036 idle bounds a silent stream", webConfig, ask{path: "/timeout/idle", header: "x-wait: 2s"}, 1, 504},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			test.ask.host = map[string]string{webConfig: "web.local", rpcConfig: "rpc.local"}[test.config]
+			test.ask.host = cmp.Or(test.ask.host, map[string]string{webConfig: "web.local", rpcConfig: "rpc.local"}[test.config])
 			start := time.Now()
 			status, _, tries := e.do(t, test.config, test.ask)
 			if status != test.status || len(tries) != test.tries {
@@ -301,6 +309,71 @@ func TestGatewayRouting(t *testing.T) {
 			call("rpc.example.com", "/any.Any/Call", "", "rpc", "rpc.example.com", 0),
 		} {
 			e.expect(t, config, x)
+		}
+	})
+}
+
+// TestListenerTimeouts asks the inbound side of a node (EMS-059).
+func TestListenerTimeouts(t *testing.T) {
+	t.Parallel()
+	e := run(t, bundleOf(t, "traffic_routes", "virtualNode/rest"))
+	for _, test := range []struct {
+		name, config, wait string
+		http2              bool
+		status             int
+	}{
+		{"VN-019 perRequest bounds a request", "rds_ingress_http_9080", "2s", false, 504},
+		{"VN-019 perRequest 0 does not", "rds_ingress_http_9081", "1s", false, 200},
+		{"VN-020 idle bounds a silent stream", "rds_ingress_http2_9082", "2s", true, 504},
+		{"EMS-059 the inbound side is tried once", "rds_ingress_http_9081", "", false, 503},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			header := "x-wait: " + test.wait
+			if test.status == 503 {
+				header = "x-fail: 503"
+			}
+			status, _, tries := e.do(t, test.config, ask{host: "any", path: "/", header: header, http2: test.http2})
+			if status != test.status || len(tries) != 1 {
+				t.Errorf("status %d after %d tries, want %d after one", status, len(tries), test.status)
+			}
+		})
+	}
+}
+
+// TestUpgrades opens a WebSocket's byte stream through every kind of chain.
+func TestUpgrades(t *testing.T) {
+	t.Parallel()
+	node := run(t, bundleOf(t, "traffic_routes", "virtualNode/front"))
+	server := run(t, bundleOf(t, "traffic_routes", "virtualNode/rest"))
+	gateway := run(t, bundleOf(t, "traffic_gateway", "virtualGateway/ingress"))
+	t.Run("VR-004 a router's listener", func(t *testing.T) { node.upgrade(t, webConfig, "web.local") })
+	t.Run("VN-007 a node's listener", func(t *testing.T) { server.upgrade(t, "rds_ingress_http_9080", "any") })
+	t.Run("VG-003 a gateway's listener", func(t *testing.T) { gateway.upgrade(t, "rds_ingress_http_8080", "example.com") })
+}
+
+// TestConfigDump looks for the hidden defaults in what Envoy itself shows.
+func TestConfigDump(t *testing.T) {
+	t.Parallel()
+	e := run(t, bundleOf(t, "traffic_routes", "virtualNode/front"))
+	dump := e.admin(t, "/config_dump")
+	for _, test := range []struct{ name, text string }{
+		{"EMS-041 the default retry policy", `"retry_on": "unavailable,reset,connect-failure,refused-stream,retriable-status-codes"`},
+		{"EMS-043 the default circuit breakers", `"max_pending_requests": 2147483647`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if !strings.Contains(dump, test.text) {
+				t.Errorf("config_dump does not show %s", test.text)
+			}
+		})
+	}
+	t.Run("EMS-042 thresholds of every cluster", func(t *testing.T) {
+		clusters := e.admin(t, "/clusters")
+		for _, r := range bundleOf(t, "traffic_routes", "virtualNode/front").List(envoy.Cluster).Resources {
+			for _, limit := range []string{"max_connections", "max_pending_requests", "max_requests", "max_retries"} {
+				if line := fmt.Sprintf("%s::default_priority::%s::2147483647", r.Name, limit); !strings.Contains(clusters, line) {
+					t.Errorf("Envoy's clusters do not show %s", line)
+				}
+			}
 		}
 	})
 }
