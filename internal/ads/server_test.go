@@ -82,8 +82,8 @@ func (r *rig) give(name string, s spec) {
 	r.set(client(name), g)
 }
 
-func newRig(t *testing.T, change func(*Config)) *rig {
-	t.Helper()
+// bareRig is a rig that is not served yet.
+func bareRig(change func(*Config)) *rig {
 	r := &rig{goals: map[mesh.Client]*goal{}, wanted: map[mesh.Client]int{}, done: make(chan error, 1)}
 	c := Config{
 		Clients: r, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Replica: "r1", PublishWait: testSilence,
@@ -96,6 +96,12 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 		change(&c)
 	}
 	r.Server = New(c)
+	return r
+}
+
+func newRig(t *testing.T, change func(*Config)) *rig {
+	t.Helper()
+	r := bareRig(change)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	adstest.Must(t, err)
 	r.address = l.Addr().String()
