@@ -26,6 +26,9 @@ func newGoClient(_ testing.TB, e endpoint) client {
 	})}
 }
 
+// with is the client with other options.
+func (g *goClient) with(o appmesh.Options) *goClient { return &goClient{appmesh.New(o)} }
+
 func (g *goClient) call(ctx context.Context, operation string, input map[string]any) (map[string]any, error) {
 	method := reflect.ValueOf(g.c).MethodByName(operation)
 	in := reflect.New(method.Type().In(1).Elem())

@@ -129,10 +129,16 @@ func newCLIClient(t testing.TB, e endpoint) client {
 	return &cliClient{path: tool(t, "aws"), env: environment(home(t), e)}
 }
 
-// run runs `aws appmesh` with the arguments and returns what it printed.
-func (c *cliClient) run(ctx context.Context, arguments ...string) ([]byte, error) {
+// command is `aws appmesh` with the arguments.
+func (c *cliClient) command(ctx context.Context, arguments ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.path, append([]string{"appmesh"}, arguments...)...)
 	cmd.Env = c.env
+	return cmd
+}
+
+// run runs a command and returns what it printed.
+func (c *cliClient) run(ctx context.Context, arguments ...string) ([]byte, error) {
+	cmd := c.command(ctx, arguments...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -150,7 +156,7 @@ func (c *cliClient) call(ctx context.Context, operation string, input map[string
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.run(ctx, command(operation), "--output", "json", "--cli-input-json", string(body))
+	out, err := c.run(ctx, spelled(operation), "--output", "json", "--cli-input-json", string(body))
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +168,7 @@ func (c *cliClient) call(ctx context.Context, operation string, input map[string
 }
 
 func (c *cliClient) all(ctx context.Context, operation string, input map[string]any) (int, error) {
-	out, err := c.run(ctx, command(operation), "--mesh-name", input["meshName"].(string), "--page-size", "2", "--output", "json")
+	out, err := c.run(ctx, spelled(operation), "--mesh-name", input["meshName"].(string), "--page-size", "2", "--output", "json")
 	if err != nil {
 		return 0, err
 	}
@@ -171,14 +177,14 @@ func (c *cliClient) all(ctx context.Context, operation string, input map[string]
 	return len(output[listMember(operation)]), err
 }
 
-// command is the CLI's spelling: ListTagsForResource is list-tags-for-resource.
-func command(operation string) string {
+// spelled is the CLI's spelling: ListTagsForResource is list-tags-for-resource.
+func spelled(operation string) string {
 	return strings.ToLower(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(operation, "$1-$2"))
 }
 
 // said reads the CLI's error line.
 func said(stderr string) *failure {
-	m := regexp.MustCompile(`(?s)An error occurred \((\w+)\) when calling the \w+ operation[^:]*: (.*)`).FindStringSubmatch(stderr)
+	m := regexp.MustCompile(`(?s)An error occurred \((\w+)\) when calling the \w+ operation(?: \(reached max retries: \d+\))?: (.*)`).FindStringSubmatch(stderr)
 	if m == nil {
 		return nil
 	}

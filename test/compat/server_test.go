@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	local "github.com/evermesh/evermesh/internal/client"
@@ -121,11 +122,16 @@ func known(ctx context.Context, data string) (endpoint, error) {
 	if _, err := os.Stat(filepath.Join(data, local.FactsFile)); err != nil {
 		return endpoint{}, err // it does not listen yet
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(facts.Region),
-		config.WithSharedConfigFiles([]string{}), config.WithSharedCredentialsFiles([]string{facts.Credentials}), config.WithSharedConfigProfile("default"))
-	if err != nil {
-		return endpoint{}, err
-	}
-	key, err := cfg.Credentials.Retrieve(ctx)
+	key, err := readKey(ctx, facts.Region, facts.Credentials)
 	return endpoint{url: facts.APIEndpoint, region: facts.Region, account: facts.Account, key: key}, err
+}
+
+// readKey reads a credentials file as AWS's SDK does.
+func readKey(ctx context.Context, region, file string) (aws.Credentials, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region),
+		config.WithSharedConfigFiles([]string{}), config.WithSharedCredentialsFiles([]string{file}), config.WithSharedConfigProfile("default"))
+	if err != nil {
+		return aws.Credentials{}, err
+	}
+	return cfg.Credentials.Retrieve(ctx)
 }

@@ -20,6 +20,15 @@ import (
 // mesh, $A the account, $ARN the beginning of its ARNs.
 type step struct{ name, operation, in, want string }
 
+// fortyNine are as many tags.
+var fortyNine = func() string {
+	tags := make([]string, 49)
+	for i := range tags {
+		tags[i] = fmt.Sprintf(`{"key": "k%d", "value": ""}`, i)
+	}
+	return strings.Join(tags, ", ")
+}()
+
 // story is the user guide's: a service is called, gets a second version, traffic
 // shifts; a gateway lets outsiders in; everything is taken down again. It runs
 // every operation of the API at least once.
@@ -30,6 +39,7 @@ var story = []step{
 	{"API-023 described", "DescribeMesh", `{"meshName": "$M"}`, `{"mesh": {"meshName": "$M", "spec": {"egressFilter": {"type": "ALLOW_ALL"}}, "status": {"status": "ACTIVE"}, "metadata": {"version": 2}}}`},
 	{"API-044 an update leaves nothing of the spec before", "UpdateMesh", `{"meshName": "$M", "spec": {"serviceDiscovery": {"ipPreference": "IPv4_ONLY"}}}`, `{"mesh": {"spec": {"serviceDiscovery": {"ipPreference": "IPv4_ONLY"}}, "metadata": {"version": 3}}}`},
 	{"API-034 another mesh does not exist", "DescribeMesh", `{"meshName": "$M-none"}`, `!NotFoundException 404 Mesh with name $M-none is not present for account $A`},
+	{"API-029 the mesh of another account", "DescribeMesh", `{"meshName": "$M", "meshOwner": "999999999999"}`, `!ForbiddenException 403 User: arn:aws:iam::$A:root is not authorized to perform: appmesh:DescribeMesh on resource: arn:aws:appmesh:us-east-1:999999999999:mesh/$M`},
 	{"API-045 an ARN for a name", "DescribeMesh", `{"meshName": "$ARN"}`, `!BadRequestException 400 The meshName "$ARN" holds a slash: give the resource's name, not its ARN.`},
 
 	{"VS-001 API-014 a virtual service without provider", "CreateVirtualService", `{"meshName": "$M", "virtualServiceName": "serviceb.apps.local", "spec": {}}`, `{"virtualService": {"meshName": "$M", "virtualServiceName": "serviceb.apps.local", "spec": {}, "status": {"status": "ACTIVE"}, "metadata": {"arn": "$ARN/virtualService/serviceb.apps.local", "version": 1}}}`},
@@ -45,6 +55,7 @@ var story = []step{
 	{"a tag replaced, another added", "TagResource", `{"resourceArn": "$ARN/virtualNode/serviceA", "tags": [{"key": "team", "value": "b"}, {"key": "new", "value": "1"}]}`, `{}`},
 	{"a tag removed", "UntagResource", `{"resourceArn": "$ARN/virtualNode/serviceA", "tagKeys": ["art"]}`, `{}`},
 	{"TAG-001 the tags then", "ListTagsForResource", `{"resourceArn": "$ARN/virtualNode/serviceA"}`, `{"tags": [{"key": "team", "value": "b"}, {"key": "new", "value": "1"}]}`},
+	{"TAG-002 too many tags", "TagResource", `{"resourceArn": "$ARN/virtualNode/serviceA", "tags": [` + fortyNine + `]}`, `!TooManyTagsException 400 The resource would have 51 tags; at most 50 are allowed.`},
 	{"TAG-005 a description holds no tags", "DescribeVirtualNode", `{"meshName": "$M", "virtualNodeName": "serviceA"}`, `{"virtualNode": {"virtualNodeName": "serviceA", "metadata": {"version": 1}}}`},
 	{"a second version", "CreateVirtualNode", `{"meshName": "$M", "virtualNodeName": "serviceBv2", "spec": {"listeners": [{"portMapping": {"port": 80, "protocol": "http2"}}], "serviceDiscovery": {"dns": {"hostname": "serviceBv2.apps.local"}}}}`, `{"virtualNode": {"metadata": {"version": 1}}}`},
 	{"RT-004 RT-009 another kind of route, another split", "UpdateRoute", `{"meshName": "$M", "virtualRouterName": "serviceB", "routeName": "route", "spec": {"http2Route": {"action": {"weightedTargets": [{"virtualNode": "serviceBv1", "weight": 75}, {"virtualNode": "serviceBv2", "weight": 25}]}, "match": {"prefix": "/"}}}}`, `{"route": {"spec": {"http2Route": {"action": {"weightedTargets": [{"virtualNode": "serviceBv1", "weight": 75}, {"virtualNode": "serviceBv2", "weight": 25}]}, "match": {"prefix": "/"}}}, "metadata": {"version": 2}}}`},

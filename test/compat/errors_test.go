@@ -1,0 +1,182 @@
+package compat
+
+import (
+	"context"
+	"log/slog"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/google/uuid"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/iam"
+	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/store"
+	"github.com/evermesh/evermesh/internal/store/storetest"
+)
+
+const region = "us-east-1"
+
+// inProcess serves the API from this process, with what decides who the caller
+// is. It is for what a running evermeshd does not do when asked.
+func inProcess(t testing.TB, s *store.Store, verify func(context.Context, auth.Request) (auth.Principal, error)) endpoint {
+	t.Helper()
+	handler, err := rest.New(rest.Config{
+		Store: s, Realm: api.Realm{Partition: "aws", Region: region}, Log: slog.New(slog.DiscardHandler),
+		Verify: verify, Now: time.Now, NewID: uuid.NewString,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return endpoint{url: server.URL, region: region, key: aws.Credentials{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: "secret"}}
+}
+
+// Every client knows every kind of error that the service has: its code, its
+// status, its type where the client has types, and its text.
+func TestKindsOfErrors(t *testing.T) {
+	t.Parallel()
+	// Not each of them can be brought about from outside, so the name of the
+	// mesh that is asked for says which it is to be.
+	e := inProcess(t, storetest.New(t), func(_ context.Context, r auth.Request) (auth.Principal, error) {
+		return auth.Principal{}, api.Errorf(path.Base(r.RequestURI), "Because of %s.", path.Base(r.RequestURI))
+	})
+	kinds := []string{
+		"BadRequestException 400", "LimitExceededException 400", "ForbiddenException 403", "NotFoundException 404", "ConflictException 409",
+		"ResourceInUseException 409", "TooManyRequestsException 429", "InternalServerErrorException 500", "ServiceUnavailableException 503", "TooManyTagsException 400",
+		"MissingAuthenticationTokenException 403", "IncompleteSignatureException 400", "UnrecognizedClientException 403", "InvalidSignatureException 403", "ExpiredTokenException 403", "AccessDeniedException 403",
+	}
+	for _, kind := range clients {
+		t.Run("API-033 API-004 "+kind.name, func(t *testing.T) {
+			t.Parallel()
+			c := kind.make(t, e)
+			for _, k := range kinds {
+				code, _, _ := strings.Cut(k, " ")
+				t.Run(code, func(t *testing.T) {
+					_, err := c.call(t.Context(), "DescribeMesh", map[string]any{"meshName": code})
+					checkFailure(t, err, k+" Because of "+code+".")
+				})
+			}
+		})
+	}
+}
+
+// Clients try again what they are told to, and no other refusal.
+func TestRetries(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		code  string
+		tries int32
+	}{
+		{"TooManyRequestsException", 3}, {"ServiceUnavailableException", 3}, {"InternalServerErrorException", 3}, {"NotFoundException", 1},
+	} {
+		t.Run("API-004 the SDK for Go after "+c.code, func(t *testing.T) {
+			t.Parallel()
+			var tries atomic.Int32
+			e := inProcess(t, storetest.New(t), func(context.Context, auth.Request) (auth.Principal, error) {
+				if tries.Add(1) < 3 {
+					return auth.Principal{}, api.Errorf(c.code, "not yet")
+				}
+				return auth.Principal{Account: "111122223333"}, nil
+			})
+			g := newGoClient(t, e).(*goClient)
+			options := g.c.Options()
+			options.RetryMaxAttempts = 3
+			_, err := g.with(options).call(t.Context(), "ListMeshes", map[string]any{})
+			if got := tries.Load(); got != c.tries || (err == nil) != (c.tries == 3) {
+				t.Errorf("%d tries, want %d; then %v", got, c.tries, err)
+			}
+		})
+	}
+}
+
+// What evermeshd says to callers whose signature it does not take.
+func TestSignatures(t *testing.T) {
+	t.Parallel()
+	e := evermeshd(t)
+	const mismatch = "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details."
+	for _, c := range []struct {
+		name, want string
+		edit       func(*endpoint)
+	}{
+		{"another secret", "InvalidSignatureException 403 " + mismatch, func(e *endpoint) { e.key.SecretAccessKey += "x" }},
+		{"an unknown key", "UnrecognizedClientException 403 The security token included in the request is invalid.", func(e *endpoint) { e.key.AccessKeyID = "AKIAIOSFODNN7EXAMPLE" }},
+		{"API-042 another region", "InvalidSignatureException 403 Credential should be scoped to a valid region, not 'eu-west-1'.", func(e *endpoint) { e.region = "eu-west-1" }},
+	} {
+		for _, kind := range clients {
+			t.Run(c.name+" by "+kind.name, func(t *testing.T) {
+				t.Parallel()
+				wrong := e
+				c.edit(&wrong)
+				_, err := kind.make(t, wrong).call(t.Context(), "ListMeshes", map[string]any{})
+				checkFailure(t, err, c.want)
+			})
+		}
+	}
+}
+
+// Two accounts of one control plane have meshes, nodes and tokens of equal
+// names; nothing crosses.
+func TestAccounts(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	dir := t.TempDir()
+	keys, err := iam.Open(t.Context(), iam.Config{
+		Store: s, Partition: "aws", Account: "111122223333", MasterKeyFile: dir + "/master-key", CreateMasterKey: true,
+		CredentialsFile: dir + "/credentials", Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := keys.AddAccount(t.Context(), "444455556666")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := inProcess(t, s, auth.NewVerifier(keys, region, []string{"appmesh"}, time.Now).Verify)
+	b := a
+	a.account, a.key = "111122223333", rootKey(t, dir+"/credentials")
+	b.account, b.key = "444455556666", aws.Credentials{AccessKeyID: other.ID, SecretAccessKey: string(other.Secret)}
+	for i, kind := range clients {
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			mesh := "equal-" + string(rune('a'+i))
+			callers := []struct {
+				endpoint
+				client
+			}{{a, kind.make(t, a)}, {b, kind.make(t, b)}}
+			node := map[string]any{"meshName": mesh, "virtualNodeName": "n"}
+			for _, c := range callers {
+				must(t, c.client, "CreateMesh", map[string]any{"meshName": mesh, "clientToken": mesh})
+				must(t, c.client, "CreateVirtualNode", map[string]any{"meshName": mesh, "virtualNodeName": "n", "clientToken": mesh + "-n", "spec": document(t, `{"logging": {"accessLog": {"file": {"path": "/`+c.account+`"}}}}`)})
+			}
+			for _, c := range callers {
+				contains(t, c.account, must(t, c.client, "DescribeVirtualNode", node), document(t, `{"virtualNode": {"spec": {"logging": {"accessLog": {"file": {"path": "/`+c.account+`"}}}}, "metadata": {"meshOwner": "`+c.account+`", "arn": "arn:aws:appmesh:us-east-1:`+c.account+`:mesh/`+mesh+`/virtualNode/n"}}}`))
+				for _, m := range must(t, c.client, "ListMeshes", map[string]any{})["meshes"].([]any) {
+					if owner := m.(map[string]any)["meshOwner"]; owner != c.account {
+						t.Errorf("%s sees a mesh of %v", c.account, owner)
+					}
+				}
+			}
+			_, err := callers[1].call(t.Context(), "DeleteVirtualNode", map[string]any{"meshName": mesh, "virtualNodeName": "n", "meshOwner": a.account})
+			checkFailure(t, err, "ForbiddenException 403 User: arn:aws:iam::"+b.account+":root is not authorized to perform: appmesh:DeleteVirtualNode on resource: arn:aws:appmesh:us-east-1:"+a.account+":mesh/"+mesh+"/virtualNode/n")
+			must(t, callers[1].client, "DeleteVirtualNode", node)
+			must(t, callers[0].client, "DescribeVirtualNode", node)
+		})
+	}
+}
+
+func must(t testing.TB, c client, operation string, input map[string]any) map[string]any {
+	t.Helper()
+	output, err := c.call(t.Context(), operation, input)
+	if err != nil {
+		t.Fatalf("%s: %v", operation, err)
+	}
+	return output
+}
