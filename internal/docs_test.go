@@ -62,7 +62,7 @@ var wordRow = regexp.MustCompile(`^\| ([^|]+) \| [^|]+ \| ([^|]*) \|$`)
 // TestWords keeps documents and comments to the names that docs/words.md fixes:
 // what stands in its last column is not said anywhere.
 func TestWords(t *testing.T) {
-	avoided := map[string]string{} // lower case: what to say
+	avoided := map[string]string{} // pattern: what to say
 	for _, line := range strings.Split(readFile(t, "docs/words.md"), "\n") {
 		m := wordRow.FindStringSubmatch(line)
 		if m == nil {
@@ -70,7 +70,9 @@ func TestWords(t *testing.T) {
 		}
 		for _, word := range strings.Split(m[2], ",") {
 			if word = strings.TrimSpace(word); word != "" && word != "not" && !strings.HasPrefix(word, "-") {
-				avoided[strings.ToLower(word)] = m[1]
+				// At the beginning of a sentence too, but not inside an identifier.
+				first := regexp.QuoteMeta(word[:1])
+				avoided[`\b[`+strings.ToUpper(first)+first+`]`+regexp.QuoteMeta(word[1:])+`\b`] = m[1]
 			}
 		}
 	}
@@ -78,10 +80,9 @@ func TestWords(t *testing.T) {
 		t.Fatal("docs/words.md names no word to avoid")
 	}
 	check := func(where, text string) {
-		text = strings.ToLower(text)
-		for word, say := range avoided {
-			if regexp.MustCompile(`\b` + regexp.QuoteMeta(word) + `\b`).MatchString(text) {
-				t.Errorf("%s says %q: say %s (docs/words.md)", where, word, say)
+		for pattern, say := range avoided {
+			if found := regexp.MustCompile(pattern).FindString(text); found != "" {
+				t.Errorf("%s says %q: say %s (docs/words.md)", where, found, say)
 			}
 		}
 	}

@@ -57,7 +57,7 @@ var restricted = []struct {
 		"the agent runs beside every workload: etcd and Kubernetes would double its size and its attack surface",
 	},
 	{
-		[]string{"./internal/model", "./internal/api", "./internal/mesh", "./internal/envoy", "./internal/rest", "./internal/ads", "./internal/auth", "./internal/client", "./cmd/evermesh"},
+		[]string{"./internal/model", "./internal/api", "./internal/mesh", "./internal/envoy", "./internal/ads", "./internal/auth", "./internal/client", "./cmd/evermesh"},
 		[]string{"go.etcd.io/etcd/server"},
 		"only the control plane embeds etcd",
 	},

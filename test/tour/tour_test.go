@@ -72,7 +72,7 @@ func TestReadmeTour(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("the tour uses curl, which is not here")
 	}
-	for _, port := range []string{"7070", "7071", "7072", "8081", "8082", "8088", "9901"} {
+	for _, port := range []string{"7070", "7071", "7072", "8081", "8082", "8088", "9901", "15001"} {
 		l, err := net.Listen("tcp", ":"+port)
 		if err != nil {
 			t.Fatalf("the tour needs port %s: %v", port, err)
