@@ -112,16 +112,20 @@ func (h *health) status() Status {
 		Pid: strconv.Itoa(pid), State: h.state, Restarts: strconv.Itoa(restarted),
 		ManagementServer: connected, Readiness: notInitialized,
 	}
+	live := h.live
+	if pid != h.pid { // what is known is the state of one that is gone
+		s.State, live = stateUnreachable, false
+	}
 	lost := !h.disconnected.IsZero()
 	if lost {
 		s.ManagementServer = notConnected
 		at := h.disconnected.UTC()
 		s.Disconnected = &at
 	}
-	if h.live {
+	if live {
 		s.Readiness, s.InitialUpdate = initialized, updateSuccessful
 	}
-	if h.state == stateLive && (!lost || now.Sub(h.disconnected) < h.limit) {
+	if s.State == stateLive && (!lost || now.Sub(h.disconnected) < h.limit) {
 		s.Health = Healthy
 	}
 	return s
