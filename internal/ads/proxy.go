@@ -58,9 +58,13 @@ func (v service) stream(ctx context.Context, method string, d dialect) error {
 		return statusOf(err)
 	}
 	requests := v.read(ctx, d)
+	late := time.NewTimer(firstWait)
+	defer late.Stop()
 	var first incoming
 	select {
 	case first = <-requests:
+	case <-late.C:
+		return status.Errorf(codes.DeadlineExceeded, "No request came within %v.", firstWait)
 	case <-s.ending:
 		return errDraining
 	case <-ctx.Done():

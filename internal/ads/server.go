@@ -38,8 +38,13 @@ const (
 	lifetime = 30 * time.Minute
 	// patience is how long a proxy without endpoints waits for unknown ones (D6.4).
 	patience = 5 * time.Second
-	// resolveWait bounds how long a fresh stream waits for the store.
+	// resolveWait bounds how long a fresh stream waits for the store, firstWait
+	// how long for the proxy's first request.
 	resolveWait = 10 * time.Second
+	firstWait   = 30 * time.Second
+	// maxHeaders bounds what strangers may send before they are known; a signature
+	// with a session token takes a few kilobytes.
+	maxHeaders = 64 << 10
 )
 
 // Clients is what the server asks of the publishing loop; *publish.Loop is one.
@@ -140,7 +145,7 @@ func (s *Server) options(creds credentials.TransportCredentials) []grpc.ServerOp
 	o := []grpc.ServerOption{
 		// Buffers of a stream that mostly rests (D7).
 		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true),
-		grpc.MaxRecvMsgSize(maxRequest), grpc.WaitForHandlers(true),
+		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxHeaderListSize(maxHeaders), grpc.WaitForHandlers(true),
 		// Envoys ping every 10 s, also without a stream (EMS-062).
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),

@@ -133,8 +133,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// feed brings a stream to the simple goal.
-func feed(t *testing.T, s *adstest.Stream) {
+// feed brings a stream to the simple goal and returns the responses.
+func feed(t *testing.T, s *adstest.Stream) (out []adstest.Response) {
 	t.Helper()
 	for _, step := range []struct{ typ, want string }{
 		{adstest.CDS, "cds a b"}, {adstest.EDS, "eds b"}, {adstest.LDS, "lds in out"}, {adstest.RDS, "rds r"},
@@ -147,8 +147,11 @@ func feed(t *testing.T, s *adstest.Stream) {
 			names = []string{"r"}
 		}
 		adstest.Must(t, s.Send(adstest.Request{Type: step.typ, Subscribe: names, Names: names}))
-		adstest.Must(t, s.Send(s.Answer(s.Expect(t, step.want), "", names...)))
+		f := s.Expect(t, step.want)
+		out = append(out, f)
+		adstest.Must(t, s.Send(s.Answer(f, "", names...)))
 	}
+	return out
 }
 
 func (r *rig) state(name string) api.ProxyState {
@@ -192,6 +195,20 @@ func TestAProxyIsServedAndReported(t *testing.T) {
 		defer r.mu.Unlock()
 		if n := r.wanted[client("a")]; n != 0 {
 			t.Errorf("the client is wanted %d times", n)
+		}
+	})
+}
+
+func TestOnePushCarriesOneVersion(t *testing.T) {
+	t.Run("EMS-064", func(t *testing.T) {
+		r := newRig(t, nil)
+		s := r.open(t, "a", true)
+		versions := map[string]bool{}
+		for _, f := range feed(t, s) {
+			versions[f.Version] = true
+		}
+		if g := goalWith(simple()); len(versions) != 1 || !versions[g.version] {
+			t.Errorf("versions of the system are %v, want %s alone", versions, g.version)
 		}
 	})
 }

@@ -39,9 +39,24 @@ func inBubble(t *testing.T, f func(t *testing.T, r *rig, conn *grpc.ClientConn))
 	})
 }
 
-// EMS-062: pings every 10 s are no reason to end a connection, EMS-008: half an
-// hour is one to end a stream.
+func TestAStreamThatAsksForNothingEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *rig, conn *grpc.ClientConn) {
+		s := adstest.Open(t, conn, adstest.Options{Node: nodeID("a"), Delta: true})
+		if _, err := s.Recv(); err == nil {
+			t.Fatal("something was sent")
+		} else if code, _ := adstest.Status(err); code != codes.DeadlineExceeded {
+			t.Errorf("ended with %v", code)
+		}
+	})
+}
+
+// Pings every 10 s are no reason to end a connection, half an hour is one to end
+// a stream.
 func TestAStreamLastsHalfAnHourOfPings(t *testing.T) {
+	t.Run("EMS-008 EMS-062", halfAnHour)
+}
+
+func halfAnHour(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig, conn *grpc.ClientConn) {
 		began := time.Now()
 		s := adstest.Open(t, conn, adstest.Options{Node: nodeID("a"), Delta: true})
