@@ -13,7 +13,7 @@ func TestAllow(t *testing.T) {
 		{"no resource", "", ""},
 		{"all resources", "*", ""},
 		{
-			"IAM-016 MESH-010 a mesh of another account", "arn:aws:appmesh:us-east-1:444455556666:mesh/apps",
+			"IAM-016 a mesh of another account", "arn:aws:appmesh:us-east-1:444455556666:mesh/apps",
 			"User: arn:aws:iam::111122223333:root is not authorized to perform: appmesh:DeleteMesh on resource: arn:aws:appmesh:us-east-1:444455556666:mesh/apps",
 		},
 		{

@@ -115,7 +115,7 @@ func TestCheckCreate(t *testing.T) {
 		{"VN-006 one port twice", `virtualNode new {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}, {"portMapping": {"port": 80, "protocol": "grpc"}}]}`, "BadRequestException: The listeners of a Virtual Node must have different ports: port 80 is there more than once."},
 		{"VN-008 a pool of another protocol", `virtualNode new {"listeners": [{"portMapping": {"port": 80, "protocol": "http2"}, "connectionPool": {"http": {"maxConnections": 1}}}]}`, "BadRequestException: spec.listeners.1.member.connectionPool must be of the listener's protocol, http2."},
 		{"VN-008 VN-009 a pool of the protocol", `virtualNode new {"listeners": [{"portMapping": {"port": 80, "protocol": "tcp"}, "connectionPool": {"tcp": {"maxConnections": 1}}}]}`, ""},
-		{"VN-023 VN-025 backends that do not exist, by name and by ARN", `virtualNode new {"backends": [{"virtualService": {"virtualServiceName": "nobody.local"}}, {"virtualService": {"virtualServiceName": "arn:aws:appmesh:us-east-1:111111111111:mesh/apps/virtualService/nobody.local"}}]}`, ""},
+		{"backends that do not exist, by name and by ARN", `virtualNode new {"backends": [{"virtualService": {"virtualServiceName": "nobody.local"}}, {"virtualService": {"virtualServiceName": "arn:aws:appmesh:us-east-1:111111111111:mesh/apps/virtualService/nobody.local"}}]}`, ""},
 		{"one backend twice", `virtualNode new {"backends": [{"virtualService": {"virtualServiceName": "free"}}, {"virtualService": {"virtualServiceName": "free"}}]}`, ""},
 		{"a name to check certificates for", `virtualNode new {"backendDefaults": {"clientPolicy": {"tls": {"validation": {"trust": {"file": {"certificateChain": "/ca"}}, "subjectAlternativeNames": {"match": {"exact": ["no name"]}}}}}}}`, `BadRequestException: The subject alternative name "no name" is neither a fully qualified domain name nor a URI.`},
 		{"API-022 discovery of what nobody has deployed", `virtualNode new {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}], "serviceDiscovery": {"awsCloudMap": {"namespaceName": "none", "serviceName": "none"}}}`, ""},
@@ -161,8 +161,8 @@ func TestCheckCreate(t *testing.T) {
 
 		{"VG-002 several listeners", `virtualGateway new {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}, {"portMapping": {"port": 81, "protocol": "grpc"}}]}`, ""},
 		{"VG-002 one port twice", `virtualGateway new {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}, {"portMapping": {"port": 80, "protocol": "grpc"}}]}`, "BadRequestException: The listeners of a Virtual Gateway must have different ports: port 80 is there more than once."},
-		{"VG-005 a pool of another protocol", `virtualGateway new {"listeners": [{"portMapping": {"port": 80, "protocol": "grpc"}, "connectionPool": {"http2": {"maxRequests": 1}}}]}`, "BadRequestException: spec.listeners.1.member.connectionPool must be of the listener's protocol, grpc."},
-		{"VG-005 a pool of the protocol", `virtualGateway new {"listeners": [{"portMapping": {"port": 80, "protocol": "http2"}, "connectionPool": {"http2": {"maxRequests": 1}}}]}`, ""},
+		{"a gateway's pool of another protocol", `virtualGateway new {"listeners": [{"portMapping": {"port": 80, "protocol": "grpc"}, "connectionPool": {"http2": {"maxRequests": 1}}}]}`, "BadRequestException: spec.listeners.1.member.connectionPool must be of the listener's protocol, grpc."},
+		{"a gateway's pool of the protocol", `virtualGateway new {"listeners": [{"portMapping": {"port": 80, "protocol": "http2"}, "connectionPool": {"http2": {"maxRequests": 1}}}]}`, ""},
 		{"VG-010 a listener's name to check that is none", `virtualGateway new {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}, "tls": {"mode": "STRICT", "certificate": {"sds": {"secretName": "s"}}, "validation": {"trust": {"sds": {"secretName": "ca"}}, "subjectAlternativeNames": {"match": {"exact": ["a b"]}}}}}]}`, `BadRequestException: The subject alternative name "a b" is neither a fully qualified domain name nor a URI.`},
 		{"VG-010 a host name and a URI", `virtualGateway new {"listeners": [], "backendDefaults": {"clientPolicy": {"tls": {"validation": {"trust": {"sds": {"secretName": "ca"}}, "subjectAlternativeNames": {"match": {"exact": ["a.example.com", "spiffe://example.com/a"]}}}}}}}`, ""},
 
@@ -211,7 +211,7 @@ func TestCheckUpdate(t *testing.T) {
 		{"VS-004 from router to node", `virtualService by-router {"provider": {"virtualNode": {"virtualNodeName": "one"}}}`, ""},
 		{"VS-004 from node to router", `virtualService by-node {"provider": {"virtualRouter": {"virtualRouterName": "router"}}}`, ""},
 		{"VS-004 to none", `virtualService by-node {}`, ""},
-		{"VN-031 another host name", `virtualNode one {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}], "serviceDiscovery": {"dns": {"hostname": "two.local"}}}`, ""},
+		{"another host name", `virtualNode one {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}], "serviceDiscovery": {"dns": {"hostname": "two.local"}}}`, ""},
 		{"VN-004 the listener alone goes", `virtualNode one {"serviceDiscovery": {"dns": {"hostname": "one.local"}}}`, "BadRequestException: Service Discovery can't be set without a listener."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestCheckDelete(t *testing.T) {
 		{"VR-007 a service's provider", rulesGround, "virtualRouter provides", "ResourceInUseException: VirtualRouter with name provides cannot be deleted because it is a VirtualService provider"},
 		{"VR-007 a router that nothing refers to", rulesGround, "virtualRouter free", ""},
 		{"VS-012 a gateway route's target", rulesGround, "virtualService behind", "ResourceInUseException: VirtualService behind is being referenced in the following: GATEWAY_ROUTE: [door/taken]"},
-		{"VS-013 a backend", "mesh apps {}\nvirtualService s {}\n" + `virtualNode n {"backends": [{"virtualService": {"virtualServiceName": "s"}}]}`, "virtualService s", ""},
+		{"VS-013 a service that only a backend names", "mesh apps {}\nvirtualService s {}\n" + `virtualNode n {"backends": [{"virtualService": {"virtualServiceName": "s"}}]}`, "virtualService s", ""},
 		{"VG-016 a gateway with routes", rulesGround, "virtualGateway door", "ResourceInUseException: VirtualGateway you're trying to delete door has active gateway routes"},
 		{"VG-016 a gateway without", rulesGround, "virtualGateway free", ""},
 		{"a route", rulesGround, "route router/taken", ""},

@@ -2,6 +2,7 @@ package rest_test
 
 import (
 	"fmt"
+	"net/url"
 	"testing"
 	"time"
 
@@ -79,7 +80,7 @@ func TestKinds(t *testing.T) {
 				s.do(t, "PUT", b[0], b[1]).ok(t)
 			}
 			row, _ := k.kind.Row()
-			create := fmt.Sprintf(`{%q: %q, "spec": %s}`, row.Name, k.name, k.spec)
+			create := fmt.Sprintf(`{%q: %q, "spec": %s, "tags": [{"key": "a", "value": "1"}]}`, row.Name, k.name, k.spec)
 			one := k.path + "/" + k.name
 			var made map[string]any
 			t.Run("API-006 API-007 created", func(t *testing.T) {
@@ -89,6 +90,14 @@ func TestKinds(t *testing.T) {
 			t.Run(arns[k.kind]+" its ARN", func(t *testing.T) {
 				if got, want := at(made, "metadata", "arn"), "arn:aws:appmesh:us-east-1:"+accountA+":"+k.arn; got != want {
 					t.Errorf("got %v, want %s", got, want)
+				}
+			})
+			t.Run("TAG-001 API-032 tagged with its creation, and by its ARN", func(t *testing.T) {
+				query := "?resourceArn=" + url.QueryEscape(fmt.Sprint(at(made, "metadata", "arn")))
+				s.do(t, "PUT", "/v20190125/tag"+query, `{"tags": [{"key": "b", "value": "2"}, {"key": "c", "value": "3"}]}`).ok(t)
+				s.do(t, "PUT", "/v20190125/untag"+query, `{"tagKeys": ["b"]}`).ok(t)
+				if a := s.do(t, "GET", "/v20190125/tags"+query, ""); string(a.body) != `{"tags":[{"key":"a","value":"1"},{"key":"c","value":"3"}]}` {
+					t.Errorf("got %s", a.body)
 				}
 			})
 			t.Run("API-034 its name is taken", func(t *testing.T) {
@@ -107,7 +116,7 @@ func TestKinds(t *testing.T) {
 					checkUpdated(t, k, made, now, fmt.Sprint(version))
 				}
 			})
-			t.Run("API-028 listed", func(t *testing.T) {
+			t.Run("listed", func(t *testing.T) {
 				now := s.do(t, "GET", one, "").ok(t)
 				checkListed(t, s, row, k, now)
 			})
@@ -269,7 +278,7 @@ func TestAnswers(t *testing.T) {
 	t.Run("API-029 another account's mesh is forbidden", func(t *testing.T) {
 		s.do(t, "GET", meshes+"/apps?meshOwner="+accountB, "").refused(t, 403, "ForbiddenException", "User: arn:aws:iam::111111111111:root is not authorized to perform: appmesh:DescribeMesh on resource: arn:aws:appmesh:us-east-1:222222222222:mesh/apps")
 	})
-	t.Run("MESH-010 only the owner deletes a mesh", func(t *testing.T) {
+	t.Run("nobody deletes another account's mesh", func(t *testing.T) {
 		s.as(t, accountB, "DELETE", meshes+"/apps?meshOwner="+accountA, "").refused(t, 404, "NotFoundException", "Mesh with name apps is not present for account 222222222222")
 	})
 	t.Run("VG-009 a gateway's listener does not trust ACM", func(t *testing.T) {
@@ -295,7 +304,7 @@ func TestSharedMesh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("API-020 SHARE-025 both owners and the resource owner's ARN", func(t *testing.T) {
+	t.Run("API-020 both owners and the resource owner's ARN", func(t *testing.T) {
 		metadata := at(s.do(t, "GET", meshes+"/apps/virtualServices/s", "").ok(t), "metadata")
 		if at(metadata, "meshOwner") != accountA || at(metadata, "resourceOwner") != accountB || at(metadata, "arn") != "arn:aws:appmesh:us-east-1:222222222222:mesh/apps/virtualService/s" {
 			t.Errorf("got %v", metadata)

@@ -114,7 +114,7 @@ func TestMeshesArePaged(t *testing.T) {
 	for i := range 5 {
 		s.do(t, "PUT", meshes, fmt.Sprintf(`{"meshName": "m%d"}`, i)).ok(t)
 	}
-	t.Run("API-028 API-030 meshes, with their owners", func(t *testing.T) {
+	t.Run("API-030 meshes, with their owners", func(t *testing.T) {
 		first := s.do(t, "GET", meshes+"?limit=3", "").ok(t)
 		second := s.do(t, "GET", meshes+"?limit=3&nextToken="+first["nextToken"].(string), "").ok(t)
 		if second["nextToken"] != nil {

@@ -96,12 +96,12 @@ func TestTags(t *testing.T) {
 		return string(a.body)
 	}
 	s.do(t, "PUT", meshes, `{"meshName": "apps", "tags": [{"key": "z", "value": "1"}, {"key": "a", "value": ""}]}`).ok(t)
-	t.Run("API-032 TAG-001 given with the creation, in the order of insertion", func(t *testing.T) {
+	t.Run("API-032 given with the creation, in the order of insertion", func(t *testing.T) {
 		if got := tags(t); got != `{"tags":[{"key":"z","value":"1"},{"key":"a","value":""}]}` {
 			t.Errorf("got %s", got)
 		}
 	})
-	t.Run("TAG-001 replaced in place, added, removed", func(t *testing.T) {
+	t.Run("replaced in place, added, removed", func(t *testing.T) {
 		s.do(t, "PUT", "/v20190125/tag"+arn, `{"tags": [{"key": "z", "value": "2"}, {"key": "m", "value": "3"}]}`).ok(t)
 		s.do(t, "PUT", "/v20190125/untag"+arn, `{"tagKeys": ["a", "none"]}`).ok(t)
 		if got := tags(t); got != `{"tags":[{"key":"z","value":"2"},{"key":"m","value":"3"}]}` {

@@ -86,7 +86,7 @@ func TestWire(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	})
-	t.Run("VS-015 names keep their case", func(t *testing.T) {
+	t.Run("names keep their case", func(t *testing.T) {
 		t.Parallel()
 		s.do(t, "PUT", meshes+"/apps/virtualServices", `{"virtualServiceName": "serviceB.apps.local", "spec": {}}`).ok(t)
 		s.do(t, "GET", meshes+"/apps/virtualServices/serviceb.apps.local", "").refused(t, 404, "NotFoundException", "VirtualService with name serviceb.apps.local is not present under mesh apps for account 111111111111")

@@ -33,7 +33,7 @@ func TestCLI(t *testing.T) {
 		}
 		return out
 	}
-	t.Run("API-001 API-005 names as flags, a spec as JSON", func(t *testing.T) {
+	t.Run("API-005 names as flags, a spec as JSON", func(t *testing.T) {
 		run(t, "create-mesh", "--mesh-name", "cli")
 		run(t, "create-virtual-service", "--mesh-name", "cli", "--virtual-service-name", "servicea.apps.local", "--spec", "{}")
 	})

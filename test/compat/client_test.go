@@ -38,14 +38,14 @@ type failure struct {
 
 func (f *failure) Error() string { return fmt.Sprintf("%d %s: %s", f.Status, f.Code, f.Message) }
 
-// clients are all three, by name.
+// clients are all three, by name, with the requirement that their story shows.
 var clients = []struct {
-	name string
-	make func(testing.TB, endpoint) client
+	name, shows string
+	make        func(testing.TB, endpoint) client
 }{
-	{"SDK for Go", newGoClient},
-	{"boto3", newBotoClient},
-	{"AWS CLI", newCLIClient},
+	{"SDK for Go", "API-003 ", newGoClient},
+	{"boto3", "API-003 ", newBotoClient},
+	{"AWS CLI", "API-001 ", newCLIClient},
 }
 
 // environment is what a Python client runs with: nothing of the machine's own
