@@ -84,7 +84,13 @@ func (l *lines) String() string {
 // serve makes a server; edit may change its configuration.
 func serve(t testing.TB, edit func(*rest.Config)) *server {
 	t.Helper()
-	s := &server{store: storetest.New(t), clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 50_072_000, time.UTC)}, log: &lines{}}
+	return serveStore(t, storetest.New(t), edit)
+}
+
+// serveStore makes a server before a store that others may serve too.
+func serveStore(t testing.TB, data *store.Store, edit func(*rest.Config)) *server {
+	t.Helper()
+	s := &server{store: data, clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 50_072_000, time.UTC)}, log: &lines{}}
 	c := rest.Config{
 		Store: s.store, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 		Now: s.clock.Now, NewID: uuid.NewString,
