@@ -17,6 +17,16 @@ type checked interface {
 	ValidateAll() error
 }
 
+// reason is the innermost part of what a validation says: which rule a value
+// breaks.
+func reason(err error) string {
+	text := err.Error()
+	if i := strings.LastIndex(text, "caused by: "); i >= 0 {
+		text = text[i+len("caused by: "):]
+	}
+	return text
+}
+
 // encode is the deterministic encoding of a message that is known to be valid.
 func encode(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)

@@ -187,7 +187,7 @@ func redirect(routes []mesh.GatewayRoute, loop string, f *faults) []*routev3.Rou
 				route.Action = &routev3.Route_Route{Route: form.action}
 			}
 			if err := route.ValidateAll(); err != nil {
-				f.add(r.Key, ReasonInvalid, "the gateway route is left out, Envoy would refuse it: %v", err)
+				f.add(r.Key, ReasonInvalid, "the gateway route is left out, Envoy would refuse it: %v", reason(err))
 				continue
 			}
 			all = append(all, candidate{priority(spec.Priority), form.match, route})

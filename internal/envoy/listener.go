@@ -54,7 +54,7 @@ func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra s
 		mk(p, l)
 		r, err := b.owner.resource(Listener, name, l, clusters, nil)
 		if err != nil {
-			p.add(b.own.Key, ReasonInvalid, "listener %s is left out, Envoy would refuse it: %v", name, err)
+			p.add(b.own.Key, ReasonInvalid, "listener %s is left out, Envoy would refuse it: %v", name, reason(err))
 			return
 		}
 		p.resource = r

@@ -228,7 +228,7 @@ func (b *build) route(r mesh.Route, p policy, metadata *corev3.Metadata, f *faul
 		out.Action = &routev3.Route_Route{Route: action}
 	}
 	if err := out.ValidateAll(); err != nil {
-		f.add(r.Key, ReasonInvalid, "the route is left out, Envoy would refuse it: %v", err)
+		f.add(r.Key, ReasonInvalid, "the route is left out, Envoy would refuse it: %v", reason(err))
 		return nil
 	}
 	return out
@@ -291,7 +291,7 @@ func (b *build) host(config, name string, domains []string, extra string, in []*
 		host := &routev3.VirtualHost{Name: name, Domains: domains, Routes: mk(&p.faults)}
 		h, err := b.owner.host(host)
 		if err != nil {
-			p.add(responsible, ReasonInvalid, "%s is left out of %s, Envoy would refuse it: %v", name, config, err)
+			p.add(responsible, ReasonInvalid, "%q is left out of %s, Envoy would refuse it: %v", name, config, reason(err))
 			return
 		}
 		p.host = h
