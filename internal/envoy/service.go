@@ -311,7 +311,7 @@ func (b *build) routeConfig(head *routev3.RouteConfiguration, hosts []*VirtualHo
 	}
 	r, err := b.owner.routes(head, hosts)
 	if err != nil {
-		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonInvalid, Message: fmt.Sprintf("%s is left out, Envoy would refuse it: %v", head.GetName(), err)}})
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonInvalid, Message: fmt.Sprintf("%s is left out, Envoy would refuse it: %v", head.GetName(), reason(err))}})
 		return
 	}
 	b.pieces[name] = &piece{resource: r}

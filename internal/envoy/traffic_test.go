@@ -137,7 +137,8 @@ func TestRouting(t *testing.T) {
 			{ask: ask{host: "web.local:1", path: "/"}, status: 404},
 		}},
 		{"VS-005 VS-010 VN-024 a service leads to its provider, node or router", webConfig, []expectation{
-			{ask: ask{host: "other.local", path: "/"}, node: "other"}, {ask: ask{host: "other.local", path: "/metrics"}, node: "other"},
+			{ask: ask{host: "other.local", path: "/"}, node: "other"},
+			{ask: ask{host: "other.local", path: "/metrics"}, node: "other"},
 			web("/metrics", "", "metrics"), web("/", "", "rest"),
 		}},
 		{"VR-010 a router without routes answers 404", webConfig, []expectation{
