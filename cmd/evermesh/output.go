@@ -61,6 +61,19 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(f.Fd())
 }
 
+// widthOf is the number of columns of a terminal; 0 when it does not say.
+func widthOf(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(f.Fd())
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
 // printTable writes rows under their headers: with lines and weight on a
 // terminal, in bare columns elsewhere, so that awk and cut can read them.
 func printTable(w io.Writer, headers []string, rows [][]string) error {
@@ -73,6 +86,9 @@ func printTable(w io.Writer, headers []string, rows [][]string) error {
 				}
 				return cell
 			})
+		if most := widthOf(w); most > 0 && lipgloss.Width(t.Render()) > most {
+			t.Width(most) // cells wrap
+		}
 		_, err := lipgloss.Fprintln(w, t.Render())
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,7 +108,7 @@ func printProxies(w io.Writer, all api.ListProxiesOutput) error {
 	headers := []string{"RESOURCE", "INSTANCE", "STATE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES", "ENVOY", "CONNECTED", "REPLICA"}
 	rows := make([][]string, 0, len(all.Proxies))
 	for _, p := range all.Proxies {
-		row := []string{shortForm(p.ResourceARN), p.Instance, string(p.State)}
+		row := []string{shortForm(p.ResourceARN), shortInstance(p.Instance), string(p.State)}
 		for _, t := range shownTypes() {
 			row = append(row, versionOf(p, t))
 		}
@@ -158,6 +159,15 @@ func short(version *string) string {
 	return v[:min(8, len(v))]
 }
 
+// shortInstance is enough of an instance to tell it from another: of the random
+// id that the agent makes, the beginning.
+func shortInstance(instance string) string {
+	if random := strings.Trim(instance, "0123456789abcdef") == ""; random && len(instance) == 32 {
+		return instance[:12]
+	}
+	return instance
+}
+
 func deref(s *string) string {
 	if s == nil {
 		return ""
@@ -170,7 +180,7 @@ func refusals(p api.Proxy) []string {
 	var out []string
 	for _, s := range p.Types {
 		if s.Refusal != nil {
-			out = append(out, fmt.Sprintf("%s instance %s refused its %s configuration %s at %s: %s", shortForm(p.ResourceARN), p.Instance,
+			out = append(out, fmt.Sprintf("%s instance %s refused its %s configuration %s at %s: %s", shortForm(p.ResourceARN), shortInstance(p.Instance),
 				s.Type, short(&s.Refusal.Version), s.Refusal.At.UTC().Format(time.RFC3339), oneLine(s.Refusal.Message)))
 		}
 	}
@@ -181,7 +191,7 @@ func refusals(p api.Proxy) []string {
 func notes(p api.Proxy) []string {
 	var out []string
 	for _, n := range p.Notes {
-		out = append(out, fmt.Sprintf("%s instance %s: %s", shortForm(p.ResourceARN), p.Instance, oneLine(n)))
+		out = append(out, fmt.Sprintf("%s instance %s: %s", shortForm(p.ResourceARN), shortInstance(p.Instance), oneLine(n)))
 	}
 	return out
 }

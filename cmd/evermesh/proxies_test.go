@@ -10,14 +10,12 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // proxy is a connected Envoy with one status for each given type.
 func proxy(node, instance string, state api.ProxyState, types ...api.TypeStatus) api.Proxy {
 	return api.Proxy{
 		ResourceARN: "arn:aws:appmesh:us-east-1:000000000000:mesh/shop/virtualNode/" + node, Instance: instance, State: state,
 		ConnectedAt: api.Timestamp{Time: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}, Dialect: api.DialectDelta,
-		EnvoyVersion: ptr("1.40.0"), Replica: "r1", Types: types,
+		EnvoyVersion: new("1.40.0"), Replica: "r1", Types: types,
 	}
 }
 

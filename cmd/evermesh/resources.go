@@ -122,8 +122,7 @@ func (out *reading) keepRules(made []*api.Resource, where map[api.Key]string) {
 	for _, r := range made {
 		if err := mesh.Check(so, nil, r); err != nil {
 			text := err.Error()
-			var refusal *api.Error
-			if errors.As(err, &refusal) {
+			if refusal, ok := errors.AsType[*api.Error](err); ok {
 				text = refusal.Message
 			}
 			out.faults = append(out.faults, where[r.Key]+": "+oneLine(text))

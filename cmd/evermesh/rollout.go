@@ -180,7 +180,7 @@ func report(c *cobra.Command, r api.Rollout, timeout time.Duration) error {
 	}
 	var waiting []string
 	for _, p := range r.Waiting {
-		waiting = append(waiting, fmt.Sprintf("%s instance %s on replica %s has not answered", shortForm(p.ResourceARN), p.Instance, p.Replica))
+		waiting = append(waiting, fmt.Sprintf("%s instance %s on replica %s has not answered", shortForm(p.ResourceARN), shortInstance(p.Instance), p.Replica))
 	}
 	if err := complain(c.ErrOrStderr(), append(waiting, r.Unknown...)); err != nil {
 		return err

@@ -7,16 +7,16 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
+	"charm.land/lipgloss/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
 
 // terminal opens a pseudo-terminal: what is written to it can be read from
-// screen after it is closed.
-func terminal(t *testing.T) (tty *os.File, screen func() string) {
+// screen after it is closed. 0 columns is a terminal that does not say its width.
+func terminal(t *testing.T, columns uint16) (tty *os.File, screen func() string) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -28,6 +28,9 @@ func terminal(t *testing.T) (tty *os.File, screen func() string) {
 		t.Fatal(err)
 	}
 	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
 		t.Fatal(err)
 	}
 	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
@@ -49,7 +52,7 @@ func terminal(t *testing.T) (tty *os.File, screen func() string) {
 
 func TestTableOnATerminal(t *testing.T) {
 	t.Parallel()
-	tty, screen := terminal(t)
+	tty, screen := terminal(t, 0)
 	err := printProxies(tty, api.ListProxiesOutput{Proxies: []api.Proxy{
 		proxy("web", "i-1", api.ProxyStateCurrent), proxy("wörld", "i-22", api.ProxyStatePending),
 	}})
@@ -60,9 +63,22 @@ func TestTableOnATerminal(t *testing.T) {
 	if len(lines) != 6 || !strings.HasPrefix(lines[0], "╭") || !strings.HasPrefix(lines[5], "╰") || !strings.Contains(lines[4], "│ mesh/shop/virtualNode/wörld") {
 		t.Fatalf("not a table of two rows:\n%s", strings.Join(lines, "\n"))
 	}
-	for _, l := range []int{0, 2, 3, 4, 5} { // the headers' line has weight, which is not width
-		if w := utf8.RuneCountInString(lines[l]); w != utf8.RuneCountInString(lines[0]) {
-			t.Errorf("line %d is %d wide, the first %d:\n%s", l, w, utf8.RuneCountInString(lines[0]), strings.Join(lines, "\n"))
+	for i, l := range lines {
+		if w := lipgloss.Width(l); w != lipgloss.Width(lines[0]) {
+			t.Errorf("line %d is %d wide, the first %d:\n%s", i, w, lipgloss.Width(lines[0]), strings.Join(lines, "\n"))
+		}
+	}
+}
+
+func TestTableOnANarrowTerminal(t *testing.T) {
+	t.Parallel()
+	tty, screen := terminal(t, 100)
+	if err := printProxies(tty, api.ListProxiesOutput{Proxies: []api.Proxy{proxy("web", "i-1", api.ProxyStateCurrent)}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range strings.Split(strings.TrimSpace(screen()), "\n") {
+		if w := lipgloss.Width(l); w != 100 {
+			t.Errorf("a line is %d wide, the terminal 100: %s", w, l)
 		}
 	}
 }

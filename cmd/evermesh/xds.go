@@ -46,7 +46,8 @@ effect; 1 a resource is one that the API would refuse; 2 wrong usage, or a file
 that cannot be read.`,
 		Example: `  evermesh xds mesh.json nodes.json routes.jsonl
   evermesh xds *.json --proxy web
-  evermesh xds *.json --out envoy/ -o json && envoy --mode validate -c envoy/shop/virtualNode/web.json`,
+  evermesh xds *.json --out envoy/
+  envoy --mode validate -c envoy/shop-virtualNode-web.yaml`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("%s takes files, but got none: see %s --help", c.CommandPath(), c.CommandPath())
@@ -56,7 +57,7 @@ that cannot be read.`,
 		RunE: xds,
 	}
 	formFlag(c, "`form` of the configuration", outputYAML, outputJSON)
-	c.Flags().String("out", "", "`directory` for one file a proxy, MESH/KIND/NAME.yaml or .json in it; without it, stdout")
+	c.Flags().String("out", "", "`directory` for one file a proxy, MESH-KIND-NAME.yaml or .json; without it, stdout")
 	c.Flags().String("proxy", "", "`name` of one virtual node or gateway, or its short form or ARN; without it, all")
 	c.Flags().String("account", "000000000000", "the `account` that makes the resources, 12 digits")
 	_ = c.MarkFlagDirname("out") // fails only for a flag that does not exist
@@ -235,20 +236,21 @@ func render(c configuration, form string) ([]byte, error) {
 
 // writeConfigurations writes a file for each proxy and lists them.
 func writeConfigurations(w io.Writer, dir, form string, all []configuration) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
 	var rows [][]string
+	written := map[string]string{}
 	for _, c := range all {
 		text, err := render(c, form)
 		if err != nil {
 			return err
 		}
-		parts := strings.Split(strings.TrimPrefix(c.path, "mesh/"), "/")
-		for i, p := range parts {
-			parts[i] = url.PathEscape(p)
+		name := filepath.Join(dir, fileOf(c.path)) + "." + form
+		if other, taken := written[name]; taken {
+			return fmt.Errorf("--out: %s and %s would both be %s: write one of them elsewhere, with --proxy", other, c.path, name)
 		}
-		name := filepath.Join(dir, filepath.Join(parts...)) + "." + form
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return fmt.Errorf("--out: %w", err)
-		}
+		written[name] = c.path
 		if err := os.WriteFile(name, text, 0o644); err != nil {
 			return fmt.Errorf("--out: %w", err)
 		}
@@ -259,4 +261,13 @@ func writeConfigurations(w io.Writer, dir, form string, all []configuration) err
 		rows = append(rows, row)
 	}
 	return printTable(w, []string{"PROXY", "FILE", "LISTENERS", "ROUTES", "CLUSTERS"}, rows)
+}
+
+// fileOf is the name of a proxy's file: shop-virtualNode-web.
+func fileOf(path string) string {
+	parts := strings.Split(strings.TrimPrefix(path, "mesh/"), "/")
+	for i, p := range parts {
+		parts[i] = url.PathEscape(p)
+	}
+	return strings.Join(parts, "-")
 }

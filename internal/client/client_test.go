@@ -109,14 +109,16 @@ func TestCall(t *testing.T) {
 	}{
 		{
 			"names travel in the path, escaped",
-			"DescribeVirtualNode", api.DescribeVirtualNodeInput{MeshName: "a b", VirtualNodeName: "n/1%"},
+			"DescribeVirtualNode",
+			api.DescribeVirtualNodeInput{MeshName: "a b", VirtualNodeName: "n/1%"},
 			"GET /v20190125/meshes/a%20b/virtualNodes/n%2F1%25",
 			`{"meshName":"a b","virtualNodeName":"n/1%"}`,
 			&api.DescribeVirtualNodeOutput{}, &api.DescribeVirtualNodeOutput{VirtualNode: api.VirtualNodeData{MeshName: "a b", VirtualNodeName: "n/1%"}},
 		},
 		{
 			"the rest travels in the body, with a weight of 0",
-			"UpdateRoute", map[string]any{
+			"UpdateRoute",
+			map[string]any{
 				"meshName": "m", "virtualRouterName": "r", "routeName": "n", "clientToken": "t", "spec": api.RouteSpec{
 					TCPRoute: &api.TCPRoute{Action: api.TCPRouteAction{WeightedTargets: []api.WeightedTarget{{VirtualNode: "a", Weight: 0}}}},
 				},
@@ -127,7 +129,8 @@ func TestCall(t *testing.T) {
 		},
 		{
 			"options travel in the query, and an answer without payload is the output",
-			"ListProxies", api.ListProxiesInput{MeshName: "m&n", Limit: aws.Int64(5)},
+			"ListProxies",
+			api.ListProxiesInput{MeshName: "m&n", Limit: aws.Int64(5)},
 			"GET /evermesh/v1/proxies?limit=5&meshName=m%26n",
 			`{"nextToken":"t","proxies":[],"replicas":[]}`,
 			&api.ListProxiesOutput{}, &api.ListProxiesOutput{NextToken: aws.String("t"), Proxies: []api.Proxy{}, Replicas: []api.Replica{}},
