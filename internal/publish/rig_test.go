@@ -57,11 +57,11 @@ type replica struct {
 	applied int64
 }
 
-func newReplica(t *testing.T, s publish.Store, endpoints *discovery.Registry) *replica {
+func newReplica(t *testing.T, s publish.Store, endpoints *discovery.Registry, change ...func(*replica, *ads.Config, *publish.Config)) *replica {
 	t.Helper()
 	log := quiet()
 	r := &replica{visited: map[mesh.Client]int{}, built: map[mesh.Client]int{}}
-	r.server = ads.New(ads.Config{
+	service := ads.Config{
 		Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Replica: "r", PublishWait: 30 * time.Second,
 		Authenticate: func(_ context.Context, _ string, md metadata.MD) (auth.Principal, error) {
 			p := auth.Principal{Account: account}
@@ -74,9 +74,9 @@ func newReplica(t *testing.T, s publish.Store, endpoints *discovery.Registry) *r
 			return auth.Allow(p, "appmesh:StreamAggregatedResources", api.Realm{}.ARN(key, key.Owner))
 		},
 		Log: log, Now: clock,
-	})
-	r.Loop = publish.New(publish.Config{
-		Store: s, Proxies: r.server, Endpoints: endpoints, Log: log, Workers: 2, Now: clock,
+	}
+	loop := publish.Config{
+		Store: s, Endpoints: endpoints, Log: log, Workers: 2, Now: clock,
 		Applied: func(revision int64) {
 			r.mu.Lock()
 			r.applied = revision
@@ -90,7 +90,13 @@ func newReplica(t *testing.T, s publish.Store, endpoints *discovery.Registry) *r
 				r.built[c]++
 			}
 		},
-	})
+	}
+	for _, f := range change {
+		f(r, &service, &loop)
+	}
+	r.server = ads.New(service)
+	loop.Proxies = r.server
+	r.Loop = publish.New(loop)
 	r.server.Clients = r.Loop
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	adstest.Must(t, err)
