@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/evermesh/evermesh/internal/intercept"
+	"github.com/evermesh/evermesh/test/ground"
+)
+
+func TestMain(m *testing.M) {
+	exit, inside, err := ground.Enter(context.Background())
+	if err != nil {
+		// Only what touches the kernel needs the ground, and says what is missing.
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(m.Run())
+	}
+	if !inside {
+		os.Exit(exit)
+	}
+	os.Exit(m.Run())
+}
+
+// call is run with what it printed.
+func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var files [2]*os.File
+	for i := range files {
+		f, err := os.CreateTemp(t.TempDir(), "out")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files[i] = f
+	}
+	code = run(t.Context(), args, strings.NewReader(""), files[0], files[1])
+	var texts [2]string
+	for i, f := range files {
+		text, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[i] = string(text)
+	}
+	return code, texts[0], texts[1]
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, name := range []string{"APPMESH_RESOURCE_ARN", "APPMESH_RESOURCE_NAME", "APPMESH_VIRTUAL_NODE_NAME", "APPMESH_IGNORE_UID", "APPMESH_IGNORE_GID", "EVERMESH_IGNORE_MARK", "ENVOY_CONFIG_FILE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("APPMESH_ENVOY_EGRESS_PORT", "15001")
+	for _, test := range []struct {
+		name           string
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		{"version", []string{"version"}, 0, "evermesh-agent devel (go", ""},
+		{"help", []string{"--help"}, 0, "APPMESH_RESOURCE_ARN", ""},
+		{"help of intercept", []string{"intercept", "-h"}, 0, "--remove", ""},
+		{"an unknown flag", []string{"-envoyconfigpath", "x"}, 2, "", "flag provided but not defined: -envoyconfigpath"},
+		{"AGENT-002 no resource", []string{"-logLevel", "debug"}, 2, "", "evermesh-agent: APPMESH_RESOURCE_ARN: must name"},
+		{"ICPT-008 neither user nor group", []string{"intercept"}, 1, "=== Input configuration ===", "Variables APPMESH_IGNORE_UID and/or APPMESH_IGNORE_GID must be set."},
+		{"arguments of intercept", []string{"intercept", "now"}, 2, "", "takes no arguments"},
+		{"an unknown back end", []string{"intercept", "--backend", "ebpf"}, 1, "", "want auto, nft or iptables"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr := call(t, test.args...)
+			if code != test.code || !strings.Contains(stdout, test.stdout) || !strings.Contains(stderr, test.stderr) || (test.stderr == "") != (stderr == "") {
+				t.Errorf("got %d\n%s%s", code, stdout, stderr)
+			}
+			if test.code == exitUsage && strings.Count(stderr, "\n") != 1 {
+				t.Errorf("want one line: %q", stderr)
+			}
+		})
+	}
+}
+
+// inNamespace runs intercepting on a host of its own.
+func inNamespace(t *testing.T, h *ground.Host, args []string, env []string, stdin io.Reader) string {
+	t.Helper()
+	var out bytes.Buffer
+	getenv := func(name string) string {
+		for _, line := range env {
+			if value, ok := strings.CutPrefix(line, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+	if err := h.Do(func() error { return intercepting(t.Context(), args, getenv, env, stdin, &out) }); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	return out.String()
+}
+
+func TestIntercept(t *testing.T) {
+	if !ground.Inside() {
+		_, _, err := ground.Enter(t.Context())
+		t.Skipf("this machine allows no network namespaces with redirection: %v", err)
+	}
+	g, err := ground.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h, err := g.Host("workload")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := append([]string{"APPMESH_ENVOY_EGRESS_PORT=15001", "APPMESH_START_ENABLED=1", "OTHER=secret"}, g.Owner().Env()...)
+	none := strings.NewReader("")
+	tools, err := intercept.Find("auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := func() map[string]bool {
+		there := map[string]bool{}
+		for _, tool := range tools {
+			if err := h.Do(func() error {
+				text, err := tool.Status(t.Context())
+				there[tool.Name()] = strings.Contains(text, "-A OUTPUT -p tcp -m addrtype ! --dst-type LOCAL -j APPMESH_EGRESS") || strings.Contains(text, "table ip evermesh")
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return there
+	}
+	t.Run("ICPT-019 ICPT-020 ICPT-021 what it prints, and the end of input leaves the rules", func(t *testing.T) {
+		got := inNamespace(t, h, nil, env, none)
+		at := 0
+		for _, want := range []string{
+			"=== Input configuration ===\n", "APPMESH_ENVOY_EGRESS_PORT=15001\nAPPMESH_", "=== Initializing ===\n",
+			"=== Enabling routing ===\n", tools[0].Name() + ", IPv4: ", "=== Entering main loop ===\n> \n",
+		} {
+			i := strings.Index(got[at:], want)
+			if i < 0 {
+				t.Fatalf("no %q in order in\n%s", want, got)
+			}
+			at += i
+		}
+		if strings.Contains(got, "secret") {
+			t.Error("prints what is not its own")
+		}
+		if !rules()[tools[0].Name()] {
+			t.Error("no rules")
+		}
+	})
+	t.Run("ICPT-022 again, and with the other back end, one set of rules is there", func(t *testing.T) {
+		for _, tool := range []string{tools[len(tools)-1].Name(), "auto", "auto"} {
+			inNamespace(t, h, []string{"--backend", tool}, env, none)
+		}
+		for name, there := range rules() {
+			if there != (name == tools[0].Name()) {
+				t.Errorf("rules of %s: %t", name, there)
+			}
+		}
+	})
+	t.Run("ICPT-018 commands", func(t *testing.T) {
+		got := inNamespace(t, h, nil, env, strings.NewReader("help\nstatus\ndisable\nenable\nquit\nstatus\n"))
+		for _, want := range []string{
+			"> Available commands: quit, status, enable, disable\n", "chain APPMESH_EGRESS", "> === Disabling routing ===\n",
+			"> === Enabling routing ===\n", "no rules of ours are left",
+		} {
+			if !strings.Contains(got, want) && !(want == "chain APPMESH_EGRESS" && strings.Contains(got, "APPMESH_EGRESS")) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+		if strings.Contains(got[strings.Index(got, "no rules of ours"):], "> ") {
+			t.Errorf("goes on after quit:\n%s", got)
+		}
+	})
+	t.Run("--remove, twice", func(t *testing.T) {
+		inNamespace(t, h, nil, env, none)
+		for range 2 {
+			inNamespace(t, h, []string{"--remove"}, nil, none)
+		}
+		for name, there := range rules() {
+			if there {
+				t.Errorf("rules of %s are left", name)
+			}
+		}
+	})
+}
