@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -100,10 +99,7 @@ func (r *realRig) endAll() {
 
 func newRealRig(t *testing.T, change func(*Config)) *realRig {
 	t.Helper()
-	r := &realRig{rig: newRig(t, change), socket: filepath.Join(t.TempDir(), "xds"), colors: colors{weight: 100, builder: &envoy.Builder{}}}
-	if len(r.socket) > 100 {
-		t.Fatalf("the path %s is too long for a socket", r.socket)
-	}
+	r := &realRig{rig: newRig(t, change), socket: adstest.Socket(t), colors: colors{weight: 100, builder: &envoy.Builder{}}}
 	r.listen(t)
 	r.publish(t)
 	return r

@@ -3,7 +3,6 @@ package publish_test
 import (
 	"context"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,10 +15,7 @@ import (
 // function ends that and the replica.
 func (r *replica) socket(t *testing.T) (path string, kill func()) {
 	t.Helper()
-	path = filepath.Join(t.TempDir(), "xds")
-	if len(path) > 100 {
-		t.Fatalf("the path %s is too long for a socket", path)
-	}
+	path = adstest.Socket(t)
 	l, err := net.Listen("unix", path)
 	adstest.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

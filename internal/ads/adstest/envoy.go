@@ -33,10 +33,8 @@ func StartEnvoy(t testing.TB, o Options, sockets ...string) *Envoy {
 	t.Helper()
 	binary := envoyBinary(t)
 	LogEnvoy(t)
-	dir, err := os.MkdirTemp("", "envoy") // short: a socket's path is at most 107 bytes
-	Must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	admin := filepath.Join(dir, "admin")
+	admin := Socket(t)
+	dir := filepath.Dir(admin)
 	bootstrap := filepath.Join(dir, "bootstrap.json")
 	Must(t, os.WriteFile(bootstrap, bootstrapFor(t, o, admin, sockets), 0o600))
 
@@ -70,6 +68,16 @@ func StartEnvoy(t testing.TB, o Options, sockets ...string) *Envoy {
 	})
 	e.Wait(t, "its admin interface", func() bool { _, err := e.get("/ready"); return err == nil })
 	return e
+}
+
+// Socket is a path for a unix socket, in a directory of its own that goes with
+// the test. It is short: such a path has at most 107 bytes.
+func Socket(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ads")
+	Must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "socket")
 }
 
 // LogEnvoy says which Envoy the test runs with; the count of requirements looks
