@@ -53,46 +53,84 @@ func TestRefusals(t *testing.T) {
 		{"not signed", func(r *auth.Request) { r.Header.Del("Authorization") }, noon, 403, missing, "Missing Authentication Token"},
 		{"empty header", func(r *auth.Request) { r.Header.Set("Authorization", " ") }, noon, 403, missing, "Missing Authentication Token"},
 
-		{"another scheme", func(r *auth.Request) { r.Header.Set("Authorization", "Basic YTpi") }, noon, 400, incomplete,
-			"Invalid key=value pair (missing equal-sign) in Authorization header (hashed with SHA-256 and encoded with Base64): 'O133MeQGsSG8M/c3mxecXZJzUhCDu+9BD3DsZ39/mpI='."},
-		{"another algorithm", func(r *auth.Request) { replace(r, "AWS4-HMAC-SHA256", "AWS4-HMAC-MD5") }, noon, 400, incomplete,
-			"Unsupported AWS 'algorithm': 'AWS4-HMAC-MD5'."},
-		{"two headers", func(r *auth.Request) { r.Header.Add("Authorization", "x") }, noon, 400, incomplete,
-			"Header 'authorization' must not be there 2 times."},
-		{"header and query", func(r *auth.Request) { r.RequestURI += "&X-Amz-Signature=0" }, noon, 400, incomplete,
-			"A request is signed in its Authorization header or in its query-string parameters, not in both."},
-		{"a parameter twice", func(r *auth.Request) { replace(r, "Signature=", "Signature=0, Signature=") }, noon, 400, incomplete,
-			"Authorization header has parameter 'Signature' more than once."},
-		{"short credential", func(r *auth.Request) { replace(r, "/us-east-1/appmesh/aws4_request", "") }, noon, 400, incomplete,
-			"Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got 'ASIAIOSFODNN7EXAMPLE/20260301'"},
-		{"terminator", func(r *auth.Request) { replace(r, "aws4_request", "aws5_request") }, noon, 400, incomplete,
-			"Credential should be scoped with a valid terminator: 'aws4_request', not 'aws5_request'."},
-		{"date unlike the scope's", func(r *auth.Request) { replace(r, "/20260301/", "/20260302/") }, noon, 400, incomplete,
-			"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '20260302' != '20260301', from '20260301T120000Z'."},
-		{"date in words", func(r *auth.Request) { r.Header.Set("X-Amz-Date", "today") }, noon, 400, incomplete,
-			"Date must be in ISO-8601 'basic format'. Got 'today'. See http://en.wikipedia.org/wiki/ISO_8601"},
-		{"unsorted SignedHeaders", func(r *auth.Request) { replace(r, "content-length;content-type", "content-type;content-length") }, noon, 400, incomplete,
-			"SignedHeaders must be header names in lower case and ascending order, delimited by semicolons, got 'content-type;content-length;host;x-amz-date;x-amz-meta;x-amz-sec...'."},
-		{"bad query", func(r *auth.Request) { r.RequestURI += "&c=%zz" }, noon, 400, incomplete,
-			"Value of query-string parameter 'c' is not valid percent-encoding."},
+		{
+			"another scheme", func(r *auth.Request) { r.Header.Set("Authorization", "Basic YTpi") }, noon, 400, incomplete,
+			"Invalid key=value pair (missing equal-sign) in Authorization header (hashed with SHA-256 and encoded with Base64): 'O133MeQGsSG8M/c3mxecXZJzUhCDu+9BD3DsZ39/mpI='.",
+		},
+		{
+			"another algorithm", func(r *auth.Request) { replace(r, "AWS4-HMAC-SHA256", "AWS4-HMAC-MD5") }, noon, 400, incomplete,
+			"Unsupported AWS 'algorithm': 'AWS4-HMAC-MD5'.",
+		},
+		{
+			"two headers", func(r *auth.Request) { r.Header.Add("Authorization", "x") }, noon, 400, incomplete,
+			"Header 'authorization' must not be there 2 times.",
+		},
+		{
+			"header and query", func(r *auth.Request) { r.RequestURI += "&X-Amz-Signature=0" }, noon, 400, incomplete,
+			"A request is signed in its Authorization header or in its query-string parameters, not in both.",
+		},
+		{
+			"a parameter twice", func(r *auth.Request) { replace(r, "Signature=", "Signature=0, Signature=") }, noon, 400, incomplete,
+			"Authorization header has parameter 'Signature' more than once.",
+		},
+		{
+			"short credential", func(r *auth.Request) { replace(r, "/us-east-1/appmesh/aws4_request", "") }, noon, 400, incomplete,
+			"Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got 'ASIAIOSFODNN7EXAMPLE/20260301'",
+		},
+		{
+			"terminator", func(r *auth.Request) { replace(r, "aws4_request", "aws5_request") }, noon, 400, incomplete,
+			"Credential should be scoped with a valid terminator: 'aws4_request', not 'aws5_request'.",
+		},
+		{
+			"date unlike the scope's", func(r *auth.Request) { replace(r, "/20260301/", "/20260302/") }, noon, 400, incomplete,
+			"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '20260302' != '20260301', from '20260301T120000Z'.",
+		},
+		{
+			"date in words", func(r *auth.Request) { r.Header.Set("X-Amz-Date", "today") }, noon, 400, incomplete,
+			"Date must be in ISO-8601 'basic format'. Got 'today'. See http://en.wikipedia.org/wiki/ISO_8601",
+		},
+		{
+			"unsorted SignedHeaders", func(r *auth.Request) { replace(r, "content-length;content-type", "content-type;content-length") }, noon, 400, incomplete,
+			"SignedHeaders must be header names in lower case and ascending order, delimited by semicolons, got 'content-type;content-length;host;x-amz-date;x-amz-meta;x-amz-sec...'.",
+		},
+		{
+			"bad query", func(r *auth.Request) { r.RequestURI += "&c=%zz" }, noon, 400, incomplete,
+			"Value of query-string parameter 'c' is not valid percent-encoding.",
+		},
 
-		{"unknown key", func(r *auth.Request) { replace(r, temporaryID, "ASIAUNKNOWN") }, noon, 403, unrecognized,
-			"The security token included in the request is invalid."},
+		{
+			"unknown key", func(r *auth.Request) { replace(r, temporaryID, "ASIAUNKNOWN") }, noon, 403, unrecognized,
+			"The security token included in the request is invalid.",
+		},
 
-		{"API-042 another region", func(r *auth.Request) { replace(r, "us-east-1", "eu-west-1") }, noon, 403, invalid,
-			"Credential should be scoped to a valid region, not 'eu-west-1'."},
-		{"another service", func(r *auth.Request) { replace(r, "/appmesh/", "/s3/") }, noon, 403, invalid,
-			"Credential should be scoped to correct service: 'appmesh' or 'appmesh-preview'."},
-		{"too old", func(*auth.Request) {}, later(5*time.Minute + time.Second), 403, invalid,
-			"Signature expired: 20260301T120000Z is now earlier than 20260301T120001Z (20260301T120501Z - 5 min.)"},
-		{"too new", func(*auth.Request) {}, later(-5*time.Minute - time.Second), 403, invalid,
-			"Signature not yet current: 20260301T120000Z is still later than 20260301T115959Z (20260301T115459Z + 5 min.)"},
-		{"host not signed", func(r *auth.Request) { replace(r, "host;", "") }, noon, 403, invalid,
-			"'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."},
-		{"x-amz header not signed", func(r *auth.Request) { replace(r, "x-amz-meta;", "") }, noon, 403, invalid,
-			"There were headers present in the request which were not signed: x-amz-meta"},
-		{"x-amz header added", func(r *auth.Request) { r.Header.Set("X-Amz-Target", "other") }, noon, 403, invalid,
-			"There were headers present in the request which were not signed: x-amz-target"},
+		{
+			"API-042 another region", func(r *auth.Request) { replace(r, "us-east-1", "eu-west-1") }, noon, 403, invalid,
+			"Credential should be scoped to a valid region, not 'eu-west-1'.",
+		},
+		{
+			"another service", func(r *auth.Request) { replace(r, "/appmesh/", "/s3/") }, noon, 403, invalid,
+			"Credential should be scoped to correct service: 'appmesh' or 'appmesh-preview'.",
+		},
+		{
+			"too old", func(*auth.Request) {}, later(5*time.Minute + time.Second), 403, invalid,
+			"Signature expired: 20260301T120000Z is now earlier than 20260301T120001Z (20260301T120501Z - 5 min.)",
+		},
+		{
+			"too new", func(*auth.Request) {}, later(-5*time.Minute - time.Second), 403, invalid,
+			"Signature not yet current: 20260301T120000Z is still later than 20260301T115959Z (20260301T115459Z + 5 min.)",
+		},
+		{
+			"host not signed", func(r *auth.Request) { replace(r, "host;", "") }, noon, 403, invalid,
+			"'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.",
+		},
+		{
+			"x-amz header not signed", func(r *auth.Request) { replace(r, "x-amz-meta;", "") }, noon, 403, invalid,
+			"There were headers present in the request which were not signed: x-amz-meta",
+		},
+		{
+			"x-amz header added", func(r *auth.Request) { r.Header.Set("X-Amz-Target", "other") }, noon, 403, invalid,
+			"There were headers present in the request which were not signed: x-amz-target",
+		},
 		{"signed header lost", func(r *auth.Request) { r.Header.Del("Content-Type") }, noon, 403, invalid, mismatch},
 		{"signed header altered", func(r *auth.Request) { r.Header.Set("Content-Type", "text/json") }, noon, 403, invalid, mismatch},
 		{"signed header more", func(r *auth.Request) { r.Header.Add("X-Amz-Meta", "more") }, noon, 403, invalid, mismatch},
@@ -111,8 +149,10 @@ func TestRefusals(t *testing.T) {
 			cut := r.Header.Get("Authorization")
 			r.Header.Set("Authorization", cut[:len(cut)-1])
 		}, noon, 403, invalid, mismatch},
-		{"another key of the account", func(r *auth.Request) { replace(r, temporaryID, lastingID) }, noon, 403, unrecognized,
-			"The security token included in the request is invalid."},
+		{
+			"another key of the account", func(r *auth.Request) { replace(r, temporaryID, lastingID) }, noon, 403, unrecognized,
+			"The security token included in the request is invalid.",
+		},
 		{"session token altered", func(r *auth.Request) { r.Header.Set("X-Amz-Security-Token", "other") }, noon, 403, invalid, mismatch},
 	}
 	for _, c := range cases {

@@ -23,7 +23,6 @@ type kind struct {
 	name          string
 	spec, another string
 	arn           string
-	tail          string // of the path of one, where it is not the path and the name
 }
 
 const target = `{"virtualNode": "n", "weight": 1}`

@@ -34,7 +34,7 @@ func (g *goClient) call(ctx context.Context, operation string, input map[string]
 	in := reflect.New(method.Type().In(1).Elem())
 	fill(in.Elem(), input)
 	out := method.Call([]reflect.Value{reflect.ValueOf(ctx), in})
-	if err, _ := out[1].Interface().(error); err != nil {
+	if err, _ := reflect.TypeAssert[error](out[1]); err != nil {
 		return nil, understood(err)
 	}
 	return spread(out[0]).(map[string]any), nil
@@ -65,8 +65,7 @@ func understood(err error) error {
 	if _, generic := known.(*smithy.GenericAPIError); !generic {
 		f.Type = reflect.TypeOf(known).Elem().Name()
 	}
-	var answer *smithyhttp.ResponseError
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		f.Status = answer.HTTPStatusCode()
 	}
 	return &f
@@ -127,7 +126,7 @@ func spread(v reflect.Value) any {
 		if v.IsNil() {
 			return nil
 		}
-		if t, ok := v.Interface().(*time.Time); ok {
+		if t, ok := reflect.TypeAssert[*time.Time](v); ok {
 			return t.UTC().Format(time.RFC3339Nano)
 		}
 		if v.Kind() == reflect.Interface {
