@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -89,13 +87,7 @@ func TestVN_031_DiscoveryNameChanges(t *testing.T) {
 	c := newChanging(t, 1)
 	const name = "cds_egress_colors_s0-v1_http_80"
 	routes := c.bundle.List(envoy.Route)
-	host := func() string {
-		m := &clusterv3.Cluster{}
-		if err := c.bundle.List(envoy.Cluster).Get(name).Any.UnmarshalTo(m); err != nil {
-			t.Fatal(err)
-		}
-		return m.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress().GetSocketAddress().GetAddress()
-	}
+	host := func() string { return hostOf(cluster(t, c.bundle, name)) }
 	if host() != "s0-v1.local" {
 		t.Fatalf("resolves %s", host())
 	}
@@ -149,5 +141,41 @@ func TestMESH_001_MeshesAreApart(t *testing.T) {
 	}
 	if after := content(c.bundle, nil); !slices.Equal(before, after) {
 		t.Errorf("the other mesh changed the client's configuration:\n%s", strings.Join(after, "\n"))
+	}
+}
+
+// TestVG_024_GatewaysGetWhatTheirRoutesLeadTo adds and removes a gateway route.
+func TestVG_024_GatewaysGetWhatTheirRoutesLeadTo(t *testing.T) {
+	c := newChanging(t, 2)
+	c.client, c.bundle = mesh.Client{Key: keyOf(api.KindVirtualGateway, "", "g")}, nil
+	prefix := "/"
+	route := &api.Resource{Key: keyOf(api.KindGatewayRoute, "g", "x"), Owner: account, Spec: &api.GatewayRouteSpec{HTTPRoute: &api.HTTPGatewayRoute{
+		Match:  api.HTTPGatewayRouteMatch{Prefix: &prefix},
+		Action: api.HTTPGatewayRouteAction{Target: api.GatewayRouteTarget{VirtualService: api.GatewayRouteVirtualService{VirtualServiceName: "s0"}}},
+	}}}
+	names := func() (out []string) {
+		for _, r := range c.bundle.List(envoy.Cluster).Resources {
+			out = append(out, r.Name)
+		}
+		return out
+	}
+	alone := []string{"cds_ingress_colors_g_self_redirect_http_15001"}
+	c.put(&api.Resource{Key: c.client.Key, Owner: account, Spec: &api.VirtualGatewaySpec{Listeners: []api.VirtualGatewayListener{
+		{PortMapping: api.VirtualGatewayPortMapping{Port: 8080, Protocol: api.VirtualGatewayPortProtocolHTTP}},
+	}}})
+	if got := names(); !slices.Equal(got, alone) {
+		t.Errorf("without routes the clusters are %v", got)
+	}
+	c.put(route)
+	if got := names(); !slices.Equal(got, append([]string{"cds_egress_colors_s0-v1_http_80", "cds_egress_colors_s0-v2_http_80"}, alone...)) {
+		t.Errorf("with a route to s0 the clusters are %v", got)
+	}
+	if got := c.targets("s0"); len(got) != 2 {
+		t.Errorf("requests go to %v", got)
+	}
+	c.snapshot = c.snapshot.Apply(c.snapshot.Revision()+1, []api.Change{{Key: route.Key}})
+	c.put()
+	if got := names(); !slices.Equal(got, alone) {
+		t.Errorf("after the route has gone the clusters are %v", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ type realEnvoy struct {
 
 	mu    sync.Mutex
 	tries map[string][]string // endpoints that a request was tried at, by its id
+	check map[string][]string // health checks that arrived, by cluster
 }
 
 // arrival is what an endpoint answers with: what it was asked.
@@ -58,7 +60,7 @@ func run(t *testing.T, bundle *envoy.Bundle) *realEnvoy {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	e := &realEnvoy{dir: dir, clients: map[string]*http.Client{}, tries: map[string][]string{}}
+	e := &realEnvoy{dir: dir, clients: map[string]*http.Client{}, tries: map[string][]string{}, check: map[string][]string{}}
 	config := &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: "test", Cluster: "test"},
 		Admin:           &bootstrapv3.Admin{Address: pipe(filepath.Join(dir, "admin"))},
@@ -171,15 +173,17 @@ func (e *realEnvoy) endpoints(t *testing.T, bundle *envoy.Bundle) []*clusterv3.C
 			})
 		}
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-		c.LbPolicy, c.HealthChecks, c.EdsClusterConfig = clusterv3.Cluster_ROUND_ROBIN, nil, nil
-		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: r.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
+		c.LbPolicy, c.EdsClusterConfig = clusterv3.Cluster_ROUND_ROBIN, nil
+		if c.GetLoadAssignment() == nil || len(c.GetLoadAssignment().GetEndpoints()) > 0 { // a node without endpoints keeps none
+			c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: r.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
+		}
 		out = append(out, c)
 	}
 	return out
 }
 
 // serve is an endpoint. Headers of a request tell it what to do: x-fail answers
-// its first tries with these statuses, x-wait delays every answer, x-grpc makes
+// its first tries with these statuses, x-break names an endpoint that answers 500, x-wait delays every answer, x-grpc makes
 // it a gRPC answer with that status.
 func (e *realEnvoy) serve(t *testing.T, path, cluster, endpoint string) {
 	listener, err := net.Listen("unix", path)
@@ -190,6 +194,16 @@ func (e *realEnvoy) serve(t *testing.T, path, cluster, endpoint string) {
 	both.SetHTTP1(true)
 	both.SetUnencryptedHTTP2(true)
 	server := &http.Server{Protocols: both, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.UserAgent() == "Envoy/HC" {
+			e.mu.Lock()
+			e.check[cluster] = append(e.check[cluster], fmt.Sprint(endpoint, " ", r.URL.Path, " ", r.Host))
+			e.mu.Unlock()
+			return
+		}
+		if r.Header.Get("x-break") == endpoint {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
 		id := r.Header.Get("x-id")
 		e.mu.Lock()
 		e.tries[id] = append(e.tries[id], endpoint)
@@ -282,6 +296,13 @@ func (e *realEnvoy) upgrade(t *testing.T, config, host string) {
 			t.Fatalf("echo of %q: %q, %v", word, got, err)
 		}
 	}
+}
+
+// checks are the health checks that arrived at a cluster's endpoints.
+func (e *realEnvoy) checks(cluster string) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.check[cluster])
 }
 
 // admin reads a page of Envoy's admin interface.

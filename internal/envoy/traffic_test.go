@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,6 +142,15 @@ func TestRouting(t *testing.T) {
 			{ask: ask{host: "other.local", path: "/metrics"}, node: "other"},
 			web("/metrics", "", "metrics"), web("/", "", "rest"),
 		}},
+		{"VR-001 one router behind two services", webConfig, []expectation{
+			{ask: ask{host: "alias.local", path: "/metrics"}, node: "metrics"}, {ask: ask{host: "alias.local", path: "/"}, node: "rest"},
+		}},
+		{"MESH-012 a service with no node behind it carries nothing", webConfig, []expectation{
+			{ask: ask{host: "empty.local", path: "/"}, status: 404}, {ask: ask{host: "routeless.local", path: "/"}, status: 404},
+		}},
+		{"a node without endpoints answers 503", webConfig, []expectation{
+			{ask: ask{host: "silent.local", path: "/"}, status: 503},
+		}},
 		{"VR-010 a router without routes answers 404", webConfig, []expectation{
 			{ask: ask{host: "routeless.local", path: "/"}, status: 404},
 		}},
@@ -154,20 +164,28 @@ func TestRouting(t *testing.T) {
 			}
 		})
 	}
-	t.Run("RT-009 RT-007 weights 75 and 25 over 4000 requests", func(t *testing.T) {
-		const n = 4000
-		count := map[string]int{}
-		for range n {
-			_, got, _ := e.do(t, webConfig, ask{host: "web.local", path: "/split"})
-			if got == nil {
-				t.Fatal("a request failed")
+	for name, path := range map[string]string{"RT-009 weights 75 and 25": "/split", "RT-008 weights 3 and 1 are relative": "/relative"} {
+		t.Run(name, func(t *testing.T) {
+			const n = 3000
+			count := map[string]int{}
+			for range n {
+				_, got, _ := e.do(t, webConfig, ask{host: "web.local", path: path})
+				if got == nil {
+					t.Fatal("a request failed")
+				}
+				count[got.Cluster]++
 			}
-			count[got.Cluster]++
-		}
-		share := float64(count["cds_egress_colors_rest_http_9080"]) / n
-		// Five standard deviations of a binomial share.
-		if bound := 5 * math.Sqrt(0.75*0.25/n); math.Abs(share-0.75) > bound || len(count) != 2 {
-			t.Errorf("%.3f of the requests went to the side of 75, want 0.75 ± %.3f: %v", share, bound, count)
+			share := float64(count["cds_egress_colors_rest_http_9080"]) / n
+			// Five standard deviations of a binomial share.
+			if bound := 5 * math.Sqrt(0.75*0.25/n); math.Abs(share-0.75) > bound || len(count) != 2 {
+				t.Errorf("%.3f of the requests went to the first target, want 0.75 ± %.3f: %v", share, bound, count)
+			}
+		})
+	}
+	t.Run("RT-007 a target's port chooses its listener", func(t *testing.T) {
+		_, got, _ := e.do(t, webConfig, ask{host: "web.local", path: "/ported"})
+		if got == nil || got.Cluster != "cds_egress_colors_rest_http_9081" {
+			t.Errorf("arrived %+v, want at the listener on 9081", got)
 		}
 	})
 	t.Run("RT-009 weights 0 and 100 move everything", func(t *testing.T) {
@@ -377,4 +395,42 @@ func TestConfigDump(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestEndpointsAreWatched is about clients that look after their targets.
+func TestEndpointsAreWatched(t *testing.T) {
+	t.Parallel()
+	e := run(t, bundleOf(t, "traffic_routes", "virtualNode/front"))
+	const cluster = "cds_egress_colors_checked_http_9080"
+	t.Run("EMS-045 the client checks every endpoint", func(t *testing.T) {
+		eventually(t, func() bool {
+			return slices.Contains(e.checks(cluster), "one /ping checked.local:9080") && slices.Contains(e.checks(cluster), "two /ping checked.local:9080")
+		}, func() string { return fmt.Sprintf("checks %q", e.checks(cluster)) })
+	})
+	t.Run("VN-012 VN-013 an endpoint of errors is ejected by the client", func(t *testing.T) {
+		// 500 is not tried again by default, so each one is seen.
+		answers := func() (failed int) {
+			for range 20 {
+				if status, _, _ := e.do(t, webConfig, ask{host: "checked.local", path: "/", header: "x-break: one"}); status == 500 {
+					failed++
+				}
+			}
+			return failed
+		}
+		if answers() == 0 {
+			t.Fatal("no request failed before the endpoint was ejected")
+		}
+		eventually(t, func() bool { return answers() == 0 }, func() string { return "requests still fail" })
+	})
+}
+
+// eventually waits for a condition, at most 20 s.
+func eventually(t *testing.T, done func() bool, state func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatal(state())
+		}
+		<-time.After(50 * time.Millisecond)
+	}
 }
