@@ -291,6 +291,22 @@ func TestARevertedChangeIsSentAgainAfterARefusal(t *testing.T) {
 	})
 }
 
+func TestARefusedWithdrawalIsNotRepeated(t *testing.T) {
+	s := simple()
+	l := connected(t, true, s)
+	s[envoy.Cluster] = s[envoy.Cluster][:1]
+	s[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "1", "a"))}
+	l.aim(s)
+	l.ack(l.sends("rds r")[envoy.Route])
+	l.nack(l.sends("cds -b")[envoy.Cluster], "no")
+	l.sends()
+	s[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "2", "a"))}
+	l.aim(s)
+	l.ack(l.sends("rds r")[envoy.Route])
+	l.ack(l.sends("cds -b")[envoy.Cluster])
+	l.sends()
+}
+
 func TestEndpointsAreSentAgainAfterTheirCluster(t *testing.T) {
 	both(t, func(t *testing.T, delta bool) {
 		s := simple()
@@ -497,6 +513,7 @@ func TestTooManyNamesEndTheStream(t *testing.T) {
 	for name, r := range map[string]request{
 		"delta":              {typ: envoy.LoadAssignment, subscribe: names},
 		"delta versions":     {typ: envoy.Cluster, versions: versions},
+		"delta, given up":    {typ: envoy.Cluster, unsubscribe: names},
 		"state of the world": {typ: envoy.LoadAssignment, names: names},
 		"a long name":        {typ: envoy.LoadAssignment, names: []string{string(make([]byte, maxName+1))}},
 	} {

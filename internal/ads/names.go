@@ -42,26 +42,31 @@ func (m *machine) subscribe(now time.Time, t envoy.Type, names []string, version
 	}
 }
 
+// unsubscribe takes names away; the proxy forgets what it had of them.
 func (m *machine) unsubscribe(now time.Time, t envoy.Type, names []string) {
 	s := &m.of[t]
+	var gone []string
 	for _, n := range names {
 		if n == "*" && wild(t) {
 			s.all = false
 			s.held = slices.DeleteFunc(slices.Clone(s.held), func(r *envoy.Resource) bool { return !s.has(r.Name) })
 			continue
 		}
-		if i, ok := slices.BinarySearch(s.names, n); ok {
-			s.names = slices.Delete(s.names, i, i+1)
+		i, ok := slices.BinarySearch(s.names, n)
+		if !ok {
+			continue
 		}
+		s.names = slices.Delete(s.names, i, i+1)
 		if s.all {
 			s.owe(n, now) // the protocol: say what it is now by the wildcard
 			continue
 		}
-		s.held = without(s.held, []string{n})
+		gone = append(gone, n)
 		delete(s.owed, n)
 		delete(s.empty, n)
 		delete(s.refused, n)
 	}
+	s.held = without(s.held, gone)
 }
 
 // rename brings names in line with a state-of-the-world request, which lists

@@ -156,10 +156,10 @@ func (m *machine) selected(t envoy.Type) []*envoy.Resource {
 // whole is the response that gives the proxy this content of CDS or LDS, nil
 // when there is nothing to say.
 func (m *machine) whole(s *subscription, t envoy.Type, content []*envoy.Resource) *flight {
+	if !s.due && !s.unknown && len(s.owed) == 0 && same(content, s.held) {
+		return nil
+	}
 	if !m.delta {
-		if !s.due && !s.unknown && len(s.owed) == 0 && same(content, s.held) {
-			return nil
-		}
 		if slices.ContainsFunc(content, func(r *envoy.Resource) bool { return r.Any == nil }) {
 			return nil // holds something in a form that nobody knows; it has to wait
 		}

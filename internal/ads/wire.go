@@ -115,7 +115,7 @@ func bounded(r request, had int) error {
 	if len(r.names) > 0 || len(r.versions) > 0 {
 		had = 0
 	}
-	if n := max(had+len(r.subscribe), len(r.names), len(r.versions)); n > maxNames {
+	if n := max(had+len(r.subscribe), len(r.names), len(r.versions), len(r.unsubscribe)); n > maxNames {
 		return status.Errorf(codes.ResourceExhausted, "The proxy names %d resources of %s: at most %d are served.", n, r.typ.URL(), maxNames)
 	}
 	for _, names := range [][]string{r.names, r.subscribe} {
