@@ -193,7 +193,7 @@ func startEmbedded(dir string) (*embed.Etcd, error) {
 	}
 	peer := []url.URL{{Scheme: "unix", Path: filepath.Join(sockets, "peer")}}
 	c := embed.NewConfig()
-	c.Dir, c.LogLevel = dir, "error"
+	c.Dir, c.LogLevel = dir, "panic"
 	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls, c.AdvertisePeerUrls = nil, nil, peer, peer
 	c.InitialCluster = c.Name + "=" + peer[0].String()
 	c.QuotaBackendBytes = 8 << 30

@@ -161,7 +161,7 @@ func (r *rig) etcd(ctx context.Context) (*embed.Etcd, string, error) {
 		return []url.URL{{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", ports[n])}}
 	}
 	c := embed.NewConfig()
-	c.Dir, c.LogLevel = filepath.Join(r.Dir(), r.name("etcd")), "error"
+	c.Dir, c.LogLevel = filepath.Join(r.Dir(), r.name("etcd")), "panic"
 	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls, c.AdvertisePeerUrls = local(0), local(0), local(1), local(1)
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	server, err := embed.StartEtcd(c)

@@ -353,3 +353,27 @@ func ask(t *testing.T, h *ground.Host, r request) answer {
 	}
 	return a
 }
+
+// later sends a request at once and returns how to wait for its answer.
+func later(t *testing.T, h *ground.Host, r request) func(*testing.T) answer {
+	t.Helper()
+	type result struct {
+		answer
+		err error
+	}
+	done := make(chan result, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	go func() {
+		defer cancel()
+		a, err := send(ctx, h, r)
+		done <- result{a, err}
+	}()
+	return func(t *testing.T) answer {
+		t.Helper()
+		got := <-done
+		if got.err != nil {
+			t.Fatalf("%s: %v", r.URL, got.err)
+		}
+		return got.answer
+	}
+}

@@ -47,6 +47,7 @@ func TestGateway(t *testing.T) {
 	front, visitor := m.host("front"), m.host("visitor")
 	s := m.sidecar(front, stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/front", Alone: true})
 	url := fmt.Sprintf("http://%s:8088", m.hostname("front"))
+	slow := later(t, visitor, request{URL: url + "/chapter/slow", Header: map[string]string{"X-Delay": "16s"}})
 
 	for name, c := range map[string]struct{ path, app, seen, host string }{
 		"VG-001 VG-004 the prefix becomes / and the host the service's name": {"/chapter/1", "blue", "/1", books},
@@ -109,7 +110,7 @@ func TestGateway(t *testing.T) {
 		}
 	})
 	t.Run("GR-021 the timeout is the longest of the service's routes", func(t *testing.T) {
-		a := ask(t, visitor, request{URL: url + "/chapter/slow", Header: map[string]string{"X-Delay": "16s"}})
+		a := slow(t)
 		if a.Status != http.StatusOK || a.Took < 16*time.Second {
 			t.Errorf("status %d after %v", a.Status, a.Took)
 		}

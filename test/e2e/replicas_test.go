@@ -226,7 +226,7 @@ func startEtcd(t *testing.T) string {
 	t.Helper()
 	c := embed.NewConfig()
 	c.Dir = t.TempDir()
-	c.LogLevel = "error"
+	c.LogLevel = "panic"
 	local := func(port int) []url.URL { return []url.URL{{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)}} }
 	c.ListenClientUrls, c.AdvertiseClientUrls = local(2379), local(2379)
 	c.ListenPeerUrls, c.AdvertisePeerUrls = local(2380), local(2380)

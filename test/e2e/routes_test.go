@@ -38,9 +38,8 @@ func prioritised(priority int, spec string) string {
 	return fmt.Sprintf(`{"priority": %d, %s`, priority, spec[1:])
 }
 
-func headerMatch(headers string) string {
-	return fmt.Sprintf(`{"prefix": "/", "headers": [%s]}`, headers)
-}
+// when is to for a route that is to be tried before those without priority.
+func when(target, match string) string { return prioritised(10, to(target, match)) }
 
 // TestMatches makes a virtual service for each case, all of them backends of one client, and sends requests from
 // behind the client's Envoy.
@@ -81,42 +80,42 @@ func TestMatches(t *testing.T) {
 			wants:  []want{get("/x", "blue"), get("/", "blue")},
 		},
 		"RT-013 a method": {
-			routes: map[string]string{"post": to("blue", `{"prefix": "/", "method": "POST"}`), "rest": rest},
+			routes: map[string]string{"post": when("blue", `{"prefix": "/", "method": "POST"}`), "rest": rest},
 			wants:  []want{do("POST", "/", "blue"), do("GET", "/", "green"), do("PUT", "/", "green")},
 		},
 		"RT-022 a header's exact value": {
-			routes: map[string]string{"h": to("blue", headerMatch(`{"name": "X-Tier", "match": {"exact": "gold"}}`)), "rest": rest},
+			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "X-Tier", "match": {"exact": "gold"}}]}`), "rest": rest},
 			wants:  []want{get("/", "blue", "x-tier", "gold"), get("/", "green", "x-tier", "golden"), get("/", "green")},
 		},
 		"RT-022 a header's prefix and suffix": {
 			routes: map[string]string{
-				"p": to("blue", headerMatch(`{"name": "X-Tier", "match": {"prefix": "go"}}`)),
-				"s": to("red", headerMatch(`{"name": "X-Kind", "match": {"suffix": "ld"}}`)), "rest": rest,
+				"p": when("blue", `{"prefix": "/", "headers": [{"name": "X-Tier", "match": {"prefix": "go"}}]}`),
+				"s": when("red", `{"prefix": "/", "headers": [{"name": "X-Kind", "match": {"suffix": "ld"}}]}`), "rest": rest,
 			},
 			wants: []want{get("/", "blue", "X-Tier", "gold"), get("/", "red", "X-Kind", "gold"), get("/", "green", "X-Tier", "ergo"), get("/", "green", "X-Kind", "ldx")},
 		},
 		"RT-022 a header by regular expression": {
-			routes: map[string]string{"h": to("blue", headerMatch(`{"name": "X-Tier", "match": {"regex": "g[aeiou]ld"}}`)), "rest": rest},
+			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "X-Tier", "match": {"regex": "g[aeiou]ld"}}]}`), "rest": rest},
 			wants:  []want{get("/", "blue", "X-Tier", "gold"), get("/", "green", "X-Tier", "golden"), get("/", "green", "X-Tier", "grld")},
 		},
 		"RT-022 a header in a range": {
-			routes: map[string]string{"h": to("blue", headerMatch(`{"name": "X-Size", "match": {"range": {"start": 10, "end": 20}}}`)), "rest": rest},
+			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "X-Size", "match": {"range": {"start": 10, "end": 20}}}]}`), "rest": rest},
 			wants:  []want{get("/", "blue", "X-Size", "10"), get("/", "blue", "X-Size", "19"), get("/", "green", "X-Size", "20"), get("/", "green", "X-Size", "9")},
 		},
 		"RT-022 a header that is there": {
-			routes: map[string]string{"h": to("blue", headerMatch(`{"name": "X-Tier"}`)), "rest": rest},
+			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "X-Tier"}]}`), "rest": rest},
 			wants:  []want{get("/", "blue", "X-Tier", "any"), get("/", "green")},
 		},
 		"RT-022 a header that is not there": {
-			routes: map[string]string{"h": to("blue", headerMatch(`{"name": "X-Tier", "invert": true}`)), "rest": rest},
+			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "X-Tier", "invert": true}]}`), "rest": rest},
 			wants:  []want{get("/", "green", "X-Tier", "any"), get("/", "blue")},
 		},
 		"RT-023 RT-024 an inverted prefix wants the header": {
-			routes: map[string]string{"h": to("blue", headerMatch(`{"name": "clientRequestId", "invert": true, "match": {"prefix": "123"}}`)), "rest": rest},
+			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "clientRequestId", "invert": true, "match": {"prefix": "123"}}]}`), "rest": rest},
 			wants:  []want{get("/", "blue", "clientRequestId", "456"), get("/", "green", "clientRequestId", "1234"), get("/", "green")},
 		},
 		"RT-022 all headers must match": {
-			routes: map[string]string{"h": to("blue", headerMatch(`{"name": "X-A", "match": {"exact": "1"}}, {"name": "X-B", "match": {"exact": "2"}}`)), "rest": rest},
+			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "X-A", "match": {"exact": "1"}}, {"name": "X-B", "match": {"exact": "2"}}]}`), "rest": rest},
 			wants:  []want{get("/", "blue", "X-A", "1", "X-B", "2"), get("/", "green", "X-A", "1"), get("/", "green", "X-B", "2")},
 		},
 		"VR-010 a router without routes answers 404": {
