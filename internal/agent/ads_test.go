@@ -94,13 +94,13 @@ func echoDelta(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources
 	}
 }
 
-// newControlPlane listens on address ("" for any port of the loopback).
+// newControlPlane listens on address: "" for any port of the loopback, or the path of a socket.
 func newControlPlane(t *testing.T, address string, options ...grpc.ServerOption) *controlPlane {
 	t.Helper()
 	if address == "" {
 		address = "127.0.0.1:0"
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen(choose(address[0] == '/', "unix", "tcp"), address)
 	if err != nil {
 		t.Fatal(err)
 	}

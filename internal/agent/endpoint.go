@@ -27,14 +27,6 @@ func (e Endpoint) String() string {
 	return "http://" + e.Address
 }
 
-// Host is the name or address without the port; of a unix socket localhost.
-func (e Endpoint) Host() string {
-	if host, _, err := net.SplitHostPort(e.Address); err == nil && e.Network != "unix" {
-		return host
-	}
-	return "localhost"
-}
-
 const (
 	serviceConnectScheme = "unix://"
 	maxUnixPath          = 107 // what the kernel takes

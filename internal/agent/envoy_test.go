@@ -143,6 +143,61 @@ func TestStartedProcess(t *testing.T) {
 	})
 }
 
+func TestWarnings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "stats.yaml")
+	if err := os.WriteFile(file, []byte("stats_config: {stats_matcher: {reject_all: true}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newStub(t, "exit", "APPNET_ENVOY_RESTART_COUNT=0", "ENVOY_STATS_CONFIG_FILE="+file, "APPMESH_RESOURCE_ARN=", "APPMESH_VIRTUAL_NODE_NAME=mesh/m/virtualNode/n")
+	_, log := s.run(t, t.Context())
+	t.Run("AGENT-033 a stats matcher", func(t *testing.T) {
+		if !strings.Contains(log.String(), "[warning] [AppNet Agent] stats matcher in ENVOY_STATS_CONFIG_FILE") {
+			t.Error(log)
+		}
+	})
+	t.Run("AGENT-004 a deprecated variable", func(t *testing.T) {
+		if !strings.Contains(log.String(), "APPMESH_VIRTUAL_NODE_NAME is deprecated") {
+			t.Error(log)
+		}
+	})
+}
+
+// A bootstrap that the user wrote is not touched; one that an earlier run generated is generated anew.
+func TestOwnBootstrap(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "envoy.yaml")
+	for _, test := range []struct {
+		name, before string
+		own          bool
+	}{
+		{"the user's", "admin: {}\n", true},
+		{"an empty file", "", false},
+		{"an earlier run's", generatedMark + "admin: {}\n", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := os.WriteFile(file, []byte(test.before), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := newStub(t, "exit", "APPNET_ENVOY_RESTART_COUNT=0", "ENVOY_CONFIG_FILE="+file)
+			if test.own {
+				s.lines = append(s.lines, "APPMESH_RESOURCE_ARN=") // it is in the file
+			}
+			if err, _ := s.run(t, t.Context()); !errors.Is(err, ErrExhausted) {
+				t.Error(err)
+			}
+			after, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if kept := string(after) == test.before; kept != test.own || (!test.own && !strings.HasPrefix(string(after), generatedMark)) {
+				t.Errorf("the file is now\n%s", after)
+			}
+			if !strings.Contains(s.events(), "args=-c "+file+" ") {
+				t.Error(s.events())
+			}
+		})
+	}
+}
+
 // startAgent starts this test program as an agent.
 func startAgent(t *testing.T, lines ...string) *exec.Cmd {
 	t.Helper()

@@ -20,6 +20,7 @@ type levelSwitch struct {
 
 	mu      sync.Mutex
 	current string
+	before  string      // what a pending change goes back to
 	timer   *time.Timer // nil when no change is pending
 }
 
@@ -54,9 +55,12 @@ func (l *levelSwitch) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	if l.timer == nil {
+		l.before = old
+	}
 	l.stopTimer()
 	if !query.Has("permanent") {
-		l.timer = time.AfterFunc(l.reset, func() { l.back(old) })
+		l.timer = time.AfterFunc(l.reset, l.back)
 	}
 	fmt.Fprintf(w, "Log level changed from %s to %s\n", old, level)
 }
@@ -69,11 +73,14 @@ func (l *levelSwitch) set(ctx context.Context, level string) error {
 	return nil
 }
 
-func (l *levelSwitch) back(old string) {
+func (l *levelSwitch) back() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.timer == nil {
+		return // closed, or made permanent, at this very moment
+	}
 	l.timer = nil
-	if err := l.set(context.Background(), old); err != nil {
+	if err := l.set(context.Background(), l.before); err != nil {
 		l.log.Warn("cannot reset envoy's log level", "err", err)
 	}
 }

@@ -265,7 +265,7 @@ func TestRealEnvoy(t *testing.T) {
 		if err := syscall.Kill(number(t, old), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		poll("a new Envoy is live", func() bool { now := state(); return now.Pid != old && now.Restarts == "1" && now.Health == Healthy })
+		poll("a new Envoy is live", func() bool { now := state(); return now.Pid != old && now.Restarts == "1" && now.Health == healthy })
 		streams, _ := m.counts()
 		if instance(streams-1) != instance(0) {
 			t.Error("another instance after a restart of Envoy alone")

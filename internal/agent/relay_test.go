@@ -15,6 +15,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -214,6 +216,109 @@ func TestRelayFailsOver(t *testing.T) {
 	converse(t, client)
 	if b.count() != before+1 {
 		t.Error("the next stream is not the other endpoint's")
+	}
+}
+
+// A name with several addresses is as good as several endpoints.
+func TestRelayAddressesOfAName(t *testing.T) {
+	unsigned(t)
+	a := newControlPlane(t, "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(a.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newControlPlane(t, "127.0.0.2:"+port)
+	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://control.test:"+port)
+	relay.upstreams.dialer.Resolver = nameServer(t, "control.test.", "127.0.0.1", "127.0.0.2", "127.0.0.3")
+	for range 20 {
+		converse(t, client)
+	}
+	if a.count()+b.count() != 20 || a.count() == 0 || b.count() == 0 {
+		t.Errorf("streams: %d and %d, want 20 in all and some of each", a.count(), b.count())
+	}
+	a.stop()
+	before := b.count()
+	converse(t, client)
+	if b.count() != before+1 {
+		t.Error("the next stream is not the other address's")
+	}
+}
+
+// nameServer is a resolver that knows one name.
+func nameServer(t *testing.T, name string, addresses ...string) *net.Resolver {
+	t.Helper()
+	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		answer := new(dns.Msg).SetReply(q)
+		for _, address := range addresses {
+			if q.Question[0].Qtype == dns.TypeA && q.Question[0].Name == name {
+				answer.Answer = append(answer.Answer, &dns.A{
+					Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(address),
+				})
+			}
+		}
+		_ = w.WriteMsg(answer)
+	})
+	server := &dns.Server{PacketConn: l, Handler: handler}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.ActivateAndServe()
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", l.LocalAddr().String())
+	}}
+}
+
+func TestRelayToASocket(t *testing.T) {
+	signed(t)
+	path := filepath.Join(shortDir(t), "control.sock")
+	newControlPlane(t, path, verifying())
+	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=xds+unix://"+path)
+	converse(t, client)
+}
+
+// An endpoint that takes connections and says nothing does not hold Envoy up.
+func TestRelaySilentEndpoint(t *testing.T) {
+	unsigned(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	c := newControlPlane(t, "")
+	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+silent.Addr().String()+",http://"+c.addr)
+	for relay.upstreams.until(silent.Addr().String()).IsZero() { // until it was its turn
+		converse(t, client)
+	}
+}
+
+// The mark that keeps interception away is on the agent's sockets; without the right to set it the error says so.
+func TestMark(t *testing.T) {
+	c := newControlPlane(t, "")
+	conn, err := newDialer(0x539).DialContext(t.Context(), "tcp", c.addr)
+	if err != nil {
+		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "EVERMESH_IGNORE_MARK needs the capability NET_ADMIN") {
+			t.Error(err)
+		}
+		return
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		if mark, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK); err != nil || mark != 0x539 {
+			t.Errorf("got mark %#x, %v", mark, err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -125,8 +125,8 @@ func (s Settings) writeBootstrap(log *slog.Logger) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if strings.Contains(string(files[s.Bootstrap.StatsFile]), "matcher") {
-		log.Warn("ENVOY_STATS_CONFIG_FILE has a stats matcher: statistics that it leaves out may hide what the control plane and this agent look for")
+	if text := files[s.Bootstrap.StatsFile]; bytes.Contains(text, []byte("stats_matcher")) || bytes.Contains(text, []byte("statsMatcher")) {
+		log.Warn("stats matcher in ENVOY_STATS_CONFIG_FILE: envoy may fall out of step with the control plane, and what is left out cannot be asked for")
 	}
 	text, err := s.BootstrapFile(s.facts(), files)
 	if err != nil {

@@ -215,7 +215,7 @@ func askHealthy(ctx context.Context, client *http.Client, address string) error 
 	if err := json.NewDecoder(answer.Body).Decode(&s); err != nil {
 		return fmt.Errorf("ask the agent: %w", err)
 	}
-	if s.Health != Healthy {
+	if s.Health != healthy {
 		return fmt.Errorf("envoy is %s: state %s, management server %s", s.Health, s.State, s.ManagementServer)
 	}
 	return nil

@@ -23,7 +23,7 @@ type Status struct {
 
 // The words of Status.
 const (
-	Healthy          = "HEALTHY"
+	healthy          = "HEALTHY"
 	unhealthy        = "UNHEALTHY"
 	stateLive        = "LIVE"
 	stateUnreachable = "UNREACHABLE"
@@ -126,7 +126,7 @@ func (h *health) status() Status {
 		s.Readiness, s.InitialUpdate = initialized, updateSuccessful
 	}
 	if s.State == stateLive && (!lost || now.Sub(h.disconnected) < h.limit) {
-		s.Health = Healthy
+		s.Health = healthy
 	}
 	return s
 }
