@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -311,6 +312,29 @@ func TestAccountsNeverMix(t *testing.T) {
 	for owner, bundle := range bundles {
 		if q, ok := bundle.List(envoy.Cluster).Get(name).Query(); !ok || q.Namespace != "namespace of "+owner {
 			t.Errorf("account %s asks for %+v", owner, q)
+		}
+	}
+}
+
+// TestBuilderInParallel lets goroutines build all clients of a mesh with one
+// builder: each gets what it would get alone.
+func TestBuilderInParallel(t *testing.T) {
+	resources, clients := town(20, 5)
+	snapshot := mesh.NewSnapshot(1, resources)
+	builder := &envoy.Builder{}
+	got := make([][]string, len(clients))
+	var all sync.WaitGroup
+	for i, c := range clients {
+		all.Go(func() {
+			view, _, _ := snapshot.View(c)
+			got[i] = content(builder.Build(view, nil))
+		})
+	}
+	all.Wait()
+	for i, c := range clients {
+		view, _, _ := snapshot.View(c)
+		if diff := cmp.Diff(content(new(envoy.Builder).Build(view, nil)), got[i]); diff != "" {
+			t.Errorf("%v: %s", c.Key, diff)
 		}
 	}
 }
