@@ -59,8 +59,7 @@ func supervising(ctx context.Context, args []string, stdout, stderr *os.File) er
 			Version: version, Args: flags.Args(), Stdout: stdout, Stderr: stderr, Log: agent.NewLog(stderr, settings.LogLevel),
 		})
 	}
-	var config *agent.ConfigError
-	if errors.As(err, &config) {
+	if _, ok := errors.AsType[*agent.ConfigError](err); ok {
 		return &exitError{exitUsage, oneLine(err)}
 	}
 	return err

@@ -29,7 +29,7 @@ func TestRestarts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newStub(t, test.do, "APPNET_ENVOY_RESTART_COUNT="+test.count)
-			err, log := s.run(t, t.Context())
+			log, err := s.run(t.Context(), t)
 			if !errors.Is(err, ErrExhausted) {
 				t.Errorf("got %v", err)
 			}
@@ -49,7 +49,7 @@ func TestStop(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var asked time.Time
 		waited := s.happens(t, "ready", 1, func() { asked = time.Now(); cancel() })
-		err, log := s.run(t, ctx)
+		log, err := s.run(ctx, t)
 		took := time.Since(asked)
 		waited()
 		if err != nil {
@@ -74,7 +74,7 @@ func TestStop(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var asked time.Time
 		waited := s.happens(t, "ready", 1, func() { asked = time.Now(); cancel() })
-		if err, _ := s.run(t, ctx); err != nil {
+		if _, err := s.run(ctx, t); err != nil {
 			t.Errorf("got %v", err)
 		}
 		if took := time.Since(asked); took > 4*time.Second {
@@ -86,7 +86,7 @@ func TestStop(t *testing.T) {
 		s := newStub(t, "stubborn")
 		ctx, cancel := context.WithCancel(t.Context())
 		waited := s.happens(t, "ready", 1, cancel)
-		err, log := s.run(t, ctx)
+		log, err := s.run(ctx, t)
 		waited()
 		if err != nil || !strings.Contains(log.String(), `status="signal killed"`) {
 			t.Errorf("got %v", err)
@@ -127,7 +127,7 @@ func TestStartedProcess(t *testing.T) {
 	s := newStub(t, "run")
 	ctx, cancel := context.WithCancel(t.Context())
 	waited := s.happens(t, "ready", 1, cancel)
-	if err, _ := s.run(t, ctx); err != nil {
+	if _, err := s.run(ctx, t); err != nil {
 		t.Error(err)
 	}
 	waited()
@@ -149,7 +149,7 @@ func TestWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newStub(t, "exit", "APPNET_ENVOY_RESTART_COUNT=0", "ENVOY_STATS_CONFIG_FILE="+file, "APPMESH_RESOURCE_ARN=", "APPMESH_VIRTUAL_NODE_NAME=mesh/m/virtualNode/n")
-	_, log := s.run(t, t.Context())
+	log, _ := s.run(t.Context(), t)
 	t.Run("AGENT-033 a stats matcher", func(t *testing.T) {
 		if !strings.Contains(log.String(), "[warning] [AppNet Agent] stats matcher in ENVOY_STATS_CONFIG_FILE") {
 			t.Error(log)
@@ -181,7 +181,7 @@ func TestOwnBootstrap(t *testing.T) {
 			if test.own {
 				s.lines = append(s.lines, "APPMESH_RESOURCE_ARN=") // it is in the file
 			}
-			if err, _ := s.run(t, t.Context()); !errors.Is(err, ErrExhausted) {
+			if _, err := s.run(t.Context(), t); !errors.Is(err, ErrExhausted) {
 				t.Error(err)
 			}
 			after, err := os.ReadFile(file)

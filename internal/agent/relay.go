@@ -49,7 +49,6 @@ func newRelay(path string, u *upstreams, log *slog.Logger) (*Relay, error) {
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.WaitForHandlers(true),
-		grpc.SharedWriteBuffer(true),
 		// Envoy pings every 10 s, with and without streams.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)

@@ -34,9 +34,8 @@ type signer struct {
 	log         *slog.Logger
 	v4          *v4.Signer
 
-	mu       sync.Mutex
-	nextTry  time.Time // after a search that found nothing
-	noReason string
+	mu      sync.Mutex
+	nextTry time.Time // after a search that found nothing
 }
 
 func newSigner(credentials aws.CredentialsProvider, region, service string, log *slog.Logger) *signer {

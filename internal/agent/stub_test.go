@@ -95,7 +95,7 @@ func newStub(t *testing.T, do string, lines ...string) *stub {
 }
 
 // run is Run with the stub's settings, until ctx ends.
-func (s *stub) run(t *testing.T, ctx context.Context) (error, *testLog) {
+func (s *stub) run(ctx context.Context, t *testing.T) (*testLog, error) {
 	t.Helper()
 	for _, line := range s.lines {
 		name, value, _ := strings.Cut(line, "=")
@@ -106,7 +106,7 @@ func (s *stub) run(t *testing.T, ctx context.Context) (error, *testLog) {
 		t.Fatal(err)
 	}
 	log, text := newTestLog(t)
-	return Run(ctx, settings, Program{Version: "test", Args: []string{"--extra", "1"}, Stdout: os.Stdout, Stderr: os.Stderr, Log: log}), text
+	return text, Run(ctx, settings, Program{Version: "test", Args: []string{"--extra", "1"}, Stdout: os.Stdout, Stderr: os.Stderr, Log: log})
 }
 
 func (s *stub) events() string {
