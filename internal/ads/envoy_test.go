@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -160,6 +161,9 @@ func TestRealEnvoy(t *testing.T) {
 			}
 			if n := e.Stat(t, "cluster_manager.cds.update_success"); n < 1 {
 				t.Errorf("cds.update_success is %d", n)
+			}
+			if code, text := adstest.Status(askV2(t, r.address)); code != codes.Unimplemented || !strings.Contains(text, "xDS v3") {
+				t.Errorf("a v2 client is told %v, %q", code, text)
 			}
 			listeners, clusters := e.Get(t, "/listeners"), e.Get(t, "/clusters")
 			for _, l := range r.last.List(envoy.Listener).Resources {

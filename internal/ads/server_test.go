@@ -355,9 +355,7 @@ func TestOldClientsAreToldWhy(t *testing.T) {
 		}
 	})
 	t.Run("the v2 service", func(t *testing.T) {
-		conn := adstest.Dial(t, r.address)
-		err := conn.Invoke(t.Context(), "/envoy.service.discovery.v2.AggregatedDiscoveryService/StreamAggregatedResources", &emptypb.Empty{}, &emptypb.Empty{})
-		if code, text := adstest.Status(err); code != codes.Unimplemented || !strings.Contains(text, "v3") {
+		if code, text := adstest.Status(askV2(t, r.address)); code != codes.Unimplemented || !strings.Contains(text, "v3") {
 			t.Errorf("ended with %v, %q", code, text)
 		}
 	})
@@ -370,6 +368,13 @@ func TestOldClientsAreToldWhy(t *testing.T) {
 		adstest.Must(t, s.Send(adstest.Request{Type: adstest.LDS}))
 		s.Expect(t, "lds in out")
 	})
+}
+
+// askV2 calls as an Envoy of the xDS v2 API does.
+func askV2(t *testing.T, address string) error {
+	t.Helper()
+	const method = "/envoy.service.discovery.v2.AggregatedDiscoveryService/StreamAggregatedResources"
+	return adstest.Dial(t, address).Invoke(t.Context(), method, &emptypb.Empty{}, &emptypb.Empty{})
 }
 
 func TestTooManyNamesAreRefused(t *testing.T) {

@@ -339,7 +339,7 @@ func TestEndpointsReachTheProxy(t *testing.T) {
 	both(t, func(t *testing.T, delta bool) {
 		s := storetest.New(t)
 		write(t, s, colors()...)
-		write(t, s, change{kind: api.KindVirtualNode, name: "v2", spec: `{"listeners":[{"portMapping":{"port":8080,"protocol":"http"}}],"serviceDiscovery":{"awsCloudMap":{"namespaceName":"ns","serviceName":"v2"}}}`})
+		write(t, s, cloudMapNode("v2", ""))
 		source := &found{sets: make(chan []envoy.Endpoint), fail: make(chan error)}
 		registry := newRegistry(t, s, source)
 		r := newReplica(t, s, registry)
