@@ -4,9 +4,14 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
+
+// rolloutPoll is how often a watched rollout is looked at when nothing happened here: proxies of other replicas accept
+// without telling this one.
+const rolloutPoll = 500 * time.Millisecond
 
 // streamed is an answer of many JSON lines.
 type streamed struct {
@@ -104,6 +109,7 @@ func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key ap
 		}
 		select {
 		case <-changed:
+		case <-time.After(rolloutPoll):
 		case <-ctx.Done():
 			return
 		}
