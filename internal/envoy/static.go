@@ -14,6 +14,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // Static returns the bundle as an Envoy bootstrap in JSON that needs no
@@ -24,6 +25,12 @@ func (b *Bundle) Static(node, cluster string) ([]byte, error) {
 	out := &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: node, Cluster: cluster},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "static_layer", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{
+				// As in the agent's bootstrap: Envoy's own limit of patterns is lower.
+				Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(maxProgramSize)},
+			}},
+		}}},
 	}
 	for _, r := range b.List(Listener).Resources {
 		l := &listenerv3.Listener{}
