@@ -307,6 +307,20 @@ func TestARefusedWithdrawalIsNotRepeated(t *testing.T) {
 	l.sends()
 }
 
+func TestAWithdrawnListenerThatComesBackIsSentAgain(t *testing.T) {
+	// The proxy refused its withdrawal, and may have done it all the same.
+	both(t, func(t *testing.T, delta bool) {
+		s := simple()
+		l := connected(t, delta, s)
+		s[envoy.Listener] = s[envoy.Listener][:1]
+		l.aim(s)
+		l.nack(l.sends(map[bool]string{true: "lds -out", false: "lds in"}[delta])[envoy.Listener], "no")
+		l.aim(simple())
+		l.ack(l.sends(map[bool]string{true: "lds out", false: "lds in out"}[delta])[envoy.Listener])
+		l.sends()
+	})
+}
+
 func TestEndpointsAreSentAgainAfterTheirCluster(t *testing.T) {
 	both(t, func(t *testing.T, delta bool) {
 		s := simple()
@@ -386,6 +400,9 @@ func TestReturningProxiesAreSentTheDifference(t *testing.T) {
 		for _, typ := range envoy.Types() {
 			if !l.m.reached(typ) {
 				t.Errorf("type %d is not at the goal", typ)
+			}
+			if &l.m.of[typ].held[0] != &l.m.goal.list(typ)[0] {
+				t.Errorf("type %d is a copy", typ)
 			}
 		}
 	})
