@@ -26,11 +26,13 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
-	go func() {
-		<-ctx.Done()
-		stop() // a second signal ends the program at once, and Envoy with it
-	}()
+	ctx := context.Background()
+	if first(os.Args[1:]) != "intercept" { // which waits for its input, and leaves the rules when it is ended
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
+		// A second signal ends the program at once, and Envoy with it.
+		context.AfterFunc(ctx, stop)
+	}
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

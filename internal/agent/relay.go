@@ -130,7 +130,11 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 	if spoke {
 		r.count(-1)
 	}
-	r.log.Info("management server stream ended", "endpoint", up.endpoint.String(), "code", status.Code(err).String(), "err", err)
+	level := slog.LevelInfo
+	if err != nil && !spoke && down.Context().Err() == nil {
+		level = slog.LevelWarn // refused: why is what a person looks for
+	}
+	r.log.Log(down.Context(), level, "management server stream ended", "endpoint", up.endpoint.String(), "code", status.Code(err).String(), "err", err)
 	return err
 }
 

@@ -50,8 +50,8 @@ type health struct {
 	mu           sync.Mutex
 	pid          int // that of the last poll
 	state        string
-	live         bool // was live since it was started
-	disconnected time.Time
+	live         bool      // was live since it was started
+	disconnected time.Time // as Envoy says, where there is no relay
 }
 
 // run polls until ctx ends.
@@ -76,13 +76,7 @@ func (h *health) wasLive() bool {
 
 func (h *health) poll(ctx context.Context) {
 	state := h.admin.state(ctx)
-	up := false
-	var since time.Time
-	if h.relay != nil {
-		up, since = h.relay.Connected()
-	} else {
-		up, since = h.admin.connected(ctx), h.now()
-	}
+	up := h.relay == nil && h.admin.connected(ctx)
 	pid, _ := h.envoy.process()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -94,14 +88,23 @@ func (h *health) poll(ctx context.Context) {
 	switch {
 	case up:
 		h.disconnected = time.Time{}
-	case h.relay != nil:
-		h.disconnected = since
 	case h.disconnected.IsZero():
-		h.disconnected = since // noticed now
+		h.disconnected = h.now() // noticed now
 	}
 }
 
-// status is what the last poll found.
+// lostSince is when the control plane was lost, zero while it is there. The relay knows it at once.
+func (h *health) lostSince() time.Time {
+	if h.relay == nil {
+		return h.disconnected
+	}
+	if up, since := h.relay.Connected(); !up {
+		return since
+	}
+	return time.Time{}
+}
+
+// status is what the last poll found, and what the relay knows now.
 func (h *health) status() Status {
 	pid, restarted := h.envoy.process()
 	h.mu.Lock()
@@ -116,16 +119,17 @@ func (h *health) status() Status {
 	if pid != h.pid { // what is known is the state of one that is gone
 		s.State, live = stateUnreachable, false
 	}
-	lost := !h.disconnected.IsZero()
+	since := h.lostSince()
+	lost := !since.IsZero()
 	if lost {
 		s.ManagementServer = notConnected
-		at := h.disconnected.UTC()
-		s.Disconnected = &at
+		since = since.UTC()
+		s.Disconnected = &since
 	}
 	if live {
 		s.Readiness, s.InitialUpdate = initialized, updateSuccessful
 	}
-	if s.State == stateLive && (!lost || now.Sub(h.disconnected) < h.limit) {
+	if s.State == stateLive && (!lost || now.Sub(since) < h.limit) {
 		s.Health = healthy
 	}
 	return s
