@@ -27,7 +27,7 @@ func (r *rates) allow(accessKey string, now time.Time) bool {
 	defer r.mu.Unlock()
 	l, ok := r.limiters[accessKey]
 	if !ok {
-		l = rate.NewLimiter(rate.Limit(r.perSecond), int(2*r.perSecond)+1)
+		l = rate.NewLimiter(rate.Limit(r.perSecond), max(1, int(2*r.perSecond)))
 		r.limiters[accessKey] = l
 	}
 	return l.AllowN(now, 1)

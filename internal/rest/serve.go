@@ -89,6 +89,9 @@ func readBody(r *http.Request) ([]byte, error) {
 		return nil, api.Errorf(api.CodeBadRequest, "The request's body could not be read: %v.", err)
 	}
 	if len(body) > MaxBody {
+		// A client that is still sending would see a broken connection and
+		// never the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, 8*MaxBody)
 		return nil, api.Errorf(codeBodyTooLarge, "The request's body is larger than %d bytes.", MaxBody)
 	}
 	return body, nil

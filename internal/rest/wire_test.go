@@ -54,6 +54,7 @@ func TestWire(t *testing.T) {
 		{"nested too deeply", "PUT", meshes, `{"x": ` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, 400, "BadRequestException", "The request's body is not valid: it is nested too deeply."},
 		{"no body where one is needed", "PUT", meshes, "", 400, "BadRequestException", "1 validation error detected: Value at 'meshName' failed to satisfy constraint: Member must not be null"},
 		{"a body over a mebibyte", "PUT", meshes, `{"meshName": "` + strings.Repeat("a", rest.MaxBody) + `"}`, 413, "RequestEntityTooLargeException", "The request's body is larger than 1048576 bytes."},
+		{"a body far over a mebibyte", "PUT", meshes, strings.Repeat(" ", 4*rest.MaxBody), 413, "RequestEntityTooLargeException", "The request's body is larger than 1048576 bytes."},
 		{"a query that is none", "GET", meshes + "?limit=%zz", "", 400, "BadRequestException", `The query string could not be read: invalid URL escape "%zz".`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -97,13 +98,22 @@ func TestRate(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	s := serve(t, func(c *rest.Config) { c.Rate, c.Now = 1, func() time.Time { return now } })
-	for range 3 {
+	for range 2 {
 		s.do(t, "GET", meshes, "").ok(t)
 	}
 	t.Run("API-033 too many requests of one key", func(t *testing.T) {
 		s.do(t, "GET", meshes, "").refused(t, 429, "TooManyRequestsException", "Rate exceeded: this access key made more than 1 requests per second; try again, with back-off.")
 	})
-	s.as(t, accountB, "GET", meshes, "").ok(t)
+	t.Run("another key has its own", func(t *testing.T) {
+		s.as(t, accountB, "GET", meshes, "").ok(t)
+	})
+	t.Run("a second later there is one more", func(t *testing.T) {
+		now = now.Add(time.Second)
+		s.do(t, "GET", meshes, "").ok(t)
+		if a := s.do(t, "GET", meshes, ""); a.status != 429 {
+			t.Errorf("got %d %s", a.status, a.body)
+		}
+	})
 }
 
 // Every error of the model has its status; what is no api.Error says nothing of
