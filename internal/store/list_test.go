@@ -36,7 +36,7 @@ func pages(t *testing.T, s *store.Store, kind api.Kind, key api.Key, size int) (
 	return nil
 }
 
-func TestListsInPages_API_030(t *testing.T) {
+func TestListsInPages(t *testing.T) {
 	s := storetest.New(t)
 	odd := []string{"a", "a b", "a%2Fb", "a-b", "a.b", "a/b", "a_b", "A", "b", "ä", "*.example.com", "..", "~", "a\x00b"}
 	m := meshKey("m")
@@ -90,7 +90,7 @@ func TestListMeshesWithoutTheirMesh(t *testing.T) {
 }
 
 // A list that changes between its pages neither repeats nor skips what stays.
-func TestListsThatChangeBetweenPages_API_030(t *testing.T) {
+func TestListsThatChangeBetweenPages(t *testing.T) {
 	s := storetest.New(t)
 	for _, name := range []string{"a", "c", "e", "g"} {
 		put(t, s, resource(t, nodeKey("m", name), 1))

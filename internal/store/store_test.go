@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -37,7 +38,7 @@ func meshKey(name string) api.Key {
 func nodeKey(mesh, name string) api.Key { return meshKey(mesh).In(api.KindVirtualNode, "", name) }
 
 // resource is one with an empty spec.
-func resource(t testing.TB, key api.Key, version int64) *api.Resource {
+func resource(t rapid.TB, key api.Key, version int64) *api.Resource {
 	t.Helper()
 	spec, err := api.DecodeSpec(key.Kind, []byte("{}"))
 	if err != nil {

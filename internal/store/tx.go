@@ -172,13 +172,11 @@ func (tx *Tx) PutRecord(t Type, tail string, body any) {
 func (tx *Tx) DeleteRecord(t Type, tail string) { tx.remove(tail, t) }
 
 func (tx *Tx) remove(tail string, t Type) {
-	m, before, ok := tx.writable(tail, t)
+	m, _, ok := tx.writable(tail, t)
 	switch {
 	case !ok:
-	case before == nil:
-		delete(tx.writes, tail)
 	case m.records[tail] == nil:
-		delete(tx.writes, tail) // it was made in this transaction
+		delete(tx.writes, tail) // it was made in this transaction, if at all
 	default:
 		tx.writes[tail] = &write{memory: m}
 	}

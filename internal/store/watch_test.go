@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = 5 * time.Second
 
 // watched is a watch that a test reads batch by batch.
 type watched struct {
