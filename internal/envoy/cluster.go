@@ -141,13 +141,13 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 			}
 			c.DnsLookupFamily = lookupFamily(preference)
 			c.LoadAssignment = assignment(name, address(d.DNS.Hostname, port))
-			c.HealthChecks = healthChecks(l.HealthCheck, d.DNS.Hostname, port)
+			c.HealthChecks = healthChecks(node, l, d.DNS.Hostname, &p.faults)
 			// What discovery has dropped is gone, whatever its last check said.
-			c.IgnoreHealthOnHostRemoval = c.GetType() == clusterv3.Cluster_STRICT_DNS && l.HealthCheck != nil
+			c.IgnoreHealthOnHostRemoval = c.GetType() == clusterv3.Cluster_STRICT_DNS && c.HealthChecks != nil
 		case d != nil && d.AWSCloudMap != nil:
 			c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_EDS)
 			c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()}
-			c.HealthChecks = healthChecks(l.HealthCheck, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, port)
+			c.HealthChecks = healthChecks(node, l, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, &p.faults)
 			c.IgnoreHealthOnHostRemoval = true
 			query = cloudMapQuery(d.AWSCloudMap, preference, port)
 			p.add(node.Key, ReasonNotTranslated, "spec.serviceDiscovery.awsCloudMap: instances are not looked up yet; the node has no endpoints and its callers are answered 503")

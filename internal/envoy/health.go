@@ -14,8 +14,14 @@ import (
 
 // healthChecks are those that clients run against a node's listener (EMS-045).
 // host is the node's name in discovery.
-func healthChecks(h *api.HealthCheckPolicy, host string, port uint32) []*corev3.HealthCheck {
+func healthChecks(node *api.Resource, l *api.Listener, host string, f *faults) []*corev3.HealthCheck {
+	h, port := l.HealthCheck, l.PortMapping.Port
 	if h == nil {
+		return nil
+	}
+	if h.Protocol == api.PortProtocolGRPC && !isHTTP2(l.PortMapping.Protocol) {
+		// Envoy refuses the cluster.
+		f.add(node.Key, ReasonMismatch, "the listener on port %d speaks %s, which a grpc health check cannot use; the check is left out", port, l.PortMapping.Protocol)
 		return nil
 	}
 	check := &corev3.HealthCheck{

@@ -59,7 +59,10 @@ func (w *world) edit(t *rapid.T) {
 func worldKeys() []api.Key {
 	out := []api.Key{keyOf(api.KindMesh, "", "")}
 	for i := range 4 {
-		out = append(out, keyOf(api.KindVirtualNode, "", fmt.Sprint("n", i)), keyOf(api.KindVirtualService, "", serviceNames[i]))
+		out = append(out, keyOf(api.KindVirtualNode, "", fmt.Sprint("n", i)))
+	}
+	for _, name := range serviceNames {
+		out = append(out, keyOf(api.KindVirtualService, "", name))
 	}
 	for i := range 2 {
 		router, gateway := fmt.Sprint("r", i), fmt.Sprint("g", i)
@@ -71,7 +74,7 @@ func worldKeys() []api.Key {
 	return out
 }
 
-var serviceNames = [4]string{"a.local", "A.LOCAL", "*.local", "a.local:80"}
+var serviceNames = [6]string{"a.local", "A.LOCAL", "*.local", "a.local:80", "odd é/,*", "[::1]*"}
 
 // clients are the views of all nodes and gateways that exist.
 func (w *world) views() []*mesh.View {
@@ -158,6 +161,7 @@ func drawNode(t *rapid.T) *api.VirtualNodeSpec {
 	spec := &api.VirtualNodeSpec{
 		ServiceDiscovery: maybe(t,
 			api.ServiceDiscovery{DNS: &api.DNSServiceDiscovery{Hostname: "n.local"}},
+			api.ServiceDiscovery{DNS: &api.DNSServiceDiscovery{Hostname: pick(t, "10.0.0.1", "::1", "odd é:80", ".", "*.local")}},
 			api.ServiceDiscovery{DNS: &api.DNSServiceDiscovery{Hostname: "n.local", ResponseType: api.DNSResponseTypeEndpoints, IPPreference: api.IPPreferenceIPv4Only}},
 			api.ServiceDiscovery{AWSCloudMap: &api.AWSCloudMapServiceDiscovery{NamespaceName: "example", ServiceName: "n"}},
 		),
@@ -207,9 +211,9 @@ func drawRoute(t *rapid.T) *api.RouteSpec {
 	http := &api.HTTPRoute{
 		Action: api.HTTPRouteAction{WeightedTargets: targets},
 		Match: api.HTTPRouteMatch{
-			Prefix: maybe(t, "/", "/a", "/a/b/"), Path: maybe(t, api.HTTPPathMatch{Exact: "/x"}, api.HTTPPathMatch{Regex: "/[ab]+"}, api.HTTPPathMatch{Regex: "/("}),
+			Prefix: maybe(t, "/", "/a", "/a/b/", "odd", "/%zz?#é"), Path: maybe(t, api.HTTPPathMatch{Exact: "/x"}, api.HTTPPathMatch{Exact: "odd ?#é"}, api.HTTPPathMatch{Regex: "/[ab]+"}, api.HTTPPathMatch{Regex: "/("}, api.HTTPPathMatch{Regex: `(?i)é\pL{9}\b`}),
 			Port: maybe[int64](t, 80, 81), Method: pick(t, "", api.HTTPMethodGet), Scheme: pick(t, "", api.HTTPSchemeHTTP),
-			Headers: []api.HTTPRouteHeader{{Name: "X-A", Invert: maybe(t, true), Match: drawHeader(t)}},
+			Headers: []api.HTTPRouteHeader{{Name: pick(t, "X-A", ":path", "odd name/é", "Host"), Invert: maybe(t, true), Match: drawHeader(t)}},
 		},
 		Timeout: maybe(t, api.HTTPTimeout{PerRequest: drawDuration(t), Idle: drawDuration(t)}),
 		RetryPolicy: maybe(t, api.HTTPRetryPolicy{
@@ -237,14 +241,15 @@ func drawRoute(t *rapid.T) *api.RouteSpec {
 func drawGatewayRoute(t *rapid.T) *api.GatewayRouteSpec {
 	target := api.GatewayRouteTarget{Port: maybe[int64](t, 80, 443), VirtualService: api.GatewayRouteVirtualService{VirtualServiceName: pick(t, serviceNames[:]...)}}
 	keep := maybe(t, api.GatewayRouteHostnameRewrite{DefaultTargetHostname: api.DefaultGatewayRouteRewriteDisabled})
-	host := maybe(t, api.GatewayRouteHostnameMatch{Exact: "Shop.example.com"}, api.GatewayRouteHostnameMatch{Suffix: ".example.com"})
+	host := maybe(t, api.GatewayRouteHostnameMatch{Exact: "Shop.example.com"}, api.GatewayRouteHostnameMatch{Suffix: ".example.com"},
+		api.GatewayRouteHostnameMatch{Exact: "*"}, api.GatewayRouteHostnameMatch{Suffix: "*"}, api.GatewayRouteHostnameMatch{Exact: "a*b*"}, api.GatewayRouteHostnameMatch{Suffix: "odd é:80"})
 	http := &api.HTTPGatewayRoute{
 		Action: api.HTTPGatewayRouteAction{Target: target, Rewrite: maybe(t, api.HTTPGatewayRouteRewrite{
-			Hostname: keep, Path: maybe(t, api.HTTPGatewayRoutePathRewrite{Exact: `/\1`}),
+			Hostname: keep, Path: maybe(t, api.HTTPGatewayRoutePathRewrite{Exact: `/\1`}, api.HTTPGatewayRoutePathRewrite{Exact: "odd ?#é"}),
 			Prefix: maybe(t, api.HTTPGatewayRoutePrefixRewrite{Value: "/v/"}, api.HTTPGatewayRoutePrefixRewrite{DefaultPrefix: api.DefaultGatewayRouteRewriteDisabled}),
 		})},
 		Match: api.HTTPGatewayRouteMatch{
-			Prefix: maybe(t, "/", "/a", "/a/b/"), Path: maybe(t, api.HTTPPathMatch{Exact: "/x"}, api.HTTPPathMatch{Regex: "/("}),
+			Prefix: maybe(t, "/", "/a", "/a/b/", "//", "odd", "/%zz?#é"), Path: maybe(t, api.HTTPPathMatch{Exact: "/x"}, api.HTTPPathMatch{Regex: "/("}),
 			Hostname: host, Port: maybe[int64](t, 8080, 8081),
 			Headers: []api.HTTPGatewayRouteHeader{{Name: "x-a", Match: drawHeader(t)}},
 		},
