@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,8 +97,8 @@ func TestWire(t *testing.T) {
 
 func TestRate(t *testing.T) {
 	t.Parallel()
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	s := serve(t, func(c *rest.Config) { c.Rate, c.Now = 1, func() time.Time { return now } })
+	var seconds atomic.Int64
+	s := serve(t, func(c *rest.Config) { c.Rate, c.Now = 1, func() time.Time { return time.Unix(seconds.Load(), 0) } })
 	for range 2 {
 		s.do(t, "GET", meshes, "").ok(t)
 	}
@@ -108,7 +109,7 @@ func TestRate(t *testing.T) {
 		s.as(t, accountB, "GET", meshes, "").ok(t)
 	})
 	t.Run("a second later there is one more", func(t *testing.T) {
-		now = now.Add(time.Second)
+		seconds.Add(1)
 		s.do(t, "GET", meshes, "").ok(t)
 		if a := s.do(t, "GET", meshes, ""); a.status != 429 {
 			t.Errorf("got %d %s", a.status, a.body)
