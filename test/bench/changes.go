@@ -22,12 +22,25 @@ type spread struct {
 	messages    int64         // most messages of a change
 }
 
-func (s spread) String() string {
-	text := fmt.Sprintf("%s, worst %s", ms(s.last), ms(s.worst))
-	if s.api > 0 {
-		text += fmt.Sprintf(", API %s", ms(s.api))
+// figures are the lines of a change and its floor: until the last proxy, what of that comes after the API's answer,
+// and the processor's time.
+func (s spread) figures(name string, floor spread, note string) []figure {
+	return []figure{
+		{
+			name: name + ": last proxy", ours: ms(s.last), floor: ms(floor.last), factor: fmt.Sprintf("%.1f×", times(s.last, floor.last)),
+			note: fmt.Sprintf("median of the changes; the worst took %s (floor %s). %s", ms(s.worst), ms(floor.worst), note),
+		},
+		{name: "  until the API answered", ours: ms(s.api), floor: orDash(floor.api)},
+		{name: "  after the API had answered", ours: ms(s.last - s.api), floor: ms(floor.last - floor.api), factor: fmt.Sprintf("%.1f×", times(s.last-s.api, floor.last-floor.api))},
+		{name: "  processor time", ours: ms(s.cpu), floor: ms(floor.cpu), factor: factor(s.cpu, floor.cpu)},
 	}
-	return text + fmt.Sprintf(", CPU %s", ms(s.cpu))
+}
+
+func orDash(d time.Duration) string {
+	if d == 0 {
+		return "–"
+	}
+	return ms(d)
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
@@ -129,17 +142,12 @@ func (r *rig) pushes(ctx context.Context, f *floorOf, sw *swarmOf, proxies int) 
 	})
 }
 
-// ratios compares a change with its floor: the time after the API's answer, and the processor's.
-func ratios(ours, floor spread) string {
-	return fmt.Sprintf("%.1f× after the API, CPU %s", times(ours.last-ours.api, floor.last), factor(ours.cpu, floor.cpu))
-}
-
 func times(a, b time.Duration) float64 { return float64(a) / float64(max(b, time.Microsecond)) }
 
 // factor is times where the lower one may be too small to measure.
 func factor(a, b time.Duration) string {
 	if b < 50*time.Microsecond {
-		return "– (floor too small to measure)"
+		return "– (too small)"
 	}
 	return fmt.Sprintf("%.1f×", times(a, b))
 }
@@ -161,10 +169,6 @@ func measureSize(ctx context.Context, r *rig) ([]figure, error) {
 			return nil, err
 		}
 	}
-	return []figure{{
-		name:   fmt.Sprintf("weight change for %d proxies: mesh of %d nodes against %d", affected, r.scale.many, r.scale.few),
-		ours:   got[1].String(),
-		floor:  fmt.Sprintf("%s (the small mesh)", got[0]),
-		factor: fmt.Sprintf("%.1f×, CPU %s", times(got[1].last, got[0].last), factor(got[1].cpu, got[0].cpu)),
-	}}, nil
+	name := fmt.Sprintf("the same in a mesh of %d nodes, against %d", r.scale.many, r.scale.few)
+	return got[1].figures(name, got[0], "The floor is the small mesh here."), nil
 }

@@ -68,7 +68,7 @@ const affected = 20
 type figure struct {
 	name                string
 	ours, floor, factor string
-	note                string
+	note                string // printed below the table
 }
 
 // measurement is a part of the run.
@@ -174,11 +174,26 @@ func measureAll(ctx context.Context, s scale, wanted *regexp.Regexp, keep bool, 
 	return figures, nil
 }
 
+// printTable prints the figures, and below them what there is to say about some.
 func printTable(w io.Writer, figures []figure) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "figure\tmeasured\tfloor\tratio\tnote") // Flush tells
+	_, _ = fmt.Fprintln(table, "figure\tmeasured\tfloor\tratio\t") // Flush tells
+	var notes []string
 	for _, f := range figures {
-		_, _ = fmt.Fprintln(table, strings.Join([]string{f.name, f.ours, f.floor, f.factor, f.note}, "\t"))
+		mark := ""
+		if f.note != "" {
+			notes = append(notes, f.note)
+			mark = fmt.Sprintf("[%d]", len(notes))
+		}
+		_, _ = fmt.Fprintln(table, strings.Join([]string{f.name, f.ours, f.floor, f.factor, mark}, "\t"))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for i, note := range notes {
+		if _, err := fmt.Fprintf(w, "[%d] %s\n", i+1, note); err != nil {
+			return err
+		}
+	}
+	return nil
 }

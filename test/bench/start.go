@@ -114,29 +114,21 @@ func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []figure{
-		{
-			name: fmt.Sprintf("weight change that %d of %d proxies need: last proxy", affected, nodes),
-			ours: few.String(), floor: fewFloor.String(), factor: ratios(few, fewFloor),
-			note: fmt.Sprintf("%d streams received %d messages", few.touched, few.messages),
-		},
-		{
-			name: fmt.Sprintf("weight change that all %d need: last proxy", nodes),
-			ours: all.String(), floor: allFloor.String(), factor: ratios(all, allFloor),
-			note: fmt.Sprintf("%d streams received %d messages", all.touched, all.messages),
-		},
-		{
-			name: fmt.Sprintf("cold start: %d proxies at once, last one complete", nodes),
-			ours: fmt.Sprintf("%s, CPU %s", ms(up.last), ms(up.cpu)), floor: fmt.Sprintf("%s, CPU %s", ms(upFloor.last), ms(upFloor.cpu)),
-			factor: fmt.Sprintf("%.1f×, CPU %s", times(up.last, upFloor.last), factor(up.cpu, upFloor.cpu)),
-			note:   frames.String(),
-		},
-		{
-			name: "memory of evermeshd per connected proxy",
-			ours: kib(up.memory), floor: kib(upFloor.memory), factor: fmt.Sprintf("%.1f×", up.memory/max(1, upFloor.memory)),
-			note: fmt.Sprintf("resident, %v after the last push", r.scale.settle),
-		},
-	}, nil
+	received := func(s spread) string {
+		return fmt.Sprintf("%d streams received %d messages for a change.", s.touched, s.messages)
+	}
+	figures := few.figures(fmt.Sprintf("weight change that %d of %d proxies need", affected, nodes), fewFloor, received(few))
+	figures = append(figures, all.figures(fmt.Sprintf("weight change that all %d need", nodes), allFloor, received(all))...)
+	return append(figures, figure{
+		name: fmt.Sprintf("cold start: %d proxies at once, last one complete", nodes),
+		ours: ms(up.last), floor: ms(upFloor.last), factor: fmt.Sprintf("%.1f×", times(up.last, upFloor.last)), note: frames.String(),
+	}, figure{
+		name: "  processor time", ours: ms(up.cpu), floor: ms(upFloor.cpu), factor: factor(up.cpu, upFloor.cpu),
+	}, figure{
+		name: "memory of evermeshd per connected proxy",
+		ours: kib(up.memory), floor: kib(upFloor.memory), factor: fmt.Sprintf("%.1f×", up.memory/max(1, upFloor.memory)),
+		note: fmt.Sprintf("resident, %v after the last push", r.scale.settle),
+	}), nil
 }
 
 func kib(bytes float64) string { return fmt.Sprintf("%.0f KiB", bytes/1024) }

@@ -88,6 +88,9 @@ func TestGateway(t *testing.T) {
 			}
 		}
 	})
+	t.Run("VG-003 a connection upgrades to WebSocket", func(t *testing.T) {
+		webSocket(t, visitor, fmt.Sprintf("%s:8088", m.hostname("front")), "green")
+	})
 	t.Run("GR-012 paths are normalised", func(t *testing.T) {
 		if a := ask(t, visitor, request{URL: url + "//chapter/./1"}); a.App != "blue" || a.Seen.Path != "/1" {
 			t.Errorf("%d: %q saw %s", a.Status, a.App, a.Seen.Path)
@@ -115,4 +118,72 @@ func TestGateway(t *testing.T) {
 			t.Errorf("status %d after %v", a.Status, a.Took)
 		}
 	})
+}
+
+// TestGatewayMatches has a gateway with two listeners, and routes by more than a prefix.
+func TestGatewayMatches(t *testing.T) {
+	m := newMesh(t, "doors", "DROP_ALL")
+	for _, name := range []string{"blue", "green", "red"} {
+		m.app(name)
+	}
+	blue := m.service("to-blue", appPort, map[string]string{"r": weighted("", "blue", 1)})
+	green := m.service("to-green", appPort, map[string]string{"r": weighted("", "green", 1)})
+	red := m.service("to-red", appPort, map[string]string{"r": weighted("", "red", 1)})
+	m.create("VirtualGateway", "front", `{"listeners": [{"portMapping": {"port": 8088, "protocol": "http"}}, {"portMapping": {"port": 8089, "protocol": "http"}}]}`)
+	keepHost := `{"hostname": {"defaultTargetHostname": "DISABLED"}}`
+	for name, spec := range map[string]string{
+		"rest":     toService(green, `{"prefix": "/", "port": 8088}`, ""),
+		"second":   toService(red, `{"prefix": "/", "port": 8089}`, ""),
+		"exact":    toService(blue, `{"path": {"exact": "/exact"}, "port": 8088}`, ""),
+		"regex":    toService(blue, `{"path": {"regex": "/v[0-9]+"}, "port": 8088}`, `{"path": {"exact": "/version"}}`),
+		"header":   prioritised(1, toService(red, `{"prefix": "/", "port": 8088, "headers": [{"name": "X-Tier", "match": {"exact": "gold"}}]}`, "")),
+		"method":   prioritised(2, toService(blue, `{"prefix": "/", "port": 8088, "method": "PUT"}`, "")),
+		"query":    prioritised(3, toService(blue, `{"prefix": "/", "port": 8088, "queryParameters": [{"name": "q", "match": {"exact": "1"}}]}`, "")),
+		"hostname": toService(blue, `{"prefix": "/", "port": 8088, "hostname": {"exact": "blue.example.com"}}`, ""),
+		"suffix":   toService(red, `{"prefix": "/", "port": 8088, "hostname": {"suffix": ".example.org"}}`, ""),
+		"kept":     toService(green, `{"prefix": "/", "port": 8088, "hostname": {"exact": "kept.example.com"}}`, keepHost),
+		"narrow":   toService(blue, `{"prefix": "/narrow", "port": 8088, "hostname": {"exact": "narrow.example.com"}}`, ""),
+	} {
+		m.put("Create", "GatewayRoute", "front", name, spec)
+	}
+	front, visitor := m.host("front"), m.host("visitor")
+	m.sidecar(front, stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/front", Alone: true})
+
+	for name, c := range map[string]struct {
+		port   int
+		method string
+		path   string
+		host   string
+		header map[string]string
+		want   string // application and path, or status
+		seen   string // host; "" is not compared
+	}{
+		"VG-002 GR-007 the first listener":                     {port: 8088, path: "/a", want: "green /a", seen: green},
+		"VG-002 GR-007 the second listener":                    {port: 8089, path: "/a", want: "red /a", seen: red},
+		"GR-013 an exact path":                                 {port: 8088, path: "/exact", want: "blue /exact"},
+		"GR-013 an exact path matches whole":                   {port: 8088, path: "/exact/1", want: "green /exact/1"},
+		"GR-013 GR-016 a regular expression, and its rewrite":  {port: 8088, path: "/v12", want: "blue /version"},
+		"GR-008 GR-006 a header":                               {port: 8088, path: "/a", header: map[string]string{"X-Tier": "gold"}, want: "red /a"},
+		"GR-008 a method":                                      {port: 8088, method: "PUT", path: "/a", want: "blue /a"},
+		"GR-008 a query parameter":                             {port: 8088, path: "/a?q=1", want: "blue /a?q=1"},
+		"GR-008 GR-014 an exact host name is rewritten":        {port: 8088, path: "/a", host: "blue.example.com", want: "blue /a", seen: blue},
+		"GR-023 an exact host name with a port":                {port: 8088, path: "/a", host: "blue.example.com:8088", want: "blue /a"},
+		"GR-008 a host name's suffix":                          {port: 8088, path: "/a", host: "any.example.org", want: "red /a"},
+		"GR-023 a host name's suffix, with a port":             {port: 8088, path: "/a", host: "any.example.org:8088", want: "red /a"},
+		"GR-014 a host name that is kept":                      {port: 8088, path: "/a", host: "kept.example.com", want: "green /a", seen: "kept.example.com"},
+		"GR-025 a host with routes falls back to none without": {port: 8088, path: "/a", host: "narrow.example.com", want: "404"},
+		"GR-025 and its own route matches":                     {port: 8088, path: "/narrow", host: "narrow.example.com", want: "blue /"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := ask(t, visitor, request{Method: c.method, URL: fmt.Sprintf("http://%s:%d%s", m.hostname("front"), c.port, c.path), Host: c.host, Header: c.header})
+			got := fmt.Sprint(a.Status)
+			if a.App != "" {
+				got = a.App + " " + a.Seen.Path
+			}
+			host, _, _ := strings.Cut(a.Seen.Host, ":")
+			if got != c.want || c.seen != "" && host != c.seen {
+				t.Errorf("%s, seen as host %s; want %s, host %s", got, host, c.want, c.seen)
+			}
+		})
+	}
 }

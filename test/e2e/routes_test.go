@@ -3,10 +3,16 @@
 package e2e
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
 
@@ -118,6 +124,17 @@ func TestMatches(t *testing.T) {
 			routes: map[string]string{"h": when("blue", `{"prefix": "/", "headers": [{"name": "X-A", "match": {"exact": "1"}}, {"name": "X-B", "match": {"exact": "2"}}]}`), "rest": rest},
 			wants:  []want{get("/", "blue", "X-A", "1", "X-B", "2"), get("/", "green", "X-A", "1"), get("/", "green", "X-B", "2")},
 		},
+		"RT-019 a regular expression matches the whole path": {
+			routes: map[string]string{"regex": to("blue", `{"path": {"regex": "/v[0-9]+/items"}}`), "rest": rest},
+			wants:  []want{get("/v1/items", "blue"), get("/v22/items?a=b", "blue"), get("/v1/items/2", "green"), get("/a/v1/items", "green")},
+		},
+		"RT-013 query parameters": {
+			routes: map[string]string{
+				"value": when("blue", `{"prefix": "/", "queryParameters": [{"name": "a", "match": {"exact": "1"}}]}`),
+				"there": when("red", `{"prefix": "/", "queryParameters": [{"name": "b"}]}`), "rest": rest,
+			},
+			wants: []want{get("/?a=1", "blue"), get("/?c=3&a=1", "blue"), get("/?b=x", "red"), get("/?a=2", "green"), get("/", "green")},
+		},
 		"VR-010 a router without routes answers 404": {
 			wants: []want{get("/", "404")},
 		},
@@ -179,10 +196,48 @@ func TestMatches(t *testing.T) {
 			}
 		}
 	})
+	t.Run("VR-004 VN-007 a connection upgrades to WebSocket", func(t *testing.T) {
+		webSocket(t, client, fmt.Sprintf("%s:%d", service, appPort), "green")
+	})
 	t.Run("VS-015 names are compared without case", func(t *testing.T) {
 		a := ask(t, client, request{URL: fmt.Sprintf("http://%s:%d/", nobody, appPort), Host: "CASE" + service[len("case"):]})
 		if a.App != "green" {
 			t.Errorf("%d %s", a.Status, a.Body)
 		}
 	})
+}
+
+// webSocket asks for an upgrade, and then sends bytes that the application sends back.
+func webSocket(t *testing.T, from *ground.Host, addr, app string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	conn, err := from.Dial(ctx, "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "GET /chat HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", addr); err != nil {
+		t.Fatal(err)
+	}
+	read := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(read, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("X-App") != app {
+		t.Fatalf("%s from %q, want 101 from %s", resp.Status, resp.Header.Get("X-App"), app)
+	}
+	for _, text := range []string{"ping", "pong"} {
+		back := make([]byte, len(text))
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(read, back); err != nil || string(back) != text {
+			t.Fatalf("sent %q, got %q back, %v", text, back, err)
+		}
+	}
 }

@@ -24,14 +24,17 @@ import (
 // appVariable makes a program that uses this package an application: its value is an [App].
 const appVariable = "EVERMESH_STAGE_APP"
 
-// App is an application beside which an agent may run: an HTTP/1.1 server.
+// App is an application beside which an agent may run: a server of HTTP/1.1, and of HTTP/2 without TLS.
 //
 // It answers every request 200 with a [Seen] as its body and its name in the header X-App. Request headers make it
 // behave: X-Delay: 200ms waits first; X-Status: 503 answers with that code; X-Fail: ID,2 does so, or answers 503, for
-// the first two requests of that ID alone. X-Reset: ID,2 breaks the connections of the first two.
+// the first two requests of that ID alone. X-Reset: ID,2 breaks the connections of the first two. A request to upgrade
+// to WebSocket is granted, and what comes is sent back.
 type App struct {
 	Name   string   `json:"name"`
 	Listen []string `json:"listen"` // addresses, such as ":9080"
+	// Status is what it answers unless a header says otherwise; 0 is 200.
+	Status int `json:"status,omitempty"`
 	// Calls makes it a caller: each request is passed on, as POST, to this URL, and answered as that was, with both
 	// names in X-App. Anything but an answer becomes a 502.
 	Calls string `json:"calls,omitempty"`
@@ -40,6 +43,8 @@ type App struct {
 // Seen is what an App saw of a request.
 type Seen struct {
 	App    string      `json:"app"`
+	Port   int         `json:"port"` // that it came to
+	Proto  string      `json:"proto"`
 	Method string      `json:"method"`
 	Path   string      `json:"path"` // with the query
 	Host   string      `json:"host"`
@@ -79,11 +84,13 @@ func Play() {
 }
 
 func (a App) run(ctx context.Context) error {
-	handler := http.Handler(&answerer{name: a.Name, tries: map[string]int{}})
+	handler := http.Handler(&answerer{name: a.Name, status: max(a.Status, http.StatusOK), tries: map[string]int{}})
 	if a.Calls != "" {
 		handler = &caller{name: a.Name, url: a.Calls}
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, Protocols: &http.Protocols{}}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
 	var running sync.WaitGroup
 	failed := make(chan error, len(a.Listen))
 	for _, addr := range a.Listen {
@@ -112,7 +119,8 @@ func (a App) run(ctx context.Context) error {
 
 // answerer is an application at the end of the line.
 type answerer struct {
-	name string
+	name   string
+	status int
 
 	mu    sync.Mutex
 	tries map[string]int // requests seen, by X-Fail's ID
@@ -123,8 +131,15 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the caller has gone
 	}
-	seen := Seen{App: a.name, Method: r.Method, Path: r.URL.RequestURI(), Host: r.Host, Header: r.Header, Body: string(body)}
-	status := http.StatusOK
+	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		a.echo(w)
+		return
+	}
+	seen := Seen{App: a.name, Proto: r.Proto, Method: r.Method, Path: r.URL.RequestURI(), Host: r.Host, Header: r.Header, Body: string(body)}
+	if at, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
+		seen.Port = at.Port
+	}
+	status := a.status
 	if code, err := strconv.Atoi(r.Header.Get("X-Status")); err == nil {
 		status = code
 	}
@@ -152,6 +167,20 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-App", a.name)
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(seen) // who has gone reads nothing
+}
+
+// echo takes the connection over and sends back what comes.
+func (a *answerer) echo(w http.ResponseWriter) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-App: %s\r\n\r\n", a.name)
+	if err == nil {
+		_, _ = io.Copy(conn, buffered) // ends when the other side has gone
+	}
 }
 
 // try counts the requests of an ID in "ID,2"; bad are as many as the number says. Without an ID it is 0.

@@ -37,6 +37,8 @@ type SidecarOptions struct {
 	Alone bool
 	// XDS are the control planes to try, in any order; the key is the first one's.
 	XDS []*Control
+	// Early returns without waiting until Envoy serves; see WaitLive.
+	Early bool
 	// AdminPort is that of Envoy's administration interface; 0 is 9901.
 	AdminPort int
 	// Env are further variables of the agent.
@@ -84,8 +86,8 @@ func (s *Stage) Sidecar(ctx context.Context, h *ground.Host, o SidecarOptions) (
 		Name: "agent", Path: s.Programs.Agent, Env: append(env, o.Env...), UID: s.Owner().UID,
 	}}
 	c.admin.Timeout = 2 * time.Second
-	if err := c.Start(); err != nil {
-		return nil, err
+	if err := c.Start(); err != nil || o.Early {
+		return c, err
 	}
 	return c, c.WaitLive(ctx)
 }
