@@ -430,6 +430,20 @@ func TestReturningProxiesAreSentTheDifference(t *testing.T) {
 		l.receive(request{typ: envoy.Route, names: []string{"r"}, version: g.lists[envoy.Route].Hash})
 		l.sends("rds r")
 	})
+	t.Run("state of the world, a target goes before the proxy has said all", func(t *testing.T) {
+		s := simple()
+		l := newLine(t, false, s)
+		l.receive(request{typ: envoy.Cluster, version: l.m.goal.lists[envoy.Cluster].Hash})
+		listeners := l.m.goal.lists[envoy.Listener].Hash
+		s[envoy.Cluster] = s[envoy.Cluster][:1]
+		s[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "1", "a"))}
+		l.aim(s)
+		l.sends() // its routes may still use the target
+		l.receive(request{typ: envoy.Listener, version: listeners})
+		l.receive(request{typ: envoy.Route, names: []string{"r"}, version: "0"})
+		l.ack(l.sends("rds r")[envoy.Route])
+		l.sends("cds a")
+	})
 	t.Run("state of the world, another version", func(t *testing.T) {
 		l := newLine(t, false, simple())
 		l.receive(request{typ: envoy.Cluster, version: "0"})
@@ -506,6 +520,17 @@ func TestSubscriptions(t *testing.T) {
 		l.ack(l.sends("cds a")[envoy.Cluster])
 		l.receive(request{typ: envoy.Cluster, unsubscribe: []string{"a"}})
 		l.ack(l.sends("cds a")[envoy.Cluster])
+		l.sends()
+	})
+	t.Run("state of the world: everything, then less", func(t *testing.T) {
+		l := newLine(t, false, simple())
+		l.ask(envoy.Cluster)
+		l.settle()
+		l.ask(envoy.Cluster, "a")
+		l.ack(l.sends("cds a")[envoy.Cluster])
+		s := simple()
+		s[envoy.Cluster][1] = resource("b", "2")
+		l.aim(s)
 		l.sends()
 	})
 	t.Run("state of the world: an overtaken nonce is passed over", func(t *testing.T) {
