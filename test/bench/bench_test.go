@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -135,6 +134,6 @@ func TestFloorServesTheLoadGenerator(t *testing.T) {
 type testWriter struct{ t *testing.T }
 
 func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(fmt.Sprintf("%s", p)))
+	w.t.Log(strings.TrimSpace(string(p)))
 	return len(p), nil
 }
