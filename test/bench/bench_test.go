@@ -104,12 +104,17 @@ func TestFloorServesTheLoadGenerator(t *testing.T) {
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s := quick()
-	r, err := newRig(ctx, g, s, testWriter{t})
+	r, err := newRig(ctx, g, quick(), testWriter{t})
 	if err != nil {
 		t.Fatal(err)
 	}
-	floor, err := r.floorUp(ctx, f)
+	for _, what := range []string{"floor", "cache"} {
+		t.Run(what, func(t *testing.T) { serves(ctx, t, r, what, f) })
+	}
+}
+
+func serves(ctx context.Context, t *testing.T, r *rig, what string, f *frames) {
+	floor, err := r.floorUp(ctx, what, f, 30)
 	if err != nil {
 		t.Fatal(err)
 	}

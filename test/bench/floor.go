@@ -142,9 +142,11 @@ type floorOf struct {
 type floorConfig struct {
 	Listen, Control string
 	Frames          string // file
+	Nodes           int    // of the mesh
 }
 
-func (r *rig) floorUp(ctx context.Context, f *frames) (*floorOf, error) {
+// floorUp starts a sender of the frames: "floor" is the floor, "cache" the comparison.
+func (r *rig) floorUp(ctx context.Context, what string, f *frames, nodes int) (*floorOf, error) {
 	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
@@ -155,18 +157,18 @@ func (r *rig) floorUp(ctx context.Context, f *frames) (*floorOf, error) {
 	}
 	c := floorConfig{
 		Listen: fmt.Sprintf("127.0.0.1:%d", ports[0]), Control: fmt.Sprintf("127.0.0.1:%d", ports[1]),
-		Frames: r.Dir() + "/" + r.name("frames"),
+		Frames: r.Dir() + "/" + r.name("frames"), Nodes: nodes,
 	}
 	if err := os.WriteFile(c.Frames, text, 0o600); err != nil {
 		return nil, err
 	}
 	out := &floorOf{addr: c.Listen, url: "http://" + c.Control}
-	if out.Process, err = r.part("floor", c); err != nil {
+	if out.Process, err = r.part(what, c); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	return out, stage.Until(ctx, "the floor listens", func(ctx context.Context) bool {
+	return out, stage.Until(ctx, what+" listens", func(ctx context.Context) bool {
 		return call(ctx, http.MethodGet, out.url+"/", nil, nil) == nil
 	})
 }
@@ -178,6 +180,8 @@ func play(part string) int {
 		switch part {
 		case "floor":
 			err = playFloor(os.Args[1])
+		case "cache":
+			err = playCache(os.Args[1])
 		case "floorapi":
 			err = playFloorAPI(os.Args[1])
 		}

@@ -13,7 +13,7 @@
 // measurement.
 //
 // main.go says what is measured, and prints; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
-// calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors.
+// calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors, cache.go is a comparison.
 package main
 
 import (

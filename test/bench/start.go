@@ -90,7 +90,6 @@ func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.say("and the floor")
 	frames, err := capture(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("capture a proxy's configuration: %w", err)
@@ -98,37 +97,59 @@ func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
 	if err := r.stopAll(); err != nil {
 		return nil, err
 	}
-	f, err := r.floorUp(ctx, frames)
-	if err != nil {
-		return nil, err
+	var floors [2]floorFigures
+	for i, what := range []string{"floor", "cache"} {
+		r.say("and the same with: %s", what)
+		if floors[i], err = r.floorFigures(ctx, what, frames, nodes); err != nil {
+			return nil, err
+		}
+		if err := r.stopAll(); err != nil {
+			return nil, err
+		}
 	}
-	bare, upFloor, err := r.connect(ctx, f.Pid(), f.addr, nodes)
-	if err != nil {
-		return nil, err
-	}
-	fewFloor, err := r.pushes(ctx, f, bare, affected)
-	if err != nil {
-		return nil, err
-	}
-	allFloor, err := r.pushes(ctx, f, bare, nodes)
-	if err != nil {
-		return nil, err
-	}
+	floor, cache := floors[0], floors[1]
 	received := func(s spread) string {
 		return fmt.Sprintf("%d streams received %d messages for a change.", s.touched, s.messages)
 	}
-	figures := few.figures(fmt.Sprintf("weight change that %d of %d proxies need", affected, nodes), fewFloor, received(few))
-	figures = append(figures, all.figures(fmt.Sprintf("weight change that all %d need", nodes), allFloor, received(all))...)
+	than := func(s spread) string {
+		return fmt.Sprintf(" go-control-plane's cache: %s, processor %s.", ms(s.last), ms(s.cpu))
+	}
+	figures := few.figures(fmt.Sprintf("weight change that %d of %d proxies need", affected, nodes), floor.few, received(few)+than(cache.few))
+	figures = append(figures, all.figures(fmt.Sprintf("weight change that all %d need", nodes), floor.all, received(all)+than(cache.all))...)
 	return append(figures, figure{
 		name: fmt.Sprintf("cold start: %d proxies at once, last one complete", nodes),
-		ours: ms(up.last), floor: ms(upFloor.last), factor: fmt.Sprintf("%.1f×", times(up.last, upFloor.last)), note: frames.String(),
+		ours: ms(up.last), floor: ms(floor.up.last), factor: fmt.Sprintf("%.1f×", times(up.last, floor.up.last)),
+		note: fmt.Sprintf("%s. go-control-plane's cache: %s, processor %s.", frames, ms(cache.up.last), ms(cache.up.cpu)),
 	}, figure{
-		name: "  processor time", ours: ms(up.cpu), floor: ms(upFloor.cpu), factor: factor(up.cpu, upFloor.cpu),
+		name: "  processor time", ours: ms(up.cpu), floor: ms(floor.up.cpu), factor: factor(up.cpu, floor.up.cpu),
 	}, figure{
 		name: "memory of evermeshd per connected proxy",
-		ours: kib(up.memory), floor: kib(upFloor.memory), factor: fmt.Sprintf("%.1f×", up.memory/max(1, upFloor.memory)),
-		note: fmt.Sprintf("resident, %v after the last push", r.scale.settle),
+		ours: kib(up.memory), floor: kib(floor.up.memory), factor: fmt.Sprintf("%.1f×", up.memory/max(1, floor.up.memory)),
+		note: fmt.Sprintf("resident, %v after the last push. go-control-plane's cache: %s, snapshots not counted.", r.scale.settle, kib(cache.up.memory)),
 	}), nil
+}
+
+// floorFigures is what a sender of the captured frames reaches.
+type floorFigures struct {
+	up       startUp
+	few, all spread
+}
+
+func (r *rig) floorFigures(ctx context.Context, what string, f *frames, nodes int) (out floorFigures, err error) {
+	sender, err := r.floorUp(ctx, what, f, nodes)
+	if err != nil {
+		return out, err
+	}
+	sw, up, err := r.connect(ctx, sender.Pid(), sender.addr, nodes)
+	if err != nil {
+		return out, err
+	}
+	out.up = up
+	if out.few, err = r.pushes(ctx, sender, sw, affected); err != nil {
+		return out, err
+	}
+	out.all, err = r.pushes(ctx, sender, sw, nodes)
+	return out, err
 }
 
 func kib(bytes float64) string { return fmt.Sprintf("%.0f KiB", bytes/1024) }
