@@ -39,6 +39,18 @@ func writeFile(name string, text []byte) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
+		return err
 	}
-	return err
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir makes a rename last: a master key that a power cut took away would
+// take every secret with it.
+func syncDir(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }

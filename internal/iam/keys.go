@@ -60,7 +60,7 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
 	k := &Keys{config: c, known: map[string]credential{}}
-	if k.master, err = loadMaster(c.MasterKeyFile, c.CreateMasterKey && len(records) == 0); err != nil {
+	if k.master, err = loadMaster(c.MasterKeyFile, c.CreateMasterKey, len(records) > 0); err != nil {
 		return nil, err
 	}
 	k.replace(records)

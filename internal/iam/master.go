@@ -47,10 +47,14 @@ type sealed struct {
 }
 
 // loadMaster reads a master key file: one or two lines, each with 32 bytes in
-// base64. With create a file that does not exist is made.
-func loadMaster(file string, create bool) (*master, error) {
+// base64. With create a file that does not exist is made, unless it is needed:
+// then something is sealed with the one that is missing.
+func loadMaster(file string, create, needed bool) (*master, error) {
 	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) && create {
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case missing && needed:
+		return nil, &MasterKeyError{file, "no such file, and the stored access keys are sealed with the key that was in it: bring it back"}
+	case missing && create:
 		text, err = createMaster(file)
 	}
 	if err != nil {

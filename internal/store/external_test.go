@@ -3,90 +3,18 @@ package store_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
-	"net/url"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
-
-func withPhysical() clientv3.CompactOption { return clientv3.WithCompactPhysical() }
-
-// external is an etcd as an operator runs one, with the settings that it has by
-// itself, reached over TCP.
-type external struct {
-	t        *testing.T
-	config   *embed.Config
-	etcd     *embed.Etcd
-	endpoint string
-}
-
-func newExternal(t *testing.T, edit func(*embed.Config)) *external {
-	t.Helper()
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := port.Addr().String()
-	if err := port.Close(); err != nil {
-		t.Fatal(err)
-	}
-	sockets, err := os.MkdirTemp("", "peer")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(sockets) })
-	c := embed.NewConfig()
-	c.Dir = t.TempDir()
-	c.ListenPeerUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(sockets, "p")}}
-	c.AdvertisePeerUrls = c.ListenPeerUrls
-	c.InitialCluster = c.Name + "=" + c.ListenPeerUrls[0].String()
-	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: address}}
-	c.AdvertiseClientUrls = c.ListenClientUrls
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	c.UnsafeNoFsync, c.TickMs, c.ElectionMs = true, 10, 100
-	if edit != nil {
-		edit(c)
-	}
-	e := &external{t: t, config: c, endpoint: c.ListenClientUrls[0].String()}
-	e.start()
-	t.Cleanup(e.stop)
-	return e
-}
-
-func (e *external) start() {
-	e.t.Helper()
-	etcd, err := embed.StartEtcd(e.config)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	<-etcd.Server.ReadyNotify()
-	e.etcd = etcd
-}
-
-func (e *external) stop() {
-	if e.etcd != nil {
-		e.etcd.Close()
-		e.etcd = nil
-	}
-}
 
 // An outage is told within a bounded time, and over when it is over: watches go
 // on where they were, with nothing left out.
@@ -146,6 +74,53 @@ func TestAnExternalEtcdThatIsAwayForAWhile(t *testing.T) {
 	}
 }
 
+// A member that lost its leader says so instead of serving the past, and its
+// watches go on when there is a leader again.
+func TestAnExternalEtcdWithoutALeader(t *testing.T) {
+	t.Parallel()
+	members := newCluster(t, 3)
+	const timeout = time.Second
+	s := storetest.Open(t, store.Options{Endpoints: []string{members[0].endpoint}, Timeout: timeout})
+	ctx := context.Background()
+	key := nodeKey("m", "n")
+	put(t, s, resource(t, key, 1))
+	w := watch(t, s)
+	w.next(t)
+	members[1].stop()
+	members[2].stop()
+	for name, do := range map[string]func() error{
+		"update": func() error { return raise(s, key) },
+		"get":    func() error { _, err := s.Get(ctx, key); return err },
+		"ready":  func() error { return s.Ready(ctx) },
+	} {
+		start := time.Now()
+		if err := do(); !isAPI(err, api.CodeServiceUnavailable) {
+			t.Errorf("%s gets %v, want %s", name, err, api.CodeServiceUnavailable)
+		}
+		if took := time.Since(start); took > 5*timeout {
+			t.Errorf("%s took %v", name, took)
+		}
+	}
+	members[1].start()
+	deadline := time.After(4 * patience)
+	for s.Ready(ctx) != nil {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("not ready with a leader: %v", s.Ready(ctx))
+		}
+	}
+	version := get(t, s, key).Version // an update without an answer may have happened
+	if err := raise(s, key); err != nil {
+		t.Fatal(err)
+	}
+	for want := fmt.Sprintf(" +n%d", version+1); ; {
+		if got := brief(w.next(t)); got == want {
+			return
+		}
+	}
+}
+
 func TestAnExternalEtcdThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	port, err := net.Listen("tcp", "127.0.0.1:0")
@@ -172,8 +147,9 @@ func TestAnExternalEtcdThatIsFull(t *testing.T) {
 	key := nodeKey("m", "n")
 	put(t, s, resource(t, key, 1))
 	var err error
-	for i := 0; err == nil && i < 100; i++ {
-		err = s.Write(ctx, false, []store.Op{{Key: fmt.Sprintf("endpoints/%d", i), Value: make([]byte, 100<<10)}})
+	// etcd compares with its quota what it has committed, every 100 ms.
+	for end := time.Now().Add(patience); err == nil && time.Now().Before(end); {
+		err = s.Write(ctx, false, []store.Op{{Key: "endpoints/x", Value: make([]byte, 100<<10)}})
 	}
 	if !isAPI(err, api.CodeServiceUnavailable) {
 		t.Errorf("row gets %v", err)
@@ -230,33 +206,5 @@ func TestAnExternalEtcdWithClientCertificates(t *testing.T) {
 	}
 	if _, err := store.Open(context.Background(), store.Options{Endpoints: []string{e.endpoint}, CACert: file("absent")}); err == nil {
 		t.Error("with a CA file that is absent it opens")
-	}
-}
-
-// pair writes a self-signed certificate and its key.
-func pair(t *testing.T, dir string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "etcd"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "EC PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -24,6 +24,9 @@ const (
 // queueLimit is how many writers of a scope may wait in this process (D2).
 const queueLimit = 256
 
+// remembered is how many scopes are kept in memory while nobody writes to them.
+const remembered = 1024
+
 // Scope is what a transaction reads and writes: everything below one path, such
 // as a mesh. Each has one lock key. Scope is comparable.
 type Scope struct{ path string }
@@ -185,10 +188,11 @@ func (s *Store) leave(memories []*memory, turns int) {
 }
 
 // release counts the writers down. A scope that holds nothing is forgotten
-// with its last writer: names that nobody ever created cost no memory.
+// with its last writer: names that nobody ever created cost no memory. So is
+// one that is one too many; its next writer reads it again.
 func (s *Store) release(memories []*memory) {
 	for _, m := range memories {
-		if m.users--; m.users == 0 && len(m.records) == 0 {
+		if m.users--; m.users == 0 && (len(m.records) == 0 || len(s.scopes) > remembered) {
 			delete(s.scopes, m.Scope)
 		}
 	}

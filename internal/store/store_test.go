@@ -22,7 +22,14 @@ var _ mesh.Reader = (*store.Tx)(nil)
 
 func TestMain(m *testing.M) {
 	code := storetest.Main(m)
-	if err := goleak.Find(); err != nil && code == 0 {
+	// The members of a test's cluster speak HTTP with each other and let their
+	// connections idle out. Nothing of ours speaks HTTP.
+	if err := goleak.Find(
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*conn).serve"),
+		goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead"),
+	); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
