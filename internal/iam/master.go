@@ -83,8 +83,7 @@ func loadMaster(file string, create, needed bool) (*master, error) {
 
 // reason is a file's error without its path, which stands before it already.
 func reason(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Op + ": " + path.Err.Error()
 	}
 	return err.Error()

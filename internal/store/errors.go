@@ -51,9 +51,8 @@ func (s *Store) failure(caller context.Context, operation string, err error) err
 	case errors.Is(err, context.Canceled):
 		return unavailable("The store is closing.")
 	}
-	var of rpctypes.EtcdError
 	code := status.Code(err)
-	if errors.As(err, &of) {
+	if of, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		code = of.Code()
 	}
 	switch code {

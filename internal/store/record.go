@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -109,9 +110,7 @@ func carry(before, now []byte, known []string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, value := range all {
-		old[name] = value
-	}
+	maps.Copy(old, all)
 	return marshal(old)
 }
 

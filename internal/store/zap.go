@@ -35,15 +35,15 @@ type hook func(string)
 
 // OnWrite satisfies zapcore.CheckWriteHook.
 func (h hook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
-	text := e.Message
+	text := []string{e.Message}
 	all := zapcore.NewMapObjectEncoder()
 	for _, f := range fields {
 		f.AddTo(all)
 	}
 	for _, key := range slices.Sorted(maps.Keys(all.Fields)) {
-		text += fmt.Sprintf(" %s=%v", key, all.Fields[key])
+		text = append(text, fmt.Sprintf("%s=%v", key, all.Fields[key]))
 	}
-	h(text)
+	h(strings.Join(text, " "))
 }
 
 // bridge is a zapcore.Core that writes to slog.
