@@ -82,7 +82,12 @@ func (r *report) endPackage(e event, pkg string) {
 				delete(r.output, name)
 			}
 		}
-		fmt.Fprintf(r.w, "%sFAIL  %-40s %4d tests %7.1fs\n", strings.Join(r.output[pkg], ""), pkg, r.perPackage[pkg], e.Elapsed)
+		for _, line := range r.output[pkg] {
+			if line != "FAIL\n" && !strings.HasPrefix(line, "FAIL\t") { // the next line says so
+				fmt.Fprint(r.w, line)
+			}
+		}
+		fmt.Fprintf(r.w, "FAIL  %-40s %4d tests %7.1fs\n", pkg, r.perPackage[pkg], e.Elapsed)
 	}
 }
 
