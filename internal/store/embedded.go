@@ -44,11 +44,10 @@ type ServerOptions struct {
 }
 
 // Server is an etcd of this process's own. It listens on no port: clients are
-// in-process, and its peer address is a socket that nobody connects to.
+// in-process, and its peer address is a socket without a name.
 type Server struct {
 	etcd    *embed.Etcd
 	lock    *os.File
-	sockets string // directory of the peer socket
 	minFree uint64
 	dir     string
 	low     atomic.Bool // disk space
@@ -92,13 +91,13 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 func (s *Server) start(ctx context.Context, o ServerOptions) error {
 	// A unix socket's path has at most 107 bytes; a data directory's may be
 	// longer, a temporary directory's is not.
-	var err error
-	if s.sockets, err = os.MkdirTemp("", "evermesh"); err != nil {
+	sockets, err := os.MkdirTemp("", "evermesh")
+	if err != nil {
 		return err
 	}
 	// etcd binds a URL's host and ignores its path. Without one it would take an
 	// abstract socket, which every user of the machine may connect to.
-	peer := url.URL{Scheme: "unix", Host: filepath.Join(s.sockets, "peer")}
+	peer := url.URL{Scheme: "unix", Host: filepath.Join(sockets, "peer")}
 	advertised := url.URL{Scheme: "unix", Path: peer.Host}
 	c := embed.NewConfig()
 	c.Name = "evermesh"
@@ -116,7 +115,10 @@ func (s *Server) start(ctx context.Context, o ServerOptions) error {
 		c.UnsafeNoFsync = true
 		c.TickMs, c.ElectionMs = 10, 100
 	}
-	if s.etcd, err = embed.StartEtcd(c); err != nil {
+	s.etcd, err = embed.StartEtcd(c)
+	// Once bound, the socket needs no name: nobody connects to it, and what
+	// ends with SIGKILL leaves nothing behind.
+	if err := errors.Join(err, os.RemoveAll(sockets)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
@@ -153,6 +155,5 @@ func (s *Server) Close() error {
 	if s.etcd != nil {
 		s.etcd.Close()
 	}
-	err := os.RemoveAll(s.sockets)
-	return errors.Join(err, s.lock.Close())
+	return s.lock.Close()
 }

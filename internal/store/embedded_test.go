@@ -133,8 +133,13 @@ func TestAnAlmostFullDisk(t *testing.T) {
 
 func TestNobodyCanConnectFromOutside(t *testing.T) {
 	before := listening(t)
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
 	server := startServer(t, store.ServerOptions{Dir: t.TempDir()})
 	defer closeServer(t, server)
+	if left, err := os.ReadDir(temp); err != nil || len(left) != 0 {
+		t.Errorf("the temporary directory holds %v, error %v", left, err)
+	}
 	if after := listening(t); after > before {
 		t.Errorf("%d TCP sockets listen, %d before", after, before)
 	}
