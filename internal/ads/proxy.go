@@ -102,8 +102,7 @@ func (v service) read(ctx context.Context, d dialect) <-chan incoming {
 		for {
 			var in incoming
 			in.node, in.request, in.err = d.recv()
-			var ignored *unserved
-			if errors.As(in.err, &ignored) {
+			if _, ok := errors.AsType[*unserved](in.err); ok {
 				v.s.Log.Debug("proxy asked for a type that is not served", "err", in.err)
 				continue
 			}

@@ -144,7 +144,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, creds credentials.Tr
 func (s *Server) options(creds credentials.TransportCredentials) []grpc.ServerOption {
 	o := []grpc.ServerOption{
 		// Buffers of a stream that mostly rests (D7).
-		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0), grpc.SharedWriteBuffer(true),
+		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0),
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxHeaderListSize(maxHeaders), grpc.WaitForHandlers(true),
 		// Envoys ping every 10 s, also without a stream (EMS-062).
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

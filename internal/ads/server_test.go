@@ -90,7 +90,7 @@ func bareRig(change func(*Config)) *rig {
 		Authenticate: func(context.Context, string, metadata.MD) (auth.Principal, error) {
 			return auth.Principal{Account: account}, nil
 		},
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
+		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 	if change != nil {
 		change(&c)

@@ -111,7 +111,7 @@ func newReplica(t *testing.T, s publish.Store, endpoints *discovery.Registry, ch
 	return r
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func clock() time.Time { return time.Now() }
 
