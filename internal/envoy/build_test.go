@@ -8,7 +8,9 @@ import (
 	"sync"
 	"testing"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -69,6 +71,9 @@ func complete(t *rapid.T, b *envoy.Bundle) {
 			if i > 0 && list[i-1].Name >= r.Name {
 				t.Fatalf("%s and %s are out of order or the same", list[i-1].Name, r.Name)
 			}
+			if named := clustersNamed(t, r); !slices.Equal(named, r.Clusters) {
+				t.Fatalf("%s says that it names clusters %v, and names %v", r.Name, r.Clusters, named)
+			}
 			for _, c := range r.Clusters {
 				if b.List(envoy.Cluster).Get(c) == nil {
 					t.Fatalf("%s names cluster %s, which the bundle does not have", r.Name, c)
@@ -87,6 +92,40 @@ func complete(t *rapid.T, b *envoy.Bundle) {
 			}
 		}
 	}
+}
+
+// clustersNamed reads from the encoded resource which clusters it refers to.
+func clustersNamed(t *rapid.T, r *envoy.Resource) []string {
+	m, err := r.Any.UnmarshalNew()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	switch m := m.(type) {
+	case *routev3.RouteConfiguration:
+		for _, h := range m.GetVirtualHosts() {
+			for _, route := range h.GetRoutes() {
+				out = append(out, route.GetRoute().GetCluster())
+				for _, c := range route.GetRoute().GetWeightedClusters().GetClusters() {
+					out = append(out, c.GetName())
+				}
+			}
+		}
+	case *listenerv3.Listener:
+		for _, chain := range m.GetFilterChains() {
+			proxy := &tcpv3.TcpProxy{}
+			if chain.GetFilters()[0].GetTypedConfig().UnmarshalTo(proxy) != nil {
+				continue
+			}
+			out = append(out, proxy.GetCluster())
+			for _, c := range proxy.GetWeightedClusters().GetClusters() {
+				out = append(out, c.GetName())
+			}
+		}
+	}
+	out = slices.DeleteFunc(out, func(name string) bool { return name == "" })
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func decoded(t interface{ Fatal(...any) }, r *envoy.Resource) *routev3.RouteConfiguration {
