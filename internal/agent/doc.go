@@ -28,7 +28,7 @@
 // # What is not there yet
 //
 // Without effect, and said in the log when set: the relay mode (APPNET_ENABLE_RELAY_MODE_FOR_XDS and its variables), log files
-// (APPNET_ENVOY_LOG_DESTINATION and its variables), ENABLE_STATS_SNAPSHOT with `delta` of /stats/prometheus, the task
-// and pod metadata of platformInfo (ECS_CONTAINER_METADATA_URI), the locality from the instance metadata service, and
-// the FIPS endpoints. The configuration is not kept for a start without the control plane.
+// (APPNET_ENVOY_LOG_DESTINATION and its variables), ENABLE_STATS_SNAPSHOT with `delta` of /stats/prometheus, and FIPS.
+// Not read at all: the task and pod metadata of platformInfo (ECS_CONTAINER_METADATA_URI), and the locality from the
+// instance metadata service. The configuration is not kept for a start without the control plane.
 package agent
