@@ -27,9 +27,9 @@ demo: build $(ENVOY_STAMP) ## Show the main job on real parts: a weight shift un
 	go run ./test/demo
 
 .PHONY: build
-build: ## Build the programs into bin/
+build: ## Build the programs into bin/, static, to be copied anywhere
 	@umask 022; mkdir -p bin
-	umask 022; go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	umask 022; CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
 # The first stage is everything that runs in one process or in a few; the second
 # runs whole meshes, one package at a time, because what it measures must not
