@@ -21,10 +21,12 @@ func (s Settings) statsTags() list {
 		regex("TargetVirtualNode", `^appmesh.*?(\.TargetVirtualNode\.([^.]+))`)
 		regex("TargetVirtualService", `^appmesh.*?(\.TargetVirtualService\.(.+))$`)
 	}
-	// Nodes with several listeners name their statistics ingress.<protocol>.<port>.
-	regex("appmesh.listener_protocol", `.*?\.ingress\.((\w+?)\.)[0-9]+?\.(.+?)$`)
-	regex("appmesh.listener_port", `.*?\.ingress\.\w+?\.(([0-9]+?)\.)(.+?)$`)
-	regex("envoy_rds_route_config", `.*?\.ingress\.\w+?\.[0-9]+?\.rds\.((.*?)\.)(.+?)$`)
+	// Nodes with several listeners name their statistics ingress.<protocol>.<port>. The expressions are those of App
+	// Mesh's agent, anchored: Envoy searches every statistic's name from every place otherwise, and a node with a
+	// hundred backends took nine seconds to start.
+	regex("appmesh.listener_protocol", `^.*?\.ingress\.((\w+?)\.)[0-9]+?\.(.+?)$`)
+	regex("appmesh.listener_port", `^.*?\.ingress\.\w+?\.(([0-9]+?)\.)(.+?)$`)
+	regex("envoy_rds_route_config", `^.*?\.ingress\.\w+?\.[0-9]+?\.rds\.((.*?)\.)(.+?)$`)
 	return tags
 }
 
