@@ -15,7 +15,7 @@ import (
 
 // bytesPerBackend is about what a backend with one target adds to a proxy's configuration; the figure's note says
 // what it came to.
-const bytesPerBackend = 1400
+const bytesPerBackend = 850
 
 // measureAgent measures an agent between an evermeshd and a real Envoy that has a large configuration.
 func measureAgent(ctx context.Context, r *rig) ([]figure, error) {
@@ -26,6 +26,7 @@ func measureAgent(ctx context.Context, r *rig) ([]figure, error) {
 	if err := makeLarge(ctx, c, max(2, r.scale.agent/bytesPerBackend)); err != nil {
 		return nil, err
 	}
+	r.say("a node with %d backends is made", max(2, r.scale.agent/bytesPerBackend))
 	ports, err := freePorts(1)
 	if err != nil {
 		return nil, err
@@ -39,6 +40,7 @@ func measureAgent(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.say("its Envoy is live")
 	var last api.Rollout
 	arn := fmt.Sprintf("arn:aws:appmesh:%s:%s:mesh/%s/virtualRouter/s0/route/main", c.Region, c.Account, meshName)
 	for n := range 10 {
@@ -100,7 +102,7 @@ func makeLarge(ctx context.Context, c *stage.Control, services int) error {
 				"meshName": meshName, "virtualNodeName": fmt.Sprintf("target%d", i),
 				"spec": map[string]any{
 					"listeners":        []any{map[string]any{"portMapping": map[string]any{"port": port, "protocol": "http"}}},
-					"serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": "localhost"}},
+					"serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": "127.0.0.1"}},
 				},
 			}, nil)
 		})

@@ -123,6 +123,7 @@ func run(ctx context.Context, args []string, lay func() (*ground.Ground, error),
 	keep := flags.Bool("keep", false, "keep the logs of all programs, and say where")
 	flags.IntVar(&s.changes, "changes", s.changes, "changes in a row")
 	flags.IntVar(&s.streams, "streams", s.streams, "streams of the widest change")
+	flags.IntVar(&s.agent, "agent-bytes", s.agent, "bytes of configuration of the measured agent, about")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
