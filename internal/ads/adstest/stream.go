@@ -6,6 +6,7 @@ package adstest
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -141,8 +142,17 @@ func open(ctx context.Context, conn *grpc.ClientConn, o Options) (*Stream, error
 // Close ends the stream from this side at once.
 func (s *Stream) Close() { s.cancel() }
 
-// Send sends a request.
+// Send sends a request. On a stream that has ended it does nothing: Recv tells
+// how it ended.
 func (s *Stream) Send(r Request) error {
+	err := s.send(r)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func (s *Stream) send(r Request) error {
 	node := s.node
 	if s.named && !s.options.NodeAlways {
 		node = nil
