@@ -30,6 +30,9 @@ mesh/shop/virtualRouter/orders/route/main.
 A replica that is silent counts as unknown, never as done. Progress goes to
 stderr, the result to stdout.
 
+What of the resource could not be translated for some proxy is named on stderr,
+a line each; the rest of it is in effect all the same.
+
 Exit codes: 0 done; 3 a proxy refused the configuration (it keeps its last good
 one; Envoy's own words are printed); 4 not done within --timeout; 2 wrong usage;
 1 anything else.`,
@@ -159,6 +162,13 @@ func report(c *cobra.Command, r api.Rollout, timeout time.Duration) error {
 		}
 	}
 	what := fmt.Sprintf("%s version %d", shortForm(r.ResourceARN), r.ResourceVersion)
+	var problems []string
+	for _, p := range r.Problems {
+		problems = append(problems, fmt.Sprintf("%s: %s: %s", shortForm(p.ResourceARN), p.Reason, p.Message))
+	}
+	if err := complain(c.ErrOrStderr(), problems); err != nil {
+		return err
+	}
 	switch r.State {
 	case api.RolloutStateDone:
 		if wantsJSON(c) {

@@ -69,7 +69,7 @@ func serveUntilDone(ctx context.Context, cfg config) error {
 
 // wire makes the parts, without starting them.
 func (d *daemon) wire(ctx context.Context) error {
-	c, realm := d.config, api.Realm{Partition: d.config.Partition, Region: d.config.Region}
+	c, realm := d.config, d.realm()
 	keys, err := iam.Open(ctx, iam.Config{
 		Store: d.store, Partition: c.Partition, Account: c.Account, Log: d.log, Now: time.Now,
 		MasterKeyFile: c.MasterKeyFile, CreateMasterKey: len(c.EtcdEndpoints) == 0, CredentialsFile: d.credentials(),
@@ -93,7 +93,7 @@ func (d *daemon) wire(ctx context.Context) error {
 
 	d.ledger = (&ledger.Writer{
 		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
-		Row: func(client mesh.Client) (api.LedgerRow, bool) { return d.proxies.Row(client) },
+		Row: d.row,
 	}).Init()
 	if len(c.EtcdEndpoints) == 0 {
 		if err := d.ledger.Clear(ctx); err != nil {
@@ -116,7 +116,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	})
 	d.loop = publish.New(publish.Config{
 		Store: d.store, Proxies: d.proxies, Endpoints: d.endpoints, Log: d.log, Workers: runtime.GOMAXPROCS(0),
-		Observe: d.metrics.published, Now: time.Now,
+		Observe: d.metrics.published, Now: time.Now, Problematic: d.ledger.Dirty,
 		Applied: func(revision int64) {
 			d.metrics.revision.Set(float64(revision))
 			d.ledger.Applied(revision)
@@ -161,6 +161,29 @@ func (d *daemon) openStore(ctx context.Context) (*store.Store, error) {
 		o.DataDir = c.DataDir
 	}
 	return store.Open(ctx, o)
+}
+
+// mostProblems is how many problems of a node or gateway its ledger row names.
+const mostProblems = 50
+
+// row is what the ledger keeps of a client: what its proxies have, and what
+// could not be done for them.
+func (d *daemon) row(c mesh.Client) (api.LedgerRow, bool) {
+	row, ok := d.proxies.Row(c)
+	if !ok {
+		return row, false
+	}
+	for _, p := range d.loop.ProblemsOf(c) {
+		if len(row.Problems) == mostProblems {
+			break
+		}
+		row.Problems = append(row.Problems, api.Problem{ResourceARN: d.realm().ARN(p.Key, d.owner(p.Key)), Reason: p.Reason, Message: p.Message})
+	}
+	return row, true
+}
+
+func (d *daemon) realm() api.Realm {
+	return api.Realm{Partition: d.config.Partition, Region: d.config.Region}
 }
 
 // owner is the account that created the resource; the mesh's when it is not

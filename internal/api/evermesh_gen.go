@@ -36,10 +36,11 @@ const (
 
 // LedgerRow is the model's LedgerRow.
 type LedgerRow struct {
-	Client   string  `json:"client"`
-	Members  []Proxy `json:"members"`
-	Replica  string  `json:"replica"`
-	Revision int64   `json:"revision"`
+	Client   string    `json:"client"`
+	Members  []Proxy   `json:"members"`
+	Problems []Problem `json:"problems,omitempty"`
+	Replica  string    `json:"replica"`
+	Revision int64     `json:"revision"`
 }
 
 // ListProxiesInput is the model's ListProxiesInput.
@@ -55,6 +56,13 @@ type ListProxiesOutput struct {
 	NextToken *string   `json:"nextToken,omitempty"`
 	Proxies   []Proxy   `json:"proxies"`
 	Replicas  []Replica `json:"replicas"`
+}
+
+// Problem is the model's Problem.
+type Problem struct {
+	Message     string `json:"message"`
+	Reason      string `json:"reason"`
+	ResourceARN string `json:"resourceArn"`
 }
 
 // Proxy is the model's Proxy.
@@ -99,6 +107,7 @@ type Replica struct {
 
 // Rollout is the model's Rollout.
 type Rollout struct {
+	Problems        []Problem    `json:"problems,omitempty"`
 	ProxiesAccepted int64        `json:"proxiesAccepted"`
 	ProxiesAffected int64        `json:"proxiesAffected"`
 	Refused         []Proxy      `json:"refused,omitempty"`

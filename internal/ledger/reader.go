@@ -160,6 +160,11 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, nodes
 		if !affected[clients[i]] {
 			continue
 		}
+		for _, p := range row.Problems {
+			if p.ResourceARN == out.ResourceARN && !slices.Contains(out.Problems, p) {
+				out.Problems = append(out.Problems, p)
+			}
+		}
 		for _, p := range row.Members {
 			out.ProxiesAffected++
 			switch {

@@ -50,7 +50,9 @@ func (l *Loop) publish(ctx context.Context, affected map[mesh.Client]bool) {
 		l.index.Set(r.client, r.reads)
 		state := l.clients[r.client]
 		state.problems = r.build
-		l.problems.set(r.client, slices.Concat(r.resolve, r.build))
+		if l.problems.set(r.client, slices.Concat(r.resolve, r.build)) && l.Problematic != nil {
+			l.Problematic(r.client)
+		}
 		if state.bundle == r.bundle && r.bundle != nil && !state.fresh {
 			continue
 		}

@@ -53,6 +53,9 @@ type Config struct {
 	Observe func(phase string, took time.Duration)
 	// Applied is told of every revision once its bundles are published.
 	Applied func(revision int64)
+	// Problematic is told of each client whose problems became others; nil is
+	// allowed.
+	Problematic func(c mesh.Client)
 	// Visited is told of each client whose view was resolved, and whether a
 	// bundle was built from it; several goroutines call it. nil is allowed.
 	Visited func(c mesh.Client, built bool)

@@ -19,8 +19,9 @@ type problems struct {
 	count    map[mesh.Problem]int
 }
 
-// set replaces a client's problems and logs those that nobody had before.
-func (p *problems) set(c mesh.Client, now []mesh.Problem) {
+// set replaces a client's problems and logs those that nobody had before. It
+// says whether they are others now.
+func (p *problems) set(c mesh.Client, now []mesh.Problem) (changed bool) {
 	p.mu.Lock()
 	var fresh []mesh.Problem
 	if p.byClient == nil {
@@ -44,6 +45,14 @@ func (p *problems) set(c mesh.Client, now []mesh.Problem) {
 	for _, x := range fresh {
 		p.log.Warn("resource has a problem", "key", x.Key.String(), "reason", x.Reason, "problem", x.Message)
 	}
+	return !slices.Equal(old, now)
+}
+
+// ProblemsOf returns the problems that were found for a connected client.
+func (l *Loop) ProblemsOf(c mesh.Client) []mesh.Problem {
+	l.problems.mu.Lock()
+	defer l.problems.mu.Unlock()
+	return l.problems.byClient[c]
 }
 
 // Problems returns the problems of all connected clients' views, sorted; of one
