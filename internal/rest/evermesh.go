@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -27,6 +28,12 @@ func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
 	after, err := parsePageToken(c.doc)
 	if err != nil {
 		return nil, err
+	}
+	if after != "" {
+		of, _, whole := strings.Cut(after, "\n")
+		if a, err := api.ParseARN(of); err != nil || !whole || a.Account != c.principal.Account {
+			return nil, strangeToken()
+		}
 	}
 	proxies, replicas, err := s.Ledger.Proxies(ctx)
 	if err != nil {

@@ -88,6 +88,18 @@ func TestProxies(t *testing.T) {
 			t.Errorf("saw %v", seen)
 		}
 	})
+	t.Run("a token of nobody", func(t *testing.T) {
+		t.Parallel()
+		token := s.do(t, "GET", "/evermesh/v1/proxies?limit=3", "").ok(t)["nextToken"].(string)
+		for name, refused := range map[string]answer{
+			"made up":           s.do(t, "GET", "/evermesh/v1/proxies?nextToken=enp6", ""),
+			"another account's": s.as(t, accountB, "GET", "/evermesh/v1/proxies?nextToken="+token, ""),
+		} {
+			t.Run(name, func(t *testing.T) {
+				refused.refused(t, 400, "BadRequestException", "The nextToken is not one that this list gave out: repeat the list without it.")
+			})
+		}
+	})
 }
 
 func TestRollout(t *testing.T) {

@@ -28,6 +28,9 @@ func (s *Server) list(row api.KindRow) handler {
 		if err != nil {
 			return nil, err
 		}
+		if last, err := api.ParseKey(after); after != "" && (err != nil || last.Name == "" || last.String() != after) {
+			return nil, strangeToken() // of which list it is, the store looks at
+		}
 		if parent, ok := key.ParentKey(); ok {
 			found, err := s.Store.Get(ctx, parent)
 			if err != nil {
@@ -76,11 +79,17 @@ func limitOf(doc map[string]any) int {
 
 func pageToken(after string) string { return base64.RawURLEncoding.EncodeToString([]byte(after)) }
 
+// parsePageToken returns what pageToken was given, "" for the first page.
 func parsePageToken(doc map[string]any) (string, error) {
 	token := text(doc, "nextToken")
 	plain, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
+	if err != nil || pageToken(string(plain)) != token {
 		return "", api.Errorf(api.CodeBadRequest, "The nextToken is not one that this service gave out: repeat the list without it.")
 	}
 	return string(plain), nil
+}
+
+// strangeToken is the refusal of a token that says what no page of the list did.
+func strangeToken() error {
+	return api.Errorf(api.CodeBadRequest, "The nextToken is not one that this list gave out: repeat the list without it.")
 }

@@ -1,6 +1,7 @@
 package rest_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/url"
 	"slices"
@@ -66,6 +67,9 @@ func TestLists(t *testing.T) {
 	t.Run("a token of nobody", func(t *testing.T) {
 		t.Parallel()
 		s.do(t, "GET", nodes+"?nextToken=!", "").refused(t, 400, "BadRequestException", "The nextToken is not one that this service gave out: repeat the list without it.")
+		s.do(t, "GET", nodes+"?nextToken=%0A", "").refused(t, 400, "BadRequestException", "The nextToken is not one that this service gave out: repeat the list without it.")
+		nobody := base64.RawURLEncoding.EncodeToString([]byte(accountA + "/apps/virtualNode/"))
+		s.do(t, "GET", nodes+"?nextToken="+nobody, "").refused(t, 400, "BadRequestException", "The nextToken is not one that this list gave out: repeat the list without it.")
 		s.do(t, "GET", nodes+"?nextToken=YWJj", "").refused(t, 400, "BadRequestException", "The nextToken is not one that this list gave out: repeat the list without it.")
 	})
 	t.Run("a token of another list", func(t *testing.T) {

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"crypto/sha256"
 	"slices"
 	"strings"
 
@@ -97,14 +98,17 @@ func (s *Server) retag(ctx context.Context, c *call, edit func([]api.TagRef) ([]
 	})
 }
 
-// listTags pages through a resource's tags by their keys' order of insertion;
-// the token is the last key of the page before.
+// listTags pages through a resource's tags in the order of insertion.
 func (s *Server) listTags(ctx context.Context, c *call) (any, error) {
 	key, err := s.tagged(c)
 	if err != nil {
 		return nil, err
 	}
-	after, err := parsePageToken(c.doc)
+	token, err := parsePageToken(c.doc)
+	if err != nil {
+		return nil, err
+	}
+	given, err := parseGiven(key, token)
 	if err != nil {
 		return nil, err
 	}
@@ -115,15 +119,51 @@ func (s *Server) listTags(ctx context.Context, c *call) (any, error) {
 	if found == nil {
 		return nil, s.absent(ctx, key)
 	}
-	tags := found.Tags
-	if after != "" {
-		tags = tags[1+slices.IndexFunc(tags, func(t api.TagRef) bool { return t.Key == after }):]
+	page, more := []api.TagRef{}, false
+	now := []byte(tagMark(key, ""))
+	for _, t := range found.Tags {
+		mark := tagMark(key, t.Key)
+		if !given[mark] {
+			if len(page) == limitOf(c.doc) {
+				more = true
+				break
+			}
+			page = append(page, t)
+		}
+		now = append(now, mark...)
 	}
-	out := map[string]any{}
-	if limit := limitOf(c.doc); len(tags) > limit {
-		tags = tags[:limit]
-		out["nextToken"] = pageToken(tags[limit-1].Key)
+	out := map[string]any{"tags": page}
+	if more {
+		out["nextToken"] = pageToken(string(now))
 	}
-	out["tags"] = append([]api.TagRef{}, tags...)
 	return out, nil
+}
+
+// markSize is the number of bytes that stand for a tag in a token.
+const markSize = 8
+
+// tagMark stands for a tag of a resource in a token; that of the empty key,
+// which no tag has, for the resource itself.
+func tagMark(of api.Key, tag string) string {
+	sum := sha256.Sum256([]byte(of.String() + "\n" + tag))
+	return string(sum[:markSize])
+}
+
+// parseGiven returns the marks of the tags that the pages before held. A token
+// is the resource's mark and then theirs, at most fifty: with a place in the
+// list, or the last key, tags that go between two pages would make others come
+// twice or not at all.
+func parseGiven(of api.Key, token string) (map[string]bool, error) {
+	if token == "" {
+		return nil, nil
+	}
+	rest, ok := strings.CutPrefix(token, tagMark(of, ""))
+	if !ok || rest == "" || len(rest)%markSize != 0 {
+		return nil, strangeToken()
+	}
+	given := map[string]bool{}
+	for mark := range slices.Chunk([]byte(rest), markSize) {
+		given[string(mark)] = true
+	}
+	return given, nil
 }

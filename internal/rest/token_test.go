@@ -150,3 +150,56 @@ func TestTags(t *testing.T) {
 		s.do(t, "GET", "/v20190125/tags?resourceArn=mesh/apps", "").refused(t, 400, "BadRequestException", `The resourceArn is not valid: "mesh/apps" is not an ARN: want arn:partition:appmesh:region:account:mesh/….`)
 	})
 }
+
+// Tags that come and go between pages neither repeat nor hide those that stay.
+func TestTagsChangeMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	const of = "?resourceArn=arn:aws:appmesh:us-east-1:111111111111:mesh/"
+	page := func(t *testing.T, mesh, query string) (keys, token string) {
+		t.Helper()
+		got := s.do(t, "GET", "/v20190125/tags"+of+mesh+query, "").ok(t)
+		for _, tag := range got["tags"].([]any) {
+			keys += at(tag, "key").(string)
+		}
+		token, _ = got["nextToken"].(string)
+		return keys, token
+	}
+	for i, c := range []struct{ name, untag, tag, first, second string }{
+		{"nothing changes", `"none"`, "", "ba", "dc"},
+		{"the last of the page goes", `"a"`, "", "ba", "dc"},
+		{"the whole page goes", `"a", "b"`, "", "ba", "dc"},
+		{"one of the next page goes", `"d"`, "", "ba", "c"},
+		{"all that follow go", `"d", "c"`, "", "ba", ""},
+		{"one goes and another comes", `"b"`, "e", "ba", "dce"},
+		{"one of the page goes and comes back", `"b"`, "b", "ba", "dc"},
+	} {
+		t.Run("API-030 "+c.name, func(t *testing.T) {
+			t.Parallel()
+			mesh := fmt.Sprintf("m%d", i)
+			s.do(t, "PUT", meshes, `{"meshName": "`+mesh+`", "tags": [{"key": "b", "value": ""}, {"key": "a", "value": ""}, {"key": "d", "value": ""}, {"key": "c", "value": ""}]}`).ok(t)
+			first, token := page(t, mesh, "&limit=2")
+			s.do(t, "PUT", "/v20190125/untag"+of+mesh, `{"tagKeys": [`+c.untag+`]}`).ok(t)
+			if c.tag != "" {
+				s.do(t, "PUT", "/v20190125/tag"+of+mesh, `{"tags": [{"key": "`+c.tag+`", "value": ""}]}`).ok(t)
+			}
+			second, last := page(t, mesh, "&nextToken="+token)
+			if first != c.first || second != c.second || last != "" {
+				t.Errorf("got %s and %s %s, want %s and %s", first, second, last, c.first, c.second)
+			}
+		})
+	}
+	t.Run("a token of nobody", func(t *testing.T) {
+		t.Parallel()
+		for _, mesh := range []string{"x", "y"} {
+			s.do(t, "PUT", meshes, `{"meshName": "`+mesh+`", "tags": [{"key": "a", "value": ""}, {"key": "b", "value": ""}]}`).ok(t)
+		}
+		_, token := page(t, "x", "&limit=1")
+		for _, wrong := range []string{"y&nextToken=" + token, "x&nextToken=enp6", "x&nextToken=" + token + "enp6", "x&nextToken=" + token[:11]} {
+			a := s.do(t, "GET", "/v20190125/tags"+of+wrong, "")
+			if a.status != 400 || a.header.Get("X-Amzn-ErrorType") != "BadRequestException" {
+				t.Errorf("%s: got %d %s", wrong, a.status, a.body)
+			}
+		}
+	})
+}
