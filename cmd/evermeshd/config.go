@@ -42,7 +42,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("config", "", "YAML `file` with settings under their flags' names")
 	f.String("api-listen", "127.0.0.1:7070", "`address` of the AWS-compatible API and of Evermesh's own")
 	f.String("xds-listen", "127.0.0.1:7071", "`address` of the Envoy management service")
-	f.String("admin-listen", "127.0.0.1:7072", "`address` of /healthz, /readyz, /metrics and /debug/pprof")
+	f.String("admin-listen", "127.0.0.1:7072", "`address` of /healthz, /readyz, /metrics and /debug/pprof: plaintext and without authentication, so loopback or a management network")
 	f.String("data-dir", defaultDataDir(), "`directory` of embedded etcd, keys and certificates")
 	f.StringSlice("etcd-endpoints", nil, "`addresses` of an external etcd; none: etcd is embedded")
 	f.String("etcd-cacert", "", "`file` with the CA of the external etcd")
@@ -187,9 +187,14 @@ func printConfig(w io.Writer, f *pflag.FlagSet) error {
 // check refuses settings that contradict each other or are not safe (D5). Each
 // text names the setting.
 func (c config) check() error {
-	for name, value := range map[string]string{"--account": c.Account} {
-		if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(value) {
-			return usagef("%s %q is not an account: want 12 digits", name, value)
+	if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(c.Account) {
+		return usagef("--account %q is not an account: want 12 digits", c.Account)
+	}
+	// They become parts of ARNs and of the scopes of signatures.
+	word := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	for _, part := range [][2]string{{"--partition", c.Partition}, {"--region", c.Region}} {
+		if !word.MatchString(part[1]) {
+			return usagef("%s %q: want lower-case letters, digits and hyphens, such as us-east-1", part[0], part[1])
 		}
 	}
 	for _, choice := range []struct {

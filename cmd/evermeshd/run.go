@@ -27,6 +27,7 @@ type listeners struct {
 	apiTLS, xdsTLS  *tls.Config
 	providers       []certprovider.Provider
 	addresses       addresses
+	ownDir          string // of the certificate that is ours to renew; empty when none is
 }
 
 func (l *listeners) close() {
@@ -73,11 +74,11 @@ func (d *daemon) listenAll(l *listeners) error {
 	}
 	cert, key := c.XDSTLSCert, c.XDSTLSKey
 	if cert == "" && !local(c.XDSListen) && !c.InsecurePlaintext {
-		dir := filepath.Join(c.DataDir, "tls")
-		if cert, key, err = ownCertificate(dir, ownHosts(c.XDSListen), time.Now()); err != nil {
+		l.ownDir = filepath.Join(c.DataDir, "tls")
+		if cert, key, err = ownCertificate(l.ownDir, ownHosts(c.XDSListen), time.Now()); err != nil {
 			return err
 		}
-		l.addresses.xdsCA = filepath.Join(dir, "ca.pem")
+		l.addresses.xdsCA = filepath.Join(l.ownDir, "ca.pem")
 	}
 	if cert == "" {
 		return nil
@@ -159,6 +160,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("publishing", d.loop.Run)
 	part("ledger", d.ledger.Run)
 	part("xds", func(ctx context.Context) error { return d.proxies.Serve(ctx, l.xds, creds) })
+	part("certificate", func(ctx context.Context) error { return d.renew(ctx, l.ownDir) })
 	part("api", func(context.Context) error { return serveHTTP(apiServer, l.api) })
 	part("admin", func(context.Context) error { return serveHTTP(adminServer, l.admin) })
 	part("shutdown", func(working context.Context) error {
@@ -182,6 +184,28 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("control plane is up", "api", l.addresses.api, "xds", l.addresses.xds, "admin", l.admin.Addr().String(),
 		"account", d.config.Account, "region", d.config.Region, "version", version)
 	return g.Wait()
+}
+
+// renewEvery is how often our own certificate is looked at; it is made anew when
+// a third of its life is left, and served without a restart.
+const renewEvery = 12 * time.Hour
+
+func (d *daemon) renew(ctx context.Context, dir string) error {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if dir == "" {
+			continue
+		}
+		if _, _, err := ownCertificate(dir, ownHosts(d.config.XDSListen), time.Now()); err != nil {
+			d.log.Error("certificate was not renewed", "err", err)
+		}
+	}
 }
 
 // drain is the order in which a replica leaves.
