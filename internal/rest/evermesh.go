@@ -82,25 +82,22 @@ func (s *Server) describeRollout(ctx context.Context, c *call) (any, error) {
 	} else if found == nil {
 		return nil, s.absent(ctx, key)
 	}
-	if watch, _ := c.doc["watch"].(bool); !watch {
-		return s.Ledger.Rollout(ctx, key)
+	// Asked before the first line, so that a ledger that cannot be read is
+	// answered with a status.
+	changed := s.Ledger.Changed()
+	now, err := s.Ledger.Rollout(ctx, key)
+	if watch, _ := c.doc["watch"].(bool); err != nil || !watch {
+		return now, err
 	}
-	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, key) }}, nil
+	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, key, now, changed) }}, nil
 }
 
-func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key api.Key) {
+// watchRollout writes the rollout as it is now, and again whenever it differs.
+func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key api.Key, now api.Rollout, changed <-chan struct{}) {
 	w.Header().Set("Content-Type", contentTypeStream)
 	flusher := http.NewResponseController(w)
 	var last string
 	for {
-		changed := s.Ledger.Changed()
-		now, err := s.Ledger.Rollout(ctx, key)
-		if err != nil {
-			// The status is sent already: the stream ends, and the caller asks
-			// again.
-			s.Log.WarnContext(ctx, "rollout watch ended", "key", key.String(), "err", err)
-			return
-		}
 		line, err := encode(now)
 		if err != nil {
 			return
@@ -118,6 +115,13 @@ func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key ap
 		case <-changed:
 		case <-time.After(rolloutPoll):
 		case <-ctx.Done():
+			return
+		}
+		changed = s.Ledger.Changed()
+		if now, err = s.Ledger.Rollout(ctx, key); err != nil {
+			// The status is sent already: the stream ends, and the caller asks
+			// again.
+			s.Log.WarnContext(ctx, "rollout watch ended", "key", key.String(), "err", err)
 			return
 		}
 	}

@@ -18,6 +18,7 @@ type ledger struct {
 	mu      sync.Mutex
 	proxies []api.Proxy
 	rollout api.Rollout
+	unread  error // of Rollout
 	changed chan struct{}
 }
 
@@ -30,7 +31,7 @@ func (l *ledger) Proxies(context.Context) ([]api.Proxy, []api.Replica, error) {
 func (l *ledger) Rollout(context.Context, api.Key) (api.Rollout, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.rollout, nil
+	return l.rollout, l.unread
 }
 
 func (l *ledger) Changed() <-chan struct{} {
@@ -39,10 +40,10 @@ func (l *ledger) Changed() <-chan struct{} {
 	return l.changed
 }
 
-func (l *ledger) set(r api.Rollout) {
+func (l *ledger) set(r api.Rollout, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rollout = r
+	l.rollout, l.unread = r, err
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -138,17 +139,55 @@ func TestRollout(t *testing.T) {
 	if got := line(); got["state"] != "WAITING" {
 		t.Errorf("the first line is %v", got)
 	}
-	l.set(api.Rollout{State: api.RolloutStateWaiting, ProxiesAccepted: 1})
+	l.set(api.Rollout{State: api.RolloutStateWaiting, ProxiesAccepted: 1}, nil)
 	if got := line(); fmt.Sprint(got["proxiesAccepted"]) != "1" {
 		t.Errorf("a change is %v", got)
 	}
-	l.set(api.Rollout{State: api.RolloutStateDone})
+	l.set(api.Rollout{State: api.RolloutStateDone}, nil)
 	if got := line(); got["state"] != "DONE" {
 		t.Errorf("the last line is %v", got)
 	}
 	if watch.Scan() {
 		t.Errorf("a line after the end: %s", watch.Bytes())
 	}
+}
+
+// A ledger that cannot be read is told with a status while none is sent; later
+// the watch ends.
+func TestRolloutThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	l := &ledger{changed: make(chan struct{})}
+	s := serve(t, func(c *rest.Config) { c.Ledger = l })
+	s.mesh(t)
+	path := "/evermesh/v1/rollout?resourceArn=arn:aws:appmesh:us-east-1:" + accountA + ":mesh/apps"
+	away := api.Errorf(api.CodeServiceUnavailable, "The store does not answer.")
+	for _, query := range []string{"", "&watch=true"} {
+		t.Run("API-033 at once"+query, func(t *testing.T) {
+			l.set(api.Rollout{}, away)
+			s.do(t, "GET", path+query, "").refused(t, 503, "ServiceUnavailableException", "The store does not answer.")
+		})
+	}
+	t.Run("later", func(t *testing.T) {
+		l.set(api.Rollout{State: api.RolloutStateWaiting}, nil)
+		r, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+path+"&watch=true", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set(headerAccount, accountA)
+		resp, err := s.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		watch := bufio.NewScanner(resp.Body)
+		if !watch.Scan() || decode(t, watch.Bytes())["state"] != "WAITING" {
+			t.Fatalf("got %s, %v", watch.Bytes(), watch.Err())
+		}
+		l.set(api.Rollout{}, away)
+		if watch.Scan() {
+			t.Errorf("a line from an unread ledger: %s", watch.Bytes())
+		}
+	})
 }
 
 func TestWatchEndsWithItsCaller(t *testing.T) {
