@@ -5,9 +5,10 @@
 //
 // A request passes, in this order: Server.ServeHTTP (size, signature, rate),
 // the mux filled from the operations of the models, bind (path, query and body
-// become one document), model.Check, and a verb (create.go, describe.go,
-// update.go, delete.go, list.go, tags.go). The seven kinds of App Mesh share
-// the verbs; what differs between them is a row of api.Kinds.
+// become one document), model.Check, and a verb (create.go; describe, update and
+// delete in change.go; list.go; tags.go). What the verbs share is in verbs.go.
+// The seven kinds of App Mesh share the verbs; what differs between them is a
+// row of api.Kinds. Evermesh's own operations are in evermesh.go.
 package rest
 
 import (

@@ -122,8 +122,9 @@ func replay(now, earlier *store.Token) (any, error) {
 }
 
 // token is the idempotency record of a call; nil when it has no client token.
-// Tokens of different accounts, operations and inputs never meet by accident:
-// the first two are in the key, the third in the fingerprint.
+// Its key is made of the account and the token's text, so accounts never meet;
+// its fingerprint of the operation and the input, so that a token used again
+// with another of either is a conflict.
 func (s *Server) token(c *call) (*store.Token, error) {
 	name := text(c.doc, "clientToken")
 	if name == "" {
