@@ -88,6 +88,9 @@ func refusal(found []model.Violation) error {
 
 // checkName refuses names that no path of the API could carry (API-045).
 func checkName(member, name string) error {
+	if name == "" {
+		return api.Errorf(api.CodeBadRequest, "The %s is empty: no path of the API could name the resource again.", member)
+	}
 	if strings.Contains(name, "/") {
 		return api.Errorf(api.CodeBadRequest, "The %s %q holds a slash: give the resource's name, not its ARN.", member, name)
 	}

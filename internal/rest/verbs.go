@@ -32,7 +32,7 @@ func target(row api.KindRow, c *call) (api.Key, error) {
 		parent, _ := row.Parent.Row()
 		key.Parent = text(c.doc, parent.Name)
 	}
-	if key.Name != "" {
+	if _, named := c.doc[row.Name]; named {
 		if err := checkName(row.Name, key.Name); err != nil {
 			return api.Key{}, err
 		}

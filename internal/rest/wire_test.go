@@ -35,6 +35,7 @@ func TestWire(t *testing.T) {
 	}{
 		{"API-045 an ARN as a name in the path", "GET", meshes + "/arn%3Aaws%3Aappmesh%3Aus-east-1%3A1%3Amesh%2Fapps", "", 400, "BadRequestException", slash},
 		{"API-045 an ARN as a name in the body", "PUT", meshes, `{"meshName": "arn:aws:appmesh:us-east-1:1:mesh/apps"}`, 400, "BadRequestException", slash},
+		{"API-045 an empty name", "PUT", meshes + "/apps/virtualServices", `{"virtualServiceName": "", "spec": {}}`, 400, "BadRequestException", "The virtualServiceName is empty: no path of the API could name the resource again."},
 		{"API-045 a slash in a nested name", "DELETE", meshes + "/apps/virtualRouter/a%2fb/routes/r", "", 400, "BadRequestException", `The virtualRouterName "a/b" holds a slash: give the resource's name, not its ARN.`},
 		{"a name of two dots", "GET", meshes + "/..", "", 400, "BadRequestException", dots("/v20190125/meshes/..")},
 		{"a name of two dots, encoded", "GET", meshes + "/%2e%2e/virtualNodes", "", 400, "BadRequestException", `The meshName ".." cannot be used: '.' and '..' have another meaning in paths.`},
