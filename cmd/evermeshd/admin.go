@@ -12,12 +12,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// readiness is what /readyz answers: nil when the replica can serve, else why
-// not.
+// readiness is what /readyz answers: whether the replica can serve, and why not.
 type readiness struct {
 	mu     sync.Mutex
 	reason string
 	check  func(context.Context) error
+	// limited says what does not go on although the replica serves, such as
+	// writes on a full disk: taking it out would take its reads away too (D3).
+	limited func(context.Context) error
 }
 
 func (r *readiness) set(reason string) {
@@ -51,10 +53,15 @@ func adminHandler(ready *readiness, registry *prometheus.Registry) http.Handler 
 		defer cancel()
 		w.Header().Set("Content-Type", "application/json")
 		reason := ready.why(ctx)
-		if reason != "" {
+		serves := reason == ""
+		if !serves {
 			w.WriteHeader(http.StatusServiceUnavailable)
+		} else if ready.limited != nil {
+			if err := ready.limited(ctx); err != nil {
+				reason = err.Error()
+			}
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"ready": reason == "", "reason": reason})
+		_ = json.NewEncoder(w).Encode(map[string]any{"ready": serves, "reason": reason})
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -179,7 +179,7 @@ func (d *daemon) run(ctx context.Context) error {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
-	d.ready.check = d.readyCheck
+	d.ready.check, d.ready.limited = d.readyCheck, d.store.Ready
 	d.ready.set("")
 	d.log.Info("control plane is up", "api", l.addresses.api, "xds", l.addresses.xds, "admin", l.admin.Addr().String(),
 		"account", d.config.Account, "region", d.config.Region, "version", version)
@@ -226,7 +226,8 @@ func (d *daemon) readyCheck(ctx context.Context) error {
 	if d.loop.Snapshot() == nil {
 		return errors.New("the mesh is being loaded")
 	}
-	return d.store.Ready(ctx)
+	_, err := d.store.Head(ctx)
+	return err
 }
 
 func serveHTTP(s *http.Server, l net.Listener) error {
