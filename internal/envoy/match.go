@@ -2,7 +2,6 @@ package envoy
 
 import (
 	"fmt"
-	"regexp/syntax"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -10,57 +9,6 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 )
-
-// pattern is a regular expression for Envoy. It is tried first: one that Envoy
-// refuses would make it refuse everything that comes with it.
-func pattern(expr string) (*matcherv3.RegexMatcher, error) {
-	if _, err := syntax.Parse(expr, syntax.Perl); err != nil {
-		return nil, err
-	}
-	size, err := programSize(expr)
-	if err != nil {
-		return nil, err
-	}
-	if size > maxProgramSize {
-		return nil, fmt.Errorf("the pattern is too large: %d steps, Envoy takes %d", size, maxProgramSize)
-	}
-	return &matcherv3.RegexMatcher{Regex: expr}, nil
-}
-
-// maxProgramSize is what the agent's bootstrap allows a pattern, as AWS's did.
-const maxProgramSize = 1000
-
-// programSize is about the size of RE2's program for a pattern, and not less:
-// Envoy compiles patterns byte by byte, one step for each range of bytes; RE2
-// adds four steps around, and joints to some alternatives.
-func programSize(expr string) (int, error) {
-	bytes := make([]rune, len(expr))
-	for i := range len(expr) {
-		bytes[i] = rune(expr[i])
-	}
-	parsed, err := syntax.Parse(string(bytes), syntax.Perl)
-	if err != nil {
-		return 0, err
-	}
-	program, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return 0, err
-	}
-	size, alternatives := 2, 0
-	for _, step := range program.Inst {
-		if step.Op == syntax.InstAlt {
-			alternatives++
-		}
-		ranges := 0
-		for i := 0; i+1 < len(step.Rune); i += 2 {
-			if step.Rune[i] <= 0xff {
-				ranges++
-			}
-		}
-		size += max(1, ranges)
-	}
-	return size + alternatives/4, nil
-}
 
 func exactly(s string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
