@@ -183,6 +183,7 @@ func redirect(routes []mesh.GatewayRoute, loop string, f *faults) []*routev3.Rou
 					}}
 				} else {
 					form.action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: authority(r)}
+					route.RequestHeadersToRemove = []string{serviceHeader} // a client's own
 				}
 				route.Action = &routev3.Route_Route{Route: form.action}
 			}

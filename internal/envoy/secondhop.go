@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,12 +33,13 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 	slices.SortFunc(byHost, func(x, y *mesh.Service) int { return strings.Compare(x.Key.Name, y.Key.Name) })
 	config, p := rds(egressPrefix, protocol, egressPort), b.gatewayPolicy()
 	taken := names{}
+	chosen := b.chosen(kept, p)
 	var hosts []*VirtualHost
 	for _, s := range byHost {
-		hosts = append(hosts, b.serviceHosts(config, s, p, taken)...)
+		hosts = append(hosts, b.serviceHosts(config, s, p, chosen, taken)...)
 	}
-	if len(kept) > 0 {
-		hosts = append(hosts, b.defaultBackend(config, kept, p, taken))
+	if chosen != nil {
+		hosts = append(hosts, b.host(config, "default_backend", taken.claim("*"), chosen.extra, chosen.inputs, b.own.Key, chosen.routes))
 	}
 	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
 	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, b.ip.any+" "+config, []*api.Resource{b.own}, nil, func(_ *piece, l *listenerv3.Listener) {
@@ -51,14 +53,20 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 
 // serviceHosts makes the virtual host of a service; one for each port where it
 // has several, of which the first also goes by the name alone.
-func (b *build) serviceHosts(config string, s *mesh.Service, p policy, taken names) []*VirtualHost {
+func (b *build) serviceHosts(config string, s *mesh.Service, p policy, chosen *chosen, taken names) []*VirtualHost {
 	name := s.Key.Name
+	host := func(name string, domains []string, at portOf) *VirtualHost {
+		extra, in := fmt.Sprint(at, p), inputs(s)
+		if chosen != nil {
+			extra, in = extra+" "+chosen.extra, append(in, chosen.inputs...)
+		}
+		return b.host(config, name, domains, extra, in, s.Key, func(f *faults) []*routev3.Route {
+			return append(chosen.first(f), b.secondHop(s, at, p, f)...)
+		})
+	}
 	on := ports(s)
 	if len(on) == 0 {
-		domains := taken.claim(name, fmt.Sprintf("%s:%d", name, egressPort))
-		return []*VirtualHost{b.host(config, name, domains, "", inputs(s), s.Key, func(f *faults) []*routev3.Route {
-			return b.secondHop(s, portOf{}, p, f)
-		})}
+		return []*VirtualHost{host(name, taken.claim(name, fmt.Sprintf("%s:%d", name, egressPort)), portOf{})}
 	}
 	var out []*VirtualHost
 	for i, at := range on {
@@ -70,9 +78,7 @@ func (b *build) serviceHosts(config string, s *mesh.Service, p policy, taken nam
 		if len(on) > 1 {
 			want = append(want, fmt.Sprintf("%s:%d", name, at.port))
 		}
-		out = append(out, b.host(config, hostName, taken.claim(want...), fmt.Sprint(at, p), inputs(s), s.Key, func(f *faults) []*routev3.Route {
-			return b.secondHop(s, at, p, f)
-		}))
+		out = append(out, host(hostName, taken.claim(want...), at))
 	}
 	return out
 }
@@ -110,14 +116,20 @@ func (b *build) reachHTTP(s *mesh.Service, at portOf, p policy) {
 	}
 }
 
-// defaultBackend serves the gateway routes that keep the host: the routes of
-// their services again, each with the header that the first hop has set.
-func (b *build) defaultBackend(config string, kept map[string]mesh.GatewayRoute, p policy, taken names) *VirtualHost {
-	headers := make([]string, 0, len(kept))
-	for h := range kept {
-		headers = append(headers, h)
+// chosen makes the routes of requests whose host the first hop has kept. Their
+// services are told by the header that it has set.
+type chosen struct {
+	extra  string // all that the routes are made from beside inputs
+	inputs []*api.Resource
+	routes func(f *faults) []*routev3.Route
+}
+
+// chosen is nil without kept hosts. kept is by what the header says.
+func (b *build) chosen(kept map[string]mesh.GatewayRoute, p policy) *chosen {
+	if len(kept) == 0 {
+		return nil
 	}
-	slices.Sort(headers)
+	headers := slices.Sorted(maps.Keys(kept))
 	at := func(r mesh.GatewayRoute) portOf {
 		on := ports(r.Service)
 		for _, p := range on {
@@ -130,21 +142,38 @@ func (b *build) defaultBackend(config string, kept map[string]mesh.GatewayRoute,
 		}
 		return portOf{}
 	}
-	var in []*api.Resource
+	out := &chosen{extra: fmt.Sprintf("%q %v", headers, p)}
 	for _, h := range headers {
 		r := kept[h]
-		in = append(in, inputs(r.Service)...)
+		out.inputs = append(out.inputs, inputs(r.Service)...)
 		b.reachHTTP(r.Service, at(r), p)
 	}
-	return b.host(config, "default_backend", taken.claim("*"), fmt.Sprintf("%q %v", headers, p), in, b.own.Key, func(f *faults) []*routev3.Route {
-		var out []*routev3.Route
+	out.routes = func(f *faults) []*routev3.Route {
+		var all []*routev3.Route
 		for _, h := range headers {
 			for _, route := range b.secondHop(kept[h].Service, at(kept[h]), p, f) {
 				route.Match.Headers = append(route.Match.Headers, headerIs(serviceHeader, h))
 				route.ResponseHeadersToRemove = []string{serviceHeader}
-				out = append(out, route)
+				all = append(all, route)
 			}
 		}
-		return out
+		return all
+	}
+	return out
+}
+
+// first are the routes in front of those of any host: a client may name a
+// service as the host, and still gets what the gateway route leads to, or 404.
+// The header is the first hop's alone, which removes it from all other requests.
+func (c *chosen) first(f *faults) []*routev3.Route {
+	if c == nil {
+		return nil
+	}
+	return append(c.routes(f), &routev3.Route{
+		Match: &routev3.RouteMatch{
+			PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"},
+			Headers:       []*routev3.HeaderMatcher{{Name: serviceHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}},
+		},
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
 	})
 }

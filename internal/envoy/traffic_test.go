@@ -291,6 +291,16 @@ func TestGatewayRouting(t *testing.T) {
 		{"GR-014 host kept", []expectation{
 			to("example.com", "/kept/1", "", "green", "example.com", "/1"), to("example.com:8080", "/kept", "", "green", "example.com:8080", "/"),
 		}},
+		{"GR-014 a kept host that is another service's name does not lead there", []expectation{
+			to("colors.local", "/kept/1", "", "green", "colors.local", "/1"), to("COLORS.local:15001", "/kept/1", "", "green", "COLORS.local:15001", "/1"),
+			to("colors.local", "/partly/only", "", "green", "colors.local", "/only"),
+			{ask: ask{host: "colors.local", path: "/partly/other"}, status: 404}, {ask: ask{host: "example.com", path: "/partly/other"}, status: 404},
+		}},
+		{"GR-014 a client's own header chooses nothing", []expectation{
+			to("example.com", "/chapter/1", "x-app-mesh-virtual-service: green.local", "blue", "colors.local", "/1"),
+			to("example.com", "/kept/1", "x-app-mesh-virtual-service: colors.local", "green", "example.com", "/1"),
+			{ask: ask{host: "example.com", path: "/partly/other", header: "x-app-mesh-virtual-service: green.local"}, status: 404},
+		}},
 		{"GR-018 the router splits what was rewritten", []expectation{
 			to("example.com", "/chapter/deep", "", "green", "colors.local", "/deep"), to("example.com", "/chapter/x", "version: 2", "green", "colors.local", "/x"),
 		}},
