@@ -4,7 +4,16 @@ package e2e
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
+	"log"
+	"maps"
+	"math/big"
 	"net/http"
 	"os"
 	"slices"
@@ -81,6 +90,10 @@ func TestEgressFilter(t *testing.T) {
 	hidden := m.service("hidden", appPort, map[string]string{"r": weighted("", "undeclared", 1)})
 	m.create("VirtualNode", "client", callerSpec(service))
 	m.create("VirtualNode", "alone", `{}`)
+	m.DNS().Set("shop", nobody) // as a resolver's search list would find it
+	m.DNS().Set("s3.us-east-1.amazonaws.com", outside.Addr())
+	m.DNS().Set("www.example.com", outside.Addr())
+	serveTLS(t, outside)
 	client, alone := m.host("client"), m.host("alone")
 	first := m.sidecar(client, stage.SidecarOptions{Resource: "client"})
 	second := m.sidecar(alone, stage.SidecarOptions{Resource: "alone"})
@@ -101,6 +114,18 @@ func TestEgressFilter(t *testing.T) {
 			try{"a service that is no backend", port(hidden, appPort), "", "404"},
 			try{"a foreign host on a modelled port", port(outside.Addr().String(), appPort), "", "404"},
 			try{"a port that no backend uses", port(other.Addr().String(), 9999), "", "closed"})
+	})
+	t.Run("EMS-067 a short name is not the service's", func(t *testing.T) {
+		check(t, client, try{"the short name", port("shop", appPort), "", "404"})
+	})
+	t.Run("EMS-025 EMS-065 AWS's own names are reached under DROP_ALL", func(t *testing.T) {
+		for name, want := range map[string]bool{"s3.us-east-1.amazonaws.com": true, "www.example.com": false} {
+			for _, h := range []*ground.Host{client, alone} {
+				if got := shakesHands(t, h, name); got != want {
+					t.Errorf("TLS from %s to %s succeeds: %v, want %v", h.Name(), name, got, want)
+				}
+			}
+		}
 	})
 	t.Run("MESH-002 VN-001 a node without backends reaches nothing under DROP_ALL", func(t *testing.T) {
 		check(t, alone, try{"a service", port(service, appPort), "", "closed"}, try{"a host", port(outside.Addr().String(), appPort), "", "closed"})
@@ -140,6 +165,46 @@ func TestEgressFilter(t *testing.T) {
 	})
 }
 
+// serveTLS answers TLS on port 443 of the host with a certificate of its own.
+func serveTLS(t *testing.T, h *ground.Host) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := h.Listen("tcp", ":443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: wait, ErrorLog: log.New(io.Discard, "", 0)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})) // ends with Close
+	}()
+	t.Cleanup(func() { server.Close(); <-done })
+}
+
+// shakesHands says whether a TLS connection from the host to the name's port 443 comes about.
+func shakesHands(t *testing.T, h *ground.Host, name string) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	conn, err := h.Dial(ctx, "tcp", name+":443")
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	// The certificate is anybody's: what counts is that somebody answers.
+	client := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	return client.HandshakeContext(ctx) == nil
+}
+
 // TestNodes looks at what a node's Envoy is called and does on its own side.
 func TestNodes(t *testing.T) {
 	m := newMesh(t, "nodes", "DROP_ALL")
@@ -150,12 +215,41 @@ func TestNodes(t *testing.T) {
 	service := m.service("shop", appPort, map[string]string{"r": weighted(`"timeout": {"perRequest": {"unit": "s", "value": 30}}`, "server", 1)})
 	byARN := m.service("other", 9081, map[string]string{"r": weighted("", "plain", 1)})
 	arn := fmt.Sprintf("arn:aws:appmesh:%s:%s:mesh/%s/virtualService/%s", m.control.Region, m.control.Account, m.name, byARN)
-	m.create("VirtualNode", "client", callerSpec(service, arn))
+	// A service of the name under which a real one is known, which has an address.
+	real := m.hostname("real")
+	m.program("real")
+	m.create("VirtualService", real, `{"provider": {"virtualNode": {"virtualNodeName": "plain"}}}`)
+	// Servers whose listener waits as long as the default, and longer.
+	usual := m.app("usual")
+	patient := m.program("patient")
+	m.create("VirtualNode", "patient", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"},
+		"timeout": {"http": {"perRequest": {"unit": "s", "value": 20}}}}], "serviceDiscovery": {"dns": {"hostname": %q}}}`, appPort, m.hostname("patient")))
+	long := `"timeout": {"perRequest": {"unit": "s", "value": 20}}`
+	waits := map[string]string{ // services by the name of what they show
+		"VN-021 RT-038 a long route before a usual listener": m.service("long-usual", appPort, map[string]string{"r": weighted(long, "usual", 1)}),
+		"VN-021 RT-038 a usual route before a long listener": m.service("usual-long", appPort, map[string]string{"r": weighted("", "patient", 1)}),
+		"VN-021 RT-038 both long":                            m.service("long-long", appPort, map[string]string{"r": weighted(long, "patient", 1)}),
+	}
+	m.create("VirtualNode", "client", callerSpec(append(slices.Collect(maps.Values(waits)), service, arn, real)...))
+	m.sidecar(usual, stage.SidecarOptions{Resource: "usual", AppPorts: fmt.Sprint(appPort)})
+	m.sidecar(patient, stage.SidecarOptions{Resource: "patient", AppPorts: fmt.Sprint(appPort)})
 	in := m.sidecar(server, stage.SidecarOptions{Resource: "server", AppPorts: fmt.Sprint(appPort)})
 	client := m.host("client")
 	out := m.sidecar(client, stage.SidecarOptions{Resource: "client"})
 	url := fmt.Sprintf("http://%s:%d/", service, appPort)
 
+	waiting := map[string]func(*testing.T) answer{}
+	for name, s := range waits {
+		waiting[name] = later(t, client, request{URL: fmt.Sprintf("http://%s:%d/", s, appPort), Header: map[string]string{"X-Delay": "16s"}})
+	}
+	t.Run("VS-005 VS-006 VS-008 a service of a real one's name", func(t *testing.T) {
+		if a := ask(t, client, request{URL: fmt.Sprintf("http://%s:%d/", real, appPort)}); a.App != "plain" {
+			t.Errorf("%d from %q, want plain: the mesh decides", a.Status, a.App)
+		}
+		if a := ask(t, m.host("visitor"), request{URL: fmt.Sprintf("http://%s:%d/", real, appPort)}); a.App != "real" {
+			t.Errorf("%d from %q, want real: outside of the mesh the name is what it was", a.Status, a.App)
+		}
+	})
 	t.Run("VN-023 VN-024 backends by name and by ARN", func(t *testing.T) {
 		for target, want := range map[string]string{url: "server", fmt.Sprintf("http://%s:9081/", byARN): "plain"} {
 			if a := ask(t, client, request{URL: target}); a.App != want {
@@ -180,8 +274,11 @@ func TestNodes(t *testing.T) {
 	})
 	t.Run("EMS-022 EMS-023 EMS-025 cluster names", func(t *testing.T) {
 		for s, want := range map[*stage.Sidecar][]string{
-			in:  {"cds_ingress_nodes_server_http_9080", "cds_egress_nodes_amazonaws"},
-			out: {"cds_egress_nodes_server_http_9080", "cds_egress_nodes_plain_http_9080", "cds_egress_nodes_amazonaws"},
+			in: {"cds_ingress_nodes_server_http_9080", "cds_egress_nodes_amazonaws"},
+			out: {
+				"cds_egress_nodes_server_http_9080", "cds_egress_nodes_plain_http_9080", "cds_egress_nodes_usual_http_9080",
+				"cds_egress_nodes_patient_http_9080", "cds_egress_nodes_amazonaws",
+			},
 		} {
 			clusters := m.admin(s, "/clusters")
 			names := map[string]bool{}
@@ -234,4 +331,15 @@ func TestNodes(t *testing.T) {
 			t.Errorf("%d %s; Envoy counted %d requests before and %d after", a.Status, a.Body, before, m.stat(in, "http.ingress.downstream_rq_total"))
 		}
 	})
+	for name, answer := range waiting {
+		t.Run(name, func(t *testing.T) {
+			a, want, least := answer(t), http.StatusGatewayTimeout, 15*time.Second
+			if strings.HasSuffix(name, "both long") {
+				want, least = http.StatusOK, 16*time.Second
+			}
+			if a.Status != want || a.Took < least-100*time.Millisecond || a.Took > least+3*time.Second {
+				t.Errorf("status %d after %v, want %d after %v", a.Status, a.Took, want, least)
+			}
+		})
+	}
 }

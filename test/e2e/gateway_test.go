@@ -3,9 +3,13 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -50,15 +54,15 @@ func TestGateway(t *testing.T) {
 	slow := later(t, visitor, request{URL: url + "/chapter/slow", Header: map[string]string{"X-Delay": "16s"}})
 
 	for name, c := range map[string]struct{ path, app, seen, host string }{
-		"VG-001 VG-004 the prefix becomes / and the host the service's name": {"/chapter/1", "blue", "/1", books},
-		"GR-022 a prefix without a slash matches itself":                     {"/chapter", "blue", "/", books},
-		"GR-027 a prefix is a plain string prefix":                           {"/chapterX", "blue", "/X", books},
-		"GR-009 the longest prefix wins":                                     {"/chapter/chapter", "blue", "/chapter", books},
-		"GR-009 and / takes the rest":                                        {"/anything?a=b", "green", "/anything?a=b", music},
-		"GR-015 defaultPrefix DISABLED keeps the path":                       {"/kept/1", "blue", "/kept/1", books},
-		"GR-015 GR-018 a prefix value, and the router's routes on it":        {"/old/1", "red", "/inside/1", books},
-		"GR-001 VG-024 a service with a node provider":                       {"/direct/x", "red", "/x", direct},
-		"GR-018 the router's routes see the rewritten path":                  {"/chapter/inside/1", "red", "/inside/1", books},
+		"VG-001 VG-004 the prefix becomes a slash and the host the service's name": {"/chapter/1", "blue", "/1", books},
+		"GR-022 a prefix without a slash matches itself":                           {"/chapter", "blue", "/", books},
+		"GR-027 a prefix is a plain string prefix":                                 {"/chapterX", "blue", "/X", books},
+		"GR-009 the longest prefix wins":                                           {"/chapter/chapter", "blue", "/chapter", books},
+		"GR-009 and the root takes the rest":                                       {"/anything?a=b", "green", "/anything?a=b", music},
+		"GR-015 defaultPrefix DISABLED keeps the path":                             {"/kept/1", "blue", "/kept/1", books},
+		"GR-015 GR-018 a prefix value, and the router's routes on it":              {"/old/1", "red", "/inside/1", books},
+		"GR-001 VG-024 a service with a node provider":                             {"/direct/x", "red", "/x", direct},
+		"GR-018 the router's routes see the rewritten path":                        {"/chapter/inside/1", "red", "/inside/1", books},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := ask(t, visitor, request{URL: url + c.path})
@@ -129,7 +133,8 @@ func TestGatewayMatches(t *testing.T) {
 	blue := m.service("to-blue", appPort, map[string]string{"r": weighted("", "blue", 1)})
 	green := m.service("to-green", appPort, map[string]string{"r": weighted("", "green", 1)})
 	red := m.service("to-red", appPort, map[string]string{"r": weighted("", "red", 1)})
-	m.create("VirtualGateway", "front", `{"listeners": [{"portMapping": {"port": 8088, "protocol": "http"}}, {"portMapping": {"port": 8089, "protocol": "http"}}]}`)
+	m.create("VirtualGateway", "front", `{"listeners": [{"portMapping": {"port": 8088, "protocol": "http"}, "connectionPool": {"http": {"maxConnections": 77, "maxPendingRequests": 88}}},
+		{"portMapping": {"port": 8089, "protocol": "http"}}]}`)
 	keepHost := `{"hostname": {"defaultTargetHostname": "DISABLED"}}`
 	for name, spec := range map[string]string{
 		"rest":     toService(green, `{"prefix": "/", "port": 8088}`, ""),
@@ -147,8 +152,61 @@ func TestGatewayMatches(t *testing.T) {
 		m.put("Create", "GatewayRoute", "front", name, spec)
 	}
 	front, visitor := m.host("front"), m.host("visitor")
-	m.sidecar(front, stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/front", Alone: true})
+	resource := "mesh/" + m.name + "/virtualGateway/front"
+	s := m.sidecar(front, stage.SidecarOptions{Resource: resource, Alone: true})
 
+	t.Run("VG-005 a pool limits the way inside", func(t *testing.T) {
+		clusters := m.admin(s, "/clusters")
+		for _, limit := range []string{"max_connections::77", "max_pending_requests::88", "max_requests::2147483647"} {
+			if line := "cds_ingress_doors_front_self_redirect_8088_http_15001::default_priority::" + limit; !strings.Contains(clusters, line) {
+				t.Errorf("/clusters lacks %s", line)
+			}
+		}
+	})
+	t.Run("VG-012 VG-021 the proxy is named after the gateway", func(t *testing.T) {
+		var info struct {
+			Node struct{ ID, Cluster string }
+		}
+		if err := json.Unmarshal([]byte(m.admin(s, "/server_info")), &info); err != nil {
+			t.Fatal(err)
+		}
+		if info.Node.ID != resource || info.Node.Cluster != resource {
+			t.Errorf("node %+v, want both to be %s", info.Node, resource)
+		}
+	})
+	t.Run("VG-019 a load balancer's connection succeeds", func(t *testing.T) {
+		ctx, cancel := m.context()
+		defer cancel()
+		for _, port := range []int{8088, 8089} {
+			conn, err := visitor.Dial(ctx, "tcp", fmt.Sprintf("%s:%d", front.Addr(), port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+		}
+	})
+	t.Run("VG-020 PROXY protocol is not understood", func(t *testing.T) {
+		ctx, cancel := m.context()
+		defer cancel()
+		conn, err := visitor.Dial(ctx, "tcp", fmt.Sprintf("%s:8088", front.Addr()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		// Version 2, PROXY, TCP over IPv4, 12 bytes of addresses; then a request.
+		header := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x0a\x4d\x00\x01\x0a\x4d\x00\x02\x1f\x98\x1f\x98"
+		if _, err := io.WriteString(conn, header+"GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s, want 400", resp.Status)
+		}
+	})
 	for name, c := range map[string]struct {
 		port   int
 		method string
@@ -163,7 +221,7 @@ func TestGatewayMatches(t *testing.T) {
 		"GR-013 an exact path":                                 {port: 8088, path: "/exact", want: "blue /exact"},
 		"GR-013 an exact path matches whole":                   {port: 8088, path: "/exact/1", want: "green /exact/1"},
 		"GR-013 GR-016 a regular expression, and its rewrite":  {port: 8088, path: "/v12", want: "blue /version"},
-		"GR-008 GR-006 a header":                               {port: 8088, path: "/a", header: map[string]string{"X-Tier": "gold"}, want: "red /a"},
+		"GR-008 GR-006 GR-026 a header":                        {port: 8088, path: "/a", header: map[string]string{"X-Tier": "gold"}, want: "red /a"},
 		"GR-008 a method":                                      {port: 8088, method: "PUT", path: "/a", want: "blue /a"},
 		"GR-008 a query parameter":                             {port: 8088, path: "/a?q=1", want: "blue /a?q=1"},
 		"GR-008 GR-014 an exact host name is rewritten":        {port: 8088, path: "/a", host: "blue.example.com", want: "blue /a", seen: blue},
@@ -186,4 +244,41 @@ func TestGatewayMatches(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGatewayLogsAndPorts has a gateway with an access log, and then with a port that Envoy's user may not open.
+func TestGatewayLogsAndPorts(t *testing.T) {
+	m := newMesh(t, "low", "DROP_ALL")
+	m.app("blue")
+	blue := m.service("to-blue", appPort, map[string]string{"r": weighted("", "blue", 1)})
+	front, visitor := m.host("front"), m.host("visitor")
+	log := filepath.Join(m.Dir(), "run", front.Name(), "access.log")
+	spec := func(more string) string {
+		return fmt.Sprintf(`{"listeners": [{"portMapping": {"port": 8088, "protocol": "http"}}%s], "logging": {"accessLog": {"file": {"path": %q}}}}`, more, log)
+	}
+	m.create("VirtualGateway", "front", spec(""))
+	m.put("Create", "GatewayRoute", "front", "all", toService(blue, `{"prefix": "/", "port": 8088}`, ""))
+	s := m.sidecar(front, stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/front", Alone: true})
+	url := fmt.Sprintf("http://%s:8088/", m.hostname("front"))
+
+	t.Run("VG-011 an access log", func(t *testing.T) {
+		ask(t, visitor, request{URL: url + "logged"})
+		m.until("the access log has the request", func(context.Context) bool { return strings.Contains(read(t, log), "/logged") })
+	})
+	t.Run("VG-018 a port below 1024 that Envoy may not open", func(t *testing.T) {
+		if m.Owner().UID == 0 {
+			t.Skip("Envoy is root in its user namespace, and may open every port")
+		}
+		ctx, cancel := m.context()
+		defer cancel()
+		if _, err := m.control.Rollout(ctx, m.update("VirtualGateway", "front", spec(`, {"portMapping": {"port": 80, "protocol": "http"}}`))); err == nil || !strings.Contains(err.Error(), "0.0.0.0:80") {
+			t.Errorf("the rollout said %v, want a refusal that names the port", err)
+		}
+		if n := m.stat(s, "listener_manager.lds.update_rejected"); n == 0 {
+			t.Error("Envoy counts no refused update")
+		}
+		if a := ask(t, visitor, request{URL: url}); a.App != "blue" {
+			t.Errorf("the other listener: %d %s", a.Status, a.Body)
+		}
+	})
 }

@@ -36,14 +36,14 @@ func TestSeveralListeners(t *testing.T) {
 	client := m.host("client")
 	m.sidecar(client, stage.SidecarOptions{Resource: "client"})
 
-	t.Run("VN-006 VR-002 RT-020 each port has its route and its target's port", func(t *testing.T) {
+	t.Run("VN-006 RT-007 RT-020 each port has its route and its target's port", func(t *testing.T) {
 		for router, app := range map[int]int{8000: 9080, 8001: 9081} {
 			if a := ask(t, client, request{URL: fmt.Sprintf("http://%s:%d/", services[0], router)}); a.Seen.Port != app {
 				t.Errorf("port %d: %d, the application saw port %d, want %d", router, a.Status, a.Seen.Port, app)
 			}
 		}
 	})
-	t.Run("VS-016 VR-001 one router behind two services", func(t *testing.T) {
+	t.Run("VS-016 VR-001 VR-002 one router behind two services", func(t *testing.T) {
 		for _, s := range services {
 			if a := ask(t, client, request{URL: fmt.Sprintf("http://%s:8001/", s)}); a.App != "server" {
 				t.Errorf("%s: %d %s", s, a.Status, a.Body)
@@ -212,6 +212,37 @@ func TestConnectionPool(t *testing.T) {
 		}
 		if n := m.stat(in, cluster+"upstream_rq_pending_overflow"); n != 3 {
 			t.Errorf("Envoy counts %d overflows, want 3", n)
+		}
+	})
+}
+
+// TestTCP has services that are reached over TCP without more; what speaks HTTP speaks it through them.
+func TestTCP(t *testing.T) {
+	m := newMesh(t, "bytes", "DROP_ALL")
+	var services []string
+	for n, name := range []string{"blue", "green"} {
+		h := m.program(name)
+		m.create("VirtualNode", name, fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "tcp"}}], "serviceDiscovery": {"dns": {"hostname": %q}}}`, appPort, m.hostname(name)))
+		m.create("VirtualRouter", name, fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "tcp"}}]}`, 7001+n))
+		m.route(name, "r", fmt.Sprintf(`{"tcpRoute": {"action": {"weightedTargets": [{"virtualNode": %q, "weight": 1}]}}}`, name))
+		service := m.hostname("to-" + name)
+		m.DNS().Set(service, nobody)
+		m.create("VirtualService", service, fmt.Sprintf(`{"provider": {"virtualRouter": {"virtualRouterName": %q}}}`, name))
+		m.sidecar(h, stage.SidecarOptions{Resource: name, AppPorts: fmt.Sprint(appPort)})
+		services = append(services, service)
+	}
+	m.create("VirtualNode", "client", callerSpec(services...))
+	client := m.host("client")
+	s := m.sidecar(client, stage.SidecarOptions{Resource: "client"})
+
+	t.Run("RT-012 VN-005 tcp services on ports of their own are reached", func(t *testing.T) {
+		for n, want := range []string{"blue", "green"} {
+			if a := ask(t, client, request{URL: fmt.Sprintf("http://%s:%d/", services[n], 7001+n)}); a.App != want {
+				t.Errorf("port %d: %d from %q, want %s", 7001+n, a.Status, a.App, want)
+			}
+		}
+		if m.stat(s, "cluster.cds_egress_bytes_blue_tcp_9080.upstream_cx_total") == 0 {
+			t.Error("Envoy counts no connection")
 		}
 	})
 }

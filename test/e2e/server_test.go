@@ -6,10 +6,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -18,8 +20,28 @@ import (
 // name themselves in another way.
 func TestManagementServer(t *testing.T) {
 	m := newMesh(t, "server", "DROP_ALL")
-	m.create("VirtualNode", "node", `{}`)
+	arn := m.create("VirtualNode", "node", `{}`)
 
+	t.Run("EMS-003 the management service does not speak plaintext", func(t *testing.T) {
+		ctx, cancel := m.context()
+		defer cancel()
+		conn, err := m.host("unknown").Dial(ctx, "tcp", m.control.XDSAddr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+			t.Fatal(err)
+		}
+		// Nothing but a TLS alert (record type 21) may come before the end.
+		text, err := io.ReadAll(conn)
+		if len(text) > 0 && text[0] != 21 {
+			t.Errorf("it answered %q, %v", text, err)
+		}
+	})
 	t.Run("EMS-006 EMS-012 a request without credentials", func(t *testing.T) {
 		pem, err := os.ReadFile(m.control.CAFile)
 		if err != nil {
@@ -63,11 +85,11 @@ func TestManagementServer(t *testing.T) {
 		m.logs(s, "gRPC config stream", "closed", ": 16, ")
 	})
 	for name, o := range map[string]stage.SidecarOptions{
-		"EMS-015 the short form":              {Resource: "mesh/server/virtualNode/node"},
-		"EMS-015 an ARN":                      {Resource: "arn:aws:appmesh:" + m.control.Region + ":" + m.control.Account + ":mesh/server/virtualNode/node"},
-		"EMS-016 the mesh with its owner":     {Resource: "mesh/server@" + m.control.Account + "/virtualNode/node"},
-		"EMS-018 the deprecated variable":     {Resource: "/", Env: []string{"APPMESH_RESOURCE_ARN=", "APPMESH_VIRTUAL_NODE_NAME=mesh/server/virtualNode/node"}},
-		"EMS-019 a cluster of another's name": {Resource: "node", Env: []string{"APPMESH_RESOURCE_CLUSTER=mesh/other/virtualNode/other"}},
+		"EMS-015 the short form":               {Resource: "mesh/server/virtualNode/node"},
+		"EMS-015 VN-002 the ARN of the answer": {Resource: arn},
+		"EMS-016 the mesh with its owner":      {Resource: "mesh/server@" + m.control.Account + "/virtualNode/node"},
+		"EMS-018 the deprecated variable":      {Resource: "/", Env: []string{"APPMESH_RESOURCE_ARN=", "APPMESH_VIRTUAL_NODE_NAME=mesh/server/virtualNode/node"}},
+		"EMS-019 a cluster of another's name":  {Resource: "node", Env: []string{"APPMESH_RESOURCE_CLUSTER=mesh/other/virtualNode/other"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := m.host("form-" + strings.Fields(name)[0] + "-" + strings.Fields(name)[1] + strings.Fields(name)[2])

@@ -46,16 +46,19 @@ func TestForwarding(t *testing.T) {
 	}
 	m.create("VirtualNode", "gone", m.nodeSpec("gone")) // a name that nobody answers for
 	routes := map[string]map[string]string{
-		"split":     {"r": weighted("", "blue", 75, "green", 25)},
-		"three":     {"r": weighted("", "blue", 5, "green", 3, "red", 2)},
-		"zero":      {"r": weighted("", "blue", 1, "green", 0)},
-		"nothing":   {"r": weighted("", "blue", 0)},
-		"plain":     {"r": weighted("", "blue", 1)},
-		"five":      {"r": weighted(`"retryPolicy": {"maxRetries": 5, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["server-error"]}`, "blue", 1)},
-		"gateway":   {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["gateway-error"]}`, "blue", 1)},
-		"conflict":  {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["client-error"]}`, "blue", 1)},
-		"stream":    {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
-		"slow":      {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "ms", "value": 300}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
+		"split":    {"r": weighted("", "blue", 75, "green", 25)},
+		"three":    {"r": weighted("", "blue", 5, "green", 3, "red", 2)},
+		"zero":     {"r": weighted("", "blue", 1, "green", 0)},
+		"nothing":  {"r": weighted("", "blue", 0)},
+		"plain":    {"r": weighted("", "blue", 1)},
+		"five":     {"r": weighted(`"retryPolicy": {"maxRetries": 5, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["server-error"]}`, "blue", 1)},
+		"gateway":  {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["gateway-error"]}`, "blue", 1)},
+		"conflict": {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["client-error"]}`, "blue", 1)},
+		"stream":   {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
+		"slow":     {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "ms", "value": 300}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
+		"idle":     {"r": weighted(`"timeout": {"idle": {"unit": "s", "value": 1}}`, "blue", 1)},
+		"cut": {"r": weighted(`"timeout": {"perRequest": {"unit": "ms", "value": 1500}},
+			"retryPolicy": {"maxRetries": 4, "perRetryTimeout": {"unit": "s", "value": 1}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
 		"short":     {"r": weighted(`"timeout": {"perRequest": {"unit": "ms", "value": 400}}`, "blue", 1)},
 		"long":      {"r": weighted(`"timeout": {"perRequest": {"unit": "s", "value": 20}}`, "blue", 1)},
 		"endless":   {"r": weighted(`"timeout": {"perRequest": {"unit": "s", "value": 0}}`, "blue", 1)},
@@ -192,6 +195,20 @@ func TestForwarding(t *testing.T) {
 			if !strings.Contains(clusters, line) {
 				t.Errorf("/clusters lacks %s", line)
 			}
+		}
+	})
+	t.Run("RT-036 a silent stream ends", func(t *testing.T) {
+		a := ask(t, client, request{URL: url("idle"), Header: map[string]string{"X-Delay": "10s"}})
+		if a.Status != http.StatusGatewayTimeout || a.Took < 900*time.Millisecond || a.Took > 4*time.Second {
+			t.Errorf("status %d after %v, want 504 after a second", a.Status, a.Took)
+		}
+	})
+	t.Run("RT-037 perRequest cuts retries off", func(t *testing.T) {
+		before := m.stat(sidecar, "cluster.cds_egress_forwarding_blue_http_9080.upstream_rq_retry")
+		a := ask(t, client, request{URL: url("cut"), Header: map[string]string{"X-Delay": "10s"}})
+		retries := m.stat(sidecar, "cluster.cds_egress_forwarding_blue_http_9080.upstream_rq_retry") - before
+		if a.Status != http.StatusGatewayTimeout || a.Took > 3*time.Second || retries != 1 {
+			t.Errorf("status %d after %v and %d retries, want 504 after 1.5 s and one of four", a.Status, a.Took, retries)
 		}
 	})
 	for name, c := range waits {
