@@ -10,8 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"io"
-	"log"
+	"log/slog"
 	"maps"
 	"math/big"
 	"net/http"
@@ -181,7 +180,7 @@ func serveTLS(t *testing.T, h *ground.Host) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: wait, ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: wait, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
