@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -16,8 +17,10 @@ import (
 const (
 	// sessionTTL is how long a replica's rows outlast it.
 	sessionTTL = 30 * time.Second
-	// sessionBatch is how many rows are written at once.
-	sessionBatch = 100
+	// batchRows and batchBytes are how much is written at once: an external etcd
+	// takes 128 rows and 1.5 MiB with its own settings.
+	batchRows  = 100
+	batchBytes = 1 << 20
 )
 
 // Op writes one row, or deletes it when Value is nil. Rows are no resources:
@@ -26,12 +29,36 @@ const (
 type Op struct {
 	Key   string
 	Value []byte
+	// Lasting rows have no lease, also when they are written with others that
+	// have one.
+	Lasting bool
 }
 
-// Write writes rows in one transaction, at most 128 with an external etcd's own
-// settings. With lease they belong to this replica and vanish at most 30 s
-// after it; if the lease is lost while the replica lives, they are written
-// again.
+// Batches cuts rows into transactions that every etcd takes. A row that alone
+// is larger than that has its own.
+func Batches(ops []Op) iter.Seq[[]Op] {
+	return func(yield func([]Op) bool) {
+		for len(ops) > 0 {
+			n, size := 0, 0
+			for n < min(batchRows, len(ops)) {
+				size += len(ops[n].Key) + len(ops[n].Value)
+				if n > 0 && size > batchBytes {
+					break
+				}
+				n++
+			}
+			if !yield(ops[:n]) {
+				return
+			}
+			ops = ops[n:]
+		}
+	}
+}
+
+// Write writes rows in one transaction; Batches cuts what is too much for one.
+// With lease they belong to this replica and vanish at most 30 s after it,
+// unless they are lasting; if the lease is lost while the replica lives, they
+// are written again, and are there when Write returns, even if ops has none.
 func (s *Store) Write(ctx context.Context, lease bool, ops []Op) error {
 	for _, op := range ops {
 		first, _, _ := strings.Cut(op.Key, "/")
@@ -62,9 +89,12 @@ func (s *Store) put(ctx context.Context, ops []Op, options ...clientv3.OpOption)
 	}
 	all := make([]clientv3.Op, len(ops))
 	for i, op := range ops {
-		if op.Value == nil {
+		switch {
+		case op.Value == nil:
 			all[i] = clientv3.OpDelete(s.key(op.Key))
-		} else {
+		case op.Lasting:
+			all[i] = clientv3.OpPut(s.key(op.Key), string(op.Value))
+		default:
 			all[i] = clientv3.OpPut(s.key(op.Key), string(op.Value), options...)
 		}
 	}
@@ -101,10 +131,8 @@ func newSession(s *Store) *session { return &session{store: s, rows: map[string]
 func (s *session) write(ctx context.Context, ops []Op) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.id == 0 {
-		if err := s.begin(ctx); err != nil {
-			return err
-		}
+	if err := s.ready(ctx, ops); err != nil {
+		return err
 	}
 	err := s.store.put(ctx, ops, clientv3.WithLease(s.id))
 	if says(err, textLeaseNotFound) {
@@ -116,13 +144,29 @@ func (s *session) write(ctx context.Context, ops []Op) error {
 		return err
 	}
 	for _, op := range ops {
-		if op.Value == nil {
+		if op.Value == nil || op.Lasting {
 			delete(s.rows, op.Key)
 		} else {
 			s.rows[op.Key] = op.Value
 		}
 	}
 	return nil
+}
+
+// ready makes sure that there is a lease. Rows that do not belong to it would be
+// written without anybody noticing that it is lost.
+func (s *session) ready(ctx context.Context, ops []Op) error {
+	if s.id == 0 {
+		return s.begin(ctx)
+	}
+	if slices.ContainsFunc(ops, func(op Op) bool { return op.Value != nil && !op.Lasting }) {
+		return nil
+	}
+	_, err := s.store.client.KeepAliveOnce(ctx, s.id)
+	if says(err, textLeaseNotFound) {
+		return s.begin(ctx)
+	}
+	return err
 }
 
 // begin takes a new lease and moves the rows to it.
@@ -133,9 +177,9 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	ops := make([]Op, 0, len(s.rows))
 	for _, key := range slices.Sorted(maps.Keys(s.rows)) {
-		ops = append(ops, Op{key, s.rows[key]})
+		ops = append(ops, Op{Key: key, Value: s.rows[key]})
 	}
-	for batch := range slices.Chunk(ops, sessionBatch) {
+	for batch := range Batches(ops) {
 		if err := s.store.put(ctx, batch, clientv3.WithLease(resp.ID)); err != nil {
 			return err
 		}
@@ -169,11 +213,7 @@ func (s *session) keep(ctx context.Context) error {
 	if s.id == 0 {
 		return nil
 	}
-	_, err := s.store.client.KeepAliveOnce(ctx, s.id)
-	if says(err, textLeaseNotFound) {
-		return s.begin(ctx)
-	}
-	return err
+	return s.ready(ctx, nil)
 }
 
 func (s *session) end() {

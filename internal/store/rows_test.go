@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,6 +88,83 @@ func TestLeasedRowsVanishWithTheirReplica(t *testing.T) {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(map[string]string{"endpoints/kept": "1"}, rows(t, s, "endpoints/")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Rows are cut so that an etcd with its own settings takes each transaction.
+func TestBatches(t *testing.T) {
+	of := func(sizes ...int) []store.Op {
+		ops := make([]store.Op, len(sizes))
+		for i, size := range sizes {
+			ops[i] = store.Op{Key: "k", Value: make([]byte, size-1)}
+		}
+		return ops
+	}
+	const m = 1 << 20
+	for name, c := range map[string]struct {
+		ops  []store.Op
+		want []int // rows of each transaction
+	}{
+		"none":            {nil, nil},
+		"few":             {of(10, 10), []int{2}},
+		"many":            {of(slices.Repeat([]int{10}, 250)...), []int{100, 100, 50}},
+		"just a mebibyte": {of(m/2, m/2, 10), []int{2, 1}},
+		"large rows":      {of(10, m, 10, m+1, 10), []int{1, 1, 1, 1, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []int
+			for batch := range store.Batches(c.ops) {
+				got = append(got, len(batch))
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// An etcd with its own settings takes what a replica writes again: its rows are
+// more than one transaction may hold.
+func TestManyBytesComeBackAfterALostLease(t *testing.T) {
+	s := storetest.New(t)
+	for i := range 12 {
+		write(t, s, true, store.Op{Key: fmt.Sprintf("ledger/%d", i), Value: make([]byte, 900<<10)})
+	}
+	client, _ := s.Etcd()
+	if _, err := client.Revoke(context.Background(), s.SessionLease()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.KeepSession(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(rows(t, s, "ledger/")); got != 12 {
+		t.Errorf("%d rows came back of 12", got)
+	}
+}
+
+// A lasting row outlives its replica, and by the time that it is written the
+// others are there, though their lease was lost.
+func TestLastingRows(t *testing.T) {
+	server, prefix := storetest.Server(t)
+	s := storetest.Open(t, store.Options{Server: server, Prefix: prefix})
+	leaving, err := store.Open(context.Background(), store.Options{Server: server, Prefix: prefix})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, leaving, true, store.Op{Key: "ledger/a", Value: []byte("1")}, store.Op{Key: "ledger/lasting", Value: []byte("1"), Lasting: true})
+	client, _ := s.Etcd()
+	if _, err := client.Revoke(context.Background(), leaving.SessionLease()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, leaving, true, store.Op{Key: "ledger/lasting", Value: []byte("2"), Lasting: true})
+	if diff := cmp.Diff(map[string]string{"ledger/a": "1", "ledger/lasting": "2"}, rows(t, s, "ledger/")); diff != "" {
+		t.Error(diff)
+	}
+	if err := leaving.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"ledger/lasting": "2"}, rows(t, s, "ledger/")); diff != "" {
 		t.Error(diff)
 	}
 }
