@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -29,7 +30,7 @@ func resourcesOf(inputs []input, account string) (reading, error) {
 	var out reading
 	where := map[api.Key]string{}
 	var made []*api.Resource
-	for _, in := range inputs {
+	for i, in := range inputs {
 		shape := "Create" + in.row.Type + "Input"
 		for _, line := range unknownMembers(m, shape, in.doc) {
 			out.notes = append(out.notes, in.where+": "+line)
@@ -50,6 +51,9 @@ func resourcesOf(inputs []input, account string) (reading, error) {
 			continue
 		}
 		where[r.Key] = in.where
+		// Of routes that are alike the older one goes first, so the files stand for
+		// creating them in their order.
+		r.Created = time.Unix(int64(i), 0).UTC()
 		made = append(made, r)
 	}
 	out.assumeMeshes(&made, account)

@@ -32,7 +32,8 @@ virtual node and virtual gateway.
 A file holds the input of an "aws appmesh create-…" call as JSON, a list of
 inputs, or one in each line; "-" is standard input. What kind of resource an
 input makes follows from its name members. A mesh that is in no file is taken
-with default settings.
+with default settings. Where the age of routes decides which comes first, they
+are as old as if they had been created in the order of the files.
 
 The configuration is in static form, complete in itself: "envoy --mode validate
 -c" takes it. Certificates that would come by SDS and endpoints that would come

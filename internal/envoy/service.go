@@ -71,7 +71,8 @@ func serves(spec *api.RouteSpec, at portOf) bool {
 
 // routesOn are a router's routes on a port, in the order in which they are
 // tried: lower priority first and none last, then the longer path, then the
-// older route (RT-005, RT-006).
+// older route (RT-005, RT-006), and of those that are equally old the one whose
+// name comes first.
 func routesOn(r *mesh.Router, at portOf, f *faults) []mesh.Route {
 	var out []mesh.Route
 	for _, route := range r.Routes {
@@ -93,7 +94,7 @@ func routesOn(r *mesh.Router, at portOf, f *faults) []mesh.Route {
 		x, y := routeMatch(a.RouteSpec()), routeMatch(b.RouteSpec())
 		return cmp.Or(
 			cmp.Compare(priority(a.RouteSpec().Priority), priority(b.RouteSpec().Priority)),
-			cmp.Compare(y.length(), x.length()), a.Created.Compare(b.Created),
+			cmp.Compare(y.length(), x.length()), a.Created.Compare(b.Created), strings.Compare(a.Key.Name, b.Key.Name),
 		)
 	})
 	return out
