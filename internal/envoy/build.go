@@ -116,7 +116,12 @@ func (p *piece) from(extra string, inputs []*api.Resource) bool {
 func (b *build) piece(name, extra string, inputs []*api.Resource, mk func(p *piece)) *piece {
 	p := b.previous[name]
 	if !p.from(extra, inputs) {
-		p = b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, mk)
+		p = b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, func(p *piece) {
+			mk(p)
+			for _, r := range inputs {
+				p.cut(r)
+			}
+		})
 	}
 	b.pieces[name] = p
 	b.report(p.problems)

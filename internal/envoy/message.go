@@ -41,18 +41,6 @@ func aggregateStats(tags ...tag) *corev3.Metadata {
 	}}
 }
 
-// duration is nil when the API's is absent; 0 means off, as in Envoy.
-func duration(d *api.Duration) *durationpb.Duration {
-	if d == nil || d.Value == nil {
-		return nil
-	}
-	unit := time.Second
-	if d.Unit == api.DurationUnitMs {
-		unit = time.Millisecond
-	}
-	return durationpb.New(time.Duration(*d.Value) * unit)
-}
-
 func millis(n int64) *durationpb.Duration {
 	return durationpb.New(time.Duration(n) * time.Millisecond)
 }

@@ -225,6 +225,7 @@ func (b *build) tcpTargets(backend *mesh.Backend, at portOf) (to []weighted, idl
 			to = append(to, weighted{egressCluster(b.mesh, x.node, x.listener), x.weight})
 		}
 	}
+	f.cut(routes[0].Resource)
 	_, d := routeTimeout(routes[0].RouteSpec())
 	return to, duration(d)
 }

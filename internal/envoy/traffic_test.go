@@ -369,6 +369,25 @@ func TestListenerTimeouts(t *testing.T) {
 	}
 }
 
+// TestNumbersWithoutMaximum uses numbers that do not fit Envoy's: none may wrap
+// around to a small one.
+func TestNumbersWithoutMaximum(t *testing.T) {
+	t.Parallel()
+	e := run(t, bundleOf(t, "traffic_limits", "virtualNode/front"))
+	for _, test := range []struct{ name, config, path string }{
+		{"RT-035 RT-036 seconds that overflow", webConfig, "/overflow"},
+		{"RT-030 RT-035 RT-036 seconds that would be 290 ms", webConfig, "/wrapped"},
+		{"VN-019 VN-020 a listener's", "rds_ingress_http_8080", "/"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, _, tries := e.do(t, test.config, ask{host: "web.local", path: test.path, header: "x-wait: 800ms"})
+			if status != 200 || len(tries) != 1 {
+				t.Errorf("status %d after %d tries, want 200 after one", status, len(tries))
+			}
+		})
+	}
+}
+
 // TestUpgrades opens a WebSocket's byte stream through every kind of chain.
 func TestUpgrades(t *testing.T) {
 	t.Parallel()
