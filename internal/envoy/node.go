@@ -11,11 +11,15 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 // node plans the proxies of a virtual node: what comes in for the application
 // and what the application sends out.
 func (b *build) node(spec *api.VirtualNodeSpec) {
+	if d := spec.ServiceDiscovery; d != nil && d.AWSCloudMap != nil {
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNotTranslated, Message: noCloudMap}})
+	}
 	b.nodeIngress(spec)
 	b.nodeEgress()
 }
