@@ -176,9 +176,10 @@ func redirect(routes []mesh.GatewayRoute, loop string, f *faults) []*routev3.Rou
 				form.action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: loop}
 				form.action.Timeout = longest(r.Service)
 				if keepsHost(spec) {
-					// The second hop cannot tell by the host what was chosen here.
+					// The second hop cannot tell by the host what was chosen here. The
+					// value is a format, in which a percent sign is special.
 					route.RequestHeadersToAdd = []*corev3.HeaderValueOption{{
-						Header:       &corev3.HeaderValue{Key: serviceHeader, Value: authority(r)},
+						Header:       &corev3.HeaderValue{Key: serviceHeader, Value: strings.ReplaceAll(authority(r), "%", "%%")},
 						AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 					}}
 				} else {

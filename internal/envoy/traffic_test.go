@@ -296,6 +296,7 @@ func TestGatewayRouting(t *testing.T) {
 			to("colors.local", "/partly/only", "", "green", "colors.local", "/only"),
 			{ask: ask{host: "colors.local", path: "/partly/other"}, status: 404}, {ask: ask{host: "example.com", path: "/partly/other"}, status: 404},
 		}},
+		{"GR-014 a kept host of a service with percent signs", []expectation{to("example.com", "/percent/1", "x: y", "green", "example.com", "/1")}},
 		{"GR-014 a client's own header chooses nothing", []expectation{
 			to("example.com", "/chapter/1", "x-app-mesh-virtual-service: green.local", "blue", "colors.local", "/1"),
 			to("example.com", "/kept/1", "x-app-mesh-virtual-service: colors.local", "green", "example.com", "/1"),
