@@ -6,12 +6,19 @@ Out: {"output": {...}}, {"count": 3} or {"error": {"code", "status", "message", 
 
 import datetime
 import json
+import os
 import sys
 
 import boto3
-from botocore import exceptions, xform_name
+from botocore import UNSIGNED, config, exceptions, xform_name
 
 appmesh = boto3.client("appmesh")
+if "WRONG" in os.environ:
+    import wrong
+
+    if wrong.wrong.get("unsigned"):
+        appmesh = boto3.client("appmesh", config=config.Config(signature_version=UNSIGNED))
+    wrong.awscli_initialize(appmesh.meta.events)
 modeled = set(dir(appmesh.exceptions))
 
 

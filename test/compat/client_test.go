@@ -14,6 +14,16 @@ type endpoint struct {
 	region  string
 	account string
 	key     aws.Credentials
+	wrong   wrong
+}
+
+// wrong is what a client is made to do wrong, without its author's help; the
+// zero value leaves it as it is. All of it is signed, where anything is.
+type wrong struct {
+	Clock       int    `json:"clock,omitempty"` // seconds that it is ahead
+	Method      string `json:"method,omitempty"`
+	ContentType string `json:"contentType,omitempty"`
+	Unsigned    bool   `json:"unsigned,omitempty"`
 }
 
 // client is one of the clients. call runs an operation by its name in the model
@@ -50,12 +60,17 @@ var clients = []struct {
 
 // environment is what a Python client runs with: nothing of the machine's own
 // AWS settings.
-func environment(home string, e endpoint) []string {
-	return []string{
+func environment(t testing.TB, home string, e endpoint) []string {
+	t.Helper()
+	env := []string{
 		"HOME=" + home, "PATH=/usr/local/bin:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1",
 		"AWS_ENDPOINT_URL=" + e.url, "AWS_REGION=" + e.region, "AWS_DEFAULT_REGION=" + e.region,
 		"AWS_ACCESS_KEY_ID=" + e.key.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + e.key.SecretAccessKey,
 		"AWS_CONFIG_FILE=" + home + "/config", "AWS_SHARED_CREDENTIALS_FILE=" + home + "/none",
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_MAX_ATTEMPTS=1", "AWS_PAGER=", "NO_PROXY=127.0.0.1",
 	}
+	if e.wrong != (wrong{}) {
+		env = append(env, "WRONG="+text(t, e.wrong))
+	}
+	return env
 }

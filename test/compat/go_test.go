@@ -3,15 +3,18 @@ package compat
 import (
 	"context"
 	"errors"
+	"net/http"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/appmesh"
 	"github.com/aws/aws-sdk-go-v2/service/appmesh/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
@@ -20,10 +23,38 @@ import (
 type goClient struct{ c *appmesh.Client }
 
 func newGoClient(_ testing.TB, e endpoint) client {
-	return &goClient{appmesh.New(appmesh.Options{
+	options := appmesh.Options{
 		BaseEndpoint: &e.url, Region: e.region, RetryMaxAttempts: 1,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return e.key, nil }),
-	})}
+	}
+	if e.wrong != (wrong{}) {
+		options.HTTPSignerV4, options.APIOptions = signer{e.wrong}, []func(*middleware.Stack) error{e.wrong.change}
+	}
+	return &goClient{appmesh.New(options)}
+}
+
+// signer is the SDK's signer with a clock that may be wrong, or none.
+type signer struct{ wrong wrong }
+
+func (s signer) SignHTTP(ctx context.Context, key aws.Credentials, r *http.Request, sum, service, region string, at time.Time, options ...func(*v4.SignerOptions)) error {
+	if s.wrong.Unsigned {
+		return nil
+	}
+	return v4.NewSigner().SignHTTP(ctx, key, r, sum, service, region, at.Add(time.Duration(s.wrong.Clock)*time.Second), options...)
+}
+
+// change changes a request before it is signed.
+func (w wrong) change(stack *middleware.Stack) error {
+	return stack.Build.Add(middleware.BuildMiddlewareFunc("wrong", func(ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler) (middleware.BuildOutput, middleware.Metadata, error) {
+		r := in.Request.(*smithyhttp.Request)
+		if w.Method != "" {
+			r.Method = w.Method
+		}
+		if w.ContentType != "" {
+			r.Header.Set("Content-Type", w.ContentType)
+		}
+		return next.HandleBuild(ctx, in)
+	}), middleware.After)
 }
 
 // with is the client with other options.

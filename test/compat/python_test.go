@@ -31,10 +31,14 @@ func tool(t testing.TB, name string) string {
 }
 
 // home is a directory with the only settings that the Python clients get.
-func home(t testing.TB) string {
+func home(t testing.TB, w wrong) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "config"), []byte("[default]\ncli_timestamp_format = iso8601\n"), 0o600); err != nil {
+	settings := "[default]\ncli_timestamp_format = iso8601\n"
+	if w != (wrong{}) {
+		settings += "[plugins]\nwrong = wrong\n" // wrong.py, of the CLI's working directory
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config"), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -50,7 +54,7 @@ type botoClient struct {
 func newBotoClient(t testing.TB, e endpoint) client {
 	t.Helper()
 	cmd := exec.Command(tool(t, "python"), "boto.py")
-	cmd.Env = environment(home(t), e)
+	cmd.Env = environment(t, home(t, e.wrong), e)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	in, err := cmd.StdinPipe()
@@ -120,19 +124,25 @@ func listMember(operation string) string {
 
 // cliClient is the AWS CLI, a process a call.
 type cliClient struct {
-	path string
-	env  []string
+	path     string
+	home     string
+	env      []string
+	unsigned bool
 }
 
 func newCLIClient(t testing.TB, e endpoint) client {
 	t.Helper()
-	return &cliClient{path: tool(t, "aws"), env: environment(home(t), e)}
+	dir := home(t, e.wrong)
+	return &cliClient{path: tool(t, "aws"), home: dir, env: environment(t, dir, e), unsigned: e.wrong.Unsigned}
 }
 
 // command is `aws appmesh` with the arguments.
 func (c *cliClient) command(ctx context.Context, arguments ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.path, append([]string{"appmesh"}, arguments...)...)
 	cmd.Env = c.env
+	if c.unsigned {
+		cmd.Args = append(cmd.Args, "--no-sign-request")
+	}
 	return cmd
 }
 
@@ -156,7 +166,15 @@ func (c *cliClient) call(ctx context.Context, operation string, input map[string
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.run(ctx, spelled(operation), "--output", "json", "--cli-input-json", string(body))
+	argument := string(body)
+	if len(body) > 64<<10 { // a system has a limit for an argument's size
+		file := filepath.Join(c.home, "input.json")
+		if err := os.WriteFile(file, body, 0o600); err != nil {
+			return nil, err
+		}
+		argument = "file://" + file
+	}
+	out, err := c.run(ctx, spelled(operation), "--output", "json", "--cli-input-json", argument)
 	if err != nil {
 		return nil, err
 	}

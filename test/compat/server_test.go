@@ -19,9 +19,13 @@ import (
 	local "github.com/evermesh/evermesh/internal/client"
 )
 
-// shared is the one evermeshd that the tests of this package share; each has a
-// mesh of its own.
+// shared is the one evermeshd that most tests of this package share, each with a
+// mesh of its own, and the program that all run.
 var shared struct {
+	build   sync.Once
+	program string
+	unbuilt error
+
 	once sync.Once
 	endpoint
 	stop func() error
@@ -30,11 +34,16 @@ var shared struct {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	var err error
 	if shared.stop != nil {
-		if err := shared.stop(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
+		err = shared.stop()
+	}
+	if shared.program != "" {
+		err = errors.Join(err, os.RemoveAll(filepath.Dir(shared.program)))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
 	}
 	os.Exit(code)
 }
@@ -49,27 +58,57 @@ func evermeshd(t testing.TB) endpoint {
 	return shared.endpoint
 }
 
-// start builds evermeshd and runs it with embedded etcd and signatures verified.
-// arguments are added to those of `evermeshd serve`. What it left for its users,
-// its facts and credentials, is how the tests reach it.
+// another starts a server of the test's own.
+func another(t testing.TB, arguments ...string) endpoint {
+	t.Helper()
+	e, stop, err := start(arguments...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// program builds evermeshd, once.
+func program() (string, error) {
+	shared.build.Do(func() {
+		dir, err := os.MkdirTemp("", "evermesh-compat")
+		if err != nil {
+			shared.unbuilt = err
+			return
+		}
+		shared.program = filepath.Join(dir, "evermeshd")
+		if out, err := exec.Command("go", "build", "-o", shared.program, "../../cmd/evermeshd").CombinedOutput(); err != nil {
+			shared.unbuilt = fmt.Errorf("build evermeshd: %w\n%s", err, out)
+		}
+	})
+	return shared.program, shared.unbuilt
+}
+
+// start runs evermeshd with embedded etcd and signatures verified. arguments are
+// added to those of `evermeshd serve`. What it left for its users, its facts and
+// credentials, is how the tests reach it.
 func start(arguments ...string) (e endpoint, stop func() error, err error) {
-	dir, err := os.MkdirTemp("", "evermesh-compat")
+	path, err := program()
 	if err != nil {
 		return e, nil, err
 	}
-	program := filepath.Join(dir, "evermeshd")
-	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/evermeshd").CombinedOutput(); err != nil {
-		return e, nil, errors.Join(fmt.Errorf("build evermeshd: %w\n%s", err, out), os.RemoveAll(dir))
+	data, err := os.MkdirTemp("", "evermesh-compat")
+	if err != nil {
+		return e, nil, err
 	}
-	data := filepath.Join(dir, "data")
-	cmd := exec.Command(program, append([]string{
+	cmd := exec.Command(path, append([]string{
 		"serve", "--data-dir", data, "--account", "111122223333", "--drain-seconds", "0",
 		"--api-listen", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
 	}, arguments...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
-		return e, nil, errors.Join(err, os.RemoveAll(dir))
+		return e, nil, errors.Join(err, os.RemoveAll(data))
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -79,12 +118,13 @@ func start(arguments ...string) (e endpoint, stop func() error, err error) {
 		if err != nil {
 			err = fmt.Errorf("evermeshd: %w\n%s", err, stderr.Bytes())
 		}
-		return errors.Join(err, os.RemoveAll(dir))
+		return errors.Join(err, os.RemoveAll(data))
 	}
 	e, err = reach(data, ended)
 	if err != nil {
 		_ = cmd.Process.Kill()
-		return e, nil, fmt.Errorf("%w\n%s", err, stderr.Bytes())
+		<-ended
+		return e, nil, fmt.Errorf("%w\n%s", errors.Join(err, os.RemoveAll(data)), stderr.Bytes())
 	}
 	return e, stop, nil
 }
@@ -98,7 +138,8 @@ func reach(data string, ended chan error) (endpoint, error) {
 		if err == nil {
 			_, err = newGoClient(nil, e).call(ctx, "ListMeshes", map[string]any{})
 		}
-		if err == nil {
+		var f *failure
+		if err == nil || errors.As(err, &f) && f.Code == "TooManyRequestsException" {
 			return e, nil
 		}
 		last = err
