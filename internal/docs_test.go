@@ -133,3 +133,34 @@ func TestArchitectureNamesRealCode(t *testing.T) {
 		}
 	}
 }
+
+var (
+	cited   = regexp.MustCompile(`\bD(\d{1,2})(?:\.(\d))?\b`)
+	decided = regexp.MustCompile(`(?m)^## D(\d+) |^(\d)\. \*\*`)
+)
+
+// TestCitedDecisionsExist follows the numbers by which comments cite decisions
+// into docs/decisions.md.
+func TestCitedDecisionsExist(t *testing.T) {
+	exist := map[string]bool{}
+	last := ""
+	for _, m := range decided.FindAllStringSubmatch(readFile(t, "docs/decisions.md"), -1) {
+		if m[1] != "" {
+			last = m[1]
+			exist[last] = true
+			continue
+		}
+		exist[last+"."+m[2]] = true
+	}
+	for _, name := range repositoryFiles(t, isGo) {
+		set, f := parse(t, name)
+		for _, group := range f.Comments {
+			for _, m := range cited.FindAllStringSubmatch(group.Text(), -1) {
+				number := strings.TrimSuffix(m[1]+"."+m[2], ".")
+				if !exist[number] {
+					t.Errorf("%s cites D%s, which docs/decisions.md does not have", position(set, group.Pos()), number)
+				}
+			}
+		}
+	}
+}
