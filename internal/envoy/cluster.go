@@ -129,7 +129,7 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 		c := &clusterv3.Cluster{
 			Name: name, ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
 			Metadata:                      aggregateStats(tag{"TargetVirtualNode", node.Key.Name}),
-			OutlierDetection:              outlierDetection(l.OutlierDetection),
+			OutlierDetection:              outlierDetection(node, l, &p.faults),
 			TypedExtensionProtocolOptions: protocolOptions(l.PortMapping.Protocol),
 		}
 		var query *EndpointQuery

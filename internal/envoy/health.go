@@ -50,18 +50,29 @@ func healthChecks(node *api.Resource, l *api.Listener, host string, f *faults) [
 	default:
 		check.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
 	}
+	if err := check.ValidateAll(); err != nil {
+		f.add(node.Key, ReasonInvalid, "the health check of the listener on port %d is left out, Envoy would refuse it: %v", port, reason(err))
+		return nil
+	}
 	return []*corev3.HealthCheck{check}
 }
 
-// outlierDetection is done by clients too (VN-012, VN-013).
-func outlierDetection(o *api.OutlierDetection) *clusterv3.OutlierDetection {
+// outlierDetection is done by clients too (VN-012, VN-013). The model lets
+// durations be 0, which Envoy does not; the node keeps its endpoints without.
+func outlierDetection(node *api.Resource, l *api.Listener, f *faults) *clusterv3.OutlierDetection {
+	o := l.OutlierDetection
 	if o == nil {
 		return nil
 	}
-	return &clusterv3.OutlierDetection{
+	out := &clusterv3.OutlierDetection{
 		Consecutive_5Xx:    wrapperspb.UInt32(uint32(o.MaxServerErrors)),
 		Interval:           duration(&o.Interval),
 		BaseEjectionTime:   duration(&o.BaseEjectionDuration),
 		MaxEjectionPercent: wrapperspb.UInt32(uint32(o.MaxEjectionPercent)),
 	}
+	if err := out.ValidateAll(); err != nil {
+		f.add(node.Key, ReasonInvalid, "the outlier detection of the listener on port %d is left out, Envoy would refuse it: %v", l.PortMapping.Port, reason(err))
+		return nil
+	}
+	return out
 }
