@@ -120,7 +120,7 @@ func (l *ledger) tell(now told, elsewhere bool) {
 	}
 }
 
-func (l *ledger) Proxies(context.Context) ([]api.Proxy, []api.Replica, error) {
+func (l *ledger) Proxies(context.Context, string) ([]api.Proxy, []api.Replica, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// The caller filters in place.

@@ -131,6 +131,7 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
+	defer d.leave(ctx)
 	apiServer := &http.Server{
 		Handler: d.api, TLSConfig: l.apiTLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: httpLog(d.log),
@@ -184,6 +185,19 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("control plane is up", "api", l.addresses.api, "xds", l.addresses.xds, "admin", l.admin.Addr().String(),
 		"account", d.config.Account, "region", d.config.Region, "version", version)
 	return g.Wait()
+}
+
+// leaveWait bounds how long a replica that ends waits for its store.
+const leaveWait = 2 * time.Second
+
+// leave takes the replica out of the ledger. However the parts ended, it has no
+// streams any more.
+func (d *daemon) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
+	defer cancel()
+	if err := d.ledger.Leave(ctx); err != nil {
+		d.log.Warn("replica stays in the ledger until it is forgotten", "err", err)
+	}
 }
 
 // renewEvery is how often our own certificate is looked at; it is made anew when

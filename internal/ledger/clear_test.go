@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"testing"
 	"time"
 
@@ -14,8 +13,6 @@ import (
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
-
-func TestMain(m *testing.M) { os.Exit(storetest.Main(m)) }
 
 // TestClearRemovesWhatAKilledReplicaLeft has one replica that writes and then is gone without a word, and the next on
 // the same store.
@@ -43,7 +40,7 @@ func TestClearRemovesWhatAKilledReplicaLeft(t *testing.T) {
 	}
 
 	reader := &ledger.Reader{Store: s, Now: time.Now}
-	if proxies, replicas, err := reader.Proxies(t.Context()); err != nil || len(proxies) != 1 || len(replicas) != 1 {
+	if proxies, replicas, err := reader.Proxies(t.Context(), "000000000000"); err != nil || len(proxies) != 1 || len(replicas) != 1 {
 		t.Fatalf("before: %v, %v, %v; want the first replica's", proxies, replicas, err)
 	}
 	if err := s.Write(t.Context(), true, []store.Op{{Key: "endpoints/other", Value: []byte("{}")}}); err != nil {
@@ -52,7 +49,7 @@ func TestClearRemovesWhatAKilledReplicaLeft(t *testing.T) {
 	if err := replica("second").Clear(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if proxies, replicas, err := reader.Proxies(t.Context()); err != nil || len(proxies)+len(replicas) != 0 {
+	if proxies, replicas, err := reader.Proxies(t.Context(), "000000000000"); err != nil || len(proxies)+len(replicas) != 0 {
 		t.Errorf("after: %v, %v, %v; want none", proxies, replicas, err)
 	}
 	if rows, err := s.Read(t.Context(), "endpoints/"); err != nil || len(rows) != 1 {

@@ -26,49 +26,70 @@ type Reader struct {
 // Changed is closed at the next change that this replica wrote.
 func (r *Reader) Changed() <-chan struct{} { return r.Flushed() }
 
-// rows is everything that the replicas wrote.
-type rows struct {
-	replicas []api.Replica
-	nodes    []api.LedgerRow
-}
-
-func (r *Reader) read(ctx context.Context) (rows, error) {
+// read returns the rows below a prefix that are wanted, and all replicas.
+func (r *Reader) read(ctx context.Context, prefix string, wanted func(place) bool) ([]row, []api.Replica, error) {
 	// Replica rows first: their applied revision is then never newer than the
 	// node rows that follow.
-	var out rows
-	replicas, err := r.Store.Read(ctx, replicaPrefix)
+	values, err := r.Store.Read(ctx, replicaPrefix)
 	if err != nil {
-		return out, err
+		return nil, nil, err
 	}
-	if out.replicas, err = decodeAll[api.Replica](replicas); err != nil {
-		return out, err
-	}
-	nodes, err := r.Store.Read(ctx, rowPrefix)
+	replicas, err := decodeAll[api.Replica](values)
 	if err != nil {
-		return out, err
+		return nil, nil, err
 	}
-	if out.nodes, err = decodeAll[api.LedgerRow](nodes); err != nil {
-		return out, err
+	replicas = slices.DeleteFunc(replicas, func(x api.Replica) bool { return r.Now().Sub(x.SeenAt.Time) > forgottenAfter })
+	slices.SortFunc(replicas, func(a, b api.Replica) int { return strings.Compare(a.ID, b.ID) })
+	if values, err = r.Store.Read(ctx, prefix); err != nil {
+		return nil, nil, err
 	}
-	out.newest()
-	return out, nil
+	rows, err := joined(values, wanted)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.newest(rows, replicas)
+	return rows, replicas, nil
 }
 
 // newest drops proxies that have moved: one that lost its replica is connected
-// to another long before the first one's rows are gone.
-func (r *rows) newest() {
+// to another long before the first one's rows are gone. A replica that still
+// writes is believed before a silent one, then the younger connection. How old
+// it is each replica tells by its own clock alone: clocks may differ.
+func (r *Reader) newest(rows []row, replicas []api.Replica) {
+	seen := map[string]time.Time{}
+	for _, x := range replicas {
+		seen[x.ID] = x.SeenAt.Time
+	}
 	type proxy struct{ client, instance string }
-	last := map[proxy]time.Time{}
-	for _, row := range r.nodes {
+	type claim struct {
+		silent  bool
+		age     time.Duration
+		replica string
+	}
+	claimOf := func(p api.Proxy, replica string) claim {
+		return claim{r.Now().Sub(seen[replica]) > silentAfter, seen[replica].Sub(p.ConnectedAt.Time), replica}
+	}
+	older := func(a, b claim) bool {
+		switch {
+		case a.silent != b.silent:
+			return a.silent
+		case a.age != b.age:
+			return a.age > b.age
+		}
+		return a.replica > b.replica
+	}
+	best := map[proxy]claim{}
+	for _, row := range rows {
 		for _, p := range row.Members {
-			if id := (proxy{row.Client, p.Instance}); p.ConnectedAt.After(last[id]) {
-				last[id] = p.ConnectedAt.Time
+			id, mine := proxy{row.Client, p.Instance}, claimOf(p, row.Replica)
+			if other, ok := best[id]; !ok || older(other, mine) {
+				best[id] = mine
 			}
 		}
 	}
-	for i, row := range r.nodes {
-		r.nodes[i].Members = slices.DeleteFunc(row.Members, func(p api.Proxy) bool {
-			return p.ConnectedAt.Before(last[proxy{row.Client, p.Instance}])
+	for i, row := range rows {
+		rows[i].Members = slices.DeleteFunc(row.Members, func(p api.Proxy) bool {
+			return older(claimOf(p, row.Replica), best[proxy{row.Client, p.Instance}])
 		})
 	}
 }
@@ -85,18 +106,18 @@ func decodeAll[T any](in map[string][]byte) ([]T, error) {
 	return out, nil
 }
 
-// Proxies returns every connected proxy and every replica.
-func (r *Reader) Proxies(ctx context.Context) ([]api.Proxy, []api.Replica, error) {
-	all, err := r.read(ctx)
+// Proxies returns every connected proxy of nodes and gateways that the account
+// owns, and every replica.
+func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error) {
+	rows, replicas, err := r.read(ctx, rowPrefix, func(p place) bool { return p.account == account })
 	if err != nil {
 		return nil, nil, err
 	}
 	var proxies []api.Proxy
-	for _, row := range all.nodes {
+	for _, row := range rows {
 		proxies = append(proxies, row.Members...)
 	}
-	slices.SortFunc(all.replicas, func(a, b api.Replica) int { return strings.Compare(a.ID, b.ID) })
-	return proxies, all.replicas, nil
+	return proxies, replicas, nil
 }
 
 // Rollout tells how far the newest version of the key has come. It is DONE when
@@ -111,16 +132,17 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 	if resource == nil {
 		return api.Rollout{}, api.Errorf(api.CodeNotFound, "%s does not exist.", r.Realm.ARN(key, key.Owner))
 	}
-	all, err := r.read(ctx)
+	// What reads the key is in its mesh.
+	rows, replicas, err := r.read(ctx, below(key.MeshKey()), func(place) bool { return true })
 	if err != nil {
 		return api.Rollout{}, err
 	}
 	out := api.Rollout{
 		ResourceARN: r.Realm.ARN(key, resource.Owner), ResourceVersion: resource.Version, Revision: resource.Revision,
-		ReplicasTotal: int64(len(all.replicas)), State: api.RolloutStateWaiting,
+		ReplicasTotal: int64(len(replicas)), State: api.RolloutStateWaiting,
 	}
 	current := map[string]bool{}
-	for _, replica := range all.replicas {
+	for _, replica := range replicas {
 		switch {
 		case r.Now().Sub(replica.SeenAt.Time) > silentAfter:
 			out.Unknown = append(out.Unknown, "replica "+replica.ID+" has been silent since "+replica.SeenAt.UTC().Format(time.RFC3339))
@@ -129,7 +151,7 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 			current[replica.ID] = true
 		}
 	}
-	if err := r.count(ctx, &out, key, all.nodes, current); err != nil {
+	if err := r.count(ctx, &out, key, rows, current); err != nil {
 		return api.Rollout{}, err
 	}
 	switch {
@@ -143,9 +165,9 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 }
 
 // count adds up the proxies that the key concerns.
-func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, nodes []api.LedgerRow, current map[string]bool) error {
-	clients := make([]mesh.Client, 0, len(nodes))
-	for _, row := range nodes {
+func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows []row, current map[string]bool) error {
+	clients := make([]mesh.Client, 0, len(rows))
+	for _, row := range rows {
 		k, err := api.ParseKey(row.Client)
 		if err != nil {
 			return fmt.Errorf("read ledger: %w", err)
@@ -156,9 +178,12 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, nodes
 	if err != nil {
 		return fmt.Errorf("find affected proxies: %w", err)
 	}
-	for i, row := range nodes {
+	for i, row := range rows {
 		if !affected[clients[i]] {
 			continue
+		}
+		if row.torn {
+			out.Unknown = append(out.Unknown, "replica "+row.Replica+" is writing what the proxies of "+row.Client+" have")
 		}
 		for _, p := range row.Problems {
 			if p.ResourceARN == out.ResourceARN && !slices.Contains(out.Problems, p) {

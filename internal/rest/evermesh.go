@@ -35,7 +35,7 @@ func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
 			return nil, strangeToken()
 		}
 	}
-	proxies, replicas, err := s.Ledger.Proxies(ctx)
+	proxies, replicas, err := s.Ledger.Proxies(ctx, c.principal.Account)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ type ledger struct {
 	changed chan struct{}
 }
 
-func (l *ledger) Proxies(context.Context) ([]api.Proxy, []api.Replica, error) {
+func (l *ledger) Proxies(context.Context, string) ([]api.Proxy, []api.Replica, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]api.Proxy{}, l.proxies...), nil, nil

@@ -50,7 +50,7 @@ type Config struct {
 
 // Ledger is the reader of what connected proxies have accepted.
 type Ledger interface {
-	Proxies(ctx context.Context) ([]api.Proxy, []api.Replica, error)
+	Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error)
 	Rollout(ctx context.Context, key api.Key) (api.Rollout, error)
 	// Changed is closed at the next change that may concern a rollout.
 	Changed() <-chan struct{}
