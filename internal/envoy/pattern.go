@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -37,8 +38,8 @@ func programSize(expr string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if escape := wideEscape(expr); escape != "" {
-		return 0, fmt.Errorf("%s is no byte, and Envoy compiles patterns byte by byte: write the character itself", escape)
+	if escape := foreignEscape(expr); escape != "" {
+		return 0, fmt.Errorf("%s is not known to Envoy: write the characters themselves", escape)
 	}
 	bytes := make([]rune, len(expr))
 	for i := range len(expr) {
@@ -51,13 +52,15 @@ func programSize(expr string) (int, error) {
 	return max(text, single), nil
 }
 
-// wideEscape finds an escape such as \x{20ac} or \400 that means more than a
-// byte; empty when there is none. The pattern is one that could be parsed.
-func wideEscape(expr string) string {
-	for expr != "" {
+// foreignEscape finds an escape that Go takes and Envoy does not: by a number of
+// more than a byte, such as \x{20ac} or \400, and of a class under another name
+// than RE2's, such as \p{greek} or \p{Letter}. It is empty when there is none.
+// The pattern is one that could be parsed.
+func foreignEscape(expr string) string {
+	for {
 		i := strings.IndexByte(expr, '\\')
 		if i < 0 {
-			break
+			return ""
 		}
 		expr = expr[i:]
 		m := escapes.FindStringSubmatch(expr)
@@ -67,16 +70,22 @@ func wideEscape(expr string) string {
 		}
 		hex, _ := strconv.ParseInt(m[1], 16, 32)
 		octal, _ := strconv.ParseInt(m[2], 8, 32)
-		if max(hex, octal) > 0xff {
+		if max(hex, octal) > 0xff || m[3] != "" && !knownClass(m[3]) {
 			return m[0]
 		}
 		expr = expr[len(m[0]):]
 	}
-	return ""
 }
 
-// escapes are those by number, and quoted text, which holds none.
-var escapes = regexp.MustCompile(`^\\(?:x\{([0-9A-Fa-f]+)\}|([0-7]{2,3})|(?s:Q.*?(?:\\E|$)))`)
+// escapes are those by number or name, and quoted text, which holds none.
+var escapes = regexp.MustCompile(`^\\(?:x\{([0-9A-Fa-f]+)\}|([0-7]{2,3})|[pP]\{\^?([^}]*)\}|(?s:Q.*?(?:\\E|$)))`)
+
+// knownClass says whether RE2 knows a class of Unicode by that name.
+func knownClass(name string) bool {
+	_, script := unicode.Scripts[name]
+	_, category := unicode.Categories[name]
+	return script || name == "Any" || category && len(name) <= 2 && name != "LC" && name != "Cn"
+}
 
 // stepsOf sums up the steps of a pattern's program. RE2 adds four around, and
 // joints to some alternatives.
@@ -189,9 +198,9 @@ func (c *class) add(lo, hi rune) {
 	}
 	first, last := encodeRune(lo), encodeRune(hi)
 	next := 0
-	for n := len(first) - 1; n >= 0; n-- {
-		e := ending{first[n], last[n], next}
-		shared := n == len(first)-1 || n > 0 && first[n] < last[n]
+	for n, lo := range slices.Backward(first) {
+		e := ending{lo, last[n], next}
+		shared := n == len(first)-1 || n > 0 && lo < last[n]
 		if id, ok := c.endings[e]; ok && shared {
 			next = id
 			continue

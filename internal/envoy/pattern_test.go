@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"unicode"
 
 	"pgregory.net/rapid"
 
@@ -21,6 +22,7 @@ import (
 // same patterns: never less, so that no pattern comes through that one of them
 // refuses, and not so much more that good patterns are lost.
 func TestProgramSize(t *testing.T) {
+	t.Parallel()
 	usual := []string{
 		"/", "/x{995}", "/x{997}", "/[^/]{200}", "/[^/]{124}", ".*", "(?s).*", "(?i)kelvin{9}", `\w+\d{20}`, `[^\d]{30}`,
 		"/ä{40}", "[ä-ü]{40}", "(?i)straße{9}", `/(v1|v2|v3)/[a-z0-9-]+(/[^/?#]+){0,12}`, "(a|b|c|[^x]){30}", "(a*b*c*){40}", "(?:(?:a?){10}){10}", `\x{e0}-[\x{d7ff}-\x{e001}]{9}`,
@@ -40,6 +42,11 @@ func TestProgramSize(t *testing.T) {
 	})
 	for seed := range 1000 {
 		patterns = append(patterns, some.Example(seed))
+	}
+	for _, classes := range []map[string]*unicode.RangeTable{unicode.Categories, unicode.Scripts} {
+		for name := range classes { // all that are counted must be known to both
+			patterns = append(patterns, `\p{`+name+`}`)
+		}
 	}
 	counted := map[string]int{}
 	for _, p := range patterns {
@@ -72,24 +79,29 @@ func TestProgramSize(t *testing.T) {
 	}
 }
 
-// TestEscapesOfMoreThanAByte: the newest Envoy refuses them.
-func TestEscapesOfMoreThanAByte(t *testing.T) {
+// TestForeignPatterns is about what Go takes and one of the Envoys refuses.
+func TestForeignPatterns(t *testing.T) {
 	binaries := validators(t)
 	for pattern, good := range map[string]bool{
 		`\x{ff}`: true, `\x{0000ff}`: true, `\xff`: true, `\377`: true, `\x{100}`: false, `[a-\x{20ac}]`: false, `\400`: false,
 		`\\x{100}`: true, `\\\x{100}`: false, `\Q\x{100}\E`: true, `\Q\x{100}\E\x{100}`: false, `\Q\x{100}`: true,
+		`\p{Any}`: true, `\p{ASCII}`: false, `\p{LC}`: false, `\p{greek}`: false, `\p{ Greek }`: false, `\P{^Greek}`: true, `[\p{Lu}\pZ]`: true, `[\p{Letter}]`: false,
+		`(?=a)`: false, `a(?!b)`: false, `(a)\1`: false, `a**`: false, `a{2,1}`: false, `[ä-à]`: false,
 	} {
-		if _, err := envoy.ProgramSize(pattern); (err == nil) != good {
-			t.Errorf("%s: %v, want it taken: %v", pattern, err, good)
-		}
-		taken := true
-		for _, binary := range binaries {
-			_, err := measure(t, binary, map[string]int{pattern: 0})
-			taken = taken && err == nil
-		}
-		if taken != good {
-			t.Errorf("%s: Envoy takes it: %v, want %v", pattern, taken, good)
-		}
+		t.Run(pattern, func(t *testing.T) {
+			t.Parallel()
+			if _, err := envoy.ProgramSize(pattern); (err == nil) != good {
+				t.Errorf("%v, want it taken: %v", err, good)
+			}
+			taken := true
+			for _, binary := range binaries {
+				_, err := measure(t, binary, map[string]int{pattern: 0})
+				taken = taken && err == nil
+			}
+			if taken != good {
+				t.Errorf("Envoy takes it: %v, want %v", taken, good)
+			}
+		})
 	}
 }
 
