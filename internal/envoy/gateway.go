@@ -174,7 +174,7 @@ func redirect(routes []mesh.GatewayRoute, loop string, f *faults) []*routev3.Rou
 				unavailable(route)
 			} else {
 				form.action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: loop}
-				form.action.Timeout = longest(r.Service)
+				form.action.Timeout, form.action.IdleTimeout = longest(r.Service), longestIdle(r.Service)
 				if keepsHost(spec) {
 					// The second hop cannot tell by the host what was chosen here. The
 					// value is a format, in which a percent sign is special.

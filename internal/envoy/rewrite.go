@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"strings"
+	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -92,6 +93,36 @@ func longest(s *mesh.Service) *durationpb.Duration {
 		if out == nil || d.AsDuration() > out.AsDuration() {
 			out = d
 		}
+	}
+	return out
+}
+
+// streamIdle is Envoy's for a route that says nothing.
+const streamIdle = 5 * time.Minute
+
+// longestIdle is the idle timeout of the first hop: the longest of the
+// service's routes, off when one of them is off. Where Envoy's own is enough it
+// is none, and the second hop decides.
+func longestIdle(s *mesh.Service) *durationpb.Duration {
+	if s.Router == nil {
+		return nil
+	}
+	out := durationpb.New(streamIdle)
+	for _, r := range s.Router.Routes {
+		if r.RouteSpec() == nil || r.RouteSpec().TCPRoute != nil {
+			continue
+		}
+		_, idle := routeTimeout(r.RouteSpec())
+		d := duration(idle)
+		if d != nil && d.AsDuration() == 0 {
+			return d
+		}
+		if d.AsDuration() > out.AsDuration() {
+			out = d
+		}
+	}
+	if out.AsDuration() == streamIdle {
+		return nil
 	}
 	return out
 }
