@@ -174,13 +174,13 @@ func (b *build) egressRoutes(config string, port uint32, o *outbound, allow stri
 		p := b.nodePolicy(backend.Spec)
 		b.reach(s, at, p)
 		domains := taken.claim(s.Key.Name, fmt.Sprintf("%s:%d", s.Key.Name, port))
-		hosts = append(hosts, b.host(config, s.Key.Name, domains, fmt.Sprint(at.protocol, p), inputs(s), s.Key, func(f *faults) []*routev3.Route {
+		hosts = append(hosts, b.host(config, hostName(s.Key.Name), domains, fmt.Sprint(at.protocol, p), inputs(s), s.Key, func(f *faults) []*routev3.Route {
 			return b.routes(s, at, p, f)
 		}))
 	}
 	if allow != "" {
 		if domains := taken.claim("*"); domains != nil {
-			hosts = append(hosts, b.host(config, "mesh_allow_all", domains, allow, nil, b.own.Key.MeshKey(), func(*faults) []*routev3.Route {
+			hosts = append(hosts, b.host(config, allowAllHost, domains, allow, nil, b.own.Key.MeshKey(), func(*faults) []*routev3.Route {
 				return []*routev3.Route{{
 					Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 					Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: allow}}},
@@ -189,6 +189,27 @@ func (b *build) egressRoutes(config string, port uint32, o *outbound, allow stri
 		}
 	}
 	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
+}
+
+// The virtual hosts that are no service's; their names are App Mesh's.
+const (
+	allowAllHost = "mesh_allow_all"
+	defaultHost  = "default_backend"
+)
+
+// hostName names the virtual host of a service. By their names proxies' streams
+// tell virtual hosts apart, so a service that is called like a special one gets
+// another: one more " service" at the end, which no two services share.
+func hostName(service string) string {
+	const more = " service"
+	plain := service
+	for strings.HasSuffix(plain, more) {
+		plain = strings.TrimSuffix(plain, more)
+	}
+	if plain == allowAllHost || plain == defaultHost {
+		return service + more
+	}
+	return service
 }
 
 func protocolOn(s *mesh.Service, port uint32) api.PortProtocol {

@@ -39,7 +39,7 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 		hosts = append(hosts, b.serviceHosts(config, s, p, chosen, taken)...)
 	}
 	if chosen != nil {
-		hosts = append(hosts, b.host(config, "default_backend", taken.claim("*"), chosen.extra, chosen.inputs, b.own.Key, chosen.routes))
+		hosts = append(hosts, b.host(config, defaultHost, taken.claim("*"), chosen.extra, chosen.inputs, b.own.Key, chosen.routes))
 	}
 	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
 	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, b.ip.any+" "+config, []*api.Resource{b.own}, nil, func(_ *piece, l *listenerv3.Listener) {
@@ -66,19 +66,19 @@ func (b *build) serviceHosts(config string, s *mesh.Service, p policy, chosen *c
 	}
 	on := ports(s)
 	if len(on) == 0 {
-		return []*VirtualHost{host(name, taken.claim(name, fmt.Sprintf("%s:%d", name, egressPort)), portOf{})}
+		return []*VirtualHost{host(hostName(name), taken.claim(name, fmt.Sprintf("%s:%d", name, egressPort)), portOf{})}
 	}
 	var out []*VirtualHost
 	for i, at := range on {
 		b.reachHTTP(s, at, p)
-		hostName, want := fmt.Sprintf("%s:%d", name, at.port), []string{}
+		own, want := fmt.Sprintf("%s:%d", name, at.port), []string{}
 		if i == 0 {
-			hostName, want = name, []string{name, fmt.Sprintf("%s:%d", name, egressPort)}
+			own, want = hostName(name), []string{name, fmt.Sprintf("%s:%d", name, egressPort)}
 		}
 		if len(on) > 1 {
 			want = append(want, fmt.Sprintf("%s:%d", name, at.port))
 		}
-		out = append(out, host(hostName, taken.claim(want...), at))
+		out = append(out, host(own, taken.claim(want...), at))
 	}
 	return out
 }
