@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -22,13 +23,17 @@ import (
 const proxiesPerSwarm = 1000
 
 // measureStreams makes one change that very many proxies need, on an external etcd whose transactions are counted.
-func measureStreams(ctx context.Context, r *rig) ([]figure, error) {
+func measureStreams(ctx context.Context, r *rig) (figures []figure, err error) {
 	name := fmt.Sprintf("%d streams, weight change that all need", r.scale.streams)
 	etcd, endpoint, err := r.etcd(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer etcd.Close()
+	defer func() {
+		// Whoever is connected would hold etcd up.
+		err = errors.Join(err, r.stopAll())
+		etcd.Close()
+	}()
 	key := filepath.Join(r.Dir(), r.name("master-key"))
 	if err := os.WriteFile(key, []byte(masterKey), 0o600); err != nil {
 		return nil, err
