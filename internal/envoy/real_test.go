@@ -53,24 +53,36 @@ type arrival struct {
 // run starts an Envoy; it ends with the test.
 func run(t *testing.T, bundle *envoy.Bundle) *realEnvoy {
 	t.Helper()
-	binary := envoyBinary(t)
-	logVersion(t, binary)
+	e := prepare(t)
+	e.start(t, e.chains(t, bundle), e.endpoints(t, bundle))
+	return e
+}
+
+func prepare(t *testing.T) *realEnvoy {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "envoy") // short: sockets have at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	e := &realEnvoy{dir: dir, clients: map[string]*http.Client{}, tries: map[string][]string{}, check: map[string][]string{}}
+	return &realEnvoy{dir: dir, clients: map[string]*http.Client{}, tries: map[string][]string{}, check: map[string][]string{}}
+}
+
+// start runs the Envoy and waits until it is ready.
+func (e *realEnvoy) start(t *testing.T, listeners []*listenerv3.Listener, clusters []*clusterv3.Cluster) {
+	t.Helper()
+	binary := envoyBinary(t)
+	logVersion(t, binary)
 	config := &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: "test", Cluster: "test"},
-		Admin:           &bootstrapv3.Admin{Address: pipe(filepath.Join(dir, "admin"))},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: e.chains(t, bundle), Clusters: e.endpoints(t, bundle)},
+		Admin:           &bootstrapv3.Admin{Address: pipe(filepath.Join(e.dir, "admin"))},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: listeners, Clusters: clusters},
 	}
 	text, err := envoy.JSON(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "envoy.json")
+	path := filepath.Join(e.dir, "envoy.json")
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -90,13 +102,13 @@ func run(t *testing.T, bundle *envoy.Bundle) *realEnvoy {
 			t.Logf("Envoy said:\n%s", &log)
 		}
 	})
-	admin := socketClient(filepath.Join(dir, "admin"), false)
+	admin := socketClient(filepath.Join(e.dir, "admin"), false)
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		resp, err := admin.Get("http://admin/ready")
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				return e
+				return
 			}
 		}
 		select {
@@ -151,6 +163,10 @@ func (e *realEnvoy) endpoints(t *testing.T, bundle *envoy.Bundle) []*clusterv3.C
 		c := &clusterv3.Cluster{}
 		if err := r.Any.UnmarshalTo(c); err != nil {
 			t.Fatal(err)
+		}
+		if c.GetType() == clusterv3.Cluster_ORIGINAL_DST { // wherever the connection was going
+			out = append(out, c)
+			continue
 		}
 		var paths []string
 		if strings.Contains(r.Name, "self_redirect") {
