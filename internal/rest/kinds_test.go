@@ -309,6 +309,12 @@ func TestSharedMesh(t *testing.T) {
 			t.Errorf("got %v", metadata)
 		}
 	})
+	t.Run("the mesh's owner deletes what another account owns", func(t *testing.T) {
+		gone := s.do(t, "DELETE", meshes+"/apps/virtualServices/s", "").ok(t)
+		if at(gone, "status", "status") != "DELETED" || at(gone, "metadata", "resourceOwner") != accountB {
+			t.Errorf("got %v", gone)
+		}
+	})
 }
 
 func TestRealm(t *testing.T) {
