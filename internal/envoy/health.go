@@ -7,7 +7,6 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
@@ -26,14 +25,14 @@ func healthChecks(node *api.Resource, l *api.Listener, host string, f *faults) [
 	}
 	check := &corev3.HealthCheck{
 		Timeout: millis(h.TimeoutMillis), Interval: millis(h.IntervalMillis),
-		UnhealthyThreshold: wrapperspb.UInt32(uint32(h.UnhealthyThreshold)),
-		HealthyThreshold:   wrapperspb.UInt32(uint32(h.HealthyThreshold)),
+		UnhealthyThreshold: count(h.UnhealthyThreshold),
+		HealthyThreshold:   count(h.HealthyThreshold),
 		// Envoy's own interval without traffic is 60 s: a check that failed once
 		// at the start would stand that long.
 		NoTrafficInterval: millis(h.IntervalMillis),
 	}
 	if h.Port != nil {
-		check.AltPort = wrapperspb.UInt32(uint32(*h.Port))
+		check.AltPort = count(*h.Port)
 	}
 	switch h.Protocol {
 	case api.PortProtocolHTTP, api.PortProtocolHTTP2:
@@ -65,10 +64,10 @@ func outlierDetection(node *api.Resource, l *api.Listener, f *faults) *clusterv3
 		return nil
 	}
 	out := &clusterv3.OutlierDetection{
-		Consecutive_5Xx:    wrapperspb.UInt32(uint32(o.MaxServerErrors)),
+		Consecutive_5Xx:    count(o.MaxServerErrors),
 		Interval:           duration(&o.Interval),
 		BaseEjectionTime:   duration(&o.BaseEjectionDuration),
-		MaxEjectionPercent: wrapperspb.UInt32(uint32(o.MaxEjectionPercent)),
+		MaxEjectionPercent: count(o.MaxEjectionPercent),
 	}
 	if err := out.ValidateAll(); err != nil {
 		f.add(node.Key, ReasonInvalid, "the outlier detection of the listener on port %d is left out, Envoy would refuse it: %v", l.PortMapping.Port, reason(err))

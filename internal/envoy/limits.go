@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
@@ -88,4 +89,10 @@ func (f *faults) cut(r *api.Resource) {
 			}
 		}
 	}
+}
+
+// count is a number of the API, which may have 64 bits, as one of Envoy's. The
+// largest stands for no limit.
+func count(n int64) *wrapperspb.UInt32Value {
+	return wrapperspb.UInt32(uint32(min(n, unlimited)))
 }

@@ -2,7 +2,6 @@ package envoy
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
@@ -17,11 +16,11 @@ func nodePool(p *api.VirtualNodeConnectionPool) *clusterv3.CircuitBreakers_Thres
 	case p.HTTP != nil:
 		httpPool(t, p.HTTP.MaxConnections, p.HTTP.MaxPendingRequests)
 	case p.HTTP2 != nil:
-		t.MaxRequests = wrapperspb.UInt32(uint32(p.HTTP2.MaxRequests))
+		t.MaxRequests = count(p.HTTP2.MaxRequests)
 	case p.GRPC != nil:
-		t.MaxRequests = wrapperspb.UInt32(uint32(p.GRPC.MaxRequests))
+		t.MaxRequests = count(p.GRPC.MaxRequests)
 	case p.TCP != nil:
-		t.MaxConnections = wrapperspb.UInt32(uint32(p.TCP.MaxConnections))
+		t.MaxConnections = count(p.TCP.MaxConnections)
 	}
 	return t
 }
@@ -34,16 +33,16 @@ func gatewayPool(p *api.VirtualGatewayConnectionPool) *clusterv3.CircuitBreakers
 	case p.HTTP != nil:
 		httpPool(t, p.HTTP.MaxConnections, p.HTTP.MaxPendingRequests)
 	case p.HTTP2 != nil:
-		t.MaxRequests = wrapperspb.UInt32(uint32(p.HTTP2.MaxRequests))
+		t.MaxRequests = count(p.HTTP2.MaxRequests)
 	case p.GRPC != nil:
-		t.MaxRequests = wrapperspb.UInt32(uint32(p.GRPC.MaxRequests))
+		t.MaxRequests = count(p.GRPC.MaxRequests)
 	}
 	return t
 }
 
 func httpPool(t *clusterv3.CircuitBreakers_Thresholds, connections int64, pending *int64) {
-	t.MaxConnections = wrapperspb.UInt32(uint32(connections))
+	t.MaxConnections = count(connections)
 	if pending != nil {
-		t.MaxPendingRequests = wrapperspb.UInt32(uint32(*pending))
+		t.MaxPendingRequests = count(*pending)
 	}
 }

@@ -6,17 +6,16 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
 
 // retrying is the part that every policy shares: a retry goes to another host
 // where there is one (EMS-066).
-func retrying(on []string, retries uint32, codes []uint32) *routev3.RetryPolicy {
+func retrying(on []string, retries int64, codes []uint32) *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
 		RetryOn:    strings.Join(on, ","),
-		NumRetries: wrapperspb.UInt32(retries),
+		NumRetries: count(retries),
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name:       "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previoushostsv3.PreviousHostsPredicate{})},
@@ -90,7 +89,7 @@ func explicitRetry(grpc []api.GRPCRetryPolicyEvent, http []string, tcp []api.TCP
 	if len(codes) > 0 {
 		on = append(on, "retriable-status-codes")
 	}
-	p := retrying(on, uint32(retries), codes)
+	p := retrying(on, retries, codes)
 	p.PerTryTimeout = duration(perTry)
 	return p
 }

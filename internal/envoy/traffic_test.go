@@ -387,6 +387,12 @@ func TestNumbersWithoutMaximum(t *testing.T) {
 			}
 		})
 	}
+	t.Run("RT-029 more retries than 32 bits hold", func(t *testing.T) {
+		status, _, tries := e.do(t, webConfig, ask{host: "web.local", path: "/retried", header: "x-fail: 500 500 500"})
+		if status != 200 || len(tries) != 4 {
+			t.Errorf("status %d after %d tries, want 200 after four", status, len(tries))
+		}
+	})
 }
 
 // TestUpgrades opens a WebSocket's byte stream through every kind of chain.
