@@ -238,3 +238,24 @@ func TestNames(t *testing.T) {
 		})
 	}
 }
+
+// TestMismatches asks for what routes and targets of other protocols leave.
+func TestMismatches(t *testing.T) {
+	t.Parallel()
+	e := run(t, bundleOf(t, "RT-003_mismatches", "virtualNode/front"))
+	for _, test := range []struct {
+		name, path, node string
+		status           int
+	}{
+		{"RT-003 a route of another protocol than the listener's is left out", "/http2", "", 404},
+		{"RT-003 RT-020 a route of a port that is no listener's is left out", "/port", "", 404},
+		{"RT-003 a target of another protocol gets nothing", "/target", "web", 0},
+		{"RT-007 a target without a listener on the port gets nothing", "/target-port", "", 503},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for range 10 {
+				e.expect(t, webConfig, expectation{ask: ask{host: "web.local", path: test.path}, node: test.node, status: test.status})
+			}
+		})
+	}
+}
