@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
@@ -13,7 +15,34 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 )
 
-const maxIdentity = 256
+const (
+	// maxIdentity bounds a proxy's instance, maxNodeID its node id, in bytes.
+	maxIdentity = 255
+	maxNodeID   = 2048
+)
+
+// acceptable says whether a node id can mean something on this control plane
+// (EMS-015, EMS-017); its error is the stream's status.
+func (s *Server) acceptable(id string) error {
+	switch {
+	case id == "":
+		return status.Error(codes.InvalidArgument, "The first request has no node id: set APPMESH_RESOURCE_ARN.")
+	case len(id) > maxNodeID:
+		return status.Errorf(codes.InvalidArgument, "The node id has %d bytes, at most %d are allowed: correct APPMESH_RESOURCE_ARN.", len(id), maxNodeID)
+	case !strings.HasPrefix(id, "arn:"):
+		return nil
+	}
+	arn, err := api.ParseARN(id)
+	switch {
+	case err != nil:
+		return nil // Resolve says what is wrong with it
+	case arn.Partition != s.Realm.Partition:
+		return status.Error(codes.InvalidArgument, oneLine(fmt.Sprintf("The node id names partition %q, but this control plane is %q: correct APPMESH_RESOURCE_ARN.", arn.Partition, s.Realm.Partition)))
+	case arn.Region != s.Realm.Region:
+		return status.Error(codes.InvalidArgument, oneLine(fmt.Sprintf("The node id names region %q, but this control plane is %q: correct APPMESH_RESOURCE_ARN.", arn.Region, s.Realm.Region)))
+	}
+	return nil
+}
 
 // instanceOf tells which proxy of its client this is (D8): the random id that
 // the agent keeps over reconnects, else ECS's task or Kubernetes' pod, else the
@@ -39,11 +68,17 @@ func lookup(s *structpb.Struct, path []string) string {
 	return v.GetStringValue()
 }
 
+// clipped is the text without what cannot be printed, of bounded length.
 func clipped(s string) string {
 	if len(s) > maxIdentity {
 		s = s[:maxIdentity]
 	}
-	return strings.ToValidUTF8(s, "?")
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // versionOf is Envoy's version as its node tells it, such as 1.40.0; nil when

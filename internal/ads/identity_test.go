@@ -25,7 +25,8 @@ func TestInstance(t *testing.T) {
 		{"a pod", platform("k8sPlatformInfo", "podUid", "pod-1"), "pod-1"},
 		{"anything else", map[string]any{"evermesh.instance": 7.0}, "10.0.0.1:99"},
 		{"nothing", nil, "10.0.0.1:99"},
-		{"something too long", map[string]any{"evermesh.instance": strings.Repeat("x", 1000)}, strings.Repeat("x", maxIdentity)},
+		{"nothing to print", map[string]any{"evermesh.instance": "a\n\x1b[31mb\u202e"}, "a??[31mb?"},
+		{"something too long", map[string]any{"evermesh.instance": strings.Repeat("x", 1000)}, strings.Repeat("x", 255)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m, err := structpb.NewStruct(c.metadata)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -131,8 +130,8 @@ func ended(err error) error {
 // identify finds out whose proxy this is, and whether it may have what it asks
 // for (EMS-009, EMS-010, EMS-015).
 func (s *Server) identify(ctx context.Context, d dialect, node *corev3.Node, principal auth.Principal) (*proxy, error) {
-	if node.GetId() == "" {
-		return nil, status.Error(codes.InvalidArgument, "The first request has no node id: set APPMESH_RESOURCE_ARN.")
+	if err := s.acceptable(node.GetId()); err != nil {
+		return nil, err
 	}
 	p := &proxy{
 		s: s, principal: principal, dialect: d, envoy: versionOf(node), connected: s.Now(),
@@ -144,14 +143,12 @@ func (s *Server) identify(ctx context.Context, d dialect, node *corev3.Node, pri
 	p.instance = instanceOf(node, p.peer)
 	resolving, cancel := context.WithTimeout(ctx, resolveWait)
 	defer cancel()
-	var err error
-	if p.client, err = s.Clients.Resolve(resolving, node.GetId(), principal.Account); err != nil {
+	client, owner, err := s.Clients.Resolve(resolving, node.GetId(), principal.Account)
+	if err != nil {
 		return nil, err
 	}
-	p.arn = s.Realm.ARN(p.client.Key, p.client.Key.Owner)
-	if strings.HasPrefix(node.GetId(), "arn:") {
-		p.arn = strings.Clone(node.GetId())
-	}
+	// Whatever form the node id has, others see the one name of the resource.
+	p.client, p.arn = client, s.Realm.ARN(client.Key, owner)
 	return p, p.authorized()
 }
 

@@ -50,8 +50,9 @@ const (
 // Clients is what the server asks of the publishing loop; *publish.Loop is one.
 type Clients interface {
 	// Resolve tells which client a node id means, from a snapshot at least as
-	// new as the store. Its errors are *api.Error.
-	Resolve(ctx context.Context, nodeID, account string) (mesh.Client, error)
+	// new as the store, and which account owns its node or gateway. Its errors
+	// are *api.Error.
+	Resolve(ctx context.Context, nodeID, account string) (c mesh.Client, owner string, err error)
 	// Want says that a client has a first proxy, Unwant that it has none any more.
 	Want(c mesh.Client)
 	Unwant(c mesh.Client)

@@ -38,7 +38,7 @@ type rig struct {
 	resolve func(id, account string) (mesh.Client, error)
 }
 
-const account = "111122223333"
+const account, otherAccount = "111122223333", "444455556666"
 
 func client(name string) mesh.Client {
 	return mesh.Client{Key: api.Key{Owner: account, Mesh: "m", Kind: api.KindVirtualNode, Name: name}}
@@ -46,17 +46,18 @@ func client(name string) mesh.Client {
 
 func nodeID(name string) string { return "mesh/m/virtualNode/" + name }
 
-func (r *rig) Resolve(_ context.Context, id, account string) (mesh.Client, error) {
+func (r *rig) Resolve(_ context.Context, id, account string) (mesh.Client, string, error) {
 	if r.resolve != nil {
-		return r.resolve(id, account)
+		c, err := r.resolve(id, account)
+		return c, otherAccount, err
 	}
 	name, ok := strings.CutPrefix(id, nodeID(""))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c := client(name); ok && r.goals[c] != nil {
-		return c, nil
+		return c, account, nil
 	}
-	return mesh.Client{}, api.Errorf(api.CodeNotFound, "%s does not exist: create it.\nOr not.", id)
+	return mesh.Client{}, "", api.Errorf(api.CodeNotFound, "%s does not exist: create it.\nOr not.", id)
 }
 
 func (r *rig) Want(c mesh.Client) {
@@ -301,6 +302,18 @@ func TestStreamsEndWithTheStatusThatAppMeshGave(t *testing.T) {
 		{"unknown node, in one line", nil, nodeID("nobody"), codes.InvalidArgument, "mesh/m/virtualNode/nobody does not exist: create it. Or not."},
 		{"no node", nil, "", codes.InvalidArgument, "The first request has no node id: set APPMESH_RESOURCE_ARN."},
 		{
+			"another region", nil, "arn:aws:appmesh:mars:" + account + ":mesh/m/virtualNode/a", codes.InvalidArgument,
+			`The node id names region "mars", but this control plane is "us-east-1": correct APPMESH_RESOURCE_ARN.`,
+		},
+		{
+			"another partition", nil, "arn:aws-cn:appmesh:us-east-1:" + account + ":mesh/m/virtualNode/a", codes.InvalidArgument,
+			`The node id names partition "aws-cn", but this control plane is "aws": correct APPMESH_RESOURCE_ARN.`,
+		},
+		{
+			"an endless node id", nil, nodeID(strings.Repeat("a", 2<<20)), codes.InvalidArgument,
+			"The node id has 2097171 bytes, at most 2048 are allowed: correct APPMESH_RESOURCE_ARN.",
+		},
+		{
 			"a fault of ours says nothing", func(c *Config) {
 				c.Authenticate = func(context.Context, string, metadata.MD) (auth.Principal, error) {
 					return auth.Principal{}, errors.New("password is 1234")
@@ -317,6 +330,26 @@ func TestStreamsEndWithTheStatusThatAppMeshGave(t *testing.T) {
 					t.Errorf("ended with %v, %q", code, text)
 				}
 			})
+		})
+	}
+}
+
+// Of two accounts that share a mesh, the one that owns the node sees its proxies,
+// by the ARN of the node, whatever the node id says.
+func TestProxiesAreReportedUnderTheirNodesARN(t *testing.T) {
+	for name, id := range map[string]string{
+		"short":           nodeID("a"),
+		"ARN of the mesh": "arn:aws:appmesh:us-east-1:" + account + ":mesh/m@" + account + "/virtualNode/a",
+		"ARN":             "arn:aws:appmesh:us-east-1:" + otherAccount + ":mesh/m@" + account + "/virtualNode/a",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.resolve = func(string, string) (mesh.Client, error) { return client("a"), nil }
+			feed(t, adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{Node: id, Instance: "1", Delta: true}))
+			row, _ := r.Row(client("a"))
+			if want := "arn:aws:appmesh:us-east-1:" + otherAccount + ":mesh/m/virtualNode/a"; len(row.Members) != 1 || row.Members[0].ResourceARN != want {
+				t.Errorf("reported as %+v, want one of %s", row.Members, want)
+			}
 		})
 	}
 }

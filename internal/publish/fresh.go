@@ -12,24 +12,29 @@ import (
 // as the store was when Resolve was called (D6.2): a proxy that connects is
 // never answered from the past. account is that of the proxy's principal. An
 // unknown node is a NotFoundException, a store out of reach a
-// ServiceUnavailableException.
-func (l *Loop) Resolve(ctx context.Context, nodeID string, account string) (mesh.Client, error) {
+// ServiceUnavailableException. owner is the account of the node or gateway. An
+// ARN's account has to be that one or the mesh's.
+func (l *Loop) Resolve(ctx context.Context, nodeID, account string) (c mesh.Client, owner string, err error) {
 	arn, err := parseNodeID(nodeID)
 	if err != nil {
-		return mesh.Client{}, api.Errorf(api.CodeBadRequest, "%v", err)
+		return mesh.Client{}, "", api.Errorf(api.CodeBadRequest, "%v", err)
 	}
 	head, err := l.heads.read(ctx)
 	if err != nil {
-		return mesh.Client{}, api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: connect to another.")
+		return mesh.Client{}, "", api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: connect to another.")
 	}
 	if err := l.progress.wait(ctx, head); err != nil {
-		return mesh.Client{}, api.Errorf(api.CodeServiceUnavailable, "This replica is behind its store: connect to another.")
+		return mesh.Client{}, "", api.Errorf(api.CodeServiceUnavailable, "This replica is behind its store: connect to another.")
 	}
-	key, ok := l.Snapshot().Find(arn, account)
-	if !ok {
-		return mesh.Client{}, api.Errorf(api.CodeNotFound, "%s does not exist: create it, or correct APPMESH_RESOURCE_ARN.", nodeID)
+	snapshot := l.Snapshot()
+	key, ok := snapshot.Find(arn, account)
+	if ok {
+		c, owner = mesh.Client{Key: key}, snapshot.Get(key).Owner
 	}
-	return mesh.Client{Key: key}, nil
+	if !ok || (arn.Account != "" && arn.Account != owner && arn.Account != key.Owner) {
+		return mesh.Client{}, "", api.Errorf(api.CodeNotFound, "%s does not exist: create it, or correct APPMESH_RESOURCE_ARN.", nodeID)
+	}
+	return c, owner, nil
 }
 
 // progress is the revision up to which everything is published.

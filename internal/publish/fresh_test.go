@@ -43,7 +43,7 @@ func TestManyFreshStreamsCostFewReadsOfTheStore(t *testing.T) {
 	for range n {
 		running.Go(func() {
 			begun <- struct{}{}
-			if _, err := r.Resolve(t.Context(), "mesh/m/virtualNode/front", account); err != nil {
+			if _, _, err := r.Resolve(t.Context(), "mesh/m/virtualNode/front", account); err != nil {
 				t.Error(err)
 			}
 		})
@@ -88,12 +88,12 @@ func TestResolve(t *testing.T) {
 	s := storetest.New(t)
 	write(t, s, colors()...)
 	r := newReplica(t, s, nil)
-	got, err := r.Resolve(t.Context(), "mesh/m/virtualNode/front", account)
+	got, _, err := r.Resolve(t.Context(), "mesh/m/virtualNode/front", account)
 	adstest.Must(t, err)
 	if want := account + "/m/virtualNode/front"; got.Key.String() != want {
 		t.Errorf("got %s, want %s", got.Key, want)
 	}
-	if _, err := r.Resolve(t.Context(), "mesh/m/virtualNode/front", other); fmt.Sprint(err) != "NotFoundException: mesh/m/virtualNode/front does not exist: create it, or correct APPMESH_RESOURCE_ARN." {
+	if _, _, err := r.Resolve(t.Context(), "mesh/m/virtualNode/front", other); fmt.Sprint(err) != "NotFoundException: mesh/m/virtualNode/front does not exist: create it, or correct APPMESH_RESOURCE_ARN." {
 		t.Errorf("another account gets %v", err)
 	}
 }

@@ -157,6 +157,7 @@ func TestNodeIDs(t *testing.T) {
 		{"mesh/m@" + account + "/virtualNode/front", codes.OK, ""},
 		{"arn:aws:appmesh:us-east-1:" + account + ":mesh/m/virtualNode/front", codes.OK, ""},
 		{"arn:aws:appmesh:us-east-1:" + account + ":mesh/m@" + account + "/virtualNode/front", codes.OK, ""},
+		{"arn:aws:appmesh:us-east-1:" + other + ":mesh/m@" + account + "/virtualNode/front", codes.InvalidArgument, "does not exist"},
 		{"arn:aws:iam::" + account + ":mesh/m/virtualNode/front", codes.InvalidArgument, `service "iam"`},
 		{"mesh/m/virtualNode/nobody", codes.InvalidArgument, "does not exist"},
 		{"mesh/m/virtualRouter/color", codes.InvalidArgument, "does not exist"},
