@@ -3,7 +3,6 @@ package discovery_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -107,7 +106,7 @@ var errAway = errors.New("the phone book is away")
 // or stop is called.
 func run(t testing.TB, source discovery.Source, memory discovery.Memory) (r *discovery.Registry, stop func()) {
 	t.Helper()
-	r = discovery.New(discovery.Config{Source: source, Memory: memory, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now})
+	r = discovery.New(discovery.Config{Source: source, Memory: memory, Log: slog.New(slog.DiscardHandler), Now: time.Now})
 	if err := r.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
