@@ -54,7 +54,7 @@ func programSize(expr string) (int, error) {
 
 // foreignEscape finds an escape that Go takes and Envoy does not: by a number of
 // more than a byte, such as \x{20ac} or \400, and of a class under another name
-// than RE2's, such as \p{greek} or \p{Letter}. It is empty when there is none.
+// than RE2's, such as \p{greek}, \p{Letter} or \pn. It is empty when there is none.
 // The pattern is one that could be parsed.
 func foreignEscape(expr string) string {
 	for {
@@ -70,7 +70,7 @@ func foreignEscape(expr string) string {
 		}
 		hex, _ := strconv.ParseInt(m[1], 16, 32)
 		octal, _ := strconv.ParseInt(m[2], 8, 32)
-		if max(hex, octal) > 0xff || m[3] != "" && !knownClass(m[3]) {
+		if class := m[3] + m[4]; max(hex, octal) > 0xff || class != "" && !knownClass(class) {
 			return m[0]
 		}
 		expr = expr[len(m[0]):]
@@ -78,7 +78,7 @@ func foreignEscape(expr string) string {
 }
 
 // escapes are those by number or name, and quoted text, which holds none.
-var escapes = regexp.MustCompile(`^\\(?:x\{([0-9A-Fa-f]+)\}|([0-7]{2,3})|[pP]\{\^?([^}]*)\}|(?s:Q.*?(?:\\E|$)))`)
+var escapes = regexp.MustCompile(`^\\(?:x\{([0-9A-Fa-f]+)\}|([0-7]{2,3})|[pP](?:\{\^?([^}]*)\}|([^{]))|(?s:Q.*?(?:\\E|$)))`)
 
 // knownClass says whether RE2 knows a class of Unicode by that name.
 func knownClass(name string) bool {

@@ -86,6 +86,7 @@ func TestForeignPatterns(t *testing.T) {
 		`\x{ff}`: true, `\x{0000ff}`: true, `\xff`: true, `\377`: true, `\x{100}`: false, `[a-\x{20ac}]`: false, `\400`: false,
 		`\\x{100}`: true, `\\\x{100}`: false, `\Q\x{100}\E`: true, `\Q\x{100}\E\x{100}`: false, `\Q\x{100}`: true,
 		`\p{Any}`: true, `\p{ASCII}`: false, `\p{LC}`: false, `\p{greek}`: false, `\p{ Greek }`: false, `\P{^Greek}`: true, `[\p{Lu}\pZ]`: true, `[\p{Letter}]`: false,
+		`\pN`: true, `\PZ`: true, `\pn`: false, `[^\Ps]`: false,
 		`(?=a)`: false, `a(?!b)`: false, `(a)\1`: false, `a**`: false, `a{2,1}`: false, `[ä-à]`: false,
 	} {
 		t.Run(pattern, func(t *testing.T) {
