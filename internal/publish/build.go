@@ -56,9 +56,8 @@ func (l *Loop) publish(ctx context.Context, affected map[mesh.Client]bool) {
 		if state.bundle == r.bundle && r.bundle != nil && !state.fresh {
 			continue
 		}
-		state.bundle, state.fresh = r.bundle, false
-		l.discover(r.client, r.bundle)
-		l.Proxies.Set(r.client, snapshot.Revision(), r.bundle)
+		state.bundle, state.fresh = l.discovered(r.client, r.bundle), false
+		l.Proxies.Set(r.client, snapshot.Revision(), state.bundle)
 	}
 }
 
@@ -80,17 +79,21 @@ func (l *Loop) build(snapshot *mesh.Snapshot, r *built, previous *client) {
 	}
 	made = true
 	r.bundle, r.build = l.builder.Build(view, previous.bundle)
-	if l.Endpoints != nil {
-		r.bundle = r.bundle.WithEndpoints(l.Endpoints.Known)
-	}
 }
 
-// discover tells discovery which endpoint sets the client's bundle needs.
-func (l *Loop) discover(c mesh.Client, b *envoy.Bundle) {
+// discovered tells discovery which endpoint sets the client's bundle needs, and
+// returns the bundle with those that are known. In this order, and on the loop's
+// goroutine: a set that is found later is known to concern the client, and
+// refresh brings it.
+func (l *Loop) discovered(c mesh.Client, b *envoy.Bundle) *envoy.Bundle {
 	if l.Endpoints == nil {
-		return
+		return b
 	}
 	l.Endpoints.Need(c, b)
+	if b == nil {
+		return nil
+	}
+	return b.WithEndpoints(l.Endpoints.Known)
 }
 
 // refresh publishes endpoint sets that changed. Views are not looked at: only

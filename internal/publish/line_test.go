@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/discovery"
@@ -374,6 +375,40 @@ func TestEndpointsReachTheProxy(t *testing.T) {
 			t.Errorf("a failure and a change sent %q, want the change alone", got)
 		}
 	})
+}
+
+// A set that is found while a bundle is built reaches the client, though it did
+// not need the set before.
+func TestASetFoundWhileBuildingIsNotLost(t *testing.T) {
+	s := storetest.New(t)
+	write(t, s, append(colors(), node("late", "color.local"), cloudMapNode("v2", ""))...)
+	source := &found{sets: make(chan []envoy.Endpoint), fail: make(chan error)}
+	set := []envoy.Endpoint{{Address: "10.0.0.9", Port: 8080}}
+	r := newReplica(t, s, newRegistry(t, s, source), func(_ *replica, _ *ads.Config, p *publish.Config) {
+		visited := p.Visited
+		p.Visited = func(c mesh.Client, built bool) {
+			visited(c, built)
+			if c.Key.Name == "late" && built {
+				source.sets <- set
+				source.sets <- set // taken when the first has been told
+			}
+		}
+	})
+	endpoints := func(p *adstest.Proxy) int {
+		n := 0
+		for _, set := range p.Endpoints(t) {
+			for _, l := range set.GetEndpoints() {
+				n += len(l.GetLbEndpoints())
+			}
+		}
+		return n
+	}
+	first := r.proxy(t, "front", true)
+	source.sets <- []envoy.Endpoint{{Address: "10.0.0.1", Port: 8080}, {Address: "10.0.0.2", Port: 8080}}
+	first.Wait(t, "its endpoints", func() bool { return endpoints(first) == 2 })
+	late := r.proxy(t, "late", true)
+	first.Wait(t, "the new set", func() bool { return endpoints(first) == 1 })
+	late.Wait(t, "the new set", func() bool { return endpoints(late) == 1 })
 }
 
 func TestAffectedClients(t *testing.T) {
