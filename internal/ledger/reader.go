@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -21,10 +23,62 @@ type Reader struct {
 	// Flushed is closed at the next change of this replica's rows.
 	Flushed func() <-chan struct{}
 	Now     func() time.Time
+
+	mu       sync.Mutex
+	readings map[string]*reading // by prefix
+}
+
+// reading is what was read of one mesh. Rollouts that are asked for at the same
+// time share it, as it costs all rows of the mesh.
+type reading struct {
+	at      time.Time
+	flushed <-chan struct{} // of the flush that follows it
+
+	done     chan struct{}
+	rows     []row // not to be changed
+	replicas []api.Replica
+	err      error
 }
 
 // Changed is closed at the next change that this replica wrote.
 func (r *Reader) Changed() <-chan struct{} { return r.Flushed() }
+
+// mesh returns the rows of the key's mesh and all replicas, as they were at most
+// 250 ms ago and not before this replica's last flush. They are not to be changed.
+func (r *Reader) mesh(ctx context.Context, key api.Key) ([]row, []api.Replica, error) {
+	prefix, flushed, now := below(key), r.Flushed(), r.Now()
+	old := func(_ string, x *reading) bool {
+		age := now.Sub(x.at)
+		return age > flushEvery || age < 0 || x.flushed != flushed
+	}
+	r.mu.Lock()
+	maps.DeleteFunc(r.readings, old)
+	x := r.readings[prefix]
+	mine := x == nil
+	if mine {
+		x = &reading{at: now, flushed: flushed, done: make(chan struct{})}
+		if r.readings == nil {
+			r.readings = map[string]*reading{}
+		}
+		r.readings[prefix] = x
+	}
+	r.mu.Unlock()
+	all := func(place) bool { return true }
+	if mine {
+		defer close(x.done)
+		x.rows, x.replicas, x.err = r.read(ctx, prefix, all)
+		return x.rows, x.replicas, x.err
+	}
+	select {
+	case <-x.done:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	if x.err != nil { // perhaps only because the other caller left
+		return r.read(ctx, prefix, all)
+	}
+	return x.rows, x.replicas, nil
+}
 
 // read returns the rows below a prefix that are wanted, and all replicas.
 func (r *Reader) read(ctx context.Context, prefix string, wanted func(place) bool) ([]row, []api.Replica, error) {
@@ -133,7 +187,7 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 		return api.Rollout{}, api.Errorf(api.CodeNotFound, "%s does not exist.", r.Realm.ARN(key, key.Owner))
 	}
 	// What reads the key is in its mesh.
-	rows, replicas, err := r.read(ctx, below(key.MeshKey()), func(place) bool { return true })
+	rows, replicas, err := r.mesh(ctx, key)
 	if err != nil {
 		return api.Rollout{}, err
 	}

@@ -108,8 +108,9 @@ func (w *world) flush(t *testing.T) {
 // reader is a reader of a replica whose clock shows now. Every client reads
 // every key.
 func reader(s *store.Store, now time.Time) *ledger.Reader {
+	flushed := make(chan struct{})
 	return &ledger.Reader{
-		Store: s, Realm: realm, Now: func() time.Time { return now },
+		Store: s, Realm: realm, Now: func() time.Time { return now }, Flushed: func() <-chan struct{} { return flushed },
 		Affected: func(_ context.Context, _ int64, _ api.Key, clients []mesh.Client) (map[mesh.Client]bool, error) {
 			out := map[mesh.Client]bool{}
 			for _, c := range clients {

@@ -3,10 +3,20 @@ package publish
 import (
 	"context"
 	"strings"
+	"sync"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
 )
+
+// asked is what rollouts have read of one snapshot: many ask for the same again
+// and again.
+type asked struct {
+	mu       sync.Mutex
+	snapshot *mesh.Snapshot
+	index    *mesh.Index
+	known    map[mesh.Client]bool
+}
 
 // Affected tells which of the clients read the key in their views, in a
 // snapshot at least as new as revision. It is for rollouts: the clients may be
@@ -15,13 +25,30 @@ func (l *Loop) Affected(ctx context.Context, revision int64, key api.Key, client
 	if err := l.progress.wait(ctx, revision); err != nil {
 		return nil, err
 	}
-	snapshot := l.Snapshot()
-	out := map[mesh.Client]bool{}
+	x := &l.asked
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if snapshot := l.Snapshot(); x.snapshot != snapshot {
+		x.snapshot, x.index, x.known = snapshot, mesh.NewIndex(), map[mesh.Client]bool{}
+	}
 	for _, c := range clients {
-		index := mesh.NewIndex()
-		_, _, reads := snapshot.View(c)
-		index.Set(c, reads)
-		if len(index.Affected([]api.Change{{Key: key, New: snapshot.Get(key)}})) > 0 {
+		if x.known[c] {
+			continue
+		}
+		_, _, reads := x.snapshot.View(c)
+		x.index.Set(c, reads)
+		x.known[c] = true
+		if l.Visited != nil {
+			l.Visited(c, false)
+		}
+	}
+	wanted := make(map[mesh.Client]bool, len(clients))
+	for _, c := range clients {
+		wanted[c] = true
+	}
+	out := map[mesh.Client]bool{}
+	for _, c := range x.index.Affected([]api.Change{{Key: key, New: x.snapshot.Get(key)}}) {
+		if wanted[c] {
 			out[c] = true
 		}
 	}

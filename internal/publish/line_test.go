@@ -424,6 +424,27 @@ func TestAffectedClients(t *testing.T) {
 	if len(got) != 1 || !got[of("front")] {
 		t.Errorf("affected are %v", got)
 	}
+	if views, _, _ := r.counts(); views != 3 {
+		t.Errorf("%d views were resolved for 3 clients", views)
+	}
+
+	// Rollouts are asked for again and again.
+	got, err = r.Affected(t.Context(), revision, key, []mesh.Client{of("v1"), of("front")})
+	adstest.Must(t, err)
+	if views, _, _ := r.counts(); views != 0 || len(got) != 1 || !got[of("front")] {
+		t.Errorf("asked again: affected are %v, %d views were resolved", got, views)
+	}
+	got, err = r.Affected(t.Context(), revision, key, []mesh.Client{of("v1")})
+	adstest.Must(t, err)
+	if len(got) != 0 {
+		t.Errorf("affected are %v, which were not asked for", got)
+	}
+	revision = write(t, s, node("v1", "color.local"))
+	got, err = r.Affected(t.Context(), revision, key, []mesh.Client{of("v1"), of("front")})
+	adstest.Must(t, err)
+	if len(got) != 2 {
+		t.Errorf("after a change affected are %v", got)
+	}
 }
 
 func newRegistry(t *testing.T, s *store.Store, source discovery.Source) *discovery.Registry {

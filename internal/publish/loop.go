@@ -56,8 +56,8 @@ type Config struct {
 	// Problematic is told of each client whose problems became others; nil is
 	// allowed.
 	Problematic func(c mesh.Client)
-	// Visited is told of each client whose view was resolved, and whether a
-	// bundle was built from it; several goroutines call it. nil is allowed.
+	// Visited is told of each client whose view was resolved, for its proxies or
+	// for a rollout, and whether a bundle was built from it; several goroutines call it. nil is allowed.
 	Visited func(c mesh.Client, built bool)
 	Now     func() time.Time
 }
@@ -81,6 +81,7 @@ type Loop struct {
 	clients map[mesh.Client]*client
 
 	problems problems
+	asked    asked
 }
 
 // client is what the loop last made for a connected client.
