@@ -49,10 +49,10 @@ func TestRefusals(t *testing.T) {
 		{"API-042 another region", "InvalidSignatureException 403 Credential should be scoped to a valid region, not 'eu-west-1'.", func(e *endpoint) { e.region = "eu-west-1" }, list},
 		{"API-004 a clock that is slow", "InvalidSignatureException 403 Signature expired: *", func(e *endpoint) { e.wrong.Clock = -600 }, list},
 		{"API-004 a clock that is fast", "InvalidSignatureException 403 Signature not yet current: *", func(e *endpoint) { e.wrong.Clock = 600 }, list},
-		{"API-039 another path", "UnknownOperationException 404 No operation is reached by GET /v1/v20190125/meshes. The API's version is 2019-01-25: paths begin with /v20190125/.", func(e *endpoint) { e.url += "/v1" }, list},
+		{"API-003 another path than /v20190125", "UnknownOperationException 404 No operation is reached by GET /v1/v20190125/meshes. The API's version is 2019-01-25: paths begin with /v20190125/.", func(e *endpoint) { e.url += "/v1" }, list},
 		{"API-003 another method", "MethodNotAllowedException 405 The path /v20190125/meshes does not take method POST.", func(e *endpoint) { e.wrong.Method = "POST" }, list},
-		{"API-003 another content type", `UnsupportedMediaTypeException 415 The content type "text/plain" is not understood: send application/json.`, func(e *endpoint) { e.wrong.ContentType = "text/plain" }, create},
-		{"API-003 a body over a mebibyte", "RequestEntityTooLargeException 413 The request's body is larger than 1048576 bytes.", func(*endpoint) {}, func(c *wrongCase) {
+		{"another content type", `UnsupportedMediaTypeException 415 The content type "text/plain" is not understood: send application/json.`, func(e *endpoint) { e.wrong.ContentType = "text/plain" }, create},
+		{"a body over a mebibyte", "RequestEntityTooLargeException 413 The request's body is larger than 1048576 bytes.", func(*endpoint) {}, func(c *wrongCase) {
 			c.operation = "CreateVirtualNode"
 			c.in = map[string]any{"meshName": "m", "virtualNodeName": "n", "spec": map[string]any{"serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": strings.Repeat("a", 1<<20)}}}}
 		}},
