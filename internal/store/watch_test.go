@@ -13,8 +13,8 @@ import (
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 5 * time.Second
+// patience is how long a test waits for what must happen; much, because a machine may be busy.
+const patience = 30 * time.Second
 
 // watched is a watch that a test reads batch by batch.
 type watched struct {

@@ -25,8 +25,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Patience is how long tests wait for what has to come.
-const Patience = 10 * time.Second
+// Patience is how long tests wait for what has to come; much, because a machine may be busy.
+const Patience = 30 * time.Second
 
 // The short names of the types, in the order in which Envoy opens them.
 const (
