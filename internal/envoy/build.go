@@ -39,6 +39,7 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 			b.meshPreference = spec.ServiceDiscovery.IPPreference
 		}
 	}
+	b.checkLog()
 	if view.Gateway != nil {
 		b.ip = ipFor(b.meshPreference)
 		b.gateway(view.Gateway.VirtualGatewaySpec())
