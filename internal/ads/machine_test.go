@@ -260,6 +260,12 @@ func TestARefusalLeavesTheClustersAndIsNotRepeated(t *testing.T) {
 					}
 				}
 				l.sends() // neither the refused again, nor a removal
+				for _, other := range []envoy.Type{envoy.Cluster, envoy.Listener, envoy.Route} {
+					status, _ := l.m.status(other, l.m.goal)
+					if accepted := status.Accepted != nil && *status.Accepted == *status.Wanted; accepted == (other == typ) {
+						t.Errorf("what is wanted of type %d is accepted: %t", other, accepted)
+					}
+				}
 				if diff := cmp.Diff([]string{"a=1", "b=1"}, l.has(envoy.Cluster)); diff != "" {
 					t.Error(diff)
 				}

@@ -67,6 +67,21 @@ func (m *machine) follows(t envoy.Type) bool {
 	return true
 }
 
+// covered says whether the proxy has all clusters of the goal, perhaps with old
+// ones that stay because it refused what would leave them unused.
+func (m *machine) covered() bool {
+	s := &m.of[envoy.Cluster]
+	if !s.spoken || s.unknown || s.flight != nil || len(s.refused) > 0 {
+		return false
+	}
+	for _, r := range m.selected(envoy.Cluster) {
+		if old := find(s.held, r.Name); old == nil || old.Hash != r.Hash {
+			return false
+		}
+	}
+	return true
+}
+
 // reached says whether the proxy has all that it is to have of a type.
 func (m *machine) reached(t envoy.Type) bool {
 	s, wanted := &m.of[t], m.wanted(t)

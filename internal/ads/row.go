@@ -112,7 +112,7 @@ func (m *machine) status(t envoy.Type, goal *goal) (status api.TypeStatus, ok bo
 	if t != envoy.Secret {
 		wanted := goal.lists[t].Hash
 		status.Wanted = &wanted
-		if m.reached(t) {
+		if m.reached(t) || (t == envoy.Cluster && m.covered()) {
 			accepted = m.goal.lists[t].Hash
 		}
 	}

@@ -205,7 +205,11 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 			current[replica.ID] = true
 		}
 	}
-	if err := r.count(ctx, &out, key, rows, current); err != nil {
+	concerned, err := r.concerned(ctx, resource)
+	if err != nil {
+		return api.Rollout{}, err
+	}
+	if err := r.count(ctx, &out, key, rows, current, concerned); err != nil {
 		return api.Rollout{}, err
 	}
 	switch {
@@ -219,7 +223,7 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 }
 
 // count adds up the proxies that the key concerns.
-func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows []row, current map[string]bool) error {
+func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows []row, current map[string]bool, concerned []api.DiscoveryType) error {
 	clients := make([]mesh.Client, 0, len(rows))
 	for _, row := range rows {
 		k, err := api.ParseKey(row.Client)
@@ -249,9 +253,9 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 			switch {
 			case !current[row.Replica]:
 				out.Waiting = append(out.Waiting, p)
-			case p.State == api.ProxyStateRefused:
+			case stateOf(p, concerned) == api.ProxyStateRefused:
 				out.Refused = append(out.Refused, p)
-			case p.State == api.ProxyStateCurrent:
+			case stateOf(p, concerned) == api.ProxyStateCurrent:
 				out.ProxiesAccepted++
 			default:
 				out.Waiting = append(out.Waiting, p)
@@ -259,4 +263,49 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 		}
 	}
 	return nil
+}
+
+// concerned is what of Envoy's configuration the resource can alter, nil when
+// that is not known: then a refusal of anything counts. A route of HTTP, whose
+// router has no listener for TCP, is in no listener of Envoy's.
+func (r *Reader) concerned(ctx context.Context, resource *api.Resource) ([]api.DiscoveryType, error) {
+	spec := resource.RouteSpec()
+	if resource.Key.Kind != api.KindRoute || spec == nil || spec.TCPRoute != nil {
+		return nil, nil
+	}
+	parent, _ := resource.Key.ParentKey()
+	router, err := r.Store.Get(ctx, parent)
+	if err != nil {
+		return nil, err
+	}
+	if router == nil || router.VirtualRouterSpec() == nil {
+		return nil, nil
+	}
+	for _, l := range router.VirtualRouterSpec().Listeners {
+		if l.PortMapping.Protocol == api.PortProtocolTCP {
+			return nil, nil
+		}
+	}
+	return []api.DiscoveryType{api.DiscoveryTypeCluster, api.DiscoveryTypeEndpoint, api.DiscoveryTypeRoute}, nil
+}
+
+// stateOf is the proxy's state as far as these types are concerned: one that
+// refused only others has what it is to have of these, or will.
+func stateOf(p api.Proxy, concerned []api.DiscoveryType) api.ProxyState {
+	if p.State != api.ProxyStateRefused || concerned == nil {
+		return p.State
+	}
+	state := api.ProxyStateCurrent
+	for _, t := range p.Types {
+		switch {
+		case !slices.Contains(concerned, t.Type) || (t.Wanted != nil && t.Accepted != nil && *t.Accepted == *t.Wanted):
+		case t.Refusal != nil || t.Accepted == nil:
+			// One that has nothing may never ask: the listener that names its
+			// routes may be what it refused.
+			return api.ProxyStateRefused
+		default:
+			state = api.ProxyStatePending
+		}
+	}
+	return state
 }
