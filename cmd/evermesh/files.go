@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/model"
 )
 
 // maxFile is the size of the largest file that is read, in bytes.
@@ -77,7 +78,7 @@ func parseFile(name string, text []byte) ([]input, error) {
 	var out []input
 	for len(bytes.TrimSpace(text[dec.InputOffset():])) > 0 {
 		line := lineAt(text, dec.InputOffset())
-		v, err := decodeValue(dec, 0)
+		v, err := model.Decode(dec)
 		if err != nil {
 			return nil, usagef("%s:%d: not valid JSON: %s", name, lineAt(text, dec.InputOffset()), plainSyntax(err))
 		}
@@ -115,52 +116,6 @@ func plainSyntax(err error) string {
 		return "it ends too early"
 	}
 	return err.Error()
-}
-
-// maxDepth is how deeply a file may be nested; the deepest input has 13 levels.
-const maxDepth = 64
-
-// decodeValue reads one value. Two equal keys in one object are refused: which
-// one was meant cannot be known.
-func decodeValue(dec *json.Decoder, depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, errors.New("it is nested too deeply")
-	}
-	t, err := dec.Token()
-	if err != nil {
-		return nil, err
-	}
-	switch t {
-	case json.Delim('{'):
-		out := map[string]any{}
-		for dec.More() {
-			name, err := dec.Token()
-			if err != nil {
-				return nil, err
-			}
-			key := name.(string) // the decoder takes nothing else for a key
-			if _, twice := out[key]; twice {
-				return nil, fmt.Errorf("key %q stands twice in one object", key)
-			}
-			if out[key], err = decodeValue(dec, depth+1); err != nil {
-				return nil, err
-			}
-		}
-		_, err = dec.Token()
-		return out, err
-	case json.Delim('['):
-		out := []any{}
-		for dec.More() {
-			v, err := decodeValue(dec, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, v)
-		}
-		_, err = dec.Token()
-		return out, err
-	}
-	return t, nil
 }
 
 // inputOf tells what kind of resource a value is the create input of.

@@ -15,10 +15,6 @@ import (
 	"github.com/evermesh/evermesh/internal/model"
 )
 
-// MaxDepth is how deeply a request's JSON may be nested. The deepest document
-// of the model has 13 levels.
-const MaxDepth = 64
-
 // binder makes one document of a request's path, query and body, as the model
 // lays them out, and checks it.
 type binder struct {
@@ -122,7 +118,7 @@ func (b *binder) scalar(member, text string) any {
 }
 
 // parseBody reads a JSON object, strictly: one object, no key twice, not deeper
-// than MaxDepth. An absent body is an empty object.
+// than model.MaxDepth. An absent body is an empty object.
 func parseBody(r *http.Request, body []byte) (map[string]any, error) {
 	if ct := r.Header.Get("Content-Type"); ct != "" {
 		media, _, err := mime.ParseMediaType(ct)
@@ -135,7 +131,7 @@ func parseBody(r *http.Request, body []byte) (map[string]any, error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
-	v, err := decode(dec, 0)
+	v, err := model.Decode(dec)
 	if err != nil {
 		return nil, malformed(err)
 	}
@@ -154,49 +150,6 @@ func malformed(err error) error {
 		err = errors.New("it ends too early")
 	}
 	return api.Errorf(api.CodeBadRequest, "The request's body is not valid: %v.", err)
-}
-
-// decode reads one value. encoding/json would take the last of two equal keys
-// in silence; which one the sender meant cannot be known, so they are refused.
-func decode(dec *json.Decoder, depth int) (any, error) {
-	if depth > MaxDepth {
-		return nil, errors.New("it is nested too deeply")
-	}
-	t, err := dec.Token()
-	if err != nil {
-		return nil, err
-	}
-	switch t {
-	case json.Delim('{'):
-		out := map[string]any{}
-		for dec.More() {
-			name, err := dec.Token()
-			if err != nil {
-				return nil, err
-			}
-			key := name.(string)
-			if _, twice := out[key]; twice {
-				return nil, errors.New("key " + key + " stands twice in one object")
-			}
-			if out[key], err = decode(dec, depth+1); err != nil {
-				return nil, err
-			}
-		}
-		_, err = dec.Token()
-		return out, err
-	case json.Delim('['):
-		out := []any{}
-		for dec.More() {
-			v, err := decode(dec, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, v)
-		}
-		_, err = dec.Token()
-		return out, err
-	}
-	return t, nil
 }
 
 func unescape(segment string) string {
