@@ -2,6 +2,8 @@ package ads
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -324,6 +326,17 @@ func TestAWithdrawnListenerThatComesBackIsSentAgain(t *testing.T) {
 		l.aim(simple())
 		l.ack(l.sends(map[bool]string{true: "lds out", false: "lds in out"}[delta])[envoy.Listener])
 		l.sends()
+	})
+}
+
+func TestClustersWithoutEDSAreOwedNoEndpoints(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		l := newLine(t, delta, simple())
+		l.ask(envoy.Cluster)
+		l.ack(l.sends("cds a b")[envoy.Cluster])
+		if got := slices.Collect(maps.Keys(l.m.of[envoy.LoadAssignment].owed)); !slices.Equal(got, []string{"b"}) {
+			t.Errorf("endpoints of %q are owed", got)
+		}
 	})
 }
 

@@ -76,7 +76,7 @@ func (m *machine) launch(now time.Time, t envoy.Type, f *flight) {
 			// Envoy warms the cluster anew and waits for its endpoints, whichever
 			// it has, also when it has yet to ask for them on this stream (D6.1).
 			eds := &m.of[envoy.LoadAssignment]
-			if old := find(s.held, r.Name); (old == nil || old.Hash != r.Hash) && (eds.has(r.Name) || !eds.spoken) {
+			if old := find(s.held, r.Name); (old == nil || old.Hash != r.Hash) && (eds.has(r.Name) || (!eds.spoken && m.byEDS(r))) {
 				eds.owe(r.Name, now)
 			}
 		}
@@ -91,6 +91,12 @@ func (m *machine) launch(now time.Time, t envoy.Type, f *flight) {
 	if f.complete || len(s.owed) == 0 {
 		s.owed = nil
 	}
+}
+
+// byEDS says whether the cluster gets its endpoints from us.
+func (m *machine) byEDS(cluster *envoy.Resource) bool {
+	_, ok := cluster.Query()
+	return ok || find(m.goal.list(envoy.LoadAssignment), cluster.Name) != nil
 }
 
 // versionAfter is the type's version once the proxy has accepted f: the goal's
