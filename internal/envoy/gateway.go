@@ -170,7 +170,7 @@ func redirect(routes []mesh.GatewayRoute, loop string, f *faults) []*routev3.Rou
 				continue
 			}
 			route := &routev3.Route{Match: match}
-			if r.Service == nil {
+			if r.Service == nil || !hasTargetPort(r, f) {
 				unavailable(route)
 			} else {
 				form.action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: loop}
@@ -228,6 +228,21 @@ func httpGatewayRoute(spec *api.GatewayRouteSpec) *api.HTTPGatewayRoute {
 		return spec.HTTPRoute
 	}
 	return spec.HTTP2Route
+}
+
+// hasTargetPort says whether the port that the route's target names leads
+// anywhere. Where the service has one port alone, that is taken in any case.
+func hasTargetPort(r mesh.GatewayRoute, f *faults) bool {
+	on, port := ports(r.Service), r.Target().Port
+	if port == nil || len(on) == 0 || slices.ContainsFunc(on, func(at portOf) bool { return int64(at.port) == *port }) {
+		return true
+	}
+	if len(on) == 1 {
+		f.add(r.Key, ReasonMismatch, "action.target.port: virtual service %s has no listener on port %d; its only one, on port %d, is used", r.Service.Key.Name, *port, on[0].port)
+		return true
+	}
+	f.add(r.Key, ReasonMismatch, "action.target.port: virtual service %s has no listener on port %d; the route answers 503", r.Service.Key.Name, *port)
+	return false
 }
 
 // authority is what tells the second hop where to go: the service's name, and
