@@ -21,7 +21,7 @@ const (
 	// credentialsWait bounds the search for credentials: the metadata services that AWS's rules end with are silent
 	// on machines that are not Amazon's.
 	credentialsWait = 5 * time.Second
-	// credentialsRetry is how long the search is not repeated after it found nothing.
+	// credentialsRetry is how long the search is not repeated after it found nothing, as long as it never found any.
 	credentialsRetry = time.Minute
 )
 
@@ -36,6 +36,7 @@ type signer struct {
 
 	mu      sync.Mutex
 	nextTry time.Time // after a search that found nothing
+	found   bool      // credentials, once
 }
 
 func newSigner(credentials aws.CredentialsProvider, region, service string, log *slog.Logger) *signer {
@@ -72,7 +73,8 @@ func (s *signer) sign(ctx context.Context, e Endpoint, method string) (metadata.
 	return md, nil
 }
 
-// retrieve finds the credentials now valid; none after a search that found nothing.
+// retrieve finds the credentials now valid; none after a search that found nothing. Who once had credentials is to have
+// them again: without them the control plane refuses the stream, so a failure is an error, and the stream tried again.
 func (s *signer) retrieve(ctx context.Context) (aws.Credentials, error) {
 	s.mu.Lock()
 	wait := s.now().Before(s.nextTry)
@@ -88,7 +90,12 @@ func (s *signer) retrieve(ctx context.Context) (aws.Credentials, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
+	switch {
+	case err == nil:
+		s.found = s.found || c.HasKeys()
+	case s.found:
+		return aws.Credentials{}, fmt.Errorf("sign stream: find credentials: %w", err)
+	default:
 		s.nextTry = s.now().Add(credentialsRetry)
 		s.log.Warn("no credentials found, xds streams are not signed", "err", err)
 		return aws.Credentials{}, nil
