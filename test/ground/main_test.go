@@ -5,6 +5,7 @@ package ground_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -34,6 +35,10 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	exit, inside, err := ground.Enter(context.Background())
+	var missing *ground.Missing
+	if errors.As(err, &missing) {
+		os.Exit(testsWithout(m, missing))
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -42,6 +47,27 @@ func TestMain(m *testing.M) {
 		os.Exit(exit)
 	}
 	os.Exit(m.Run())
+}
+
+// nowhere is why this machine allows no ground; nil where it does.
+var nowhere *ground.Missing
+
+// testsWithout runs the one test that then says so.
+func testsWithout(m *testing.M, missing *ground.Missing) int {
+	nowhere = missing
+	if err := flag.Set("test.run", "^TestGround$"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// TestGround says whether there is a ground at all; without one it is the only
+// test that runs.
+func TestGround(t *testing.T) {
+	if nowhere != nil {
+		t.Skipf("this machine allows no ground: %v", nowhere)
+	}
 }
 
 func play(what string, args []string) error {
