@@ -259,3 +259,32 @@ func TestMismatches(t *testing.T) {
 		})
 	}
 }
+
+// TestFaultsStayWhereTheyAre drives what is left of resources with a fault.
+func TestFaultsStayWhereTheyAre(t *testing.T) {
+	t.Parallel()
+	t.Run("EMS-050 a node with a format that Envoy refuses goes on", func(t *testing.T) {
+		e := intercepted(t, bundleOf(t, "EMS-050_access_log_formats", "virtualNode/front"))
+		if got := get(t, e.connect(t, "lds_ingress_0.0.0.0_15000", elsewhere(8080)), "any"); got != "cds_ingress_colors_front_http_8080" {
+			t.Errorf("arrived at %s, want the application", got)
+		}
+	})
+	e := run(t, bundleOf(t, "GR-005_ports_of_no_listener", "virtualGateway/ingress"))
+	for _, test := range []struct {
+		name, path, cluster string
+		status              int
+	}{
+		{"GR-005 the target's port chooses the listener", "/right/1", "cds_egress_colors_two_http_9081", 200},
+		{"GR-005 a target's port that is no listener", "/two/1", "", 503},
+		{"GR-005 the same with the host kept", "/kept", "", 503},
+		{"GR-005 a service's only port, whatever the target says", "/one/1", "cds_egress_colors_one_http_9080", 200},
+		{"GR-007 a match on a port that is no listener", "/match/1", "", 404},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, got, _ := e.do(t, "rds_ingress_http_8080", ask{host: "example.com", path: test.path})
+			if status != test.status || test.cluster != "" && (got == nil || got.Cluster != test.cluster) {
+				t.Errorf("status %d, arrived %+v, want %d at %q", status, got, test.status, test.cluster)
+			}
+		})
+	}
+}
