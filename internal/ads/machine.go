@@ -26,6 +26,7 @@ type machine struct {
 	nonces    uint64
 
 	secrets []*envoy.Resource // what of the subscribed secrets may be delivered
+	doubts  doubts            // left by the stream before, of types yet to open
 }
 
 // subscription is the state of one type on a stream.
@@ -154,6 +155,7 @@ func (m *machine) open(now time.Time, s *subscription, r request) {
 		s.due = everything && len(s.held) == 0
 		m.subscribe(now, r.typ, r.subscribe, r.versions)
 		m.returning = m.returning || len(r.versions) > 0
+		m.distrust(r.typ, s)
 		return
 	}
 	s.all = everything && len(r.names) == 0
@@ -175,6 +177,7 @@ func (m *machine) open(now time.Time, s *subscription, r request) {
 			s.held = append(s.held, &envoy.Resource{Name: n, Hash: uncertain})
 		}
 	}
+	m.distrust(r.typ, s)
 }
 
 // share replaces what the stream keeps of a type by the goal's own slice when

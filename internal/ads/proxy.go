@@ -39,6 +39,7 @@ type proxy struct {
 	m      *machine // nil until there is a goal
 	end    time.Time
 	denied map[string]string // secrets that are not delivered, and why
+	doubts doubts            // left by its stream before, for m
 }
 
 // incoming is what the reader got.
@@ -247,7 +248,7 @@ func (p *proxy) take(goal *goal, r *request) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {
-		p.m = &machine{delta: p.dialect.name == api.DialectDelta, goal: goal, silence: p.s.PublishWait, patience: patience}
+		p.m = &machine{delta: p.dialect.name == api.DialectDelta, goal: goal, silence: p.s.PublishWait, patience: patience, doubts: p.doubts}
 	} else if goal != p.m.goal {
 		p.m.aim(goal)
 	}

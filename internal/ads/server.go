@@ -104,7 +104,8 @@ type Server struct {
 
 	mu       sync.Mutex
 	groups   map[mesh.Client]*group
-	streams  int // joined
+	doubts   map[instance]remembered // of proxies that left
+	streams  int                     // joined
 	draining bool
 	left     chan struct{} // receives when a stream left while draining
 }
@@ -121,7 +122,7 @@ func New(c Config) *Server {
 	if c.Lifetime == 0 {
 		c.Lifetime = lifetime
 	}
-	return &Server{Config: c, ending: make(chan struct{}), left: make(chan struct{}, 1), groups: map[mesh.Client]*group{}}
+	return &Server{Config: c, ending: make(chan struct{}), left: make(chan struct{}, 1), groups: map[mesh.Client]*group{}, doubts: map[instance]remembered{}}
 }
 
 // Serve accepts connections until ctx ends; then all streams are cut (Drain
@@ -265,12 +266,15 @@ func (s *Server) join(p *proxy) error {
 		s.Clients.Want(p.client)
 	}
 	g.members[p] = true
+	p.doubts = s.recall(p)
 	s.streams++
 	return nil
 }
 
 func (s *Server) leave(p *proxy) {
+	doubtful := p.doubtful()
 	s.mu.Lock()
+	s.remember(p, doubtful)
 	g := s.groups[p.client]
 	delete(g.members, p)
 	if len(g.members) == 0 {
