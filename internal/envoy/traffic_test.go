@@ -294,7 +294,8 @@ func TestGatewayRouting(t *testing.T) {
 		{"GR-014 a kept host that is another service's name does not lead there", []expectation{
 			to("colors.local", "/kept/1", "", "green", "colors.local", "/1"), to("COLORS.local:15001", "/kept/1", "", "green", "COLORS.local:15001", "/1"),
 			to("colors.local", "/partly/only", "", "green", "colors.local", "/only"),
-			{ask: ask{host: "colors.local", path: "/partly/other"}, status: 404}, {ask: ask{host: "example.com", path: "/partly/other"}, status: 404},
+			{ask: ask{host: "colors.local", path: "/partly/other"}, status: 404},
+			{ask: ask{host: "example.com", path: "/partly/other"}, status: 404},
 		}},
 		{"GR-014 a kept host of a service with percent signs", []expectation{to("example.com", "/percent/1", "x: y", "green", "example.com", "/1")}},
 		{"GR-014 a client's own header chooses nothing", []expectation{
