@@ -94,7 +94,8 @@ func stepsOf(expr string, steps func(*syntax.Inst) int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	program, err := syntax.Compile(parsed.Simplify())
+	parsed = parsed.Simplify()
+	program, err := syntax.Compile(parsed)
 	if err != nil {
 		return 0, err
 	}
@@ -108,7 +109,29 @@ func stepsOf(expr string, steps func(*syntax.Inst) int) (int, error) {
 	if alternatives > 0 {
 		size += 3 + alternatives/4
 	}
-	return size, nil
+	return size + 2*joints(parsed), nil
+}
+
+// joints are the loops around more than one character: RE2 joins their ends to
+// what is around with up to two steps each.
+func joints(re *syntax.Regexp) int {
+	n := 0
+	switch re.Op {
+	case syntax.OpStar, syntax.OpPlus, syntax.OpQuest:
+		switch sub := re.Sub[0]; sub.Op {
+		case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		case syntax.OpLiteral:
+			if len(sub.Rune) > 1 {
+				n++
+			}
+		default:
+			n++
+		}
+	}
+	for _, sub := range re.Sub {
+		n += joints(sub)
+	}
+	return n
 }
 
 // byteSteps are one step for each range of bytes.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"unicode"
 
@@ -29,6 +30,9 @@ func TestProgramSize(t *testing.T) {
 		"[\u0800-\uffff]{9}", "[\u0900-\U0001ffff]{9}", "^a$|^$", `\bx\b`, "a??b*?c+?", "(?i)[k-s]{50}",
 	}
 	patterns := append(slices.Clone(usual), `\p{Greek}{9}`, `(?i)\pL`)
+	for _, loop := range []string{"^*", `\b*?`, `(?:\z|b)*`, "(a)+", "(?:x??)*", "(?:[xy]z)+", "(?:^$)?", "(|a)*"} {
+		patterns = append(patterns, strings.Repeat(loop, 100), "(?:"+strings.Repeat(loop, 100)+")*")
+	}
 	piece := rapid.SampledFrom([]string{
 		"a", "/", "ä", "€", "[a-f]", "[^/]", ".", `\d`, `\w`, `\S`, `\pL`, "[ä-ü]", "(?i:k)", "(?i:x)", "(?i:[a-z])", "[^ä]", "[€-𝄞]", "^", "$", `\b`, "(ab|ac|[^d])", "(x|y*|)",
 	})
