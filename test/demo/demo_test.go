@@ -69,7 +69,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
-	cmd.Stdout = write
+	cmd.Stdout, cmd.Stderr = write, write
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
