@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,9 +85,9 @@ func envoyBinary(t testing.TB) string {
 	return path
 }
 
-// validators are the Envoys that must take what is made: the one that the
-// product would use and the oldest that is supported. What one of them refuses,
-// a fleet with it never gets.
+// validators are the Envoys that must take what is made: the newest and the
+// oldest that are supported, and the one that other tests use, where it is a
+// third. What one of them refuses, a fleet with it never gets.
 func validators(t testing.TB) []string {
 	t.Helper()
 	root, err := moduleRoot()
@@ -98,11 +99,23 @@ func validators(t testing.TB) []string {
 	if err != nil || m == nil {
 		t.Fatalf("tools/envoy-oldest.txt names no version: %v", err)
 	}
-	oldest := filepath.Join(root, "build", "tools", "envoy-"+string(m[1]), "envoy")
-	if _, err := os.Stat(oldest); err != nil {
-		t.Fatalf("there is no Envoy %s, the oldest supported: run make tools", m[1])
+	tools := filepath.Join(root, "build", "tools")
+	out := []string{filepath.Join(tools, "bin", "envoy"), filepath.Join(tools, "envoy-"+string(m[1]), "envoy")}
+	for _, binary := range out {
+		if _, err := os.Stat(binary); err != nil {
+			t.Fatalf("there is no %s: run make tools", binary)
+		}
 	}
-	out := []string{envoyBinary(t), oldest}
+	third, err := os.Stat(envoyBinary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(out, func(binary string) bool {
+		known, err := os.Stat(binary)
+		return err == nil && os.SameFile(known, third)
+	}) {
+		out = append(out, envoyBinary(t))
+	}
 	for _, binary := range out {
 		// Not the words for an Envoy that runs: a configuration that is taken shows
 		// nothing of what it does.
