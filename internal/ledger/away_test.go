@@ -83,8 +83,18 @@ func TestALostReplicaIsUnknown(t *testing.T) {
 		lose(t, b)
 	})
 	t.Run("until another is in its place", func(t *testing.T) {
-		address, elsewhere := "0.0.0.0:15010", "0.0.0.0:15011"
+		address, elsewhere, anyPort := "0.0.0.0:15010", "0.0.0.0:15011", "0.0.0.0:0"
 		b := away(t, "host-1-aaaa")
+		b.Replica.Address = &anyPort
+		b.flush(t)
+		next := newWorld(open(), "host-1-bbbb")
+		next.Replica.Address, next.now = &anyPort, start.Add(time.Minute)
+		if err := next.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := at(time.Minute); got != "WAITING 1/2" {
+			t.Errorf("with any port: %s", got)
+		}
 		b.Replica.Address = &address
 		b.flush(t)
 		lose(t, b)

@@ -209,6 +209,7 @@ func (w *Writer) sweep(ctx context.Context) error {
 func (w *Writer) succeeds(other api.Replica) bool {
 	host := func(r api.Replica) string { return r.ID[:max(0, strings.LastIndexByte(r.ID, '-'))] }
 	return w.Replica.Address != nil && other.Address != nil && *w.Replica.Address == *other.Address &&
+		!strings.HasSuffix(*other.Address, ":0") && // any port
 		host(other) != "" && host(other) == host(w.Replica)
 }
 
