@@ -19,6 +19,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/store"
 )
 
 // within bounds everything that these tests wait for.
@@ -213,6 +214,38 @@ func TestTellsHowItIs(t *testing.T) {
 
 // A second process on the same data ends at once and says why; it does not wait
 // for the first one's lock.
+// A replica that ends politely leaves the ledger; one that was killed is to
+// count as unknown.
+func TestLeavesTheLedger(t *testing.T) {
+	for name, c := range map[string]struct {
+		signal syscall.Signal
+		want   int
+	}{"polite": {syscall.SIGTERM, 0}, "killed": {syscall.SIGKILL, 1}} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, t.TempDir())
+			eventually(t, "the replica is in the ledger", func() bool {
+				var out api.ListProxiesOutput
+				return p.call(t.Context(), "ListProxies", api.ListProxiesInput{}, &out) == nil && len(out.Replicas) == 1
+			})
+			if err := p.cmd.Process.Signal(c.signal); err != nil {
+				t.Fatal(err)
+			}
+			p.exit(t)
+			s, err := store.Open(t.Context(), store.Options{DataDir: p.dir, Prefix: "/evermesh"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, err := s.Read(t.Context(), "ledger/replicas/")
+			if err != nil || len(rows) != c.want {
+				t.Errorf("%d replicas are in the ledger, want %d; error %v", len(rows), c.want, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestSecondOnTheSameData(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
