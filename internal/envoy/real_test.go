@@ -50,11 +50,11 @@ type arrival struct {
 	Header                                http.Header
 }
 
-// run starts an Envoy; it ends with the test.
-func run(t *testing.T, bundle *envoy.Bundle) *realEnvoy {
+// run starts an Envoy; it ends with the test. Each HTTP chain may be changed.
+func run(t *testing.T, bundle *envoy.Bundle, change ...func(*hcmv3.HttpConnectionManager)) *realEnvoy {
 	t.Helper()
 	e := prepare(t)
-	e.start(t, e.chains(t, bundle), e.endpoints(t, bundle))
+	e.start(t, e.chains(t, bundle, change), e.endpoints(t, bundle))
 	return e
 }
 
@@ -129,7 +129,7 @@ func pipe(path string) *corev3.Address {
 
 // chains are the bundle's HTTP chains, each in a listener named after its route
 // configuration, which is put inside.
-func (e *realEnvoy) chains(t *testing.T, bundle *envoy.Bundle) []*listenerv3.Listener {
+func (e *realEnvoy) chains(t *testing.T, bundle *envoy.Bundle, change []func(*hcmv3.HttpConnectionManager)) []*listenerv3.Listener {
 	var out []*listenerv3.Listener
 	for _, r := range bundle.List(envoy.Listener).Resources {
 		l := &listenerv3.Listener{}
@@ -144,6 +144,9 @@ func (e *realEnvoy) chains(t *testing.T, bundle *envoy.Bundle) []*listenerv3.Lis
 			name := hcm.GetRds().GetRouteConfigName()
 			hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: decoded(t, bundle.List(envoy.Route).Get(name))}
 			hcm.AccessLog = nil
+			for _, f := range change {
+				f(hcm)
+			}
 			packed, err := anypb.New(hcm)
 			if err != nil {
 				t.Fatal(err)

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
@@ -342,6 +345,30 @@ func TestGatewayRouting(t *testing.T) {
 			e.expect(t, config, x)
 		}
 	})
+}
+
+// TestGatewayIdleTimeouts shortens what Envoy waits by itself for a silent
+// stream, from five minutes: only where a route says otherwise both hops wait.
+func TestGatewayIdleTimeouts(t *testing.T) {
+	t.Parallel()
+	e := run(t, bundleOf(t, "RT-036_gateway_idle_timeouts", "virtualGateway/ingress"), func(m *hcmv3.HttpConnectionManager) {
+		m.StreamIdleTimeout = durationpb.New(400 * time.Millisecond)
+	})
+	for _, test := range []struct {
+		name, path string
+		status     int
+	}{
+		{"RT-036 off", "/never/b", 200},
+		{"RT-036 an hour", "/hour/a", 200},
+		{"RT-036 a route without, beside one of an hour", "/hour/b", 504},
+		{"RT-036 none", "/plain/a", 504},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if status, _, _ := e.do(t, "rds_ingress_http_8080", ask{host: "any", path: test.path, header: "x-wait: 900ms"}); status != test.status {
+				t.Errorf("status %d, want %d", status, test.status)
+			}
+		})
+	}
 }
 
 // TestListenerTimeouts asks the inbound side of a node (EMS-059).

@@ -1,6 +1,7 @@
 package envoy_test
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -74,7 +75,7 @@ func worldKeys() []api.Key {
 	return out
 }
 
-var serviceNames = [6]string{"a.local", "A.LOCAL", "*.local", "a.local:80", "odd é/,*", "[::1]*"}
+var serviceNames = [6]string{"a.local", "A.LOCAL", "*.local", "a.local:80", "odd é/%,*", "[::1]*"}
 
 // clients are the views of all nodes and gateways that exist.
 func (w *world) views() []*mesh.View {
@@ -110,7 +111,7 @@ func drawDuration(t *rapid.T) *api.Duration {
 	if rapid.Bool().Draw(t, "no duration") {
 		return nil
 	}
-	return &api.Duration{Unit: pick(t, api.DurationUnitS, api.DurationUnitMs), Value: maybe[int64](t, 0, 1, 1500)}
+	return &api.Duration{Unit: pick(t, api.DurationUnitS, api.DurationUnitMs), Value: maybe[int64](t, 0, 1, 1500, 10_000_000_000, 1<<62)}
 }
 
 func drawSpec(t *rapid.T, kind api.Kind) any {
@@ -179,6 +180,10 @@ func drawNode(t *rapid.T) *api.VirtualNodeSpec {
 				Protocol: pick(t, api.PortProtocolHTTP, api.PortProtocolHTTP2, api.PortProtocolGRPC, api.PortProtocolTCP), Port: maybe[int64](t, 9090),
 				HealthyThreshold: 2, UnhealthyThreshold: 2, IntervalMillis: 5000, TimeoutMillis: 2000,
 			}),
+			OutlierDetection: maybe(t, api.OutlierDetection{
+				MaxServerErrors: pick[int64](t, 1, 1<<32), MaxEjectionPercent: 50,
+				Interval: *cmp.Or(drawDuration(t), &api.Duration{}), BaseEjectionDuration: *cmp.Or(drawDuration(t), &api.Duration{}),
+			}),
 			TLS: maybe(t, api.ListenerTLS{Mode: api.ListenerTLSModeStrict}, api.ListenerTLS{Mode: api.ListenerTLSModePermissive}, api.ListenerTLS{}),
 		}
 		if !ports[l.PortMapping.Port] {
@@ -217,7 +222,7 @@ func drawRoute(t *rapid.T) *api.RouteSpec {
 		},
 		Timeout: maybe(t, api.HTTPTimeout{PerRequest: drawDuration(t), Idle: drawDuration(t)}),
 		RetryPolicy: maybe(t, api.HTTPRetryPolicy{
-			MaxRetries: pick[int64](t, 0, 3), PerRetryTimeout: api.Duration{Unit: api.DurationUnitS, Value: maybe[int64](t, 0, 1)},
+			MaxRetries: pick[int64](t, 0, 3, 1<<32), PerRetryTimeout: api.Duration{Unit: api.DurationUnitS, Value: maybe[int64](t, 0, 1)},
 			HTTPRetryEvents: pick(t, nil, []string{"server-error", "stream-error"}), TCPRetryEvents: pick(t, nil, []api.TCPRetryPolicyEvent{api.TCPRetryPolicyEventConnectionError}),
 		}),
 	}
