@@ -86,7 +86,11 @@ func sidecarStory(ctx context.Context, s *stage.Stage, tell *teller, requests in
 	if err := tour.all(ctx, control, 3); err != nil {
 		return tour.seen, err
 	}
-	return tour.seen, throughEnvoys(ctx, tell, tour.answered(), a, b1, b2)
+	answered, err := tour.answered()
+	if err != nil {
+		return tour.seen, err
+	}
+	return tour.seen, throughEnvoys(ctx, tell, answered, a, b1, b2)
 }
 
 // throughEnvoys compares what the visitor was answered with what the Envoys counted: a request that went around one of

@@ -78,10 +78,14 @@ func (t *tour) shift(ctx context.Context, step string, v1, v2 int) error {
 	return t.observe(ctx, o, time.Now())
 }
 
-// answered is how many requests of the whole run were answered.
-func (t *tour) answered() int {
+// answered is how many requests of the whole run were answered; an error when one was not, also after the last
+// observation.
+func (t *tour) answered() (int, error) {
 	all := t.steady.Count(time.Time{}, time.Time{})
-	return all.Requests - all.Failed
+	if all.Failed > 0 {
+		return 0, fmt.Errorf("%d of %d requests of the run failed: %s", all.Failed, all.Requests, faults(all))
+	}
+	return all.Requests, nil
 }
 
 // killAndRestart shows that traffic needs no control plane, and that its return disturbs none.

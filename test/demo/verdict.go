@@ -106,7 +106,7 @@ func (t *teller) verdict(seen []observation, err error) int {
 		}
 		t.line("")
 		t.line("Splits are those of requests that began after the last proxy had accepted; they may differ by %d standard", deviations)
-		t.line("deviations. Every request of the run is in one row; none was repeated by the visitor.")
+		t.line("deviations. Every request up to the last row's end is in one row; none was repeated by the visitor.")
 	}
 	if err := errors.Join(errs...); err != nil {
 		return t.failed(err)
