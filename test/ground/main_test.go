@@ -35,8 +35,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	exit, inside, err := ground.Enter(context.Background())
-	var missing *ground.Missing
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[*ground.Missing](err); ok {
 		os.Exit(testsWithout(m, missing))
 	}
 	if err != nil {
