@@ -2,6 +2,7 @@ package publish_test
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
@@ -192,6 +194,53 @@ func TestProxiesOfOneNodeShareItsWork(t *testing.T) {
 	for _, p := range proxies[1:] {
 		if diff := cmp.Diff(want, p.Routes(t)["rds_egress_http_8080"].String()); diff != "" {
 			t.Errorf("two proxies of a node differ:\n%s", diff)
+		}
+	}
+}
+
+// D6.5 at its own size, without the streams: what is looked at is what counts.
+func TestTwentyOfThreeThousand(t *testing.T) {
+	s := storetest.New(t)
+	write(t, s, colors()...)
+	const all = 3000
+	for batch := range slices.Chunk(slices.Collect(seq(all)), 50) {
+		var changes []change
+		for _, i := range batch {
+			if i%(all/callers) == 0 {
+				changes = append(changes, node(fmt.Sprint("n", i), "color.local"))
+			} else {
+				changes = append(changes, node(fmt.Sprint("n", i)))
+			}
+		}
+		write(t, s, changes...)
+	}
+	r := newReplica(t, s, nil)
+	for i := range all {
+		r.Want(mesh.Client{Key: api.Key{Owner: account, Mesh: "m", Kind: api.KindVirtualNode, Name: fmt.Sprint("n", i)}})
+	}
+	made := 0
+	eventually(t, "all bundles are made", func() bool {
+		_, builds, _ := r.counts()
+		made += builds
+		return made == all
+	})
+	r.reach(t, write(t, s, route("color", "v1", 1, "v2", 99)))
+	if views, builds, of := r.counts(); views != callers || builds != callers {
+		t.Errorf("a route that %d of %d read cost %d views and %d bundles, want %d each; of %v", callers, all, views, builds, callers, of)
+	}
+	r.reach(t, write(t, s, node("elsewhere")))
+	if views, _, of := r.counts(); views != 0 {
+		t.Errorf("a change that nobody reads cost %d views, of %v", views, of)
+	}
+}
+
+// seq counts from 0 to n-1.
+func seq(n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range n {
+			if !yield(i) {
+				return
+			}
 		}
 	}
 }
