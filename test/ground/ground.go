@@ -30,6 +30,7 @@ package ground
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -114,7 +115,8 @@ func (g *Ground) layBridge() error {
 		return err
 	}
 	defer links.Close()
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}
+	// With an address of its own the bridge keeps it; else it takes the lowest of its ports', and hosts lose it.
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, HardwareAddr: net.HardwareAddr{2, 0, 10, 77, 0, bridgeHost}}}
 	if err := links.LinkAdd(bridge); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package ground_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -63,6 +64,25 @@ func TestHostsReachEachOther(t *testing.T) {
 				t.Errorf("heard %q, want %q", got, try.want)
 			}
 		})
+	}
+}
+
+// TestAHostKeepsReachingHomeWhileOthersCome is for what a bridge does by itself: it takes the lowest hardware address
+// of its ports, and so another one when a host comes, which those that are there notice after many seconds.
+func TestAHostKeepsReachingHomeWhileOthersCome(t *testing.T) {
+	g := newGround(t)
+	tell(t, g.Home(), ":8080", "home")
+	first := newHost(t, g, "first")
+	home := []string{g.Home().Addr().String(), g.Home().Addr6().String()}
+	hear(t, first, net.JoinHostPort(home[1], "8080")) // the first word over IPv6 may take a second
+	for n := range 20 {
+		newHost(t, g, fmt.Sprint("other", n))
+		for _, addr := range home {
+			began := time.Now()
+			if got := hear(t, first, net.JoinHostPort(addr, "8080")); got != "home" || time.Since(began) > 500*time.Millisecond {
+				t.Fatalf("after %d hosts more: %s said %q after %v", n+1, addr, got, time.Since(began))
+			}
+		}
 	}
 }
 

@@ -70,7 +70,9 @@ func (g *Ground) newHost(name string, number int) (*Host, error) {
 		err = h.do(h.join)
 	}
 	if err == nil {
-		err = errors.Join(h.do(func() error { return awaitUp("eth0") }), g.home.do(func() error { return awaitUp(h.port) }))
+		err = errors.Join(h.do(func() error { return awaitUp("eth0") }), g.home.do(func() error {
+			return errors.Join(awaitUp(h.port), awaitUp(bridgeName))
+		}))
 	}
 	if err != nil {
 		return nil, errors.Join(err, h.ns.Close())
