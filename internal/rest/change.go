@@ -12,11 +12,8 @@ import (
 // every write that was acknowledged (API-023).
 func (s *Server) describe(row api.KindRow) handler {
 	return func(ctx context.Context, c *call) (any, error) {
-		key, err := target(row, c)
+		key, err := s.addressed(row, c)
 		if err != nil {
-			return nil, err
-		}
-		if err := s.allow(c, key); err != nil {
 			return nil, err
 		}
 		found, err := s.Store.Get(ctx, key)
@@ -51,11 +48,8 @@ func (s *Server) absent(ctx context.Context, key api.Key) error {
 // nothing differs (API-010).
 func (s *Server) update(row api.KindRow) handler {
 	return func(ctx context.Context, c *call) (any, error) {
-		key, err := target(row, c)
+		key, err := s.addressed(row, c)
 		if err != nil {
-			return nil, err
-		}
-		if err := s.allow(c, key); err != nil {
 			return nil, err
 		}
 		document, spec, err := specOf(row, c)
@@ -85,11 +79,8 @@ func (s *Server) update(row api.KindRow) handler {
 // API-009).
 func (s *Server) delete(row api.KindRow) handler {
 	return func(ctx context.Context, c *call) (any, error) {
-		key, err := target(row, c)
+		key, err := s.addressed(row, c)
 		if err != nil {
-			return nil, err
-		}
-		if err := s.allow(c, key); err != nil {
 			return nil, err
 		}
 		return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {

@@ -13,11 +13,8 @@ import (
 // API-007, API-011, API-032).
 func (s *Server) create(row api.KindRow) handler {
 	return func(ctx context.Context, c *call) (any, error) {
-		key, err := target(row, c)
+		key, err := s.addressed(row, c)
 		if err != nil {
-			return nil, err
-		}
-		if err := s.allow(c, key); err != nil {
 			return nil, err
 		}
 		tags, err := newTags(c.doc["tags"])

@@ -17,11 +17,8 @@ const defaultLimit = 100
 // neither repeats nor skips what stays.
 func (s *Server) list(row api.KindRow) handler {
 	return func(ctx context.Context, c *call) (any, error) {
-		key, err := target(row, c)
+		key, err := s.addressed(row, c)
 		if err != nil {
-			return nil, err
-		}
-		if err := s.allow(c, key); err != nil {
 			return nil, err
 		}
 		after, err := parsePageToken(c.doc)

@@ -21,8 +21,9 @@ const (
 	statusDeleted = "DELETED"
 )
 
-// target is the key that a call's names address, and where it lives.
-func target(row api.KindRow, c *call) (api.Key, error) {
+// addressed is the key that a call's names address, if the caller may run the
+// operation on it.
+func (s *Server) addressed(row api.KindRow, c *call) (api.Key, error) {
 	owner := text(c.doc, "meshOwner")
 	if owner == "" {
 		owner = c.principal.Account
@@ -37,7 +38,7 @@ func target(row api.KindRow, c *call) (api.Key, error) {
 			return api.Key{}, err
 		}
 	}
-	return key, nil
+	return key, s.allow(c, key)
 }
 
 func text(doc map[string]any, member string) string {
