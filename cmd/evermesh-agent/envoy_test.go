@@ -145,23 +145,11 @@ func findEnvoy(t *testing.T) string {
 // tell listens on the host and tells every connection text, until the test ends.
 func tell(t *testing.T, h *ground.Host, addr, text string) {
 	t.Helper()
-	l, err := h.Listen("tcp", addr)
+	stop, err := h.Greet(addr, text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(conn, text)
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
+	t.Cleanup(stop)
 }
 
 func (w *workload) ask(t *testing.T, path string) (string, error) {

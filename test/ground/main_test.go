@@ -160,23 +160,11 @@ func newHost(t *testing.T, g *ground.Ground, name string) *ground.Host {
 // tell listens on the host and tells every connection text, until the test ends.
 func tell(t *testing.T, h *ground.Host, addr, text string) {
 	t.Helper()
-	l, err := h.Listen("tcp", addr)
+	stop, err := h.Greet(addr, text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(conn, text)
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
+	t.Cleanup(stop)
 }
 
 // hear returns what a connection from the host to addr says.

@@ -47,16 +47,11 @@ func (g *Ground) probe(ctx context.Context) error {
 		addr string
 		text string
 	}{{g.home, ":8080", direct}, {h, ":15001", redirected}} {
-		l, err := answer.host.Listen("tcp", answer.addr)
+		stop, err := answer.host.Greet(answer.addr, answer.text)
 		if err != nil {
 			return step("listen on a host", "the network namespace must have its loopback and addresses", err)
 		}
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			greet(l, answer.text)
-		}()
-		defer func() { l.Close(); <-served }()
+		defer stop()
 	}
 	for _, try := range []struct {
 		step string
@@ -120,15 +115,24 @@ func (h *Host) greeting(ctx context.Context, dialer net.Dialer) (string, error) 
 	return string(text), err
 }
 
-// greet tells each connection text, until l is closed.
-func greet(l net.Listener, text string) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		// The probe notices a greeting that does not arrive.
-		_, _ = io.WriteString(conn, text)
-		_ = conn.Close()
+// Greet listens on the host and tells every connection text, until stop is called; nothing of it is left then.
+func (h *Host) Greet(addr, text string) (stop func(), err error) {
+	l, err := h.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
 	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			// Whoever connects notices a greeting that does not arrive.
+			_, _ = io.WriteString(conn, text)
+			_ = conn.Close()
+		}
+	}()
+	return func() { _ = l.Close(); <-served }, nil
 }
