@@ -42,15 +42,7 @@ func routeMatchesPort(r Reader, _, now *api.Resource) error {
 // routesMatchPorts: a router gets a second listener only when its routes say
 // which they are for (VR-009).
 func routesMatchPorts(r Reader, _, now *api.Resource) error {
-	if listeners(now) < 2 {
-		return nil
-	}
-	var lack []string
-	for _, route := range r.List(api.KindRoute, now.Key) {
-		if routePort(route.RouteSpec()) == nil {
-			lack = append(lack, route.Key.Name)
-		}
-	}
+	lack := portless(r, now, api.KindRoute, func(route *api.Resource) bool { return routePort(route.RouteSpec()) == nil })
 	if lack == nil {
 		return nil
 	}
@@ -108,19 +100,26 @@ func gatewayRouteMatchesPort(r Reader, _, now *api.Resource) error {
 // gatewayRoutesMatchPorts: a gateway gets a second listener only when its
 // routes say which they are for (GR-007).
 func gatewayRoutesMatchPorts(r Reader, _, now *api.Resource) error {
-	if listeners(now) < 2 {
-		return nil
-	}
-	var lack []string
-	for _, route := range r.List(api.KindGatewayRoute, now.Key) {
-		if gatewayRoutePort(route.GatewayRouteSpec()) == nil {
-			lack = append(lack, route.Key.Name)
-		}
-	}
+	lack := portless(r, now, api.KindGatewayRoute, func(route *api.Resource) bool { return gatewayRoutePort(route.GatewayRouteSpec()) == nil })
 	if lack == nil {
 		return nil
 	}
 	return invalid("All Gateway Routes for this Virtual Gateway must define a match port before adding multiple listeners to this Virtual Gateway. %d Gateway Route(s) are missing port. Listing up to 5 gateway route names: [%s]", len(lack), few(lack))
+}
+
+// portless names what lives under a router or gateway with several listeners
+// and does not say which of them it is for.
+func portless(r Reader, parent *api.Resource, kind api.Kind, lacks func(*api.Resource) bool) []string {
+	if listeners(parent) < 2 {
+		return nil
+	}
+	var names []string
+	for _, child := range r.List(kind, parent.Key) {
+		if lacks(child) {
+			names = append(names, child.Key.Name)
+		}
+	}
+	return names
 }
 
 func exists(r Reader, key api.Key) error {
