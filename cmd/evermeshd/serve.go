@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -88,7 +87,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	}
 
 	replica := api.Replica{ID: replicaID(), Address: &c.XDSListen, Version: version}
-	anonymous := auth.Principal{Account: c.Account, ARN: fmt.Sprintf("arn:%s:iam::%s:root", c.Partition, c.Account)}
+	anonymous := iam.Root(c.Partition, c.Account)
 	verifier := auth.NewVerifier(d.keys, c.Region, []string{"appmesh", "appmesh-preview"}, time.Now)
 
 	d.ledger = (&ledger.Writer{
@@ -111,7 +110,7 @@ func (d *daemon) wire(ctx context.Context) error {
 		Authorize: func(p auth.Principal, key api.Key) error {
 			return auth.Allow(p, "appmesh:StreamAggregatedResources", realm.ARN(key, d.owner(key)))
 		},
-		Dirty: func(client mesh.Client) { d.ledger.Dirty(client) },
+		Dirty: d.ledger.Dirty,
 		Meter: d.metrics.meter(),
 	})
 	d.loop = publish.New(publish.Config{
@@ -197,8 +196,8 @@ func (d *daemon) owner(key api.Key) string {
 	return key.Owner
 }
 
-// replicaID names this replica in the ledger. It is another after every start:
-// what the one before wrote ends with its lease.
+// replicaID names this replica in the ledger. It is another after every start;
+// the ledger knows a successor by its host and address.
 func replicaID() string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {

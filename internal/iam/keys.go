@@ -94,9 +94,14 @@ func (k *Keys) Credential(_ context.Context, accessKeyID string) (auth.Credentia
 	case c.err != nil:
 		return auth.Credential{}, false, c.err
 	}
-	return auth.Credential{Secret: c.Secret, Principal: auth.Principal{
-		Account: c.account, ARN: "arn:" + k.config.Partition + ":iam::" + c.account + ":root", AccessKeyID: accessKeyID,
-	}}, true, nil
+	root := Root(k.config.Partition, c.account)
+	root.AccessKeyID = accessKeyID
+	return auth.Credential{Secret: c.Secret, Principal: root}, true, nil
+}
+
+// Root is the root of an account, who may do everything in it.
+func Root(partition, account string) auth.Principal {
+	return auth.Principal{Account: account, ARN: "arn:" + partition + ":iam::" + account + ":root"}
 }
 
 // Run follows the store until ctx ends, and returns its error.
