@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,30 @@ func TestQuickRun(t *testing.T) {
 		if !strings.Contains(table.String(), figure) {
 			t.Errorf("the table lacks %q", figure)
 		}
+	}
+}
+
+// TestRunOfSomeRows measures one row, and keeps the profiles of who was measured.
+func TestRunOfSomeRows(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var table, progress bytes.Buffer
+	dir := t.TempDir()
+	if code := run(ctx, []string{"-quick", "-only", "calls-1|describe", "-cpuprofile", dir}, lay, &table, &progress); code != 0 {
+		t.Fatalf("exit code %d\n%s\n%s", code, table.String(), progress.String())
+	}
+	if text := table.String(); strings.Contains(text, "32 meshes") || !strings.Contains(text, "one caller") || !strings.Contains(text, "DescribeRoute") {
+		t.Errorf("the table has other rows:\n%s", text)
+	}
+	for _, name := range []string{"calls-1.evermeshd", "calls-1.floor", "describe.evermeshd", "describe.floor"} {
+		text, err := os.ReadFile(filepath.Join(dir, name+".pprof"))
+		if err != nil || !bytes.HasPrefix(text, []byte{0x1f, 0x8b}) { // profiles are compressed
+			t.Errorf("%s is no profile: %d bytes, %v", name, len(text), err)
+		}
+	}
+	var said bytes.Buffer
+	if code := run(ctx, []string{"-only", "nothing"}, lay, &table, &said); code != 2 || !strings.Contains(said.String(), rowNarrow) {
+		t.Errorf("rows that do not exist give %d: %s", code, said.String())
 	}
 }
 
@@ -126,7 +151,7 @@ func serves(ctx context.Context, t *testing.T, r *rig, what string, f *frames) {
 		t.Errorf("the last proxy was complete after %v", up.last)
 	}
 	for _, n := range []int{20, 30} {
-		got, err := r.pushes(ctx, floor, sw, n)
+		got, err := r.pushes(ctx, floor, sw, "", n)
 		if err != nil {
 			t.Fatal(err)
 		}

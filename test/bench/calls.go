@@ -22,17 +22,17 @@ func apiMesh(n int) string { return fmt.Sprintf("calls%d", n) }
 
 // load is one kind of load on the API: so many callers, spread over so many meshes.
 type load struct {
-	name            string
+	row, name       string
 	operation       string
 	callers, meshes int
 }
 
 func loads() []load {
 	return []load{
-		{"signed writes, 32 callers on 32 meshes", "UpdateRoute", callers, callers},
-		{"signed writes, one caller", "UpdateRoute", 1, 1},
-		{"signed writes, 32 callers on one mesh", "UpdateRoute", callers, 1},
-		{"signed DescribeRoute, 32 callers", "DescribeRoute", callers, callers},
+		{rowCalls32, "signed writes, 32 callers on 32 meshes", "UpdateRoute", callers, callers},
+		{rowCalls1, "signed writes, one caller", "UpdateRoute", 1, 1},
+		{rowCallsMesh, "signed writes, 32 callers on one mesh", "UpdateRoute", callers, 1},
+		{rowDescribe, "signed DescribeRoute, 32 callers", "DescribeRoute", callers, callers},
 	}
 }
 
@@ -50,12 +50,23 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 		return nil, err
 	}
 	var figures []figure
+	who := [2]struct{ name, endpoint, debug string }{
+		{"evermeshd", c.Evermesh.Endpoint, c.Admin}, {"floor", floor, floor},
+	}
 	for _, l := range loads() {
+		if !r.wants(l.row) {
+			continue
+		}
 		// Turn by turn, so that what else the machine does meets both.
 		var rates [2]float64
 		for turn := range 4 {
-			at := []string{c.Evermesh.Endpoint, floor}[turn%2]
-			rate, err := r.rate(ctx, c, at, l)
+			at := who[turn%2]
+			var rate float64
+			err := r.profiled(ctx, l.row, at.name, at.debug, func() error {
+				var err error
+				rate, err = r.rate(ctx, c, at.endpoint, l)
+				return err
+			})
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", l.name, err)
 			}

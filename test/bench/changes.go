@@ -68,26 +68,48 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// inARow makes the changes one after the other and times each: make does the n-th and returns when the API answered.
-func (r *rig) inARow(ctx context.Context, pid int, sw *swarmOf, proxies int, pattern func(n int) string, make func(ctx context.Context, n int) (api time.Duration, err error)) (spread, error) {
-	var out spread
-	idle, err := idleRate(ctx, pid, min(2*time.Second, 10*r.scale.settle))
+// changing is what inARow does again and again.
+type changing struct {
+	row     string // for the profile
+	who     string // server that is measured
+	pid     int    // of it
+	debug   string // URL above its /debug/pprof
+	proxies int    // that receive each change
+	types   string // of what they receive
+	pattern func(n int) string
+	// make does the n-th change and returns how long the API took of it.
+	make func(ctx context.Context, n int) (api time.Duration, err error)
+}
+
+// inARow makes the changes one after the other and times each.
+func (r *rig) inARow(ctx context.Context, sw *swarmOf, c changing) (out spread, err error) {
+	idle, err := idleRate(ctx, c.pid, min(2*time.Second, 10*r.scale.settle))
 	if err != nil {
 		return out, err
 	}
+	err = r.profiled(ctx, c.row, c.who, c.debug, func() error {
+		out, err = r.changes(ctx, sw, c, idle)
+		return err
+	})
+	return out, err
+}
+
+// changes is inARow with the server's idle rate known.
+func (r *rig) changes(ctx context.Context, sw *swarmOf, c changing, idle float64) (spread, error) {
+	var out spread
 	var lasts, apis []time.Duration
 	began := time.Now()
-	before, err := processor(pid)
+	before, err := processor(c.pid)
 	if err != nil {
 		return out, err
 	}
 	for n := range r.scale.changes {
-		id, err := sw.expect(ctx, proxies, "rds", pattern(n))
+		id, err := sw.expect(ctx, c.proxies, c.types, c.pattern(n))
 		if err != nil {
 			return out, err
 		}
 		since := time.Now()
-		api, err := make(ctx, n)
+		api, err := c.make(ctx, n)
 		if err != nil {
 			return out, err
 		}
@@ -103,7 +125,7 @@ func (r *rig) inARow(ctx context.Context, pid int, sw *swarmOf, proxies int, pat
 		}
 		out.messages = max(out.messages, messages)
 	}
-	after, err := processor(pid)
+	after, err := processor(c.pid)
 	if err != nil {
 		return out, err
 	}
@@ -116,18 +138,22 @@ func (r *rig) inARow(ctx context.Context, pid int, sw *swarmOf, proxies int, pat
 }
 
 // weights changes the weights of a service's route, again and again.
-func (r *rig) weights(ctx context.Context, c *stage.Control, sw *swarmOf, name string, targets [2]string, proxies int) (spread, error) {
+func (r *rig) weights(ctx context.Context, c *stage.Control, sw *swarmOf, row, name string, targets [2]string, proxies int) (spread, error) {
 	weight := func(n int) int { return 1 + n%99 }
 	if weight(0) == 50 { // what the mesh was made with
 		return spread{}, fmt.Errorf("the first change changes nothing")
 	}
-	return r.inARow(ctx, c.Process.Pid(), sw, proxies, func(n int) string {
-		// A weighted cluster's name, and after it the weight as a message of one number.
-		return regexp.QuoteMeta(cluster(targets[0])) + fmt.Sprintf(`\x12\x02\x08\x%02x`, weight(n))
-	}, func(ctx context.Context, n int) (time.Duration, error) {
-		began := time.Now()
-		err := c.Evermesh.Call(ctx, "UpdateRoute", route(meshName, name, targets[0], targets[1], weight(n)), nil)
-		return time.Since(began), err
+	return r.inARow(ctx, sw, changing{
+		row: row, who: "evermeshd", pid: c.Process.Pid(), debug: c.Admin, proxies: proxies, types: "rds",
+		pattern: func(n int) string {
+			// A weighted cluster's name, and after it the weight as a message of one number.
+			return regexp.QuoteMeta(cluster(targets[0])) + fmt.Sprintf(`\x12\x02\x08\x%02x`, weight(n))
+		},
+		make: func(ctx context.Context, n int) (time.Duration, error) {
+			began := time.Now()
+			err := c.Evermesh.Call(ctx, "UpdateRoute", route(meshName, name, targets[0], targets[1], weight(n)), nil)
+			return time.Since(began), err
+		},
 	})
 }
 
@@ -136,9 +162,13 @@ func cluster(node string) string {
 }
 
 // pushes makes the floor send to so many streams, again and again.
-func (r *rig) pushes(ctx context.Context, f *floorOf, sw *swarmOf, proxies int) (spread, error) {
-	return r.inARow(ctx, f.Pid(), sw, proxies, func(int) string { return "" }, func(ctx context.Context, _ int) (time.Duration, error) {
-		return 0, call(ctx, http.MethodPost, fmt.Sprintf("%s/push?n=%d", f.url, proxies), nil, nil)
+func (r *rig) pushes(ctx context.Context, f *floorOf, sw *swarmOf, row string, proxies int) (spread, error) {
+	return r.inARow(ctx, sw, changing{
+		row: row, who: f.what, pid: f.Pid(), debug: f.url, proxies: proxies, types: "rds",
+		pattern: func(int) string { return "" },
+		make: func(ctx context.Context, _ int) (time.Duration, error) {
+			return 0, call(ctx, http.MethodPost, fmt.Sprintf("%s/push?n=%d", f.url, proxies), nil, nil)
+		},
 	})
 }
 
@@ -160,7 +190,7 @@ func measureSize(ctx context.Context, r *rig) ([]figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := r.weights(ctx, c, sw, narrow, [2]string{node(0, nodes), node(1, nodes)}, affected)
+		s, err := r.weights(ctx, c, sw, fmt.Sprint(rowSize, "-", nodes), narrow, [2]string{node(0, nodes), node(1, nodes)}, affected)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"runtime"
 	"strconv"
@@ -135,6 +136,7 @@ func next(stream deltaStream, url string) (*discovery.DeltaDiscoveryResponse, er
 // floorOf is a running floor of the management service.
 type floorOf struct {
 	*ground.Process
+	what      string // "floor" or "cache"
 	addr, url string
 }
 
@@ -162,7 +164,7 @@ func (r *rig) floorUp(ctx context.Context, what string, f *frames, nodes int) (*
 	if err := os.WriteFile(c.Frames, text, 0o600); err != nil {
 		return nil, err
 	}
-	out := &floorOf{addr: c.Listen, url: "http://" + c.Control}
+	out := &floorOf{what: what, addr: c.Listen, url: "http://" + c.Control}
 	if out.Process, err = r.part(what, c); err != nil {
 		return nil, err
 	}
@@ -227,6 +229,7 @@ func playFloor(config string) error {
 		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0))
 	go func() { _ = server.Serve(l) }() // ends with the process
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
 	mux.HandleFunc("POST /push", func(w http.ResponseWriter, r *http.Request) {
 		n, err := strconv.Atoi(r.URL.Query().Get("n"))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/pprof"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -110,8 +111,12 @@ func playFloorAPI(config string) error {
 }
 
 func (b *bareAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/ready" {
+	switch r.URL.Path {
+	case "/ready":
 		_, _ = w.Write([]byte("{}"))
+		return
+	case "/debug/pprof/profile":
+		pprof.Profile(w, r)
 		return
 	}
 	body, err := io.ReadAll(r.Body)

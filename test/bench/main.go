@@ -24,7 +24,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -71,23 +73,45 @@ type figure struct {
 	note                string // printed below the table
 }
 
-// measurement is a part of the run.
+// measurement is a part of the run, which gives one or more rows of the table; -only names them.
 type measurement struct {
-	name string
+	rows []string
 	run  func(ctx context.Context, r *rig) ([]figure, error)
 }
 
+// The rows, as -only and the files of profiles name them.
+const (
+	rowNarrow    = "narrow"
+	rowWide      = "wide"
+	rowStart     = "start" // with memory
+	rowSize      = "size"
+	rowEndpoints = "endpoints"
+	rowCalls32   = "calls-32"
+	rowCalls1    = "calls-1"
+	rowCallsMesh = "calls-one-mesh"
+	rowDescribe  = "describe"
+	rowStreams   = "streams"
+	rowAgent     = "agent"
+)
+
 func measurements() []measurement {
 	return []measurement{
-		{"mesh", measureMesh},
-		{"size", measureSize},
-		{"endpoints", func(context.Context, *rig) ([]figure, error) {
+		{[]string{rowNarrow, rowWide, rowStart}, measureMesh},
+		{[]string{rowSize}, measureSize},
+		{[]string{rowEndpoints}, func(context.Context, *rig) ([]figure, error) {
 			return []figure{notMeasured("endpoint added to a service that all use", "no source of endpoints is built yet: Envoy resolves names itself")}, nil
 		}},
-		{"calls", measureCalls},
-		{"streams", measureStreams},
-		{"agent", measureAgent},
+		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe}, measureCalls},
+		{[]string{rowStreams}, measureStreams},
+		{[]string{rowAgent}, measureAgent},
 	}
+}
+
+func rows() (out []string) {
+	for _, m := range measurements() {
+		out = append(out, m.rows...)
+	}
+	return out
 }
 
 func notMeasured(name, why string) figure {
@@ -119,7 +143,8 @@ func run(ctx context.Context, args []string, lay func() (*ground.Ground, error),
 	flags.SetOutput(stderr)
 	s := full()
 	small := flags.Bool("quick", false, "run everything at a tiny scale, to see that it works")
-	only := flags.String("only", "", "measure only what matches this regular `expression`: mesh, size, endpoints, calls, streams, agent")
+	only := flags.String("only", ".*", "measure only the rows that match this regular `expression`: "+strings.Join(rows(), ", "))
+	profiles := flags.String("cpuprofile", "", "keep a processor profile of the server for each row of changes and of calls, in this `folder`, as ROW.WHO.pprof: it costs a little of the figures")
 	keep := flags.Bool("keep", false, "keep the logs of all programs, and say where")
 	flags.IntVar(&s.changes, "changes", s.changes, "changes in a row")
 	flags.IntVar(&s.streams, "streams", s.streams, "streams of the widest change")
@@ -130,12 +155,21 @@ func run(ctx context.Context, args []string, lay func() (*ground.Ground, error),
 	if *small {
 		s = quick()
 	}
-	wanted, err := regexp.Compile(*only)
-	if err != nil {
-		fmt.Fprintf(stderr, "bench: -only: %v\n", err)
+	wanted, err := regexp.Compile("^(?:" + *only + ")$")
+	if err != nil || !slices.ContainsFunc(rows(), wanted.MatchString) {
+		fmt.Fprintf(stderr, "bench: -only %s: want some of %s\n", *only, strings.Join(rows(), ", "))
 		return 2
 	}
-	figures, err := measureAll(ctx, s, wanted, *keep, lay, stderr)
+	if *profiles != "" {
+		if *profiles, err = filepath.Abs(*profiles); err == nil {
+			err = os.MkdirAll(*profiles, 0o700)
+		}
+		if err != nil {
+			fmt.Fprintf(stderr, "bench: -cpuprofile: %v\n", err)
+			return 2
+		}
+	}
+	figures, err := measureAll(ctx, options{s, wanted, *profiles, *keep}, lay, stderr)
 	if printErr := printTable(stdout, figures); printErr != nil {
 		err = errors.Join(err, printErr)
 	}
@@ -146,30 +180,40 @@ func run(ctx context.Context, args []string, lay func() (*ground.Ground, error),
 	return 0
 }
 
+// options are what a run was asked for.
+type options struct {
+	scale    scale
+	wanted   *regexp.Regexp // rows
+	profiles string         // folder; "" is none
+	keep     bool           // the logs
+}
+
 // measureAll runs the measurements one after the other, each with programs of its own.
-func measureAll(ctx context.Context, s scale, wanted *regexp.Regexp, keep bool, lay func() (*ground.Ground, error), progress io.Writer) (figures []figure, err error) {
+func measureAll(ctx context.Context, o options, lay func() (*ground.Ground, error), progress io.Writer) (figures []figure, err error) {
 	g, err := lay()
 	if err != nil {
 		return nil, err
 	}
-	g.Keep = keep
+	g.Keep = o.keep
 	defer func() { err = errors.Join(err, g.Close()) }()
-	r, err := newRig(ctx, g, s, progress)
+	r, err := newRig(ctx, g, o.scale, progress)
 	if err != nil {
 		return nil, err
 	}
-	if keep {
+	r.wanted, r.profiles = o.wanted, o.profiles
+	if o.keep {
 		defer r.say("the logs are in %s/log", g.Dir())
 	}
 	for _, m := range measurements() {
-		if !wanted.MatchString(m.name) {
+		if !slices.ContainsFunc(m.rows, r.wants) {
 			continue
 		}
-		r.say("measuring: %s", m.name)
+		name := strings.Join(slices.DeleteFunc(slices.Clone(m.rows), func(row string) bool { return !r.wants(row) }), ", ")
+		r.say("measuring: %s", name)
 		more, err := m.run(ctx, r)
 		figures = append(figures, more...)
 		if err := errors.Join(err, r.stopAll()); err != nil {
-			return figures, fmt.Errorf("measure %s: %w", m.name, err)
+			return figures, fmt.Errorf("measure %s: %w", name, err)
 		}
 	}
 	return figures, nil

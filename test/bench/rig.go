@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -32,8 +33,10 @@ type rig struct {
 	scale    scale
 	progress io.Writer
 	began    time.Time
-	swarm    string // the load generator's program
-	number   int    // of started processes, for their names
+	wanted   *regexp.Regexp // rows of the table
+	profiles string         // folder for profiles, or ""
+	swarm    string         // the load generator's program
+	number   int            // of started processes, for their names
 	running  []*ground.Process
 }
 
@@ -46,7 +49,7 @@ func newRig(ctx context.Context, g *ground.Ground, s scale, progress io.Writer) 
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{Stage: st, scale: s, progress: progress, began: time.Now(), swarm: filepath.Join(g.Dir(), "bin", "swarm")}
+	r := &rig{Stage: st, scale: s, progress: progress, began: time.Now(), wanted: regexp.MustCompile(""), swarm: filepath.Join(g.Dir(), "bin", "swarm")}
 	root, err := stage.Root()
 	if err != nil {
 		return nil, err
@@ -58,6 +61,9 @@ func newRig(ctx context.Context, g *ground.Ground, s scale, progress io.Writer) 
 	}
 	return r, nil
 }
+
+// wants says whether the run was asked for the row.
+func (r *rig) wants(row string) bool { return r.wanted.MatchString(row) }
 
 func (r *rig) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(r.progress, "%6.1f s  %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...)) // progress only

@@ -80,15 +80,18 @@ func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.say("changing weights that %d proxies need, %d times", affected, r.scale.changes)
-	few, err := r.weights(ctx, c, sw, narrow, [2]string{node(0, nodes), node(1, nodes)}, affected)
-	if err != nil {
-		return nil, err
+	var few, all spread
+	if r.wants(rowNarrow) {
+		r.say("changing weights that %d proxies need, %d times", affected, r.scale.changes)
+		if few, err = r.weights(ctx, c, sw, rowNarrow, narrow, [2]string{node(0, nodes), node(1, nodes)}, affected); err != nil {
+			return nil, err
+		}
 	}
-	r.say("changing weights that all %d need, %d times", nodes, r.scale.changes)
-	all, err := r.weights(ctx, c, sw, wide, [2]string{node(1, nodes), node(2, nodes)}, nodes)
-	if err != nil {
-		return nil, err
+	if r.wants(rowWide) {
+		r.say("changing weights that all %d need, %d times", nodes, r.scale.changes)
+		if all, err = r.weights(ctx, c, sw, rowWide, wide, [2]string{node(1, nodes), node(2, nodes)}, nodes); err != nil {
+			return nil, err
+		}
 	}
 	frames, err := capture(ctx, c)
 	if err != nil {
@@ -114,8 +117,16 @@ func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
 	than := func(s spread) string {
 		return fmt.Sprintf(" go-control-plane's cache: %s, processor %s.", ms(s.last), ms(s.cpu))
 	}
-	figures := few.figures(fmt.Sprintf("weight change that %d of %d proxies need", affected, nodes), floor.few, received(few)+than(cache.few))
-	figures = append(figures, all.figures(fmt.Sprintf("weight change that all %d need", nodes), floor.all, received(all)+than(cache.all))...)
+	var figures []figure
+	if r.wants(rowNarrow) {
+		figures = few.figures(fmt.Sprintf("weight change that %d of %d proxies need", affected, nodes), floor.few, received(few)+than(cache.few))
+	}
+	if r.wants(rowWide) {
+		figures = append(figures, all.figures(fmt.Sprintf("weight change that all %d need", nodes), floor.all, received(all)+than(cache.all))...)
+	}
+	if !r.wants(rowStart) {
+		return figures, nil
+	}
 	return append(figures, figure{
 		name: fmt.Sprintf("cold start: %d proxies at once, last one complete", nodes),
 		ours: ms(up.last), floor: ms(floor.up.last), factor: fmt.Sprintf("%.1f×", times(up.last, floor.up.last)),
@@ -149,10 +160,14 @@ func (r *rig) floorFigures(ctx context.Context, what string, f *frames, nodes in
 	if what == "cache" { // a comparison, and slow
 		pushing.scale.changes = max(1, r.scale.changes/5)
 	}
-	if out.few, err = pushing.pushes(ctx, sender, sw, affected); err != nil {
-		return out, err
+	if r.wants(rowNarrow) {
+		if out.few, err = pushing.pushes(ctx, sender, sw, rowNarrow, affected); err != nil {
+			return out, err
+		}
 	}
-	out.all, err = pushing.pushes(ctx, sender, sw, nodes)
+	if r.wants(rowWide) {
+		out.all, err = pushing.pushes(ctx, sender, sw, rowWide, nodes)
+	}
 	return out, err
 }
 
