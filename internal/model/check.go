@@ -41,8 +41,13 @@ func Message(vs []Violation) string {
 	return fmt.Sprintf("%d %s detected: %s", len(vs), noun, strings.Join(texts, "; "))
 }
 
+// mostViolations is how many violations Check looks for: a mebibyte of faults
+// must not become an answer of a hundred.
+const mostViolations = 100
+
 // Check validates doc, a document decoded with json.Decoder.UseNumber, against
-// a shape and returns all violations in a fixed order. Members that the shape
+// a shape and returns all violations in a fixed order, or the first hundred.
+// What breaks the model is not to be used any further. Members that the shape
 // does not know and members that are null are removed from doc: what is decoded
 // afterwards is exactly what was checked (encoding/json would match LISTENERS
 // to listeners), and unknown members are ignored as AWS ignores them.
@@ -77,6 +82,9 @@ func join(path, member string) string {
 }
 
 func (c *checker) check(name, path string, doc any) {
+	if len(c.found) >= mostViolations {
+		return
+	}
 	s := c.m.Shapes[name]
 	switch s.Type {
 	case "structure":

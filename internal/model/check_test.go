@@ -250,3 +250,46 @@ func TestOperations(t *testing.T) {
 		}
 	})
 }
+
+// Every constraint of the model has its document, and Check finds that one fault
+// in it and no other.
+func TestCheckRefusesEveryConstraint(t *testing.T) {
+	t.Parallel()
+	m := appMesh(t)
+	done := map[string]int{}
+	for _, row := range api.Kinds() {
+		for _, b := range modeltest.Every(m, row.Type+"Spec") {
+			text, err := json.Marshal(b.Doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done[b.What]++
+			found := m.Check(row.Type+"Spec", document(t, string(text)))
+			if !slices.ContainsFunc(found, func(v model.Violation) bool { return v.Path == b.Path }) {
+				t.Errorf("%s: %s at %s: found %v in %s", row.Type, b.What, b.Path, found, text)
+			}
+			for _, v := range found {
+				if v.Path != b.Path {
+					t.Errorf("%s: %s at %s broke %s too", row.Type, b.What, b.Path, v.Path)
+				}
+			}
+		}
+	}
+	for _, what := range []string{
+		"wrong type", "required", "null", "no member of a union", "two members of a union", "too few", "too many", "null item",
+		"too short", "too long", "enum", "pattern", "too small", "too large", "no whole number", "beyond all numbers",
+	} {
+		if done[what] == 0 {
+			t.Errorf("no document breaks a constraint of the kind %q", what)
+		}
+	}
+}
+
+// A document of faults is refused without naming each.
+func TestCheckStopsAtAHundredViolations(t *testing.T) {
+	t.Parallel()
+	doc := document(t, `{"backends": [`+strings.Repeat("1, ", 100_000)+`1]}`)
+	if found := appMesh(t).Check("VirtualNodeSpec", doc); len(found) != 100 {
+		t.Errorf("%d violations, want 100", len(found))
+	}
+}

@@ -2,9 +2,7 @@ package modeltest
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,10 +60,8 @@ func (b *breaker) walk(shape, path string, doc any, set func(any)) {
 		b.structure(s, path, v)
 	case []any:
 		b.list(s, path, v, set)
-	case string:
-		b.text(s, path, set)
-	case json.Number:
-		b.number(s, path, set)
+	case string, json.Number:
+		b.scalar(s, path, set)
 	}
 }
 
@@ -114,35 +110,11 @@ func (b *breaker) list(s *model.Shape, path string, v []any, set func(any)) {
 	}
 }
 
-func (b *breaker) text(s *model.Shape, path string, set func(any)) {
-	if s.Min != nil && *s.Min > 0 {
-		b.add("too short", path, func() { set(strings.Repeat("x", int(*s.Min)-1)) })
+// scalar adds what breaks a text or a number.
+func (b *breaker) scalar(s *model.Shape, path string, set func(any)) {
+	for _, w := range wrongScalars(s) {
+		b.add(w.what, path, func() { set(w.value) })
 	}
-	if s.Max != nil {
-		b.add("too long", path, func() { set(strings.Repeat("é", int(*s.Max)+1)) })
-	}
-	if s.Enum != nil {
-		b.add("enum", path, func() { set("no value of " + fmt.Sprint(len(s.Enum))) })
-	}
-	if s.Pattern != "" {
-		b.add("pattern", path, func() { set("\n") })
-	}
-}
-
-func (b *breaker) number(s *model.Shape, path string, set func(any)) {
-	low, high := int64(math.MinInt32), int64(math.MaxInt32)
-	if s.Type == "long" {
-		low, high = math.MinInt64, math.MaxInt64
-	}
-	low, high = bounds(s, low, high)
-	if low > math.MinInt64 {
-		b.add("too small", path, func() { set(number(low - 1)) })
-	}
-	if high < math.MaxInt64 {
-		b.add("too large", path, func() { set(number(high + 1)) })
-	}
-	b.add("no whole number", path, func() { set(json.Number("1.5")) })
-	b.add("beyond all numbers", path, func() { set(json.Number("99999999999999999999")) })
 }
 
 // least is a smallest document of the shape.
