@@ -52,7 +52,7 @@ type Registry struct {
 	known   map[envoy.EndpointQuery]*set
 	needs   map[mesh.Client][]envoy.EndpointQuery
 	users   map[envoy.EndpointQuery]map[mesh.Client]bool
-	touched map[mesh.Client]bool
+	touched map[mesh.Client][]envoy.EndpointQuery
 }
 
 // set is the last known endpoints of a query.
@@ -67,7 +67,7 @@ func New(c Config) *Registry {
 	return &Registry{
 		Config: c, changed: make(chan struct{}, 1), wanted: make(chan struct{}, 1),
 		known: map[envoy.EndpointQuery]*set{}, needs: map[mesh.Client][]envoy.EndpointQuery{},
-		users: map[envoy.EndpointQuery]map[mesh.Client]bool{}, touched: map[mesh.Client]bool{},
+		users: map[envoy.EndpointQuery]map[mesh.Client]bool{}, touched: map[mesh.Client][]envoy.EndpointQuery{},
 	}
 }
 
@@ -85,15 +85,13 @@ func (r *Registry) Known(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
 // Changed receives when Take has something to return.
 func (r *Registry) Changed() <-chan struct{} { return r.changed }
 
-// Take returns the clients whose endpoint sets changed since the last call.
-func (r *Registry) Take() []mesh.Client {
+// Take returns the clients whose endpoint sets changed since the last call, and
+// which of their sets those are.
+func (r *Registry) Take() map[mesh.Client][]envoy.EndpointQuery {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([]mesh.Client, 0, len(r.touched))
-	for c := range r.touched {
-		out = append(out, c)
-	}
-	r.touched = map[mesh.Client]bool{}
+	out := r.touched
+	r.touched = map[mesh.Client][]envoy.EndpointQuery{}
 	return out
 }
 
@@ -140,8 +138,13 @@ func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) *set
 	}
 	s := &set{Query: q, Endpoints: slices.Clone(endpoints), At: r.Now()}
 	r.known[q] = s
+	one := []envoy.EndpointQuery{q} // shared: mostly a client has one that changed
 	for c := range r.users[q] {
-		r.touched[c] = true
+		if touched := r.touched[c]; touched == nil {
+			r.touched[c] = one
+		} else if !slices.Contains(touched, q) {
+			r.touched[c] = append(slices.Clip(touched), q)
+		}
 	}
 	signal(r.changed)
 	return s

@@ -126,7 +126,7 @@ func TestNeedAndTake(t *testing.T) {
 			t.Fatal("no change within 20 s")
 		}
 		var names []string
-		for _, c := range r.Take() {
+		for c := range r.Take() {
 			names = append(names, c.Key.Name)
 		}
 		slices.Sort(names)

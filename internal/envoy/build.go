@@ -18,6 +18,8 @@ const (
 	ReasonMismatch = "Mismatch"
 	// ReasonConflict: two resources want the same port or name.
 	ReasonConflict = "Conflict"
+	// ReasonNoSource: endpoints come from where this control plane cannot look.
+	ReasonNoSource = "NoSource"
 )
 
 // Build makes the bundle of a view. previous is the client's last bundle, or
@@ -54,8 +56,10 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 			old = previous.lists[t]
 		}
 		if t == LoadAssignment {
-			// Filled by WithEndpoints.
-			out.lists[t] = list(nil, nil)
+			// Filled by WithEndpoints; the same clusters keep the same endpoints.
+			if out.lists[t] = list(nil, nil); old != nil && previous.lists[Cluster] == out.lists[Cluster] {
+				out.lists[t] = old
+			}
 			continue
 		}
 		out.lists[t] = list(b.resources[t], old)

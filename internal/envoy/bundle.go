@@ -63,9 +63,9 @@ type Resource struct {
 	// Hosts are the virtual hosts of a route configuration, in its order.
 	Hosts []*VirtualHost
 
-	head     []byte         // of a route configuration: its encoding without hosts
-	headHash string         // and the hash of that
-	query    *EndpointQuery // of a cluster whose endpoints come by EDS
+	head     []byte      // of a route configuration: its encoding without hosts
+	headHash string      // and the hash of that
+	query    *discovered // of a cluster whose endpoints come by EDS
 }
 
 // VirtualHost is one encoded virtual host of a route configuration; interned
@@ -84,7 +84,7 @@ func (r *Resource) Query() (q EndpointQuery, ok bool) {
 	if r.query == nil {
 		return EndpointQuery{}, false
 	}
-	return *r.query, true
+	return r.query.query, true
 }
 
 // List is all resources of one type, sorted by name.

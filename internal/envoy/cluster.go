@@ -150,7 +150,9 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 			c.HealthChecks = healthChecks(node, l, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, &p.faults)
 			c.IgnoreHealthOnHostRemoval = true
 			query = cloudMapQuery(d.AWSCloudMap, preference, port)
-			p.add(node.Key, ReasonNotTranslated, noCloudMap)
+			if b.owner.WithoutCloudMap {
+				p.add(node.Key, ReasonNoSource, noCloudMap)
+			}
 		default:
 			// A node without discovery expects no traffic (VN-003).
 			c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_STATIC)
@@ -163,7 +165,7 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 }
 
 // noCloudMap is said to the node's callers and, as it may have none, to itself.
-const noCloudMap = "spec.serviceDiscovery.awsCloudMap: instances are not looked up yet; the node has no endpoints and its callers are answered 503"
+const noCloudMap = "spec.serviceDiscovery.awsCloudMap: this control plane is not told where Cloud Map is, so no new instances are found; callers of a node of which none are known are answered 503"
 
 func cloudMapQuery(d *api.AWSCloudMapServiceDiscovery, p api.IPPreference, port uint32) *EndpointQuery {
 	attributes := make([]string, 0, len(d.Attributes))

@@ -48,7 +48,11 @@ func (o *Builder) resource(t Type, name string, m checked, clusters []string, qu
 		if err != nil {
 			return nil, err
 		}
-		return &Resource{Name: name, Hash: hash, Any: &anypb.Any{TypeUrl: t.URL(), Value: value}, Clusters: clusters, query: query}, nil
+		r := &Resource{Name: name, Hash: hash, Any: &anypb.Any{TypeUrl: t.URL(), Value: value}, Clusters: clusters}
+		if query != nil {
+			r.query = &discovered{query: *query}
+		}
+		return r, nil
 	})
 }
 

@@ -13,6 +13,10 @@ import (
 // value is ready; it may be used by several goroutines. Bundles of different
 // builders have the same hashes but share nothing.
 type Builder struct {
+	// WithoutCloudMap says that nobody looks up instances in Cloud Map; nodes
+	// that are found there have a problem then. Set it before the first Build.
+	WithoutCloudMap bool
+
 	mu        sync.Mutex
 	resources map[string]weak.Pointer[Resource]
 	hosts     map[string]weak.Pointer[VirtualHost]

@@ -17,8 +17,8 @@ import (
 // node plans the proxies of a virtual node: what comes in for the application
 // and what the application sends out.
 func (b *build) node(spec *api.VirtualNodeSpec) {
-	if d := spec.ServiceDiscovery; d != nil && d.AWSCloudMap != nil {
-		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNotTranslated, Message: noCloudMap}})
+	if d := spec.ServiceDiscovery; b.owner.WithoutCloudMap && d != nil && d.AWSCloudMap != nil {
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNoSource, Message: noCloudMap}})
 	}
 	b.nodeIngress(spec)
 	b.nodeEgress()

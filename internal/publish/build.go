@@ -56,7 +56,10 @@ func (l *Loop) publish(ctx context.Context, affected map[mesh.Client]bool) {
 		if state.bundle == r.bundle && r.bundle != nil && !state.fresh {
 			continue
 		}
-		state.bundle, state.fresh = l.discovered(r.client, r.bundle), false
+		if r.bundle == nil || state.bundle == nil || r.bundle.List(envoy.Cluster) != state.bundle.List(envoy.Cluster) {
+			r.bundle = l.discovered(r.client, r.bundle)
+		}
+		state.bundle, state.fresh = r.bundle, false
 		l.Proxies.Set(r.client, snapshot.Revision(), state.bundle)
 	}
 }
@@ -97,15 +100,20 @@ func (l *Loop) discovered(c mesh.Client, b *envoy.Bundle) *envoy.Bundle {
 }
 
 // refresh publishes endpoint sets that changed. Views are not looked at: only
-// the EDS part of the bundles that hold the sets is another.
+// the EDS part of the bundles that hold the sets is another, and all of them
+// share what a set is encoded as.
 func (l *Loop) refresh() {
 	defer l.timed("set")()
-	for _, c := range l.Endpoints.Take() {
+	for c, queries := range l.Endpoints.Take() {
 		state := l.clients[c]
 		if state == nil || state.bundle == nil {
 			continue
 		}
-		state.bundle = state.bundle.WithEndpoints(l.Endpoints.Known)
-		l.Proxies.Set(c, l.Snapshot().Revision(), state.bundle)
+		now := state.bundle.WithChanged(queries, l.Endpoints.Known)
+		if now == state.bundle {
+			continue // it was built when the new set was known already
+		}
+		state.bundle = now
+		l.Proxies.Set(c, l.Snapshot().Revision(), now)
 	}
 }

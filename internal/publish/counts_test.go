@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"context"
 	"fmt"
 	"iter"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
@@ -241,6 +243,68 @@ func seq(n int) iter.Seq[int] {
 			if !yield(i) {
 				return
 			}
+		}
+	}
+}
+
+// An endpoint of a service that all use: every proxy is sent one EDS resource
+// and nothing else, and no view is looked at.
+func TestAnEndpointThatAllUseCostsNoView(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		s := storetest.New(t)
+		write(t, s, append(colors(), cloudMapNode("v1", ""), cloudMapNode("v2", ""))...)
+		const users = 100
+		changes := []change{}
+		for i := range users {
+			changes = append(changes, node(fmt.Sprint("n", i), "color.local"))
+		}
+		for batch := range slices.Chunk(changes, 50) {
+			write(t, s, batch...)
+		}
+		source := byService{"v1": make(chan []envoy.Endpoint), "v2": make(chan []envoy.Endpoint)}
+		r := newReplica(t, s, newRegistry(t, s, source))
+		proxies := make([]*adstest.Proxy, users)
+		for i := range proxies {
+			proxies[i] = r.proxy(t, fmt.Sprint("n", i), delta)
+		}
+		one, two := envoy.Endpoint{Address: "10.0.0.1", Port: 8080}, envoy.Endpoint{Address: "10.0.0.2", Port: 8080}
+		source["v1"] <- []envoy.Endpoint{one}
+		source["v2"] <- []envoy.Endpoint{one}
+		for _, p := range proxies {
+			ready(t, p)
+		}
+		eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == users })
+		r.counts()
+		marks := marked(proxies)
+		source["v2"] <- []envoy.Endpoint{one, two}
+		for i, p := range proxies {
+			p.Wait(t, "the endpoint", func() bool { return len(p.Responses()) > marks[i] })
+			set := p.Endpoints(t)["cds_egress_m_v2_http_8080"]
+			if got := len(set.GetEndpoints()[0].GetLbEndpoints()); got != 2 {
+				t.Errorf("n%d has %d endpoints, want 2", i, got)
+			}
+		}
+		if views, _, of := r.counts(); views != 0 {
+			t.Errorf("%d views were resolved for an endpoint, of %v", views, of)
+		}
+		for i, got := range fence(t, s, proxies, marks) {
+			if !slices.Equal(got, []string{"eds cds_egress_m_v2_http_8080"}) {
+				t.Errorf("n%d was sent %q", i, got)
+			}
+		}
+	})
+}
+
+// byService is a source that tells what its channels bring.
+type byService map[string]chan []envoy.Endpoint
+
+func (b byService) Watch(ctx context.Context, q envoy.EndpointQuery, tell func([]envoy.Endpoint)) error {
+	for {
+		select {
+		case set := <-b[q.Service]:
+			tell(set)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

@@ -19,14 +19,10 @@ func (l *Loop) Resolve(ctx context.Context, nodeID, account string) (c mesh.Clie
 	if err != nil {
 		return mesh.Client{}, "", api.Errorf(api.CodeBadRequest, "%v", err)
 	}
-	head, err := l.heads.read(ctx)
+	snapshot, err := l.Fresh(ctx)
 	if err != nil {
-		return mesh.Client{}, "", api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: connect to another.")
+		return mesh.Client{}, "", err
 	}
-	if err := l.progress.wait(ctx, head); err != nil {
-		return mesh.Client{}, "", api.Errorf(api.CodeServiceUnavailable, "This replica is behind its store: connect to another.")
-	}
-	snapshot := l.Snapshot()
 	key, ok := snapshot.Find(arn, account)
 	if ok {
 		c, owner = mesh.Client{Key: key}, snapshot.Get(key).Owner
@@ -35,6 +31,19 @@ func (l *Loop) Resolve(ctx context.Context, nodeID, account string) (c mesh.Clie
 		return mesh.Client{}, "", api.Errorf(api.CodeNotFound, "%s does not exist: create it, or correct APPMESH_RESOURCE_ARN.", nodeID)
 	}
 	return c, owner, nil
+}
+
+// Fresh is a snapshot at least as new as the store was when Fresh was called. A
+// store out of reach is a ServiceUnavailableException.
+func (l *Loop) Fresh(ctx context.Context) (*mesh.Snapshot, error) {
+	head, err := l.heads.read(ctx)
+	if err != nil {
+		return nil, api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: connect to another.")
+	}
+	if err := l.progress.wait(ctx, head); err != nil {
+		return nil, api.Errorf(api.CodeServiceUnavailable, "This replica is behind its store: connect to another.")
+	}
+	return l.Snapshot(), nil
 }
 
 // progress is the revision up to which everything is published.

@@ -98,6 +98,7 @@ func New(c Config) *Loop {
 		Config: c, pending: map[mesh.Client]bool{}, wake: make(chan struct{}, 1),
 		index: mesh.NewIndex(), clients: map[mesh.Client]*client{},
 	}
+	l.builder.WithoutCloudMap = c.Endpoints == nil || c.Endpoints.Source == nil
 	l.heads = newHeads(c.Store.Head)
 	l.progress.init()
 	l.problems.log = c.Log
