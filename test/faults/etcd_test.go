@@ -1,0 +1,172 @@
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// cluster is an external etcd: processes that can be killed and stopped one by one.
+type cluster struct {
+	t       testing.TB
+	members []*member
+}
+
+// member is one etcd process.
+type member struct {
+	t                testing.TB
+	name, dir        string
+	client, peer     string // host:port
+	peers            string
+	cmd              *exec.Cmd
+	ended            chan struct{}
+	stopped, running bool
+}
+
+// newCluster starts an etcd of n members and waits until it serves.
+func newCluster(t testing.TB, n int) *cluster {
+	t.Helper()
+	c := &cluster{t: t}
+	var peers []string
+	for i := range n {
+		m := &member{t: t, name: fmt.Sprintf("etcd%d", i), dir: t.TempDir(), client: address(t), peer: address(t)}
+		peers = append(peers, m.name+"=http://"+m.peer)
+		c.members = append(c.members, m)
+	}
+	for _, m := range c.members {
+		m.peers = strings.Join(peers, ",")
+		m.start()
+		t.Cleanup(m.kill)
+	}
+	c.awaitReady()
+	return c
+}
+
+// endpoints are the URLs of all members.
+func (c *cluster) endpoints() []string {
+	var out []string
+	for _, m := range c.members {
+		out = append(out, "http://"+m.client)
+	}
+	return out
+}
+
+func (c *cluster) awaitReady() {
+	c.t.Helper()
+	until(c.t, "etcd serves", func() bool {
+		for _, m := range c.members {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_, err := m.dial().Get(ctx, "nothing")
+			cancel()
+			if err != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// leader is the member that leads, nil when there is none or the cluster does not say.
+func (c *cluster) leader() *member {
+	for _, m := range c.members {
+		if m.stopped || !m.running {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		status, err := m.dial().Status(ctx, "http://"+m.client)
+		cancel()
+		if err == nil && status.Leader == status.Header.MemberId {
+			return m
+		}
+	}
+	return nil
+}
+
+// dial makes a client of this member alone, which ends with the test.
+func (m *member) dial() *clientv3.Client {
+	m.t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + m.client}, DialTimeout: time.Second, Logger: zap.NewNop()})
+	must(m.t, err)
+	m.t.Cleanup(func() { _ = c.Close() }) // etcd may be gone
+	return c
+}
+
+func (m *member) start() {
+	m.t.Helper()
+	m.cmd = exec.Command("/proc/self/exe")
+	m.cmd.Env = as("etcd", m.name, m.dir, m.client, m.peer, m.peers)
+	m.cmd.Stderr = os.Stderr
+	must(m.t, m.cmd.Start())
+	m.ended, m.running, m.stopped = make(chan struct{}), true, false
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		_ = cmd.Wait() // it is killed
+		close(ended)
+	}(m.cmd, m.ended)
+}
+
+func (m *member) signal(s syscall.Signal) {
+	if err := m.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		m.t.Error(err)
+	}
+	m.stopped = s == syscall.SIGSTOP
+}
+
+// kill ends the process by SIGKILL; its data stay.
+func (m *member) kill() {
+	if m.running {
+		m.signal(syscall.SIGKILL)
+		<-m.ended
+		m.running = false
+	}
+}
+
+// playEtcd is an etcd with the settings that it has by itself. It ends with the program that started it.
+func playEtcd(words []string) error {
+	if len(words) != 5 {
+		return fmt.Errorf("etcd: want name, directory, addresses for clients and peers, and the peers; got %q", words)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	at := func(address string) []url.URL { return []url.URL{{Scheme: "http", Host: address}} }
+	c := embed.NewConfig()
+	c.Name, c.Dir = words[0], words[1]
+	c.ListenClientUrls, c.AdvertiseClientUrls = at(words[2]), at(words[2])
+	c.ListenPeerUrls, c.AdvertisePeerUrls = at(words[3]), at(words[3])
+	c.InitialCluster = words[4]
+	c.LogLevel = "panic"
+	c.UnsafeNoFsync = true // the machine does not lose power here, only processes end
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		return fmt.Errorf("start etcd: %w", err)
+	}
+	defer e.Close()
+	parent := os.Getppid()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-e.Err():
+			return err
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if os.Getppid() != parent {
+				return errors.New("etcd: who started it is gone")
+			}
+		}
+	}
+}
