@@ -46,6 +46,7 @@ var commands = [][]string{
 	{"evermeshd", "check-config"},
 	{"evermesh"},
 	{"evermesh", "env"},
+	{"evermesh", "explain"},
 	{"evermesh", "proxies"},
 	{"evermesh", "rollout"},
 	{"evermesh", "xds"},

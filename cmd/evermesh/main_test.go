@@ -26,6 +26,8 @@ func TestScripts(t *testing.T) {
 			return setup(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"asked":    askedCommand,
+			"call":     callCommand(t),
 			"create":   createCommand(t),
 			"exitcode": exitCode,
 			"ledger":   tellCommand,

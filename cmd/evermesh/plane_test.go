@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,9 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
 
@@ -50,9 +53,10 @@ func (keys) Credential(_ context.Context, id string) (auth.Credential, bool, err
 func newPlane(t testing.TB, dir string) *plane {
 	t.Helper()
 	realm := api.Realm{Partition: "aws", Region: "us-east-1"}
-	p := &plane{ledger: &ledger{realm: realm, changed: make(chan struct{})}, dir: dir}
+	p := &plane{ledger: &ledger{realm: realm, changed: make(chan struct{}), answered: make(chan struct{})}, dir: dir}
+	data := storetest.New(t)
 	server, err := rest.New(rest.Config{
-		Store: storetest.New(t), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger,
+		Store: data, Snapshot: snapshotOf(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger,
 		Verify: auth.NewVerifier(keys{}, realm.Region, []string{"appmesh"}, time.Now).Verify,
 		Now:    time.Now, NewID: uuid.NewString,
 	})
@@ -77,6 +81,26 @@ func newPlane(t testing.TB, dir string) *plane {
 	return p
 }
 
+// snapshotOf reads all that a store holds, as package publish knows it.
+func snapshotOf(data *store.Store) func(context.Context) (*mesh.Snapshot, error) {
+	return func(ctx context.Context) (*mesh.Snapshot, error) {
+		var out *mesh.Snapshot
+		enough := errors.New("enough")
+		err := data.Watch(ctx, func(b store.Batch) error {
+			resources := make([]*api.Resource, len(b.Changes))
+			for i, c := range b.Changes {
+				resources[i] = c.New
+			}
+			out = mesh.NewSnapshot(b.Revision, resources)
+			return enough
+		})
+		if errors.Is(err, enough) {
+			err = nil
+		}
+		return out, err
+	}
+}
+
 // client calls the plane as its root.
 func (p *plane) client(t testing.TB) *client.Client {
 	t.Helper()
@@ -97,7 +121,10 @@ type ledger struct {
 	mu      sync.Mutex
 	now     told
 	asked   int
+	before  int // of asked, when it was told last
 	changed chan struct{}
+	// answered is closed the next time that a rollout was asked for.
+	answered chan struct{}
 }
 
 // told is what a test says of the proxies. Without a rollout asking for one
@@ -113,7 +140,7 @@ type told struct {
 func (l *ledger) tell(now told, elsewhere bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.now = now
+	l.now, l.before = now, l.asked
 	if !elsewhere {
 		close(l.changed)
 		l.changed = make(chan struct{})
@@ -131,12 +158,23 @@ func (l *ledger) Rollout(_ context.Context, key api.Key) (api.Rollout, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asked++
+	close(l.answered)
+	l.answered = make(chan struct{})
 	if l.now.Rollout == nil {
 		return api.Rollout{}, errors.New("the store cannot be reached")
 	}
 	out := *l.now.Rollout
 	out.ResourceARN = l.realm.ARN(key, account)
 	return out, nil
+}
+
+// Reached answers the rollout and those of its proxies that are not waited for
+// or refused as well.
+func (l *ledger) Reached(ctx context.Context, key api.Key) (api.Rollout, []api.Proxy, error) {
+	rollout, err := l.Rollout(ctx, key)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return rollout, append([]api.Proxy(nil), l.now.Proxies...), err
 }
 
 func (l *ledger) Changed() <-chan struct{} {
@@ -179,4 +217,37 @@ func tellCommand(ts *testscript.TestScript, _ bool, args []string) {
 	var now told
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &now))
 	ts.Value(planeKey{}).(*plane).ledger.tell(now, elsewhere)
+}
+
+// callCommand calls an operation of the API: call DeleteRoute meshName=shop …
+func callCommand(t testing.TB) func(ts *testscript.TestScript, neg bool, args []string) {
+	return func(ts *testscript.TestScript, _ bool, args []string) {
+		in := map[string]any{}
+		for _, arg := range args[1:] {
+			name, value, _ := strings.Cut(arg, "=")
+			var v any = value
+			if strings.HasPrefix(value, "{") || strings.HasPrefix(value, "[") {
+				ts.Check(json.Unmarshal([]byte(value), &v))
+			}
+			in[name] = v
+		}
+		ts.Check(ts.Value(planeKey{}).(*plane).client(t).Call(t.Context(), args[0], in, nil))
+	}
+}
+
+// askedCommand waits until the ledger was asked, since the last ledger command,
+// so often: asked 1
+func askedCommand(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	l := ts.Value(planeKey{}).(*plane).ledger
+	for {
+		l.mu.Lock()
+		asked, answered := l.asked-l.before, l.answered
+		l.mu.Unlock()
+		if asked >= want {
+			return
+		}
+		<-answered
+	}
 }

@@ -81,7 +81,11 @@ func (d *daemon) wire(ctx context.Context) error {
 		return err
 	}
 	d.keys = keys
-	d.endpoints = discovery.New(discovery.Config{Memory: d.store, Log: d.log, Now: time.Now})
+	source, err := d.endpointSource(ctx)
+	if err != nil {
+		return err
+	}
+	d.endpoints = discovery.New(discovery.Config{Source: source, Memory: d.store, Log: d.log, Now: time.Now})
 	if err := d.endpoints.Load(ctx); err != nil {
 		return err
 	}
@@ -122,6 +126,7 @@ func (d *daemon) wire(ctx context.Context) error {
 		},
 	})
 	d.proxies.Clients = d.loop
+	d.metrics.endpoints(d.endpoints.Age)
 	d.metrics.watch(d.proxies.States, func() []mesh.Problem { return d.loop.Problems(api.Key{}) })
 
 	served := rest.Config{
@@ -129,7 +134,8 @@ func (d *daemon) wire(ctx context.Context) error {
 		Ledger: &ledger.Reader{
 			Store: d.store, Realm: realm, Affected: d.loop.Affected, Flushed: d.ledger.Changed, Now: time.Now,
 		},
-		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString,
+		Snapshot: d.loop.Fresh,
+		Observe:  d.metrics.request, Now: time.Now, NewID: uuid.NewString,
 	}
 	if c.Auth != "off" {
 		served.Verify = verifier.Verify

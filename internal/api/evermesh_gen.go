@@ -2,6 +2,35 @@
 
 package api
 
+// Condition is the model's Condition.
+type Condition struct {
+	Message string          `json:"message"`
+	Reason  string          `json:"reason"`
+	Since   *Timestamp      `json:"since,omitempty"`
+	Status  ConditionStatus `json:"status"`
+	Type    ConditionType   `json:"type"`
+}
+
+// ConditionStatus is the model's enum of that name.
+type ConditionStatus string
+
+// Values of ConditionStatus.
+const (
+	ConditionStatusTrue    ConditionStatus = "TRUE"
+	ConditionStatusFalse   ConditionStatus = "FALSE"
+	ConditionStatusUnknown ConditionStatus = "UNKNOWN"
+)
+
+// ConditionType is the model's enum of that name.
+type ConditionType string
+
+// Values of ConditionType.
+const (
+	ConditionTypeAccepted     ConditionType = "Accepted"
+	ConditionTypeResolvedRefs ConditionType = "ResolvedRefs"
+	ConditionTypeProgrammed   ConditionType = "Programmed"
+)
+
 // DescribeRolloutInput is the model's DescribeRolloutInput.
 type DescribeRolloutInput struct {
 	ResourceARN string `json:"resourceArn"`
@@ -33,6 +62,36 @@ const (
 	DiscoveryTypeRoute    DiscoveryType = "route"
 	DiscoveryTypeSecret   DiscoveryType = "secret"
 )
+
+// ExplainInput is the model's ExplainInput.
+type ExplainInput struct {
+	ResourceARN string `json:"resourceArn"`
+	Watch       *bool  `json:"watch,omitempty"`
+}
+
+// ExplainOutput is the model's ExplainOutput.
+type ExplainOutput struct {
+	Explanation Explanation `json:"explanation"`
+}
+
+// Explanation is the model's Explanation.
+type Explanation struct {
+	Conditions      []Condition `json:"conditions"`
+	CreatedAt       Timestamp   `json:"createdAt"`
+	LastUpdatedAt   Timestamp   `json:"lastUpdatedAt"`
+	Problems        []Problem   `json:"problems"`
+	Proxies         []Proxy     `json:"proxies"`
+	ProxiesAccepted int64       `json:"proxiesAccepted"`
+	ProxiesAffected int64       `json:"proxiesAffected"`
+	ReplicasApplied int64       `json:"replicasApplied"`
+	ReplicasTotal   int64       `json:"replicasTotal"`
+	ResourceARN     string      `json:"resourceArn"`
+	ResourceVersion int64       `json:"resourceVersion"`
+	Revision        int64       `json:"revision"`
+	Unknown         []string    `json:"unknown"`
+	Users           []string    `json:"users"`
+	UsersTotal      int64       `json:"usersTotal"`
+}
 
 // LedgerRow is the model's LedgerRow.
 type LedgerRow struct {
@@ -144,6 +203,7 @@ type TypeStatus struct {
 func EvermeshOperations() []Operation {
 	return []Operation{
 		{Name: "DescribeRollout", Method: "GET", Pattern: "/evermesh/v1/rollout"},
+		{Name: "Explain", Method: "GET", Pattern: "/evermesh/v1/explain"},
 		{Name: "ListProxies", Method: "GET", Pattern: "/evermesh/v1/proxies"},
 	}
 }

@@ -179,19 +179,25 @@ func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []ap
 // view reads it has accepted what is wanted of it; a replica that is silent, or
 // whose proxies are known while it is not, is unknown, and never done.
 func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) {
+	out, _, err := r.rollout(ctx, key)
+	return out, err
+}
+
+// rollout also returns the proxies that accepted what is wanted of them.
+func (r *Reader) rollout(ctx context.Context, key api.Key) (out api.Rollout, accepted []api.Proxy, err error) {
 	resource, err := r.Store.Get(ctx, key)
 	if err != nil {
-		return api.Rollout{}, err
+		return api.Rollout{}, nil, err
 	}
 	if resource == nil {
-		return api.Rollout{}, api.Errorf(api.CodeNotFound, "%s does not exist.", r.Realm.ARN(key, key.Owner))
+		return api.Rollout{}, nil, api.Errorf(api.CodeNotFound, "%s does not exist.", r.Realm.ARN(key, key.Owner))
 	}
 	// What reads the key is in its mesh.
 	rows, replicas, err := r.mesh(ctx, key)
 	if err != nil {
-		return api.Rollout{}, err
+		return api.Rollout{}, nil, err
 	}
-	out := api.Rollout{
+	out = api.Rollout{
 		ResourceARN: r.Realm.ARN(key, resource.Owner), ResourceVersion: resource.Version, Revision: resource.Revision,
 		ReplicasTotal: int64(len(replicas)), State: api.RolloutStateWaiting,
 	}
@@ -207,10 +213,10 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 	}
 	concerned, err := r.concerned(ctx, resource)
 	if err != nil {
-		return api.Rollout{}, err
+		return api.Rollout{}, nil, err
 	}
-	if err := r.count(ctx, &out, key, rows, current, concerned); err != nil {
-		return api.Rollout{}, err
+	if accepted, err = r.count(ctx, &out, key, rows, current, concerned); err != nil {
+		return api.Rollout{}, nil, err
 	}
 	switch {
 	case len(out.Refused) > 0:
@@ -219,22 +225,23 @@ func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) 
 		out.State = api.RolloutStateDone
 	}
 	slices.Sort(out.Unknown)
-	return out, nil
+	return out, accepted, nil
 }
 
-// count adds up the proxies that the key concerns.
-func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows []row, current map[string]bool, concerned []api.DiscoveryType) error {
+// count adds up the proxies that the key concerns, and returns those that
+// accepted.
+func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows []row, current map[string]bool, concerned []api.DiscoveryType) (accepted []api.Proxy, err error) {
 	clients := make([]mesh.Client, 0, len(rows))
 	for _, row := range rows {
 		k, err := api.ParseKey(row.Client)
 		if err != nil {
-			return fmt.Errorf("read ledger: %w", err)
+			return nil, fmt.Errorf("read ledger: %w", err)
 		}
 		clients = append(clients, mesh.Client{Key: k})
 	}
 	affected, err := r.Affected(ctx, out.Revision, key, clients)
 	if err != nil {
-		return fmt.Errorf("find affected proxies: %w", err)
+		return nil, fmt.Errorf("find affected proxies: %w", err)
 	}
 	for i, row := range rows {
 		if !affected[clients[i]] {
@@ -257,12 +264,13 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 				out.Refused = append(out.Refused, p)
 			case stateOf(p, concerned) == api.ProxyStateCurrent:
 				out.ProxiesAccepted++
+				accepted = append(accepted, p)
 			default:
 				out.Waiting = append(out.Waiting, p)
 			}
 		}
 	}
-	return nil
+	return accepted, nil
 }
 
 // concerned is what of Envoy's configuration the resource can alter, nil when

@@ -92,12 +92,25 @@ func (s *Server) describeRollout(ctx context.Context, c *call) (any, error) {
 	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, key, now, changed) }}, nil
 }
 
-// watchRollout writes the rollout as it is now, and again whenever it differs.
+// watchRollout writes the rollout as it is now, and again whenever it differs,
+// until it is settled.
 func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key api.Key, now api.Rollout, changed <-chan struct{}) {
+	settled := func() bool { return now.State != api.RolloutStateWaiting }
+	s.lines(ctx, w, key, now, changed, settled, func() (any, error) {
+		var err error
+		now, err = s.Ledger.Rollout(ctx, key)
+		return now, err
+	})
+}
+
+// lines writes first as a line of JSON, and then what next makes whenever
+// something may have changed and it differs, until that was settled, next returns
+// nil or fails, or the caller leaves.
+func (s *Server) lines(ctx context.Context, w http.ResponseWriter, key api.Key, first any, changed <-chan struct{}, settled func() bool, next func() (any, error)) {
 	w.Header().Set("Content-Type", contentTypeStream)
 	flusher := http.NewResponseController(w)
 	var last string
-	for {
+	for now := first; ; {
 		line, err := encode(now)
 		if err != nil {
 			return
@@ -108,7 +121,7 @@ func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key ap
 			}
 			last = string(line)
 		}
-		if now.State != api.RolloutStateWaiting {
+		if settled() {
 			return
 		}
 		select {
@@ -118,10 +131,12 @@ func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key ap
 			return
 		}
 		changed = s.Ledger.Changed()
-		if now, err = s.Ledger.Rollout(ctx, key); err != nil {
-			// The status is sent already: the stream ends, and the caller asks
-			// again.
-			s.Log.WarnContext(ctx, "rollout watch ended", "key", key.String(), "err", err)
+		if now, err = next(); now == nil || err != nil {
+			if err != nil && ctx.Err() == nil {
+				// The status is sent already: the stream ends, and the caller asks
+				// again.
+				s.Log.WarnContext(ctx, "watch ended", "key", key.String(), "err", err)
+			}
 			return
 		}
 	}

@@ -34,6 +34,12 @@ func (l *ledger) Rollout(context.Context, api.Key) (api.Rollout, error) {
 	return l.rollout, l.unread
 }
 
+func (l *ledger) Reached(context.Context, api.Key) (api.Rollout, []api.Proxy, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rollout, append([]api.Proxy{}, l.proxies...), l.unread
+}
+
 func (l *ledger) Changed() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/model"
 	"github.com/evermesh/evermesh/internal/store"
 )
@@ -40,6 +41,8 @@ type Config struct {
 	Rate float64
 	// Ledger answers what the proxies hold.
 	Ledger Ledger
+	// Snapshot is every resource as it is now, or later.
+	Snapshot func(context.Context) (*mesh.Snapshot, error)
 	// Observe is told of every answered request; nil is allowed.
 	Observe func(operation, code string, took time.Duration)
 	// AccessLog, when set, gets a line for every request.
@@ -52,6 +55,8 @@ type Config struct {
 type Ledger interface {
 	Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error)
 	Rollout(ctx context.Context, key api.Key) (api.Rollout, error)
+	// Reached is Rollout with every proxy that the key concerns.
+	Reached(ctx context.Context, key api.Key) (api.Rollout, []api.Proxy, error)
 	// Changed is closed at the next change that may concern a rollout.
 	Changed() <-chan struct{}
 }
@@ -59,8 +64,9 @@ type Ledger interface {
 // Server answers the App Mesh API and Evermesh's own operations.
 type Server struct {
 	Config
-	mux   *http.ServeMux
-	rates *rates
+	mux    *http.ServeMux
+	rates  *rates
+	bodies *bodies
 }
 
 // call is one request on its way to a verb.
@@ -70,6 +76,7 @@ type call struct {
 	principal auth.Principal
 	doc       map[string]any
 	id        string
+	key       api.Key // what it asked to run on, once that is known
 }
 
 // handler is an operation: it returns the answer's body, or an error.
@@ -77,7 +84,7 @@ type handler func(ctx context.Context, c *call) (any, error)
 
 // New makes a Server from the models of App Mesh and of Evermesh.
 func New(c Config) (*Server, error) {
-	s := &Server{Config: c, mux: http.NewServeMux(), rates: newRates(c.Rate)}
+	s := &Server{Config: c, mux: http.NewServeMux(), rates: newRates(c.Rate), bodies: newBodies()}
 	appMesh, err := model.AppMesh()
 	if err != nil {
 		return nil, err
@@ -89,7 +96,9 @@ func New(c Config) (*Server, error) {
 	if err := s.register(appMesh, s.verbs()); err != nil {
 		return nil, err
 	}
-	if err := s.register(evermesh, map[string]handler{"ListProxies": s.listProxies, "DescribeRollout": s.describeRollout}); err != nil {
+	if err := s.register(evermesh, map[string]handler{
+		"ListProxies": s.listProxies, "DescribeRollout": s.describeRollout, "Explain": s.explain,
+	}); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -136,13 +145,13 @@ type endpoint struct {
 }
 
 // answer runs the operation; the request is authenticated already.
-func (e *endpoint) answer(ctx context.Context, r *http.Request, body []byte, p auth.Principal, id string) (any, error) {
+func (e *endpoint) answer(ctx context.Context, r *http.Request, body []byte, c *call) (any, error) {
 	doc, err := e.binder.bind(r, body)
 	if err != nil {
 		return nil, err
 	}
-	name := e.binder.op.Name
-	return e.handler(ctx, &call{op: name, action: e.binder.m.Metadata.EndpointPrefix + ":" + name, principal: p, doc: doc, id: id})
+	c.doc, c.action = doc, e.binder.action
+	return e.handler(ctx, c)
 }
 
 // ServeHTTP satisfies http.Handler for the mux; requests come through
