@@ -17,9 +17,14 @@
 //	lock/<scope>                                   exists while the scope holds anything
 //	head                                           rewritten with every change of a resource
 //	token/<key>, outbox/<id>                       kept for 8 hours at least
-//	ledger/…, endpoints/…                          rows, written with Write
+//	ledger/…, endpoints/…, keys/…                  rows, written with Write
+//	restore                                        exists while a restore is not finished
 //
-// The etcd is the process's own (embedded.go, without any client port) or an
-// external cluster. Failures of it are *api.Error with the code
+// Backup (backup.go) writes all of it, save what only living replicas have to
+// say, and Restore (restore.go) puts that into an empty store of either form.
+//
+// The etcd is the process's own (embedded.go, without any client port; other
+// processes of its user come through a socket, socket.go) or an external
+// cluster. Failures of it are *api.Error with the code
 // ServiceUnavailableException, after a bounded time.
 package store

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 )
 
 const (
@@ -44,9 +45,11 @@ type ServerOptions struct {
 }
 
 // Server is an etcd of this process's own. It listens on no port: clients are
-// in-process, and its peer address is a socket without a name.
+// in-process, its peer address is a socket without a name, and a socket in the
+// data directory is for other processes of the same user.
 type Server struct {
 	etcd    *embed.Etcd
+	served  *grpc.Server // on the socket
 	lock    *os.File
 	minFree uint64
 	dir     string
@@ -85,6 +88,10 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	s.stop = stop
 	s.running.Go(func() { s.watch(working, o.Fatal) })
 	s.running.Go(func() { s.upkeep(working) })
+	if err := s.listen(); err != nil {
+		// Some file systems have no sockets; all that needs one is said to.
+		o.Log.Warn("commands of evermeshd will need this process to be stopped first", "err", err)
+	}
 	return s, nil
 }
 
@@ -150,6 +157,7 @@ func (s *Server) watch(ctx context.Context, fatal func(string)) {
 func (s *Server) Close() error {
 	if s.stop != nil {
 		s.stop()
+		s.unlisten()
 		s.running.Wait()
 	}
 	if s.etcd != nil {

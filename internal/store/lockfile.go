@@ -9,6 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// InUse says that another process has the data directory.
+type InUse struct{ Dir, By string }
+
+func (e *InUse) Error() string {
+	return fmt.Sprintf("data directory %s is in use by %s: stop it, or give another --data-dir", e.Dir, e.By)
+}
+
 // lockDir takes the data directory for this process. The kernel gives the lock
 // back when the process ends, however it ends.
 func lockDir(dir string) (*os.File, error) {
@@ -23,7 +30,7 @@ func lockDir(dir string) (*os.File, error) {
 		if pid, err := os.ReadFile(name); err == nil && len(pid) > 0 {
 			by = "process " + strings.TrimSpace(string(pid))
 		}
-		return nil, fmt.Errorf("data directory %s is in use by %s: stop it, or give another --data-dir", dir, by)
+		return nil, &InUse{dir, by}
 	}
 	if err := f.Truncate(0); err == nil {
 		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())

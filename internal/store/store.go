@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"google.golang.org/grpc"
 )
 
 // Options say which etcd a Store uses: exactly one of DataDir, Server and
@@ -21,6 +22,10 @@ type Options struct {
 	// DataDir is the directory of an etcd of this process's own, which Open
 	// starts and Close stops.
 	DataDir string
+	// Attach lets another process have DataDir: its etcd is used then.
+	Attach bool
+	// Restoring opens a store for Restore, also where one was interrupted.
+	Restoring bool
 	// Server is an embedded etcd that somebody else started and stops; several
 	// Stores on it are several replicas.
 	Server *Server
@@ -49,6 +54,7 @@ type Store struct {
 	client  *clientv3.Client
 	server  *Server // when embedded
 	own     bool    // the server is ours to stop
+	holder  *InUse  // who has the data directory, when it is attached to
 	full    atomic.Bool
 	hourly  hourly
 	session *session
@@ -74,7 +80,15 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	if _, err := s.Head(ctx); err != nil {
+		if s.holder != nil {
+			err = fmt.Errorf("data directory %s is in use by %s, which does not answer through %s there: %w", s.holder.Dir, s.holder.By, socketName, err)
+		}
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.disconnect())
+	}
+	if !o.Restoring {
+		if err := s.whole(ctx); err != nil {
+			return nil, errors.Join(err, s.disconnect())
+		}
 	}
 	working, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -86,11 +100,15 @@ func (s *Store) connect(ctx context.Context) error {
 	o := s.options
 	switch {
 	case len(o.Endpoints) > 0:
-		return s.dial()
+		return s.dialEndpoints()
 	case o.Server != nil:
 		s.server = o.Server
 	case o.DataDir != "":
 		server, err := StartServer(ctx, ServerOptions{Dir: o.DataDir, Log: o.Log})
+		if taken, ok := errors.AsType[*InUse](err); ok && o.Attach {
+			s.holder = taken
+			return s.dial("http://"+socketName, throughSocket(o.DataDir))
+		}
 		if err != nil {
 			return err
 		}
@@ -102,12 +120,28 @@ func (s *Store) connect(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) dial() error {
-	o := s.options
-	c := clientv3.Config{
-		Endpoints: o.Endpoints, DialTimeout: o.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
-		MaxCallSendMsgSize: maxRequest, Logger: zapLogger(o.Log, nil),
+// config is how a client talks to an etcd that is not in-process.
+func (s *Store) config() clientv3.Config {
+	return clientv3.Config{
+		DialTimeout: s.options.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+		MaxCallSendMsgSize: maxRequest, Logger: zapLogger(s.options.Log, nil),
 	}
+}
+
+func (s *Store) dial(endpoint string, options ...grpc.DialOption) error {
+	c := s.config()
+	c.Endpoints, c.DialOptions = []string{endpoint}, options
+	client, err := clientv3.New(c)
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	s.client = client
+	return nil
+}
+
+func (s *Store) dialEndpoints() error {
+	o, c := s.options, s.config()
+	c.Endpoints = o.Endpoints
 	if o.CACert != "" || o.Cert != "" {
 		files := transport.TLSInfo{TrustedCAFile: o.CACert, CertFile: o.Cert, KeyFile: o.Key, Logger: c.Logger}
 		config, err := files.ClientConfig()
