@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"slices"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/envoy"
@@ -81,7 +82,7 @@ func (m *machine) doubtful() (out doubts) {
 		}
 		for _, r := range s.held {
 			if r.Hash == uncertain || r.Hash == perhaps {
-				out[t] = append(out[t], &envoy.Resource{Name: r.Name, Hash: r.Hash, Clusters: r.Clusters})
+				out[t] = append(out[t], &envoy.Resource{Name: r.Name, Hash: r.Hash, Clusters: slices.Collect(r.AllClusters())})
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
@@ -261,12 +261,12 @@ func (r *realRig) routeUpdates(t *testing.T, e *adstest.Envoy) int {
 // refuses: its filter does not exist.
 func withBadListener(t *testing.T, g *goal) *goal {
 	t.Helper()
-	a, err := anypb.New(&listenerv3.Listener{Name: "broken", FilterChains: []*listenerv3.FilterChain{{
+	encoded, err := proto.Marshal(&listenerv3.Listener{Name: "broken", FilterChains: []*listenerv3.FilterChain{{
 		Filters: []*listenerv3.Filter{{Name: "there.is.no.such.filter"}},
 	}}})
 	adstest.Must(t, err)
 	out := *g
-	bad := []*envoy.Resource{{Name: "broken", Hash: "1", Any: a}}
+	bad := []*envoy.Resource{{Name: "broken", Hash: "1", Encoded: encoded}}
 	l := union(bad, g.list(envoy.Listener))
 	out.lists[envoy.Listener] = &envoy.List{Resources: l, Hash: digest(l)}
 	out.version = out.digest()

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/evermesh/evermesh/internal/envoy"
 )
@@ -131,7 +131,7 @@ func (m *machine) listeners(now time.Time) (content []*envoy.Resource, ok bool) 
 	}
 	waiting := false
 	for _, r := range wanted {
-		if m.ready(now, r.Clusters) {
+		if m.ready(now, r.AllClusters()) {
 			content = append(content, r)
 			continue
 		}
@@ -165,7 +165,7 @@ func (m *machine) whole(s *subscription, t envoy.Type, content []*envoy.Resource
 		return nil
 	}
 	if !m.delta {
-		if slices.ContainsFunc(content, func(r *envoy.Resource) bool { return r.Any == nil }) {
+		if slices.ContainsFunc(content, func(r *envoy.Resource) bool { return r.Encoded == nil }) {
 			return nil // holds something in a form that nobody knows; it has to wait
 		}
 		return &flight{sent: content, complete: true}
@@ -174,7 +174,7 @@ func (m *machine) whole(s *subscription, t envoy.Type, content []*envoy.Resource
 	for _, r := range content {
 		old := find(s.held, r.Name)
 		_, owed := s.owed[r.Name]
-		if r.Any != nil && (owed || old == nil || (old != r && old.Hash != r.Hash)) {
+		if r.Encoded != nil && (owed || old == nil || (old != r && old.Hash != r.Hash)) {
 			f.sent = append(f.sent, r)
 		}
 	}
@@ -241,18 +241,40 @@ func (m *machine) target(now time.Time, s *subscription, t envoy.Type, name stri
 	switch {
 	case t == envoy.LoadAssignment && wanted == nil:
 		// Unknown endpoints: what the proxy has stays (D6.4).
-		if old != nil && old.Any != nil && old.Hash != uncertain {
+		if old != nil && old.Encoded != nil && old.Hash != uncertain {
 			return old, false
 		}
 		return nil, false
 	case wanted == nil:
 		return nil, true
-	case t != envoy.Route || m.ready(now, wanted.Clusters):
+	case t != envoy.Route || m.routable(now, wanted, old):
 		return wanted, false
-	case old == nil || old.Any == nil:
+	case old == nil || old.Encoded == nil:
 		return nil, false
 	}
 	return m.merged(now, wanted, old), false
+}
+
+// routable says whether the proxy has all clusters that a route configuration
+// names. What it has accepted names none that it does not have: virtual hosts
+// that stay are not looked at.
+func (m *machine) routable(now time.Time, wanted, old *envoy.Resource) bool {
+	if !m.ready(now, slices.Values(wanted.Clusters)) {
+		return false
+	}
+	var has []*envoy.VirtualHost
+	if old != nil && old.Hash != uncertain {
+		has = old.Hosts
+	}
+	for i, h := range wanted.Hosts {
+		if i < len(has) && has[i] == h {
+			continue
+		}
+		if !m.ready(now, slices.Values(h.Clusters)) {
+			return false
+		}
+	}
+	return true
 }
 
 // merged is a route configuration in which the virtual hosts that wait for a
@@ -264,7 +286,7 @@ func (m *machine) merged(now time.Time, wanted, old *envoy.Resource) *envoy.Reso
 	}
 	hosts := make([]*envoy.VirtualHost, 0, len(wanted.Hosts))
 	for _, h := range wanted.Hosts {
-		if !m.ready(now, h.Clusters) {
+		if !m.ready(now, slices.Values(h.Clusters)) {
 			if h = last[h.Name]; h == nil {
 				continue
 			}
@@ -278,11 +300,11 @@ func (m *machine) merged(now time.Time, wanted, old *envoy.Resource) *envoy.Reso
 const none = "none"
 
 func noEndpoints(cluster string) *envoy.Resource {
-	a, err := anypb.New(&endpointv3.ClusterLoadAssignment{ClusterName: cluster})
+	encoded, err := proto.Marshal(&endpointv3.ClusterLoadAssignment{ClusterName: cluster})
 	if err != nil {
 		return nil
 	}
-	return &envoy.Resource{Name: cluster, Hash: none, Any: a}
+	return &envoy.Resource{Name: cluster, Hash: none, Encoded: encoded}
 }
 
 // sooner is the earlier of two times; zero is never.

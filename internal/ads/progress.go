@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -11,11 +12,11 @@ import (
 
 // ready says whether the proxy has these clusters and keeps them. After too
 // long a silence what was sent counts as had.
-func (m *machine) ready(now time.Time, clusters []string) bool {
+func (m *machine) ready(now time.Time, clusters iter.Seq[string]) bool {
 	s := &m.of[envoy.Cluster]
 	f := s.flight
 	silent := f != nil && !now.Before(f.at.Add(m.silence))
-	for _, c := range clusters {
+	for c := range clusters {
 		sent := f != nil && find(f.sent, c) != nil
 		old := find(s.held, c)
 		held := old != nil && old.Hash != perhaps

@@ -221,7 +221,7 @@ func (e *envoyModel) check() {
 }
 
 func (e *envoyModel) covered(r *envoy.Resource, how string) {
-	for _, c := range r.Clusters {
+	for c := range r.AllClusters() {
 		if !e.sent[c] {
 			e.Fatalf("the proxy %s %s (%s), which names %s; it was sent %v", how, r.Name, r.Hash, c, slices.Sorted(maps.Keys(e.sent)))
 		}

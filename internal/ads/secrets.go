@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/evermesh/evermesh/internal/envoy"
 )
@@ -60,6 +59,6 @@ func (p *proxy) secret(ctx context.Context, name string) (*envoy.Resource, error
 	sum := sha256.Sum256([]byte(value))
 	return &envoy.Resource{
 		Name: name, Hash: hex.EncodeToString(sum[:16]),
-		Any: &anypb.Any{TypeUrl: envoy.Secret.URL(), Value: []byte(value)},
+		Encoded: []byte(value),
 	}, nil
 }

@@ -64,9 +64,9 @@ func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool
 		switch {
 		case old != nil && (old.Hash == r.Hash || old.Hash == perhaps):
 		case old != nil:
-			doubtful = append(doubtful, doubt(old, r.Clusters))
+			doubtful = append(doubtful, doubt(old, r))
 		case f.typ != envoy.Cluster:
-			doubtful = append(doubtful, doubt(&envoy.Resource{Name: r.Name}, r.Clusters))
+			doubtful = append(doubtful, doubt(&envoy.Resource{Name: r.Name}, r))
 		case late:
 			doubtful = append(doubtful, doubt(r, nil))
 		case !f.complete:
@@ -90,10 +90,16 @@ func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool
 	s.held = union(doubtful, s.held)
 }
 
-// doubt is the resource in no known form; it may name these clusters too.
-func doubt(r *envoy.Resource, clusters []string) *envoy.Resource {
+// doubt is the resource in no known form; it may name the clusters of another
+// form, if there is one, too.
+func doubt(r, other *envoy.Resource) *envoy.Resource {
 	out := *r
 	out.Hash = uncertain
-	out.Clusters = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.Clusters, clusters))))
+	out.Clusters = slices.Collect(r.AllClusters())
+	if other != nil {
+		out.Clusters = slices.AppendSeq(out.Clusters, other.AllClusters())
+	}
+	slices.Sort(out.Clusters)
+	out.Clusters = slices.Compact(out.Clusters)
 	return &out
 }

@@ -56,7 +56,7 @@ func delta(stream grpc.BidiStreamingServer[discoveryv3.DeltaDiscoveryRequest, di
 				Resources: make([]*discoveryv3.Resource, len(f.sent)),
 			}
 			for i, r := range f.sent {
-				out.Resources[i] = &discoveryv3.Resource{Name: r.Name, Version: r.Hash, Resource: r.Any}
+				out.Resources[i] = &discoveryv3.Resource{Name: r.Name, Version: r.Hash, Resource: &anypb.Any{TypeUrl: f.typ.URL(), Value: r.Append(nil)}}
 			}
 			return stream.Send(out)
 		},
@@ -81,7 +81,7 @@ func stateOfTheWorld(stream grpc.BidiStreamingServer[discoveryv3.DiscoveryReques
 				VersionInfo: f.version, TypeUrl: f.typ.URL(), Nonce: f.nonce, Resources: make([]*anypb.Any, len(f.sent)),
 			}
 			for i, r := range f.sent {
-				out.Resources[i] = r.Any
+				out.Resources[i] = &anypb.Any{TypeUrl: f.typ.URL(), Value: r.Append(nil)}
 			}
 			return stream.Send(out)
 		},

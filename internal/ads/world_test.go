@@ -8,7 +8,6 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/evermesh/evermesh/internal/envoy"
 )
@@ -25,7 +24,7 @@ const (
 
 func resource(name, hash string, clusters ...string) *envoy.Resource {
 	slices.Sort(clusters)
-	return &envoy.Resource{Name: name, Hash: hash, Any: &anypb.Any{Value: []byte(name + "=" + hash)}, Clusters: clusters}
+	return &envoy.Resource{Name: name, Hash: hash, Encoded: []byte(name + "=" + hash), Clusters: clusters}
 }
 
 func virtualHost(name, hash string, clusters ...string) *envoy.VirtualHost {
@@ -35,7 +34,7 @@ func virtualHost(name, hash string, clusters ...string) *envoy.VirtualHost {
 
 func routeOf(name string, hosts ...*envoy.VirtualHost) *envoy.Resource {
 	r := (&envoy.Resource{Name: name}).WithHosts(hosts)
-	r.Any.Value, _ = proto.Marshal(&routev3.RouteConfiguration{Name: name})
+	r.Encoded, _ = proto.Marshal(&routev3.RouteConfiguration{Name: name})
 	return r
 }
 

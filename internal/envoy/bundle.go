@@ -1,10 +1,11 @@
 package envoy
 
 import (
+	"iter"
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/evermesh/evermesh/internal/mesh"
 )
@@ -55,17 +56,61 @@ type Resource struct {
 	// Hash is a truncated SHA-256 of the content in our own canonical form: the
 	// same on every replica and in every release that makes the same content.
 	Hash string
-	// Any is the encoded resource.
-	Any *anypb.Any
-	// Clusters are the names of the clusters that a listener or a route
-	// configuration refers to, sorted.
+	// Encoded is the resource as protobuf encodes it; of a route configuration, the
+	// same without its virtual hosts. Nobody writes to it. Append gives the whole.
+	Encoded []byte
+	// Clusters are the names of the clusters that the resource refers to, sorted,
+	// without those that its virtual hosts name. AllClusters gives the whole.
 	Clusters []string
 	// Hosts are the virtual hosts of a route configuration, in its order.
 	Hosts []*VirtualHost
 
-	head     []byte      // of a route configuration: its encoding without hosts
-	headHash string      // and the hash of that
+	headHash string      // of a route configuration: the hash of Encoded
 	query    *discovered // of a cluster whose endpoints come by EDS
+}
+
+// Size is the number of bytes that Append adds.
+func (r *Resource) Size() int {
+	n := len(r.Encoded)
+	for _, h := range r.Hosts {
+		n += len(h.encoded)
+	}
+	return n
+}
+
+// Append adds the encoded resource to b. A protobuf message is the concatenation
+// of its fields, so a route configuration is its virtual hosts one after the
+// other; they are joined here and nowhere kept that way (D7).
+func (r *Resource) Append(b []byte) []byte {
+	b = append(b, r.Encoded...)
+	for _, h := range r.Hosts {
+		b = append(b, h.encoded...)
+	}
+	return b
+}
+
+// UnmarshalTo decodes the resource.
+func (r *Resource) UnmarshalTo(m proto.Message) error {
+	return proto.Unmarshal(r.Append(make([]byte, 0, r.Size())), m)
+}
+
+// AllClusters are the names of the clusters that the resource refers to; one may
+// come several times.
+func (r *Resource) AllClusters() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, c := range r.Clusters {
+			if !yield(c) {
+				return
+			}
+		}
+		for _, h := range r.Hosts {
+			for _, c := range h.Clusters {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // VirtualHost is one encoded virtual host of a route configuration; interned

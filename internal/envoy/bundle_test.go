@@ -47,7 +47,7 @@ func TestWithEndpoints(t *testing.T) {
 			return nil
 		}
 		m := &endpointv3.ClusterLoadAssignment{}
-		if err := r.Any.UnmarshalTo(m); err != nil {
+		if err := r.UnmarshalTo(m); err != nil {
 			t.Fatal(err)
 		}
 		out := []string{}

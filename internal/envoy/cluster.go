@@ -73,10 +73,10 @@ func discoveryType(t clusterv3.Cluster_DiscoveryType) *clusterv3.Cluster_Type {
 // finish puts a cluster into the piece. One that Envoy would refuse is made
 // without endpoints instead, so that whoever names it answers 503.
 func (b *build) finish(p *piece, c *clusterv3.Cluster, query *EndpointQuery, responsible api.Key) {
-	r, err := b.owner.resource(Cluster, c.GetName(), c, nil, query)
+	r, err := b.owner.resource(c.GetName(), c, nil, query)
 	if err != nil {
 		p.add(responsible, ReasonInvalid, "Envoy would refuse cluster %s, which is left without endpoints: %v", c.GetName(), reason(err))
-		r, err = b.owner.resource(Cluster, c.GetName(), &clusterv3.Cluster{
+		r, err = b.owner.resource(c.GetName(), &clusterv3.Cluster{
 			Name: c.GetName(), ClusterDiscoveryType: discoveryType(clusterv3.Cluster_STATIC), LoadAssignment: assignment(c.GetName()),
 		}, nil, nil)
 	}

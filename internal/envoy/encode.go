@@ -8,7 +8,6 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // checked is an Envoy message: all of them can validate themselves.
@@ -34,7 +33,7 @@ func encode(m proto.Message) ([]byte, error) {
 
 // resource validates and encodes a message, unless one of the same content is
 // in use already.
-func (o *Builder) resource(t Type, name string, m checked, clusters []string, query *EndpointQuery) (*Resource, error) {
+func (o *Builder) resource(name string, m checked, clusters []string, query *EndpointQuery) (*Resource, error) {
 	hash := digest(m)
 	key := hash
 	if query != nil {
@@ -48,7 +47,7 @@ func (o *Builder) resource(t Type, name string, m checked, clusters []string, qu
 		if err != nil {
 			return nil, err
 		}
-		r := &Resource{Name: name, Hash: hash, Any: &anypb.Any{TypeUrl: t.URL(), Value: value}, Clusters: clusters}
+		r := &Resource{Name: name, Hash: hash, Encoded: value, Clusters: clusters}
 		if query != nil {
 			r.query = &discovered{query: *query}
 		}
@@ -99,32 +98,19 @@ func (o *Builder) routes(head *routev3.RouteConfiguration, hosts []*VirtualHost)
 	if err != nil {
 		return nil, err
 	}
-	r := (&Resource{Name: head.GetName(), head: value, headHash: digest(head)}).WithHosts(hosts)
+	r := (&Resource{Name: head.GetName(), Encoded: value, headHash: digest(head)}).WithHosts(hosts)
 	return intern(o, &o.resources, r.Hash, func() (*Resource, error) { return r, nil })
 }
 
-// WithHosts returns the route configuration with other virtual hosts: a
-// protobuf message is the concatenation of its fields, so their encodings are
-// joined and nothing is decoded. The receiver stays as it is.
+// WithHosts returns the route configuration with other virtual hosts, which it
+// holds by reference: nothing is decoded or joined. The receiver stays as it is.
 func (r *Resource) WithHosts(hosts []*VirtualHost) *Resource {
-	size := len(r.head)
 	parts := make([]string, 0, len(hosts)+2)
 	parts = append(parts, "routes", r.headHash)
-	var clusters []string
 	for _, h := range hosts {
-		size += len(h.encoded)
 		parts = append(parts, h.Hash)
-		clusters = append(clusters, h.Clusters...)
 	}
-	value := append(make([]byte, 0, size), r.head...)
-	for _, h := range hosts {
-		value = append(value, h.encoded...)
-	}
-	slices.Sort(clusters)
-	return &Resource{
-		Name: r.Name, Hash: combined(parts...), Any: &anypb.Any{TypeUrl: Route.URL(), Value: value},
-		Clusters: slices.Compact(clusters), Hosts: hosts, head: r.head, headHash: r.headHash,
-	}
+	return &Resource{Name: r.Name, Hash: combined(parts...), Encoded: r.Encoded, Hosts: hosts, headHash: r.headHash}
 }
 
 // list sorts resources into a List; the old one is returned when it holds the

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	"google.golang.org/protobuf/types/known/anypb"
 	"sigs.k8s.io/yaml"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -194,7 +195,7 @@ func sections(t testing.TB, c *goldenCase, client api.Key) []txtar.File {
 		}
 		var all []any
 		for _, r := range bundle.List(x.of).Resources {
-			all = append(all, readable(t, r))
+			all = append(all, readable(t, x.of, r))
 		}
 		if all != nil {
 			text, err := yaml.Marshal(all)
@@ -207,9 +208,9 @@ func sections(t testing.TB, c *goldenCase, client api.Key) []txtar.File {
 	return out
 }
 
-func readable(t testing.TB, r *envoy.Resource) any {
+func readable(t testing.TB, of envoy.Type, r *envoy.Resource) any {
 	t.Helper()
-	m, err := r.Any.UnmarshalNew()
+	m, err := (&anypb.Any{TypeUrl: of.URL(), Value: r.Append(nil)}).UnmarshalNew()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestIPPreferences(t *testing.T) {
 			}
 			for _, r := range listeners {
 				l := &listenerv3.Listener{}
-				if err := r.Any.UnmarshalTo(l); err != nil {
+				if err := r.UnmarshalTo(l); err != nil {
 					t.Fatal(err)
 				}
 				if a := l.GetAddress().GetSocketAddress(); a.GetAddress() != test.bind || a.GetIpv4Compat() != test.compat {
@@ -61,7 +61,7 @@ func cluster(t *testing.T, b *envoy.Bundle, name string) *clusterv3.Cluster {
 		t.Fatalf("there is no cluster %s", name)
 	}
 	m := &clusterv3.Cluster{}
-	if err := r.Any.UnmarshalTo(m); err != nil {
+	if err := r.UnmarshalTo(m); err != nil {
 		t.Fatal(err)
 	}
 	return m

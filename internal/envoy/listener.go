@@ -52,7 +52,7 @@ func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra s
 	p := b.piece("listener "+name, extra, inputs, func(p *piece) {
 		l := &listenerv3.Listener{Name: name, Address: b.ip.bind(port), TrafficDirection: direction, Metadata: aggregateStats()}
 		mk(p, l)
-		r, err := b.owner.resource(Listener, name, l, clusters, nil)
+		r, err := b.owner.resource(name, l, clusters, nil)
 		if err != nil {
 			p.add(b.own.Key, ReasonInvalid, "listener %s is left out, Envoy would refuse it: %v", name, reason(err))
 			return

@@ -133,7 +133,7 @@ func (e *realEnvoy) chains(t *testing.T, bundle *envoy.Bundle, change []func(*hc
 	var out []*listenerv3.Listener
 	for _, r := range bundle.List(envoy.Listener).Resources {
 		l := &listenerv3.Listener{}
-		if err := r.Any.UnmarshalTo(l); err != nil {
+		if err := r.UnmarshalTo(l); err != nil {
 			t.Fatal(err)
 		}
 		for _, chain := range l.GetFilterChains() {
@@ -164,7 +164,7 @@ func (e *realEnvoy) endpoints(t *testing.T, bundle *envoy.Bundle) []*clusterv3.C
 	var out []*clusterv3.Cluster
 	for i, r := range bundle.List(envoy.Cluster).Resources {
 		c := &clusterv3.Cluster{}
-		if err := r.Any.UnmarshalTo(c); err != nil {
+		if err := r.UnmarshalTo(c); err != nil {
 			t.Fatal(err)
 		}
 		if c.GetType() == clusterv3.Cluster_ORIGINAL_DST { // wherever the connection was going

@@ -34,7 +34,7 @@ func (b *Bundle) Static(node, cluster string) ([]byte, error) {
 	}
 	for _, r := range b.List(Listener).Resources {
 		l := &listenerv3.Listener{}
-		if err := r.Any.UnmarshalTo(l); err != nil {
+		if err := r.UnmarshalTo(l); err != nil {
 			return nil, fmt.Errorf("decode listener %s: %w", r.Name, err)
 		}
 		if err := b.inlineRoutes(l); err != nil {
@@ -44,7 +44,7 @@ func (b *Bundle) Static(node, cluster string) ([]byte, error) {
 	}
 	for _, r := range b.List(Cluster).Resources {
 		c := &clusterv3.Cluster{}
-		if err := r.Any.UnmarshalTo(c); err != nil {
+		if err := r.UnmarshalTo(c); err != nil {
 			return nil, fmt.Errorf("decode cluster %s: %w", r.Name, err)
 		}
 		if err := b.inlineEndpoints(c); err != nil {
@@ -69,7 +69,7 @@ func (b *Bundle) inlineRoutes(l *listenerv3.Listener) error {
 			name := hcm.GetRds().GetRouteConfigName()
 			routes := &routev3.RouteConfiguration{Name: name}
 			if r := b.List(Route).Get(name); r != nil {
-				if err := r.Any.UnmarshalTo(routes); err != nil {
+				if err := r.UnmarshalTo(routes); err != nil {
 					return fmt.Errorf("decode route configuration %s: %w", name, err)
 				}
 			}
@@ -87,7 +87,7 @@ func (b *Bundle) inlineEndpoints(c *clusterv3.Cluster) error {
 	}
 	known := &endpointv3.ClusterLoadAssignment{ClusterName: c.GetName()}
 	if r := b.List(LoadAssignment).Get(c.GetName()); r != nil {
-		if err := r.Any.UnmarshalTo(known); err != nil {
+		if err := r.UnmarshalTo(known); err != nil {
 			return fmt.Errorf("decode endpoints of cluster %s: %w", c.GetName(), err)
 		}
 	}
