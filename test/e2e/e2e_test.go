@@ -33,6 +33,7 @@ const wait = 30 * time.Second
 type shared struct {
 	*stage.Stage
 	control *stage.Control
+	plane   *plane          // two replicas, once a test asked for them
 	envoy   string          // its version
 	missing *ground.Missing // why there is no ground; everything else is unset then
 }
@@ -41,6 +42,7 @@ var world shared // set by TestMain
 
 func TestMain(m *testing.M) {
 	stage.Play()
+	playEtcd()
 	exit, inside, err := ground.Enter(context.Background())
 	switch {
 	case inside:
