@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/model"
@@ -18,15 +19,19 @@ import (
 // binder makes one document of a request's path, query and body, as the model
 // lays them out, and checks it.
 type binder struct {
-	m     *model.Model
-	op    *model.Operation
-	uri   map[string]string // wire name: member
-	query map[string]string
-	body  map[string]string
+	m      *model.Model
+	op     *model.Operation
+	action string            // appmesh:CreateMesh
+	uri    map[string]string // wire name: member
+	query  map[string]string
+	body   map[string]string
 }
 
 func newBinder(m *model.Model, op *model.Operation) *binder {
-	return &binder{m: m, op: op, uri: m.In(op, "uri"), query: m.In(op, "querystring"), body: m.In(op, "body")}
+	return &binder{
+		m: m, op: op, action: m.Metadata.EndpointPrefix + ":" + op.Name,
+		uri: m.In(op, "uri"), query: m.In(op, "querystring"), body: m.In(op, "body"),
+	}
 }
 
 // bind returns the checked document of a request: it has no member that the
@@ -82,10 +87,20 @@ func refusal(found []model.Violation) error {
 	return api.Errorf(api.CodeBadRequest, "%s", model.Message(found))
 }
 
+// maxName is the length of the longest name in characters (API-035). The model
+// has it for all names but those of virtual services.
+const maxName = 255
+
 // checkName refuses names that no path of the API could carry (API-045).
 func checkName(member, name string) error {
 	if name == "" {
 		return api.Errorf(api.CodeBadRequest, "The %s is empty: no path of the API could name the resource again.", member)
+	}
+	if !utf8.ValidString(name) {
+		return api.Errorf(api.CodeBadRequest, "The %s %q is not UTF-8.", member, name)
+	}
+	if utf8.RuneCountInString(name) > maxName {
+		return api.Errorf(api.CodeBadRequest, "The %s is longer than %d characters.", member, maxName)
 	}
 	if strings.Contains(name, "/") {
 		return api.Errorf(api.CodeBadRequest, "The %s %q holds a slash: give the resource's name, not its ARN.", member, name)

@@ -7,8 +7,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// mostLimiters bounds what keys that come and go leave behind.
+const mostLimiters = 4096
+
 // rates limits requests per access key. Only keys whose signature was verified
-// reach it, so it holds no more limiters than there are keys.
+// reach it.
 type rates struct {
 	perSecond float64
 	mu        sync.Mutex
@@ -27,8 +30,27 @@ func (r *rates) allow(accessKey string, now time.Time) bool {
 	defer r.mu.Unlock()
 	l, ok := r.limiters[accessKey]
 	if !ok {
-		l = rate.NewLimiter(rate.Limit(r.perSecond), max(1, int(2*r.perSecond)))
+		if len(r.limiters) >= mostLimiters {
+			r.forget(now)
+		}
+		l = rate.NewLimiter(rate.Limit(r.perSecond), r.burst())
 		r.limiters[accessKey] = l
 	}
 	return l.AllowN(now, 1)
+}
+
+func (r *rates) burst() int { return max(1, int(2*r.perSecond)) }
+
+// forget drops the limiters that are as new: their keys would get the like again.
+// When all are at work, all are dropped: to let a burst too many pass is the
+// lesser evil.
+func (r *rates) forget(now time.Time) {
+	for key, l := range r.limiters {
+		if l.TokensAt(now) >= float64(r.burst()) {
+			delete(r.limiters, key)
+		}
+	}
+	if len(r.limiters) >= mostLimiters {
+		clear(r.limiters)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"path"
@@ -32,69 +31,80 @@ const (
 // the path, because the mux redirects what it would rather see cleaned.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := s.Now()
-	id := s.NewID()
-	w.Header().Set(headerRequestID, id)
-	operation, result, err := s.serve(r, id)
+	c := &call{op: operationUnresolved, id: s.NewID()}
+	w.Header().Set(headerRequestID, c.id)
+	result, err := s.serve(r, c)
 	code := "OK"
 	status := http.StatusOK
 	switch stream, isStream := result.(streamed); {
 	case err != nil:
-		status, code = s.fail(w, r, id, err)
+		status, code = s.fail(w, r, c.id, err)
 	case isStream:
-		stream.run(r.Context(), w)
+		stream.run(r.Context(), lasting(w))
 	default:
 		reply(w, result)
 	}
 	took := s.Now().Sub(start)
 	if s.Observe != nil {
-		s.Observe(operation, code, took)
+		s.Observe(c.op, code, took)
 	}
 	if s.AccessLog != nil {
-		s.AccessLog.LogAttrs(r.Context(), slog.LevelInfo, "request",
-			slog.String("request_id", id), slog.String("method", r.Method), slog.String("path", r.URL.Path),
-			slog.String("operation", operation), slog.Int("status", status), slog.String("code", code),
-			slog.Duration("took", took), slog.String("addr", r.RemoteAddr))
+		s.AccessLog.LogAttrs(r.Context(), slog.LevelInfo, "request", c.access(r, status, code, took)...)
 	}
 }
 
-// serve resolves and runs the operation.
-func (s *Server) serve(r *http.Request, id string) (operation string, result any, err error) {
-	body, err := readBody(r)
-	if err != nil {
-		return operationUnresolved, nil, err
+// access is a request's line in the access log. It has what the caller is known
+// by, and nothing that it proved it with.
+func (c *call) access(r *http.Request, status int, code string, took time.Duration) []slog.Attr {
+	line := []slog.Attr{
+		slog.String("request_id", c.id), slog.String("method", r.Method), slog.String("path", shortened(r.URL.Path)),
+		slog.String("operation", c.op), slog.Int("status", status), slog.String("code", code),
+		slog.Duration("took", took), slog.String("addr", r.RemoteAddr),
 	}
+	if c.principal != (auth.Principal{}) {
+		line = append(line, slog.String("principal", c.principal.ARN), slog.String("access_key", c.principal.AccessKeyID))
+	}
+	if c.key != (api.Key{}) {
+		line = append(line, slog.String("mesh", c.key.Mesh), slog.String("key", c.key.String()))
+	}
+	return line
+}
+
+// shortened keeps a line of the log readable, whatever path was asked for.
+func shortened(path string) string {
+	const most = 512
+	if len(path) <= most {
+		return path
+	}
+	return path[:most] + "..."
+}
+
+// serve resolves and runs the operation; c learns who calls what.
+func (s *Server) serve(r *http.Request, c *call) (result any, err error) {
+	body, done, err := s.bodies.read(r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	principal := s.Anonymous
 	if s.Verify != nil {
 		principal, err = s.Verify(r.Context(), auth.Request{
 			Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, Body: body,
 		})
 		if err != nil {
-			return operationUnresolved, nil, err
+			return nil, err
 		}
 	}
+	c.principal = principal
 	if !s.rates.allow(principal.AccessKeyID, s.Now()) {
-		return operationUnresolved, nil, api.Errorf(codeThrottled, "Rate exceeded: this access key made more than %g requests per second; try again, with back-off.", s.Rate)
+		return nil, api.Errorf(codeThrottled, "Rate exceeded: this access key made more than %g requests per second; try again, with back-off.", s.Rate)
 	}
 	e, err := s.resolve(r)
 	if err != nil {
-		return operationUnresolved, nil, err
+		return nil, err
 	}
-	result, err = e.answer(r.Context(), r, body, principal, id)
-	return e.binder.op.Name, result, err
-}
-
-func readBody(r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
-	if err != nil {
-		return nil, api.Errorf(api.CodeBadRequest, "The request's body could not be read: %v.", err)
-	}
-	if len(body) > MaxBody {
-		// A client that is still sending would see a broken connection and
-		// never the answer.
-		_, _ = io.CopyN(io.Discard, r.Body, 8*MaxBody)
-		return nil, api.Errorf(codeBodyTooLarge, "The request's body is larger than %d bytes.", MaxBody)
-	}
-	return body, nil
+	c.op = e.binder.op.Name
+	return e.answer(r.Context(), r, body, c)
 }
 
 // resolve finds the operation of a request.

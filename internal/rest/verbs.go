@@ -48,6 +48,7 @@ func text(doc map[string]any, member string) string {
 
 // allow asks whether the caller may run the operation on the resource.
 func (s *Server) allow(c *call, key api.Key) error {
+	c.key = key
 	return auth.Allow(c.principal, c.action, s.Realm.ARN(key, key.Owner))
 }
 

@@ -117,7 +117,10 @@ func (b *breaker) scalar(s *model.Shape, path string, set func(any)) {
 	}
 }
 
-// least is a smallest document of the shape.
+// Least is a smallest document that keeps every constraint of the shape: all that
+// is optional is left out.
+func Least(m *model.Model, shape string) any { return least(m, shape) }
+
 func least(m *model.Model, shape string) any {
 	s := m.Shapes[shape]
 	low, _ := bounds(s, 0, 0)

@@ -1,0 +1,17 @@
+package rest
+
+// Limiters is how many access keys have a limiter of their own.
+func (s *Server) Limiters() int {
+	s.rates.mu.Lock()
+	defer s.rates.mu.Unlock()
+	return len(s.rates.limiters)
+}
+
+// LargeBodiesHeld is how many large bodies are being read or used.
+func (s *Server) LargeBodiesHeld() int { return len(s.bodies.large) }
+
+// LargeBodies and SmallBody are the bounds of what bodies may hold.
+const (
+	LargeBodies = largeBodies
+	SmallBody   = smallBody
+)
