@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/evermesh/evermesh/internal/discovery/cloudmap"
 )
 
 // config is the effective configuration. The flag set is its schema: a setting
@@ -26,6 +29,8 @@ type config struct {
 	EtcdPrefix                        string
 	MasterKeyFile                     string
 	Partition, Region, Account        string
+	CloudMapRegion, CloudMapEndpoint  string
+	CloudMapPoll                      time.Duration
 	APITLSCert, APITLSKey             string
 	XDSTLSCert, XDSTLSKey             string
 	XDSClientCA                       string
@@ -53,6 +58,9 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("partition", "aws", "`partition` in ARNs")
 	f.String("region", "us-east-1", "`region` in ARNs and in the scope of signatures")
 	f.String("account", "000000000000", "the first `account`, 12 digits")
+	f.String("cloudmap-region", "", "`region` of the AWS Cloud Map that knows the instances of nodes with awsCloudMap; with --cloudmap-endpoint the default is --region; neither: instances are not looked up")
+	f.String("cloudmap-endpoint", "", "`URL` of a Cloud Map that is not AWS's own")
+	f.Duration("cloudmap-poll", cloudmap.MaxPoll, "how `long` between two looks at a service in Cloud Map, 50ms to 5s")
 	f.String("api-tls-cert", "", "`file` with the API's certificate chain; none: plaintext, on loopback only")
 	f.String("api-tls-key", "", "`file` with the key of --api-tls-cert")
 	f.String("xds-tls-cert", "", "`file` with the management service's certificate chain; none: made in the data directory when the address is not loopback")
@@ -94,11 +102,13 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	wait, _ := f.GetDuration("publish-wait")
 	drain, _ := f.GetInt("drain-seconds")
 	rate, _ := f.GetFloat64("api-rate")
+	poll, _ := f.GetDuration("cloudmap-poll")
 	c := config{
 		APIListen: get("api-listen"), XDSListen: get("xds-listen"), AdminListen: get("admin-listen"),
 		DataDir: get("data-dir"), EtcdEndpoints: endpoints, EtcdCACert: get("etcd-cacert"), EtcdCert: get("etcd-cert"),
 		EtcdKey: get("etcd-key"), EtcdPrefix: get("etcd-prefix"), MasterKeyFile: get("master-key-file"),
 		Partition: get("partition"), Region: get("region"), Account: get("account"),
+		CloudMapRegion: get("cloudmap-region"), CloudMapEndpoint: get("cloudmap-endpoint"), CloudMapPoll: poll,
 		APITLSCert: get("api-tls-cert"), APITLSKey: get("api-tls-key"), XDSTLSCert: get("xds-tls-cert"),
 		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), Auth: get("auth"), InsecurePlaintext: plaintext,
 		PublishWait: wait, DrainSeconds: drain, APIRate: rate,
@@ -106,6 +116,9 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	}
 	if c.MasterKeyFile == "" && len(c.EtcdEndpoints) == 0 {
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master-key")
+	}
+	if c.CloudMapEndpoint != "" && c.CloudMapRegion == "" {
+		c.CloudMapRegion = c.Region
 	}
 	return c, c.check()
 }
@@ -192,7 +205,7 @@ func (c config) check() error {
 	}
 	// They become parts of ARNs and of the scopes of signatures.
 	word := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
-	for _, part := range [][2]string{{"--partition", c.Partition}, {"--region", c.Region}} {
+	for _, part := range [][2]string{{"--partition", c.Partition}, {"--region", c.Region}, {"--cloudmap-region", cmp.Or(c.CloudMapRegion, c.Region)}} {
 		if !word.MatchString(part[1]) {
 			return usagef("%s %q: want lower-case letters, digits and hyphens, such as us-east-1", part[0], part[1])
 		}
@@ -227,6 +240,9 @@ func (c config) check() error {
 	}
 	if c.Auth == "off" && (!local(c.APIListen) || !local(c.XDSListen)) && !c.InsecurePlaintext {
 		return usagef("--auth off is for loopback addresses: remove it, or add --insecure-plaintext")
+	}
+	if err := c.checkCloudMap(); err != nil {
+		return err
 	}
 	if c.DrainSeconds < 0 || c.PublishWait < 0 || c.APIRate < 0 {
 		return usagef("--drain-seconds, --publish-wait and --api-rate cannot be negative")

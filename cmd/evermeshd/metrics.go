@@ -95,6 +95,14 @@ func (m *metrics) certificate(name string, notAfter func() time.Time) {
 	}, func() float64 { return float64(notAfter().Unix()) }))
 }
 
+// endpoints publishes how old the oldest endpoint set in use is.
+func (m *metrics) endpoints(age func() time.Duration) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "evermesh_endpoints_age_seconds",
+		Help: "Time since the endpoint source last told a set that a connected proxy needs: of all sets, the longest. It grows while the source is away.",
+	}, func() float64 { return age().Seconds() }))
+}
+
 // meter counts what happens on xDS streams.
 func (m *metrics) meter() ads.Meter {
 	return ads.Meter{

@@ -47,11 +47,13 @@ type Registry struct {
 	Config
 	changed chan struct{} // something for Take
 	wanted  chan struct{} // the needed queries changed
+	trouble trouble
 
 	mu      sync.Mutex
 	known   map[envoy.EndpointQuery]*set
 	needs   map[mesh.Client][]envoy.EndpointQuery
 	users   map[envoy.EndpointQuery]map[mesh.Client]bool
+	since   map[envoy.EndpointQuery]time.Time // of the needed ones: since when
 	touched map[mesh.Client][]envoy.EndpointQuery
 }
 
@@ -66,7 +68,9 @@ type set struct {
 func New(c Config) *Registry {
 	return &Registry{
 		Config: c, changed: make(chan struct{}, 1), wanted: make(chan struct{}, 1),
-		known: map[envoy.EndpointQuery]*set{}, needs: map[mesh.Client][]envoy.EndpointQuery{},
+		trouble: trouble{log: c.Log, now: c.Now, failing: map[envoy.EndpointQuery]bool{}},
+		since:   map[envoy.EndpointQuery]time.Time{},
+		known:   map[envoy.EndpointQuery]*set{}, needs: map[mesh.Client][]envoy.EndpointQuery{},
 		users: map[envoy.EndpointQuery]map[mesh.Client]bool{}, touched: map[mesh.Client][]envoy.EndpointQuery{},
 	}
 }
@@ -80,6 +84,25 @@ func (r *Registry) Known(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
 		return nil, false
 	}
 	return s.Endpoints, true
+}
+
+// Age is how long ago the source last told a set that is needed, of all of them
+// the one for which that is longest ago; a set that was never told counts from
+// when it was first needed. It is 0 when none is needed.
+func (r *Registry) Age() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.Now()
+	oldest := now
+	for q, at := range r.since {
+		if s := r.known[q]; s != nil {
+			at = s.At
+		}
+		if at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return now.Sub(oldest)
 }
 
 // Changed receives when Take has something to return.
@@ -114,11 +137,13 @@ func (r *Registry) Need(c mesh.Client, b *envoy.Bundle) {
 	for _, q := range r.needs[c] {
 		if delete(r.users[q], c); len(r.users[q]) == 0 {
 			delete(r.users, q)
+			delete(r.since, q)
 		}
 	}
 	for _, q := range queries {
 		if r.users[q] == nil {
 			r.users[q] = map[mesh.Client]bool{}
+			r.since[q] = r.Now()
 		}
 		r.users[q][c] = true
 	}

@@ -83,9 +83,11 @@ func (r *Registry) needed() map[envoy.EndpointQuery]bool {
 // watch follows one query. A source that fails leaves what is known as it is.
 func (r *Registry) watch(ctx context.Context, q envoy.EndpointQuery) {
 	wait := backoffLeast
+	defer r.trouble.forget(q)
 	for ctx.Err() == nil {
 		err := r.Source.Watch(ctx, q, func(endpoints []envoy.Endpoint) {
 			wait = backoffLeast
+			r.trouble.answered(q)
 			if s := r.found(q, endpoints); s != nil {
 				r.remember(ctx, s)
 			}
@@ -93,7 +95,7 @@ func (r *Registry) watch(ctx context.Context, q envoy.EndpointQuery) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.Log.Warn("endpoint source failed", "query", q, "err", err)
+		r.trouble.failed(q, err)
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, backoffMost)
