@@ -206,6 +206,7 @@ func shakesHands(t *testing.T, h *ground.Host, name string) bool {
 
 // TestNodes looks at what a node's Envoy is called and does on its own side.
 func TestNodes(t *testing.T) {
+	t.Parallel() // it waits, mostly, as others do
 	m := newMesh(t, "nodes", "DROP_ALL")
 	server := m.program("server")
 	m.create("VirtualNode", "server", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"},

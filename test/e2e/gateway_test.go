@@ -27,6 +27,7 @@ func toService(service, match, rewrite string) string {
 
 // TestGateway calls through a virtual gateway, from outside the mesh.
 func TestGateway(t *testing.T) {
+	t.Parallel() // it waits, mostly, as others do
 	m := newMesh(t, "entry", "DROP_ALL")
 	for _, name := range []string{"blue", "green", "red"} {
 		m.app(name)

@@ -40,6 +40,7 @@ func (c *counter) next() string {
 
 // TestForwarding shows weights, retries and timeouts, on one client.
 func TestForwarding(t *testing.T) {
+	t.Parallel() // it waits, mostly, as others do
 	m := newMesh(t, "forwarding", "DROP_ALL")
 	for _, name := range []string{"blue", "green", "red"} {
 		m.app(name)

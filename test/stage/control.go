@@ -72,7 +72,7 @@ func (s *Stage) Control(ctx context.Context, o ControlOptions) (*Control, error)
 	c := &Control{
 		Name: o.Name, DataDir: filepath.Join(dir, "data"), stage: s,
 		Admin: "http://" + at(loopback, o.Ports[2]), XDSAddr: at(where, o.Ports[1]),
-		readiness: &http.Client{Timeout: time.Second},
+		readiness: &http.Client{Timeout: 5 * time.Second}, // it asks its store for 2 s
 	}
 	c.command = ground.Command{
 		Name: o.Name, Path: s.Programs.Evermeshd,
