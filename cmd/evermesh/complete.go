@@ -20,6 +20,11 @@ func completeMesh(c *cobra.Command, _ []string, _ string) ([]string, cobra.Shell
 	return names(c, api.KindMesh, api.ARN{}), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeFiles completes names of files.
+func completeFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"json", "jsonl"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
 // completePath completes the short form of an ARN part by part: meshes, kinds,
 // names, and what lives under routers and gateways.
 func completePath(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {

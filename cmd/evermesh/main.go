@@ -88,7 +88,7 @@ used; 3 a proxy refused the configuration (rollout); 4 time-out (rollout).`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%v: see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(envCommand(), explainCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), &cobra.Command{
+	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

@@ -23,13 +23,35 @@ type reading struct {
 // resourcesOf checks the inputs as the API would and makes their resources,
 // those that others refer to first, in whatever order the files have them.
 func resourcesOf(inputs []input, account string) (reading, error) {
-	m, err := model.AppMesh()
+	var out reading
+	checked, err := out.check(inputs, account)
 	if err != nil {
 		return reading{}, err
 	}
-	var out reading
 	where := map[api.Key]string{}
-	var made []*api.Resource
+	made := make([]*api.Resource, len(checked))
+	for i, x := range checked {
+		made[i], where[x.resource.Key] = x.resource, x.where
+	}
+	out.assumeMeshes(&made, account)
+	out.keepRules(made, where)
+	return out, nil
+}
+
+// checked is an input that keeps the model, and what it makes.
+type checked struct {
+	input
+	resource *api.Resource
+}
+
+// check holds each input against the model and names those that do not keep it.
+func (out *reading) check(inputs []input, account string) ([]checked, error) {
+	m, err := model.AppMesh()
+	if err != nil {
+		return nil, err
+	}
+	var made []checked
+	where := map[api.Key]string{}
 	for i, in := range inputs {
 		shape := "Create" + in.row.Type + "Input"
 		for _, line := range unknownMembers(m, shape, in.doc) {
@@ -54,11 +76,9 @@ func resourcesOf(inputs []input, account string) (reading, error) {
 		// Of routes that are alike the older one goes first, so the files stand for
 		// creating them in their order.
 		r.Created = time.Unix(int64(i), 0).UTC()
-		made = append(made, r)
+		made = append(made, checked{in, r})
 	}
-	out.assumeMeshes(&made, account)
-	out.keepRules(made, where)
-	return out, nil
+	return made, nil
 }
 
 // resourceOf makes the resource of a checked input.

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/charmbracelet/x/term"
+	"github.com/spf13/cobra"
+
+	"github.com/evermesh/evermesh/internal/apply"
+	"github.com/evermesh/evermesh/internal/client"
+)
+
+func applyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "apply FILE…",
+		Short: "Create or update the resources of files, in the order in which they depend on each other",
+		Long: `Create or update the resources of files, in the order in which they depend on
+each other. Only what differs is written, so it is safe to run again, also after
+it failed half way. "evermesh plan" shows beforehand what it would do.
+
+A file holds the input of an "aws appmesh create-…" call as JSON, a list of
+inputs, or one in each line; "-" is standard input, and so is what "evermesh
+export" writes. Tags are set as the input says; where it says none at all, they
+are left as they are. Client tokens in files are ignored.
+
+With --prune, what is in the meshes that the files name, and in no file, is
+removed afterwards: it is listed first, and asked for unless --yes. Meshes that
+no file names, meshes themselves, and resources of other accounts are never
+removed. When something could not be written, nothing is removed.
+
+Exit codes: 0 all is as the files say; 1 something was not done, and what was is
+listed; 2 wrong usage, or a file that cannot be used: nothing was written.`,
+		Example: `  evermesh apply mesh.json nodes.json routes.jsonl
+  evermesh export shop | ssh other evermesh apply -
+  evermesh apply shop/*.json --prune --yes`,
+		Args:              takesFiles,
+		RunE:              applyFiles,
+		ValidArgsFunction: completeFiles,
+	}
+	outputFlag(c)
+	dataDirFlag(c)
+	c.Flags().Bool("prune", false, "remove what is in the meshes of the files and in no file")
+	c.Flags().Bool("yes", false, "with --prune: do not ask")
+	return c
+}
+
+func takesFiles(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usagef("%s takes files, but got none: see %s --help", c.CommandPath(), c.CommandPath())
+	}
+	return nil
+}
+
+// itemsOf reads files as what is to be applied. Faults are told, a line each.
+func itemsOf(c *cobra.Command, names []string) ([]apply.Item, error) {
+	inputs, err := readFiles(names, c.InOrStdin())
+	if err != nil {
+		return nil, err
+	}
+	var read reading
+	found, err := read.check(inputs, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := complain(c.ErrOrStderr(), append(read.notes, read.faults...)); err != nil {
+		return nil, err
+	}
+	if n := int64(len(read.faults)); n > 0 {
+		return nil, usagef("%s above: the API would refuse these resources; nothing was written", count(n, "fault", "faults"))
+	}
+	items := make([]apply.Item, len(found))
+	for i, x := range found {
+		items[i] = apply.Item{Where: x.where, Key: x.resource.Key, Doc: x.doc}
+	}
+	return apply.InOrder(items), nil
+}
+
+// othersOf is what --prune would remove; it tells what is left alone.
+func othersOf(c *cobra.Command, a *apply.Applier, items []apply.Item) ([]apply.Item, error) {
+	for _, i := range items {
+		if i.Key.Owner != "" {
+			return nil, usagef("%s: %s names the mesh's owner, and --prune removes from meshes of one's own only: leave out meshOwner, or --prune", i.Where, i.Path())
+		}
+	}
+	others, left, err := a.Others(c.Context(), items)
+	if err != nil {
+		return nil, explained(a.Client, err)
+	}
+	var lines []string
+	for _, l := range left {
+		lines = append(lines, fmt.Sprintf("%s is of account %s, and left alone", l.Path(), l.ResourceOwner))
+	}
+	return others, complain(c.ErrOrStderr(), lines)
+}
+
+func applyFiles(c *cobra.Command, args []string) error {
+	items, err := itemsOf(c, args)
+	if err != nil {
+		return err
+	}
+	caller, err := connect(c)
+	if err != nil {
+		return err
+	}
+	a := &apply.Applier{Client: caller}
+	if prune, _ := c.Flags().GetBool("prune"); prune {
+		others, err := othersOf(c, a, items)
+		if err != nil {
+			return err
+		}
+		if err := confirm(c, others); err != nil {
+			return err
+		}
+		items = append(items, others...)
+	}
+	var failed error
+	a.Done = func(r apply.Result) {
+		if !wantsJSON(c) && r.Err == nil {
+			if _, err := fmt.Fprintf(c.OutOrStdout(), "%-9s  %s\n", did(r.Action), r.Path()); err != nil && failed == nil {
+				failed = err
+			}
+		}
+	}
+	results, err := a.Run(c.Context(), items)
+	return errors.Join(failed, reportApplied(c, caller, results, err))
+}
+
+// confirm lists what is to go and has a person say yes.
+func confirm(c *cobra.Command, others []apply.Item) error {
+	if len(others) == 0 {
+		return nil
+	}
+	lines := make([]string, len(others))
+	for i, o := range others {
+		lines[i] = "to be removed, as no file has it: " + o.Path()
+	}
+	if err := complain(c.ErrOrStderr(), lines); err != nil {
+		return err
+	}
+	if yes, _ := c.Flags().GetBool("yes"); yes {
+		return nil
+	}
+	resources := count(int64(len(others)), "resource", "resources")
+	in, person := c.InOrStdin().(*os.File)
+	if !person || !term.IsTerminal(in.Fd()) {
+		return usagef("--prune would remove %s, and nobody is here to be asked: look at the list above and add --yes; nothing was written", resources)
+	}
+	if _, err := fmt.Fprintf(c.ErrOrStderr(), "Remove %s? Only yes is taken for an answer: ", resources); err != nil {
+		return err
+	}
+	answer, err := readLine(c.Context(), in)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return &exitError{exitFailure, "the answer was not yes: nothing was written"}
+	}
+	return nil
+}
+
+// readLine reads a line, or gives up when ctx ends: the goroutine that then is
+// left ends with the program.
+func readLine(ctx context.Context, r io.Reader) (string, error) {
+	type read struct {
+		line string
+		err  error
+	}
+	got := make(chan read, 1)
+	go func() {
+		line, err := bufio.NewReader(r).ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		got <- read{line, err}
+	}()
+	select {
+	case x := <-got:
+		return x.line, x.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// did says an action in the past.
+func did(a apply.Action) string {
+	switch a {
+	case apply.Create:
+		return "created"
+	case apply.Update:
+		return "updated"
+	case apply.Tag:
+		return "tagged"
+	case apply.Delete:
+		return "removed"
+	}
+	return string(a)
+}
+
+// appliedLine is a result as JSON.
+type appliedLine struct {
+	Resource string `json:"resource"`
+	Result   string `json:"result"`
+	Version  int64  `json:"version,omitempty"`
+	Where    string `json:"where,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// reportApplied tells how it went: what was done on stdout, what was not on
+// stderr, a line each.
+func reportApplied(c *cobra.Command, caller *client.Client, results []apply.Result, err error) error {
+	done := map[string]int64{}
+	var undone []string
+	lines := make([]appliedLine, len(results))
+	for i, r := range results {
+		lines[i] = appliedLine{Resource: r.Path(), Result: did(r.Action), Version: r.Version, Where: r.Where}
+		if r.Err == nil {
+			done[did(r.Action)]++
+			continue
+		}
+		lines[i].Result, lines[i].Error = "failed", oneLine(explained(caller, r.Err).Error())
+		if errors.Is(r.Err, apply.ErrNotTried) {
+			lines[i].Result, lines[i].Error = "not tried", r.Err.Error()
+		}
+		place := r.Path()
+		if r.Where != "" {
+			place = r.Where + ": " + place
+		}
+		undone = append(undone, place+": "+lines[i].Error)
+	}
+	if wantsJSON(c) {
+		if err := printJSON(c.OutOrStdout(), map[string]any{"resources": lines}); err != nil {
+			return err
+		}
+	}
+	if err := complain(c.ErrOrStderr(), undone); err != nil {
+		return err
+	}
+	summary := summaryOf(done)
+	if len(undone) > 0 {
+		text := fmt.Sprintf("%s not done, %s: correct what is told above and apply again", count(int64(len(undone)), "resource was", "resources were"), summary)
+		return &exitError{exitFailure, text}
+	}
+	if err != nil {
+		return explained(caller, err)
+	}
+	if wantsJSON(c) {
+		return nil
+	}
+	_, err = fmt.Fprintln(c.OutOrStdout(), summary)
+	return err
+}
+
+func summaryOf(done map[string]int64) string {
+	var parts []string
+	for _, word := range []string{"created", "updated", "tagged", "unchanged", "removed", "gone"} {
+		if n := done[word]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, word))
+		}
+	}
+	if parts == nil {
+		return "nothing was done"
+	}
+	return strings.Join(parts, ", ")
+}
