@@ -1,16 +1,22 @@
 package mesh
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
 
 // Reads are the keys and ranges of keys that a view was resolved from, also
-// those under which nothing was found. The zero value has read nothing.
+// those under which nothing was found. What its services were resolved from is
+// theirs.
 type Reads struct {
-	keys   []api.Key
-	ranges []keyRange
+	client api.Key
+	found  bool // else nothing but the client's key was read
+	// missing are the names of services that do not exist.
+	missing  []string
+	backends []Backend // of a node
+	routes   []GatewayRoute
 }
 
 // keyRange is all keys of a kind under a parent.
@@ -19,83 +25,225 @@ type keyRange struct {
 	parent api.Key
 }
 
-// Equal says whether the same was read, in the same order.
-func (r Reads) Equal(other Reads) bool {
-	return slices.Equal(r.keys, other.keys) && slices.Equal(r.ranges, other.ranges)
+// services are those that were read; one may come twice.
+func (r Reads) services() iter.Seq[*Service] {
+	return func(yield func(*Service) bool) {
+		for _, b := range r.backends {
+			if !yield(b.Service) {
+				return
+			}
+		}
+		for _, g := range r.routes {
+			if g.Service != nil && !yield(g.Service) {
+				return
+			}
+		}
+	}
 }
 
-// Index is the inverse of Reads: which clients have read a key (D6.5). It is
-// not safe for use by several goroutines; the publishing loop owns it.
-type Index struct {
-	reads  map[Client]Reads
-	keys   map[api.Key]map[Client]bool
-	ranges map[keyRange]map[Client]bool
+// own calls the functions with what was read beside services.
+func (r Reads) own(key func(api.Key), keys func(keyRange)) {
+	key(r.client)
+	if !r.found {
+		return
+	}
+	key(r.client.MeshKey())
+	for _, name := range r.missing {
+		key(r.client.In(api.KindVirtualService, "", name))
+	}
+	if r.client.Kind == api.KindVirtualGateway {
+		keys(keyRange{api.KindGatewayRoute, r.client})
+	}
 }
+
+// since says whether the same keys were read as before beside services, and
+// services of the same keys in the same order; now are those that are others.
+func (r Reads) since(before Reads) (now []*Service, ok bool) {
+	if r.found != before.found || !slices.Equal(r.missing, before.missing) {
+		return nil, false
+	}
+	same := func(s, old *Service) bool {
+		switch {
+		case s == old:
+			return true
+		case s == nil || old == nil || s.Key != old.Key:
+			return false
+		}
+		now = append(now, s)
+		return true
+	}
+	ok = slices.EqualFunc(r.backends, before.backends, func(a, b Backend) bool { return same(a.Service, b.Service) }) &&
+		slices.EqualFunc(r.routes, before.routes, func(a, b GatewayRoute) bool { return same(a.Service, b.Service) })
+	return now, ok
+}
+
+// Index is the inverse of Reads: which clients have read a key (D6.5). It has
+// two levels, as clients share services: who has read a key are clients, and
+// services whose readers are clients. It is not safe for use by several
+// goroutines; the publishing loop owns it.
+type Index struct {
+	readers map[Client]*reader
+	parts   map[api.Key]*part // services
+	keys    map[api.Key]*dependents
+	ranges  map[keyRange]*dependents
+}
+
+// reader is a client and what it has read.
+type reader struct {
+	client Client
+	reads  Reads
+}
+
+// part is a service as it was last read, and who has read it.
+type part struct {
+	service *Service
+	readers set[*reader]
+}
+
+// dependents are those who have read a key or a range themselves.
+type dependents struct {
+	readers set[*reader]
+	parts   set[*part]
+}
+
+type set[T comparable] map[T]struct{}
 
 // NewIndex makes an empty index.
 func NewIndex() *Index {
-	return &Index{reads: map[Client]Reads{}, keys: map[api.Key]map[Client]bool{}, ranges: map[keyRange]map[Client]bool{}}
+	return &Index{readers: map[Client]*reader{}, parts: map[api.Key]*part{}, keys: map[api.Key]*dependents{}, ranges: map[keyRange]*dependents{}}
 }
 
 // Set makes reads what the client has read, in place of what it read before.
 func (x *Index) Set(c Client, reads Reads) {
-	if old, ok := x.reads[c]; ok {
-		if old.Equal(reads) {
+	r := x.readers[c]
+	if r != nil {
+		if now, ok := reads.since(r.reads); ok {
+			if len(now) > 0 {
+				r.reads = reads
+			}
+			for _, s := range now {
+				x.renew(s)
+			}
 			return
 		}
 		x.Remove(c)
 	}
-	x.reads[c] = reads
-	for _, k := range reads.keys {
-		add(x.keys, k, c)
+	r = &reader{c, reads}
+	x.readers[c] = r
+	reads.own(
+		func(k api.Key) { insert(&dependentsOf(x.keys, k).readers, r) },
+		func(k keyRange) { insert(&dependentsOf(x.ranges, k).readers, r) },
+	)
+	for s := range reads.services() {
+		insert(&x.renew(s).readers, r)
 	}
-	for _, k := range reads.ranges {
-		add(x.ranges, k, c)
+}
+
+// renew returns the part of a service, which is now as it was read last.
+func (x *Index) renew(s *Service) *part {
+	p := x.parts[s.Key]
+	if p == nil {
+		p = &part{}
+		x.parts[s.Key] = p
 	}
+	if p.service == s {
+		return p
+	}
+	x.release(p)
+	p.service = s
+	s.reads(
+		func(k api.Key) { insert(&dependentsOf(x.keys, k).parts, p) },
+		func(k keyRange) { insert(&dependentsOf(x.ranges, k).parts, p) },
+	)
+	return p
+}
+
+// release forgets what a part has read.
+func (x *Index) release(p *part) {
+	if p.service == nil {
+		return
+	}
+	p.service.reads(
+		func(k api.Key) { forget(x.keys, k, func(d *dependents) { delete(d.parts, p) }) },
+		func(k keyRange) { forget(x.ranges, k, func(d *dependents) { delete(d.parts, p) }) },
+	)
 }
 
 // Remove forgets the client.
 func (x *Index) Remove(c Client) {
-	old := x.reads[c]
-	delete(x.reads, c)
-	for _, k := range old.keys {
-		remove(x.keys, k, c)
+	r := x.readers[c]
+	if r == nil {
+		return
 	}
-	for _, k := range old.ranges {
-		remove(x.ranges, k, c)
+	delete(x.readers, c)
+	r.reads.own(
+		func(k api.Key) { forget(x.keys, k, func(d *dependents) { delete(d.readers, r) }) },
+		func(k keyRange) { forget(x.ranges, k, func(d *dependents) { delete(d.readers, r) }) },
+	)
+	for s := range r.reads.services() {
+		p := x.parts[s.Key]
+		if p == nil {
+			continue // it was read twice
+		}
+		if delete(p.readers, r); len(p.readers) == 0 {
+			x.release(p)
+			delete(x.parts, s.Key)
+		}
 	}
 }
 
 // Affected returns the clients that have read one of the changed keys, each
 // once, in no particular order. Only their views can differ.
 func (x *Index) Affected(changes []api.Change) []Client {
-	found := map[Client]bool{}
-	for _, change := range changes {
-		for c := range x.keys[change.Key] {
-			found[c] = true
+	found := set[*reader]{}
+	add := func(d *dependents) {
+		if d == nil {
+			return
 		}
-		if parent, ok := change.Key.ParentKey(); ok {
-			for c := range x.ranges[keyRange{change.Key.Kind, parent}] {
-				found[c] = true
+		for r := range d.readers {
+			found[r] = struct{}{}
+		}
+		for p := range d.parts {
+			for r := range p.readers {
+				found[r] = struct{}{}
 			}
 		}
 	}
+	for _, change := range changes {
+		add(x.keys[change.Key])
+		if parent, ok := change.Key.ParentKey(); ok {
+			add(x.ranges[keyRange{change.Key.Kind, parent}])
+		}
+	}
 	out := make([]Client, 0, len(found))
-	for c := range found {
-		out = append(out, c)
+	for r := range found {
+		out = append(out, r.client)
 	}
 	return out
 }
 
-func add[K comparable](m map[K]map[Client]bool, k K, c Client) {
-	if m[k] == nil {
-		m[k] = map[Client]bool{}
+func insert[T comparable](s *set[T], x T) {
+	if *s == nil {
+		*s = set[T]{}
 	}
-	m[k][c] = true
+	(*s)[x] = struct{}{}
 }
 
-func remove[K comparable](m map[K]map[Client]bool, k K, c Client) {
-	if delete(m[k], c); len(m[k]) == 0 {
+func dependentsOf[K comparable](m map[K]*dependents, k K) *dependents {
+	d := m[k]
+	if d == nil {
+		d = &dependents{}
+		m[k] = d
+	}
+	return d
+}
+
+func forget[K comparable](m map[K]*dependents, k K, leave func(*dependents)) {
+	d := m[k]
+	if d == nil {
+		return // a key may have been read twice
+	}
+	if leave(d); len(d.readers)+len(d.parts) == 0 {
 		delete(m, k)
 	}
 }

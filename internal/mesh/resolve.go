@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -16,72 +15,76 @@ const ReasonNotFound = "NotFound"
 // resolved is missing in the view and nothing else is touched. Reads name all
 // that was looked at, found or not.
 func (s *Snapshot) View(c Client) (*View, []Problem, Reads) {
-	r := resolver{
-		reader: s, client: c.Key, seen: map[Problem]bool{},
-		nodes: map[string]*api.Resource{}, services: map[string]*Service{}, routers: map[string]*Router{},
+	t := s.meshes[scope{c.Key.Owner, c.Key.Mesh}]
+	if t == nil {
+		return nil, nil, Reads{client: c.Key}
 	}
 	v := &View{Client: c}
-	own := r.get(c.Key)
-	switch {
-	case own == nil:
-		return nil, nil, r.reads
+	switch own := s.Get(c.Key); {
 	case c.Key.Kind == api.KindVirtualNode && own.VirtualNodeSpec() != nil:
 		v.Node = own
 	case c.Key.Kind == api.KindVirtualGateway && own.VirtualGatewaySpec() != nil:
 		v.Gateway = own
 	default:
-		return nil, nil, r.reads
+		return nil, nil, Reads{client: c.Key}
 	}
-	if v.Mesh = r.get(c.Key.MeshKey()); v.Mesh == nil {
-		r.problem(c.Key, "mesh %s does not exist: create it; until then its defaults hold", c.Key.Mesh)
+	r := resolver{tables: t, view: v, reads: Reads{client: c.Key, found: true}}
+	if v.Mesh = t.mesh; v.Mesh == nil {
+		r.problem(notFound(c.Key, "mesh %s does not exist: create it; until then its defaults hold", c.Key.Mesh))
 	}
 	if v.Node != nil {
-		r.node(v)
+		r.node()
 	} else {
-		r.gateway(v)
+		r.gateway()
 	}
-	v.trace = r.trace
+	r.reads.backends, r.reads.routes = v.Backends, v.GatewayRoutes
 	return v, r.problems, r.reads
 }
 
-// resolver reads what a view needs, each resource once, and keeps note.
+// resolver makes one view and keeps note of what it reads. The services of the
+// view are those of the memo: all views share them.
 type resolver struct {
-	reader   Reader
-	client   api.Key
+	tables   *tables
+	view     *View
 	reads    Reads
-	trace    []*api.Resource
 	problems []Problem
 	seen     map[Problem]bool
-
-	nodes    map[string]*api.Resource
-	services map[string]*Service
-	routers  map[string]*Router
 }
 
-func (r *resolver) get(key api.Key) *api.Resource {
-	found := r.reader.Get(key)
-	r.reads.keys = append(r.reads.keys, key)
-	r.trace = append(r.trace, found)
-	return found
-}
-
-func (r *resolver) list(kind api.Kind, parent api.Key) []*api.Resource {
-	found := r.reader.List(kind, parent)
-	r.reads.ranges = append(r.reads.ranges, keyRange{kind, parent})
-	r.trace = append(append(r.trace, found...), nil)
-	return found
-}
-
-func (r *resolver) problem(key api.Key, format string, args ...any) {
-	p := Problem{Key: key, Reason: ReasonNotFound, Message: fmt.Sprintf(format, args...)}
+func (r *resolver) problem(p Problem) {
+	if r.seen == nil {
+		r.seen = map[Problem]bool{}
+	}
 	if !r.seen[p] {
 		r.seen[p] = true
 		r.problems = append(r.problems, p)
 	}
 }
 
-func (r *resolver) node(v *View) {
+// resolve is the memo's, and notes what was looked for in vain.
+func (r *resolver) resolve(names []string, out []*Service) []*Service {
+	out = r.tables.memo.resolve(r.tables, r.view.Client.Key.MeshKey(), names, out)
+	for i, s := range out {
+		if s == nil {
+			r.reads.missing = append(r.reads.missing, names[i])
+			continue
+		}
+		for _, p := range s.problems {
+			r.problem(p)
+		}
+	}
+	return out
+}
+
+// usual is a number of services that fits on the stack.
+const usual = 32
+
+func (r *resolver) node() {
+	v := r.view
 	backends := v.Node.VirtualNodeSpec().Backends
+	var nameSpace [usual]string
+	var serviceSpace [usual]*Service
+	names := nameSpace[:0]
 	for i := range backends {
 		b := backends[i].VirtualService
 		if b == nil {
@@ -89,12 +92,24 @@ func (r *resolver) node(v *View) {
 		}
 		name, ok := r.serviceName(b.VirtualServiceName)
 		if !ok {
-			r.problem(r.client, "spec.backends[%d].virtualService.virtualServiceName: %s is no virtual service of this mesh; the backend is ignored", i, b.VirtualServiceName)
+			r.problem(notFound(v.Client.Key, "spec.backends[%d].virtualService.virtualServiceName: %s is no virtual service of this mesh; the backend is ignored", i, b.VirtualServiceName))
 			continue
 		}
-		service := r.service(name)
-		if service == nil {
-			r.problem(r.client, "spec.backends[%d]: virtual service %s does not exist; the backend is ignored until it is created", i, name)
+		names = append(names, name)
+	}
+	found := r.resolve(names, serviceSpace[:0])
+	v.Backends = make([]Backend, 0, len(names))
+	for i := range backends {
+		b := backends[i].VirtualService
+		if b == nil {
+			continue
+		}
+		if _, ok := r.serviceName(b.VirtualServiceName); !ok {
+			continue
+		}
+		name, service := names[0], found[0]
+		if names, found = names[1:], found[1:]; service == nil {
+			r.problem(notFound(v.Client.Key, "spec.backends[%d]: virtual service %s does not exist; the backend is ignored until it is created", i, name))
 			continue
 		}
 		v.Backends = append(v.Backends, Backend{Spec: b, Service: service})
@@ -108,86 +123,33 @@ func (r *resolver) serviceName(s string) (string, bool) {
 		return s, true
 	}
 	arn, err := api.ParseARN(s)
-	if err != nil || arn.Kind != api.KindVirtualService || arn.Mesh != r.client.Mesh {
+	if err != nil || arn.Kind != api.KindVirtualService || arn.Mesh != r.view.Client.Key.Mesh {
 		return "", false
 	}
 	return arn.Name, true
 }
 
-func (r *resolver) gateway(v *View) {
-	for _, route := range r.list(api.KindGatewayRoute, r.client) {
+func (r *resolver) gateway() {
+	v := r.view
+	list := r.tables.kinds[nested].lists[v.Client.Key.Name]
+	v.GatewayRoutes = make([]GatewayRoute, 0, len(list))
+	var names []string
+	for _, route := range list {
 		g := GatewayRoute{Resource: route}
 		if t := g.Target(); t != nil {
-			name := t.VirtualService.VirtualServiceName
-			if g.Service = r.service(name); g.Service == nil {
-				r.problem(route.Key, "virtual service %s does not exist; the route answers 503 until it is created", name)
-			}
+			names = append(names, t.VirtualService.VirtualServiceName)
 		}
 		v.GatewayRoutes = append(v.GatewayRoutes, g)
 	}
-}
-
-func (r *resolver) service(name string) *Service {
-	if s, ok := r.services[name]; ok {
-		return s
-	}
-	key := r.client.In(api.KindVirtualService, "", name)
-	found := r.get(key)
-	if found == nil || found.VirtualServiceSpec() == nil {
-		r.services[name] = nil
-		return nil
-	}
-	s := &Service{Resource: found}
-	r.services[name] = s
-	provider := found.VirtualServiceSpec().Provider
-	switch {
-	case provider == nil:
-	case provider.VirtualRouter != nil:
-		if s.Router = r.router(provider.VirtualRouter.VirtualRouterName); s.Router == nil {
-			r.problem(key, "virtual router %s does not exist; the service cannot be reached until it is created", provider.VirtualRouter.VirtualRouterName)
+	found := r.resolve(names, make([]*Service, 0, len(names)))
+	for i := range v.GatewayRoutes {
+		g := &v.GatewayRoutes[i]
+		if g.Target() == nil {
+			continue
 		}
-	case provider.VirtualNode != nil:
-		if s.Node = r.target(provider.VirtualNode.VirtualNodeName); s.Node == nil {
-			r.problem(key, "virtual node %s does not exist; the service cannot be reached until it is created", provider.VirtualNode.VirtualNodeName)
+		if g.Service = found[0]; g.Service == nil {
+			r.problem(notFound(g.Key, "virtual service %s does not exist; the route answers 503 until it is created", names[0]))
 		}
+		names, found = names[1:], found[1:]
 	}
-	return s
-}
-
-func (r *resolver) router(name string) *Router {
-	if x, ok := r.routers[name]; ok {
-		return x
-	}
-	key := r.client.In(api.KindVirtualRouter, "", name)
-	found := r.get(key)
-	if found == nil || found.VirtualRouterSpec() == nil {
-		r.routers[name] = nil
-		return nil
-	}
-	router := &Router{Resource: found}
-	r.routers[name] = router
-	for _, route := range r.list(api.KindRoute, key) {
-		x := Route{Resource: route}
-		for _, t := range x.WeightedTargets() {
-			node := r.target(t.VirtualNode)
-			if node == nil {
-				r.problem(route.Key, "virtual node %s does not exist; its share of the traffic goes to the route's other targets, or is answered 503 when there are none", t.VirtualNode)
-			}
-			x.Targets = append(x.Targets, node)
-		}
-		router.Routes = append(router.Routes, x)
-	}
-	return router
-}
-
-func (r *resolver) target(name string) *api.Resource {
-	if n, ok := r.nodes[name]; ok {
-		return n
-	}
-	n := r.get(r.client.In(api.KindVirtualNode, "", name))
-	if n.VirtualNodeSpec() == nil {
-		n = nil
-	}
-	r.nodes[name] = n
-	return n
 }

@@ -19,11 +19,54 @@ type Snapshot struct {
 // scope is one mesh of one account.
 type scope struct{ owner, mesh string }
 
-// tables holds a mesh: per kind and parent's name, the resources sorted by
-// name. A change copies one of those short slices and the small maps above it.
+// tables holds a mesh, each kind in a table of its own. A change copies the
+// tables that it touches.
 type tables struct {
 	mesh  *api.Resource
-	kinds map[api.Kind]map[string][]*api.Resource
+	kinds [nested + 1]table
+	memo  *memo // of the mesh's services; shared with the snapshots before and after
+}
+
+// table holds the resources of a kind: per parent's name, sorted by name. A
+// change copies one of those short lists and the map above it.
+type table struct {
+	generation uint64 // another one with every change
+	lists      map[string][]*api.Resource
+}
+
+// The places of the kinds in tables.
+const (
+	nodes = iota
+	services
+	routers
+	routes
+	gateways
+	nested
+)
+
+// place is where resources of a kind are in tables; ok is false for a mesh.
+func place(kind api.Kind) (i int, ok bool) {
+	switch kind {
+	case api.KindVirtualNode:
+		return nodes, true
+	case api.KindVirtualService:
+		return services, true
+	case api.KindVirtualRouter:
+		return routers, true
+	case api.KindRoute:
+		return routes, true
+	case api.KindVirtualGateway:
+		return gateways, true
+	case api.KindGatewayRoute:
+		return nested, true
+	}
+	return 0, false
+}
+
+func newTables() *tables { return &tables{memo: newMemo()} }
+
+func (t *tables) empty() bool {
+	return t.mesh == nil && !slices.ContainsFunc(t.kinds[:], func(k table) bool { return len(k.lists) > 0 })
 }
 
 // NewSnapshot makes the snapshot of a store that holds these resources at the
@@ -34,24 +77,25 @@ func NewSnapshot(revision int64, resources []*api.Resource) *Snapshot {
 		at := scope{r.Key.Owner, r.Key.Mesh}
 		t := s.meshes[at]
 		if t == nil {
-			t = &tables{kinds: map[api.Kind]map[string][]*api.Resource{}}
+			t = newTables()
 			s.meshes[at] = t
 		}
 		if r.Key.Kind == api.KindMesh {
 			t.mesh = r
 			continue
 		}
-		parents := t.kinds[r.Key.Kind]
-		if parents == nil {
-			parents = map[string][]*api.Resource{}
-			t.kinds[r.Key.Kind] = parents
+		if i, ok := place(r.Key.Kind); ok {
+			k := &t.kinds[i]
+			if k.lists == nil {
+				k.lists, k.generation = map[string][]*api.Resource{}, t.memo.generation()
+			}
+			k.lists[r.Key.Parent] = append(k.lists[r.Key.Parent], r)
 		}
-		parents[r.Key.Parent] = append(parents[r.Key.Parent], r)
 	}
 	for _, t := range s.meshes {
-		for _, parents := range t.kinds {
-			for name, list := range parents {
-				parents[name] = sorted(list)
+		for _, k := range t.kinds {
+			for name, list := range k.lists {
+				k.lists[name] = sorted(list)
 			}
 		}
 	}
@@ -80,12 +124,7 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 		return &Snapshot{revision: revision, meshes: s.meshes}
 	}
 	next := &Snapshot{revision: revision, meshes: maps.Clone(s.meshes)}
-	mine := map[scope]bool{}
-	type kindOf struct {
-		scope scope
-		kind  api.Kind
-	}
-	mineToo := map[kindOf]bool{}
+	mine := map[scope]*[nested + 1]bool{} // what is copied already
 	for _, c := range changes {
 		at := scope{c.Key.Owner, c.Key.Mesh}
 		t := next.meshes[at]
@@ -93,39 +132,37 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 		case t == nil && c.New == nil:
 			continue
 		case t == nil:
-			t = &tables{kinds: map[api.Kind]map[string][]*api.Resource{}}
-		case !mine[at]:
-			t = &tables{mesh: t.mesh, kinds: maps.Clone(t.kinds)}
+			t = newTables()
+			mine[at] = &[nested + 1]bool{}
+		case mine[at] == nil:
+			copied := *t
+			t = &copied
+			mine[at] = &[nested + 1]bool{}
 		}
-		mine[at] = true
 		next.meshes[at] = t
-		if c.Key.Kind == api.KindMesh {
+		if i, ok := place(c.Key.Kind); !ok {
 			t.mesh = c.New
 		} else {
-			if k := (kindOf{at, c.Key.Kind}); !mineToo[k] {
-				mineToo[k] = true
-				if parents := t.kinds[c.Key.Kind]; parents != nil {
-					t.kinds[c.Key.Kind] = maps.Clone(parents)
-				}
+			k := &t.kinds[i]
+			if !mine[at][i] {
+				mine[at][i] = true
+				k.lists, k.generation = maps.Clone(k.lists), t.memo.generation()
 			}
-			t.put(c)
+			k.put(c)
 		}
-		if t.mesh == nil && len(t.kinds) == 0 {
+		if t.empty() {
 			delete(next.meshes, at)
-			delete(mine, at)
 		}
 	}
 	return next
 }
 
-// put replaces one short list by another; the maps are the caller's own.
-func (t *tables) put(c api.Change) {
-	parents := t.kinds[c.Key.Kind]
-	if parents == nil {
-		parents = map[string][]*api.Resource{}
-		t.kinds[c.Key.Kind] = parents
+// put replaces one short list by another; the map is the caller's own.
+func (t *table) put(c api.Change) {
+	if t.lists == nil {
+		t.lists = map[string][]*api.Resource{}
 	}
-	list := parents[c.Key.Parent]
+	list := t.lists[c.Key.Parent]
 	i, found := find(list, c.Key.Name)
 	switch {
 	case c.New == nil && !found:
@@ -137,11 +174,8 @@ func (t *tables) put(c api.Change) {
 	default:
 		list = slices.Concat(list[:i], []*api.Resource{c.New}, list[i:])
 	}
-	if parents[c.Key.Parent] = list; len(list) == 0 {
-		delete(parents, c.Key.Parent)
-	}
-	if len(parents) == 0 {
-		delete(t.kinds, c.Key.Kind)
+	if t.lists[c.Key.Parent] = list; len(list) == 0 {
+		delete(t.lists, c.Key.Parent)
 	}
 }
 
@@ -161,8 +195,15 @@ func (s *Snapshot) Get(key api.Key) *api.Resource {
 	case key.Kind == api.KindMesh:
 		return t.mesh
 	}
-	list := t.kinds[key.Kind][key.Parent]
-	if i, ok := find(list, key.Name); ok {
+	if i, ok := place(key.Kind); ok {
+		return t.get(i, key.Parent, key.Name)
+	}
+	return nil
+}
+
+func (t *tables) get(place int, parent, name string) *api.Resource {
+	list := t.kinds[place].lists[parent]
+	if i, ok := find(list, name); ok {
 		return list[i]
 	}
 	return nil
@@ -190,7 +231,10 @@ func (s *Snapshot) List(kind api.Kind, parent api.Key) []*api.Resource {
 	if row, _ := kind.Row(); row.Nested() {
 		name = parent.Name
 	}
-	return t.kinds[kind][name]
+	if i, ok := place(kind); ok {
+		return t.kinds[i].lists[name]
+	}
+	return nil
 }
 
 // Find returns the key of the node or gateway that a proxy's node id means

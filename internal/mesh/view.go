@@ -9,7 +9,7 @@ import (
 // View is all that one virtual node or gateway needs, references resolved to
 // pointers: backends, their services, routes, weighted targets and nodes. No
 // field of a spec is copied; Envoy's configuration follows from a View alone.
-// It is immutable and its parts are shared within it.
+// It is immutable, and its services are shared by all views of the mesh.
 type View struct {
 	Client Client
 	Mesh   *api.Resource
@@ -21,8 +21,6 @@ type View struct {
 	Gateway *api.Resource
 	// GatewayRoutes are those of Gateway, sorted by name.
 	GatewayRoutes []GatewayRoute
-
-	trace []*api.Resource // everything that was read, in the order of reading
 }
 
 // Backend is one backend of a node.
@@ -37,6 +35,8 @@ type Service struct {
 	*api.Resource
 	Router *Router
 	Node   *api.Resource
+
+	problems []Problem // found while it was resolved
 }
 
 // Router is a virtual router with its routes, sorted by name.
@@ -68,13 +68,14 @@ func (v *View) Resource() *api.Resource {
 }
 
 // Equal says whether two views were resolved from the same resources, compared
-// by pointer. As resolving is a function of what was read, equal reads are
-// equal views.
+// by pointer.
 func (v *View) Equal(w *View) bool {
 	if v == nil || w == nil {
 		return v == w
 	}
-	return v.Client == w.Client && slices.Equal(v.trace, w.trace)
+	return v.Client == w.Client && v.Mesh == w.Mesh && v.Node == w.Node && v.Gateway == w.Gateway &&
+		slices.EqualFunc(v.Backends, w.Backends, func(a, b Backend) bool { return a.Spec == b.Spec && a.Service.Same(b.Service) }) &&
+		slices.EqualFunc(v.GatewayRoutes, w.GatewayRoutes, func(a, b GatewayRoute) bool { return a.Resource == b.Resource && a.Service.Same(b.Service) })
 }
 
 // WeightedTargets returns the targets of the route, whatever its kind.
