@@ -39,6 +39,7 @@ type config struct {
 	PublishWait                       time.Duration
 	DrainSeconds                      int
 	APIRate                           float64
+	Quotas                            string
 	LogLevel, LogFormat, AccessLog    string
 }
 
@@ -71,6 +72,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.Duration("publish-wait", 30*time.Second, "how `long` a proxy's routes wait for its silence about new clusters")
 	f.Int("drain-seconds", 20, "how many `seconds` the streams' ends are spread over after SIGTERM")
 	f.Float64("api-rate", 1000, "requests per second and access key; 0: no limit")
+	f.String("quotas", "none", "how many resources there may be: none (no limit), or aws (App Mesh's own quotas)")
 	f.String("log-level", "info", "debug, info, warn or error")
 	f.String("log-format", "text", "text or json")
 	f.String("access-log", "off", "a line for every API request: on or off")
@@ -111,7 +113,7 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 		CloudMapRegion: get("cloudmap-region"), CloudMapEndpoint: get("cloudmap-endpoint"), CloudMapPoll: poll,
 		APITLSCert: get("api-tls-cert"), APITLSKey: get("api-tls-key"), XDSTLSCert: get("xds-tls-cert"),
 		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), Auth: get("auth"), InsecurePlaintext: plaintext,
-		PublishWait: wait, DrainSeconds: drain, APIRate: rate,
+		PublishWait: wait, DrainSeconds: drain, APIRate: rate, Quotas: get("quotas"),
 		LogLevel: get("log-level"), LogFormat: get("log-format"), AccessLog: get("access-log"),
 	}
 	if c.MasterKeyFile == "" && len(c.EtcdEndpoints) == 0 {
@@ -215,6 +217,7 @@ func (c config) check() error {
 		of          []string
 	}{
 		{"--auth", c.Auth, []string{"sigv4", "off"}},
+		{"--quotas", c.Quotas, []string{"none", "aws"}},
 		{"--log-level", c.LogLevel, []string{"debug", "info", "warn", "error"}},
 		{"--log-format", c.LogFormat, []string{"text", "json"}},
 		{"--access-log", c.AccessLog, []string{"on", "off"}},

@@ -140,6 +140,9 @@ func (d *daemon) wire(ctx context.Context) error {
 	if c.Auth != "off" {
 		served.Verify = verifier.Verify
 	}
+	if c.Quotas == "aws" {
+		served.Quotas = mesh.AppMeshQuotas()
+	}
 	if c.AccessLog == "on" {
 		served.AccessLog = d.log
 	}

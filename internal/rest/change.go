@@ -68,6 +68,9 @@ func (s *Server) update(row api.KindRow) handler {
 			if err := mesh.Check(tx, old, &made); err != nil {
 				return nil, err
 			}
+			if err := s.withinQuotas(ctx, tx, old, &made); err != nil {
+				return nil, err
+			}
 			tx.Put(&made)
 			return s.data(row, &made, statusActive), nil
 		})

@@ -34,6 +34,9 @@ func (s *Server) create(row api.KindRow) handler {
 			if err := mesh.Check(tx, nil, made); err != nil {
 				return nil, err
 			}
+			if err := s.withinQuotas(ctx, tx, nil, made); err != nil {
+				return nil, err
+			}
 			tx.Put(made)
 			return s.data(row, made, statusActive), nil
 		})

@@ -84,7 +84,7 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 		return nil, err
 	}
 	var answer any
-	_, err = s.Store.Update(ctx, []store.Scope{store.MeshScope(key.Owner, key.Mesh)}, func(tx *store.Tx) error {
+	_, err = s.Store.Update(ctx, s.scopes(key), func(tx *store.Tx) error {
 		var err error
 		if answer, err = fn(tx); err != nil || token == nil {
 			return err
