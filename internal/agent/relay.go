@@ -187,6 +187,6 @@ func newUpstreams(ctx context.Context, s Settings, userAgent string, log *slog.L
 	}
 	return &upstreams{
 		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: dialer,
-		signer: newSigner(credentials, s.Region, s.SigningName, log), log: log, faulty: map[string]fault{},
+		signer: newSigner(credentials, s.Region, s.SigningName, log), log: log, faulty: map[string]fault{}, behind: map[Endpoint]time.Time{},
 	}, nil
 }

@@ -292,8 +292,17 @@ func TestRelaySilentEndpoint(t *testing.T) {
 	defer silent.Close()
 	c := newControlPlane(t, "")
 	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+silent.Addr().String()+",http://"+c.addr)
-	for relay.upstreams.until(silent.Addr().String()).IsZero() { // until it was its turn
+	address := silent.Addr().String()
+	for relay.upstreams.until(address).IsZero() { // until it was its turn
 		converse(t, client)
+	}
+	// From then on it comes last, also when it is not left alone any more: nobody waits for it again.
+	relay.upstreams.served(address)
+	for range 20 {
+		converse(t, client)
+	}
+	if !relay.upstreams.until(address).IsZero() {
+		t.Error("the silent endpoint was tried again before the one that serves")
 	}
 }
 

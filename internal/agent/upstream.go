@@ -20,10 +20,14 @@ import (
 const (
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 10 * time.Second
+	// behindFor is how long an endpoint that failed comes after those that did not: one that swallows packets costs
+	// connectWait each time that it is tried before the one that serves. It is less than a stream's life, so that a
+	// replica that has come back gets its share of streams again.
+	behindFor = 10 * time.Minute
 )
 
-// upstreams opens streams to the control plane: endpoints and their addresses in a random order, the next one after
-// a failure, and each failed one left alone for a while.
+// upstreams opens streams to the control plane: endpoints and their addresses in a random order, but those that failed
+// after the others, the next one after a failure, and each failed one left alone for a while.
 type upstreams struct {
 	endpoints []Endpoint
 	caFile    string
@@ -33,7 +37,8 @@ type upstreams struct {
 	log       *slog.Logger
 
 	mu     sync.Mutex
-	faulty map[string]fault // by address
+	faulty map[string]fault       // by address
+	behind map[Endpoint]time.Time // until when an endpoint whose addresses all failed comes after the others
 }
 
 // fault is what an address did last, when that was a failure.
@@ -60,8 +65,8 @@ func (u *upstream) close() {
 func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) {
 	for {
 		next := time.Now().Add(lastBackoff)
-		for _, i := range rand.Perm(len(u.endpoints)) {
-			up, at := u.tryEndpoint(ctx, u.endpoints[i], method)
+		for _, e := range u.order() {
+			up, at := u.tryEndpoint(ctx, e, method)
 			if up != nil {
 				return up, nil
 			}
@@ -73,6 +78,24 @@ func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) 
 			return nil, err
 		}
 	}
+}
+
+// order is the endpoints in a random order, those that failed not long ago after the others.
+func (u *upstreams) order() []Endpoint {
+	var out []Endpoint
+	for _, i := range rand.Perm(len(u.endpoints)) {
+		out = append(out, u.endpoints[i])
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	rank := func(e Endpoint) int {
+		if time.Now().Before(u.behind[e]) {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(out, func(a, b Endpoint) int { return rank(a) - rank(b) })
+	return out
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -94,6 +117,7 @@ func (u *upstreams) tryEndpoint(ctx context.Context, e Endpoint, method string) 
 		if time.Now().After(until) {
 			up, err := u.tryAddress(ctx, e, address, method)
 			if err == nil {
+				u.putBehind(e, time.Time{})
 				return up, time.Time{}
 			}
 			if ctx.Err() != nil {
@@ -106,7 +130,15 @@ func (u *upstreams) tryEndpoint(ctx context.Context, e Endpoint, method string) 
 			next = until
 		}
 	}
+	u.putBehind(e, time.Now().Add(behindFor))
 	return nil, next
+}
+
+// putBehind notes until when the endpoint comes after the others; zero is not at all.
+func (u *upstreams) putBehind(e Endpoint, until time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.behind[e] = until
 }
 
 // addresses are those of e, in a random order; those without failure come first. When the name cannot be resolved

@@ -26,7 +26,7 @@ func TestLaggingReplica(t *testing.T) {
 		lag, end func(behind *stage.Control, gates []*stage.Gate) error
 	}{
 		{
-			"EMS-058 EMS-049 a replica that etcd's answers do not reach",
+			"EMS-058 EMS-008 a replica that etcd's answers do not reach",
 			func(_ *stage.Control, gates []*stage.Gate) error {
 				for _, g := range gates {
 					g.Hold()
@@ -41,7 +41,7 @@ func TestLaggingReplica(t *testing.T) {
 			},
 		},
 		{
-			"EMS-058 EMS-049 a replica that stands still",
+			"EMS-058 EMS-008 a replica that stands still",
 			func(behind *stage.Control, _ []*stage.Gate) error { return behind.Process.Signal(syscall.SIGSTOP) },
 			func(behind *stage.Control, _ []*stage.Gate) error { return behind.Process.Signal(syscall.SIGCONT) },
 		},
