@@ -71,6 +71,7 @@ type flight struct {
 	// complete says that the proxy drops what is not in sent: CDS and LDS in
 	// state of the world.
 	complete bool
+	bytes    int // on the wire
 }
 
 // uncertain is the hash of a resource that the proxy has in a form that nobody
@@ -95,6 +96,8 @@ type request struct {
 	// state of the world
 	names   []string
 	version string
+
+	count, weight int // of all names in the request, and their bytes; more than are kept
 }
 
 // aim sets what the proxy is to have. What was refused is tried again when
@@ -189,6 +192,16 @@ func (m *machine) share(t envoy.Type) {
 	if s := &m.of[t]; same(s.held, m.goal.list(t)) {
 		s.held = m.goal.list(t)
 	}
+}
+
+// unanswered is how many bytes are on their way to the proxy.
+func (m *machine) unanswered() (bytes int) {
+	for i := range m.of {
+		if f := m.of[i].flight; f != nil {
+			bytes += f.bytes
+		}
+	}
+	return bytes
 }
 
 // wanted is the goal of a type.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -19,124 +21,159 @@ import (
 	"github.com/evermesh/evermesh/internal/mesh"
 )
 
-// proxy is one connected Envoy. Its stream's goroutine owns it and is the only
-// one that sends; mu lets the ledger look in.
+// proxy is one connected Envoy. At rest it costs the goroutine that waits for its
+// requests and nothing else: what is new for it is brought to it by whoever
+// knows, one goroutine at a time.
 type proxy struct {
 	s         *Server
+	group     *group // since it joined
 	client    mesh.Client
 	arn       string
 	principal auth.Principal
 	instance  string
 	peer      string
 	envoy     *string // its version
-	dialect   dialect
+	delta     bool    // its dialect
 	connected time.Time
-	wake      chan struct{}
+	stream    grpc.ServerStream
+	ender     *ender
 
-	checked int64 // state of Server.policies at the last authorisation
+	stale  atomic.Bool // something is new beside requests
+	queued bool        // guarded by the queue's mutex
 
-	mu     sync.Mutex
-	m      *machine // nil until there is a goal
+	turn    sync.Mutex // held by the one goroutine that takes in and sends
+	checked int64      // state of Server.policies at the last authorisation
+	timer   *time.Timer
+	armed   time.Time // when the timer fires
+
+	mu     sync.Mutex // lets others look in
+	m      *machine   // nil until there is a goal
 	end    time.Time
 	denied map[string]string // secrets that are not delivered, and why
 	doubts doubts            // left by its stream before, for m
 }
 
-// incoming is what the reader got.
-type incoming struct {
-	node *corev3.Node
-	request
-	err error
+// calm is how much may be on its way to a proxy for a send not to wait: gRPC
+// takes what it is given while less than 64 KiB of a stream are unwritten.
+const calm = 48 << 10
+
+// ender ends a stream, also while its goroutine waits for a request: gRPC then
+// sends the status at once and wakes whoever waits for the stream.
+type ender struct {
+	stream interface {
+		WriteStatus(st *status.Status) error
+	}
+	mu     sync.Mutex
+	ended  bool
+	status error
 }
 
-// stream serves one stream from its first byte to its status.
-func (v service) stream(ctx context.Context, method string, d dialect) error {
-	s := v.s
-	md, _ := metadata.FromIncomingContext(ctx)
-	principal, err := s.Authenticate(ctx, method, md)
-	if err != nil {
-		return statusOf(err)
+// enderOf finds what gRPC itself ends a stream with. It is not in the interface
+// that the library documents for it; without, no stream is served, and every
+// test of this package fails.
+func enderOf(ctx context.Context) (*ender, error) {
+	e := &ender{}
+	var ok bool
+	if e.stream, ok = grpc.ServerTransportStreamFromContext(ctx).(interface {
+		WriteStatus(st *status.Status) error
+	}); !ok {
+		return nil, status.Error(codes.Internal, "The stream cannot be ended.")
 	}
-	requests := v.read(ctx, d)
-	late := time.NewTimer(firstWait)
-	defer late.Stop()
-	var first incoming
-	select {
-	case first = <-requests:
-	case <-late.C:
-		return status.Errorf(codes.DeadlineExceeded, "No request came within %v.", firstWait)
-	case <-s.ending:
-		return errDraining
-	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
-	}
-	if first.err != nil {
-		return ended(first.err)
-	}
-	p, err := s.identify(ctx, d, first.node, principal)
-	if err != nil {
-		return statusOf(err)
-	}
-	if err := s.join(p); err != nil {
-		return err
-	}
-	defer s.leave(p)
-	s.streamed(d.name, 1)
-	defer s.streamed(d.name, -1)
-	log := s.Log.With("mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance)
-	log.Info("proxy connected", "dialect", string(d.name), "peer", p.peer)
-	err = p.run(ctx, requests, first.request)
-	if err != nil {
-		log.Info("proxy disconnected", "err", err)
-		return err
-	}
-	log.Info("proxy disconnected")
-	return nil
+	return e, nil
 }
 
-// read passes the stream's requests on, one at a time: a proxy that asks faster
-// than it is answered waits. Its goroutine ends with the stream.
-func (v service) read(ctx context.Context, d dialect) <-chan incoming {
-	requests := make(chan incoming)
-	v.readers.Go(func() {
-		for {
-			var in incoming
-			in.node, in.request, in.err = d.recv()
-			if _, ok := errors.AsType[*unserved](in.err); ok {
-				v.s.Log.Debug("proxy asked for a type that is not served", "err", in.err)
-				continue
-			}
-			select {
-			case requests <- in:
-			case <-ctx.Done():
-				return
-			}
-			if in.err != nil {
-				return
-			}
-		}
-	})
-	return requests
+// end ends the stream with this status; nil is a planned end. The first counts.
+func (e *ender) end(err error) {
+	e.mu.Lock()
+	if e.ended {
+		e.mu.Unlock()
+		return
+	}
+	e.ended, e.status = true, err
+	e.mu.Unlock()
+	st := status.New(codes.OK, "")
+	if err != nil {
+		st = status.Convert(err)
+	}
+	_ = e.stream.WriteStatus(st) // fails where the stream has ended by itself
 }
 
-// ended is the status for a stream whose reader failed: none when the proxy
+// because is the status of the stream when err has ended it: none when the proxy
 // closed it.
-func ended(err error) error {
-	if errors.Is(err, io.EOF) {
+func (e *ender) because(err error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.ended:
+		return e.status
+	case errors.Is(err, io.EOF):
 		return nil
 	}
 	return statusOf(err)
 }
 
+// serve serves one stream from its first byte to its status.
+func (v service) serve(stream grpc.ServerStream, method string, delta bool) error {
+	s, ctx := v.s, stream.Context()
+	ender, err := enderOf(ctx)
+	if err != nil {
+		return err
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	principal, err := s.Authenticate(ctx, method, md)
+	if err != nil {
+		return statusOf(err)
+	}
+	in := &incoming{delta: delta, anonymous: true}
+	if err := v.first(stream, in, ender); err != nil {
+		return err
+	}
+	p, err := s.identify(ctx, in.node, principal)
+	if err != nil {
+		return statusOf(err)
+	}
+	p.delta, p.stream, p.ender = delta, stream, ender
+	if err := s.join(p); err != nil {
+		return err
+	}
+	defer s.leave(p)
+	s.streamed(p.dialect(), 1)
+	defer s.streamed(p.dialect(), -1)
+	s.Log.Info("proxy connected", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance, "dialect", string(p.dialect()), "peer", p.peer)
+	if err := p.run(v, in); err != nil {
+		s.Log.Info("proxy disconnected", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance, "err", err)
+		return err
+	}
+	s.Log.Info("proxy disconnected", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance)
+	return nil
+}
+
+// first waits for the first request, but not for ever.
+func (v service) first(stream grpc.ServerStream, in *incoming, ender *ender) error {
+	forget, err := v.s.meet(ender)
+	if err != nil {
+		return err
+	}
+	defer forget()
+	late := time.AfterFunc(firstWait, func() {
+		ender.end(status.Errorf(codes.DeadlineExceeded, "No request came within %v.", firstWait))
+	})
+	defer late.Stop()
+	if err := v.receive(stream, in); err != nil {
+		return ender.because(err)
+	}
+	return nil
+}
+
 // identify finds out whose proxy this is, and whether it may have what it asks
 // for (EMS-009, EMS-010, EMS-015).
-func (s *Server) identify(ctx context.Context, d dialect, node *corev3.Node, principal auth.Principal) (*proxy, error) {
+func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth.Principal) (*proxy, error) {
 	if err := s.acceptable(node.GetId()); err != nil {
 		return nil, err
 	}
 	p := &proxy{
-		s: s, principal: principal, dialect: d, envoy: versionOf(node), connected: s.Now(),
-		wake: make(chan struct{}, 1), end: s.Now().Add(someTime(s.Lifetime)), checked: s.policies.Load(),
+		s: s, principal: principal, envoy: versionOf(node), connected: s.Now(),
+		end: s.Now().Add(someTime(s.Lifetime)), checked: s.policies.Load(),
 	}
 	if from, ok := peer.FromContext(ctx); ok {
 		p.peer = from.Addr.String()
@@ -168,78 +205,128 @@ func (p *proxy) authorized() error {
 	return nil
 }
 
-// run answers requests and follows the goal until the stream ends. A nil error
-// is status 0: a planned end.
-func (p *proxy) run(ctx context.Context, requests <-chan incoming, first request) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	waiting := &first // until there is something to answer from
+func (p *proxy) dialect() api.Dialect {
+	if p.delta {
+		return api.DialectDelta
+	}
+	return api.DialectStateOfTheWorld
+}
+
+// run serves the stream from its first request on, which in holds. A nil error is
+// status 0: a planned end. Nobody is at work on the stream when it returns.
+func (p *proxy) run(v service, in *incoming) error {
+	err := p.answer(v, in)
+	p.ender.end(err) // wakes whoever waits for the proxy
+	p.turn.Lock()    // and nobody gets it again
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	return err
+}
+
+// answer answers requests until the stream ends.
+func (p *proxy) answer(v service, in *incoming) error {
+	ctx := p.stream.Context()
+	select {
+	case <-p.group.ready:
+	case <-ctx.Done():
+		return p.ender.because(status.FromContextError(ctx.Err()).Err())
+	}
+	in.anonymous, in.node = false, nil
 	for {
-		goal, err := p.s.current(p)
+		p.turn.Lock()
+		_, err := p.advance(ctx, &in.request, true)
+		p.turn.Unlock()
 		if err != nil {
 			return err
 		}
-		var next time.Time
-		var more <-chan incoming
-		if goal != nil {
-			if next, err = p.advance(ctx, goal, waiting); err != nil {
-				return err
-			}
-			waiting, more = nil, requests
-		}
-		end := p.endsAt()
-		now := p.s.Now()
-		if !now.Before(end) {
-			return nil
-		}
-		timer.Reset(sooner(next, end).Sub(now))
-		select {
-		case in := <-more:
-			if in.err != nil {
-				return ended(in.err)
-			}
-			waiting = &in.request
-		case <-p.wake:
-		case <-timer.C:
-		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
+		p.follow(true)
+		if err := v.receive(p.stream, in); err != nil {
+			return p.ender.because(err)
 		}
 	}
 }
 
-// advance takes in what is new and sends what may be sent. It returns when to
-// look again.
-func (p *proxy) advance(ctx context.Context, goal *goal, r *request) (time.Time, error) {
+// poke says that something is new for the proxy; it returns at once.
+func (p *proxy) poke() {
+	p.stale.Store(true)
+	p.s.queue.add(p)
+}
+
+// follow takes in what is new, unless another goroutine is at it, which then
+// does so before it leaves. Without patience it leaves what may take time to
+// another goroutine.
+func (p *proxy) follow(patient bool) {
+	ctx := p.stream.Context()
+	for p.stale.Load() && p.turn.TryLock() {
+		p.stale.Store(false)
+		done, err := p.advance(ctx, nil, patient)
+		if err == nil && !done {
+			p.stale.Store(true)
+			p.s.queue.apart(p)
+		}
+		p.turn.Unlock()
+		if err != nil {
+			p.ender.end(err)
+		}
+		if err != nil || !done {
+			return
+		}
+	}
+}
+
+// advance takes in what is new and sends what may be sent. It says false when
+// the rest takes patience. Its error is the stream's status. turn is held.
+func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done bool, err error) {
+	goal, err := p.s.current(p)
+	if err != nil {
+		return false, err
+	}
+	end := p.endsAt()
+	if !p.s.Now().Before(end) {
+		p.ender.end(nil)
+		return true, nil
+	}
+	if goal == nil {
+		return true, nil
+	}
 	if now := p.s.policies.Load(); now != p.checked {
+		if !patient {
+			return false, nil
+		}
 		if err := p.authorized(); err != nil {
-			return time.Time{}, err
+			return false, err
 		}
 		p.checked = now
 		if err := p.fetch(ctx, true); err != nil {
-			return time.Time{}, err
+			return false, err
 		}
 	}
 	if err := p.take(goal, r); err != nil {
-		return time.Time{}, err
+		return false, err
 	}
 	if r != nil && r.typ == envoy.Secret {
 		if err := p.fetch(ctx, false); err != nil {
-			return time.Time{}, err
+			return false, err
 		}
 	}
 	for {
 		p.mu.Lock()
+		if !patient && p.m.unanswered() > calm {
+			p.mu.Unlock()
+			return false, nil
+		}
 		f, again := p.m.next(p.s.Now())
 		p.mu.Unlock()
 		if f == nil {
-			return again, nil
+			p.arm(sooner(again, end))
+			return true, nil
 		}
-		p.s.dirty(p.client)
 		if p.s.Meter.Sent != nil {
 			p.s.Meter.Sent(discoveryType(f.typ))
 		}
-		if err := p.dialect.send(f); err != nil {
-			return time.Time{}, ended(err)
+		if err := p.stream.SendMsg(outgoingOf(f, p.delta)); err != nil {
+			return false, p.ender.because(err)
 		}
 	}
 }
@@ -248,7 +335,7 @@ func (p *proxy) take(goal *goal, r *request) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {
-		p.m = &machine{delta: p.dialect.name == api.DialectDelta, goal: goal, silence: p.s.PublishWait, patience: patience, doubts: p.doubts}
+		p.m = &machine{delta: p.delta, goal: goal, silence: p.s.PublishWait, patience: patience, doubts: p.doubts}
 	} else if goal != p.m.goal {
 		p.m.aim(goal)
 	}
@@ -266,11 +353,25 @@ func (p *proxy) take(goal *goal, r *request) error {
 	return p.m.receive(p.s.Now(), *r)
 }
 
-func (p *proxy) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
+// arm has the proxy looked at again at a time; turn is held.
+func (p *proxy) arm(at time.Time) {
+	now := p.s.Now()
+	if at.Equal(p.armed) && now.Before(at) {
+		return
 	}
+	p.armed = at
+	if p.timer == nil {
+		p.timer = time.AfterFunc(at.Sub(now), p.due)
+		return
+	}
+	p.timer.Reset(at.Sub(now))
+}
+
+// due is called when time has come for something: what the ledger says of the
+// proxy may be another, although nothing was sent or answered.
+func (p *proxy) due() {
+	p.poke()
+	p.s.dirty(p.client)
 }
 
 // endBy makes the stream end at t, with status 0.

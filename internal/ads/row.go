@@ -64,7 +64,7 @@ func (p *proxy) describe(goal *goal) api.Proxy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := api.Proxy{
-		ConnectedAt: api.Timestamp{Time: p.connected}, Dialect: p.dialect.name, EnvoyVersion: p.envoy, Instance: p.instance,
+		ConnectedAt: api.Timestamp{Time: p.connected}, Dialect: p.dialect(), EnvoyVersion: p.envoy, Instance: p.instance,
 		Peer: &p.peer, Replica: p.s.Replica, ResourceARN: p.arn, State: p.state(goal), Types: []api.TypeStatus{},
 	}
 	if goal == nil || p.m == nil {

@@ -6,7 +6,8 @@
 // that its proxies are to have (Server.Set). What a stream may be sent, and in
 // which order, is the work of machine: it is pure, and machine.go (what the proxy
 // has) and next.go (what it may get) can be read alone. proxy.go moves a stream
-// along, wire.go is the two dialects, row.go what the ledger is told.
+// along, queue.go brings new goals to streams, codec.go is the two dialects on the
+// wire, row.go what the ledger is told.
 package ads
 
 import (
@@ -45,6 +46,9 @@ const (
 	// maxHeaders bounds what strangers may send before they are known; a signature
 	// with a session token takes a few kilobytes.
 	maxHeaders = 64 << 10
+	// writeBuffer and readBuffer are sizes of gRPC's buffers: most responses are one
+	// write, most requests one read.
+	writeBuffer, readBuffer = 32 << 10, 2 << 10
 )
 
 // Clients is what the server asks of the publishing loop; *publish.Loop is one.
@@ -100,10 +104,12 @@ type Meter struct {
 type Server struct {
 	Config
 	policies atomic.Int64 // counts Recheck
-	ending   chan struct{}
+	queue    queue
 
 	mu       sync.Mutex
 	groups   map[mesh.Client]*group
+	strange  map[int]*ender          // streams whose first request is awaited
+	met      int                     // such streams so far
 	doubts   map[instance]remembered // of proxies that left
 	streams  int                     // joined
 	draining bool
@@ -112,8 +118,9 @@ type Server struct {
 
 // group is the proxies of one client on this replica.
 type group struct {
-	goal    *goal // nil until the loop has built the first
-	gone    bool  // its node or gateway does not exist
+	goal    *goal         // nil until the loop has built the first
+	gone    bool          // its node or gateway does not exist
+	ready   chan struct{} // closed when one of both is known
 	members map[*proxy]bool
 }
 
@@ -122,7 +129,12 @@ func New(c Config) *Server {
 	if c.Lifetime == 0 {
 		c.Lifetime = lifetime
 	}
-	return &Server{Config: c, ending: make(chan struct{}), left: make(chan struct{}, 1), groups: map[mesh.Client]*group{}, doubts: map[instance]remembered{}}
+	s := &Server{
+		Config: c, left: make(chan struct{}, 1), groups: map[mesh.Client]*group{}, doubts: map[instance]remembered{},
+		strange: map[int]*ender{},
+	}
+	s.queue.init()
+	return s
 }
 
 // Serve accepts connections until ctx ends; then all streams are cut (Drain
@@ -130,13 +142,12 @@ func New(c Config) *Server {
 // left running when it returns.
 func (s *Server) Serve(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
 	g := grpc.NewServer(s.options(creds)...)
-	var readers sync.WaitGroup
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s: s, readers: &readers})
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s: s})
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
 	err := g.Serve(l)
 	g.Stop()
-	readers.Wait()
+	s.queue.wait()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -145,8 +156,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, creds credentials.Tr
 
 func (s *Server) options(creds credentials.TransportCredentials) []grpc.ServerOption {
 	o := []grpc.ServerOption{
-		// Buffers of a stream that mostly rests (D7).
-		grpc.WriteBufferSize(0), grpc.ReadBufferSize(0),
+		// A stream mostly rests (D7). Buffers for writing, and in plaintext those for
+		// reading, are borrowed from a pool while they are in use; a connection with
+		// TLS keeps the latter. A proxy's requests are small.
+		grpc.WriteBufferSize(writeBuffer), grpc.ReadBufferSize(readBuffer),
+		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxHeaderListSize(maxHeaders), grpc.WaitForHandlers(true),
 		// Envoys ping every 10 s, also without a stream (EMS-062).
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -169,16 +183,15 @@ func unknownService(_ any, stream grpc.ServerStream) error {
 // newer protocol, so the generated default for them is right.
 type service struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	s       *Server
-	readers *sync.WaitGroup // one goroutine a stream
+	s *Server
 }
 
 func (v service) StreamAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return v.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName, stateOfTheWorld(stream))
+	return v.serve(stream, discoveryv3.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName, false)
 }
 
 func (v service) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return v.stream(stream.Context(), discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, delta(stream))
+	return v.serve(stream, discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName, true)
 }
 
 // Set makes b what the client's proxies are to have; nil says that its node or
@@ -197,6 +210,9 @@ func (s *Server) set(c mesh.Client, goal *goal) {
 	if g == nil {
 		s.mu.Unlock()
 		return // its last proxy left meanwhile
+	}
+	if g.goal == nil && !g.gone {
+		close(g.ready)
 	}
 	if g.gone = goal == nil; !g.gone {
 		g.goal = goal
@@ -225,9 +241,9 @@ func (s *Server) Recheck() {
 // ones. It returns when none is left or ctx ends. It is called once.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 	s.mu.Lock()
-	if !s.draining {
-		s.draining = true
-		close(s.ending)
+	s.draining = true
+	for _, e := range s.strange {
+		e.end(errDraining)
 	}
 	i, now := 0, s.Now()
 	for _, g := range s.groups {
@@ -252,6 +268,24 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 	}
 }
 
+// meet notes a stream whose first request is awaited; forget is called after
+// that.
+func (s *Server) meet(e *ender) (forget func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return nil, errDraining
+	}
+	s.met++
+	id := s.met
+	s.strange[id] = e
+	return func() {
+		s.mu.Lock()
+		delete(s.strange, id)
+		s.mu.Unlock()
+	}, nil
+}
+
 // join adds a proxy; the first of a client makes the loop build for it.
 func (s *Server) join(p *proxy) error {
 	s.mu.Lock()
@@ -261,10 +295,11 @@ func (s *Server) join(p *proxy) error {
 	}
 	g := s.groups[p.client]
 	if g == nil {
-		g = &group{members: map[*proxy]bool{}}
+		g = &group{members: map[*proxy]bool{}, ready: make(chan struct{})}
 		s.groups[p.client] = g
 		s.Clients.Want(p.client)
 	}
+	p.group = g
 	g.members[p] = true
 	p.doubts = s.recall(p)
 	s.streams++
@@ -275,7 +310,7 @@ func (s *Server) leave(p *proxy) {
 	doubtful := p.doubtful()
 	s.mu.Lock()
 	s.remember(p, doubtful)
-	g := s.groups[p.client]
+	g := p.group
 	delete(g.members, p)
 	if len(g.members) == 0 {
 		delete(s.groups, p.client)
@@ -294,11 +329,10 @@ func (s *Server) leave(p *proxy) {
 func (s *Server) current(p *proxy) (*goal, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g := s.groups[p.client]
-	if g.gone {
+	if p.group.gone {
 		return nil, missing(p.arn)
 	}
-	return g.goal, nil
+	return p.group.goal, nil
 }
 
 func (s *Server) dirty(c mesh.Client) {

@@ -30,12 +30,12 @@ const urlPrefix = "type.googleapis.com/"
 
 // URL is the type URL of the type's resources.
 func (t Type) URL() string {
-	return urlPrefix + [types]string{
-		"envoy.config.cluster.v3.Cluster",
-		"envoy.config.endpoint.v3.ClusterLoadAssignment",
-		"envoy.config.listener.v3.Listener",
-		"envoy.config.route.v3.RouteConfiguration",
-		"envoy.extensions.transport_sockets.tls.v3.Secret",
+	return [types]string{
+		urlPrefix + "envoy.config.cluster.v3.Cluster",
+		urlPrefix + "envoy.config.endpoint.v3.ClusterLoadAssignment",
+		urlPrefix + "envoy.config.listener.v3.Listener",
+		urlPrefix + "envoy.config.route.v3.RouteConfiguration",
+		urlPrefix + "envoy.extensions.transport_sockets.tls.v3.Secret",
 	}[t]
 }
 
