@@ -165,7 +165,7 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 }
 
 // noCloudMap is said to the node's callers and, as it may have none, to itself.
-const noCloudMap = "spec.serviceDiscovery.awsCloudMap: this control plane is not told where Cloud Map is, so no new instances are found; callers of a node of which none are known are answered 503"
+const noCloudMap = "spec.serviceDiscovery.awsCloudMap: evermeshd was not told where Cloud Map is (--cloudmap-region, or --cloudmap-endpoint), so no new instances are found; callers of a node of which none are known are answered 503"
 
 func cloudMapQuery(d *api.AWSCloudMapServiceDiscovery, p api.IPPreference, port uint32) *EndpointQuery {
 	attributes := make([]string, 0, len(d.Attributes))

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http/httptest"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/discovery/cloudmap/cloudmaptest"
+)
+
+// cloudMapMesh makes a mesh in which front calls a node for each of the services,
+// whose instances are in Cloud Map.
+func cloudMapMesh(t *testing.T, p *plane, services ...string) {
+	t.Helper()
+	call := func(operation string, in any) {
+		t.Helper()
+		if err := p.call(t.Context(), operation, in, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call("CreateMesh", api.CreateMeshInput{MeshName: "shop"})
+	var backends []any
+	for _, s := range services {
+		call("CreateVirtualNode", map[string]any{"meshName": "shop", "virtualNodeName": s, "spec": map[string]any{
+			"listeners":        []any{map[string]any{"portMapping": map[string]any{"port": 8080, "protocol": "http"}}},
+			"serviceDiscovery": map[string]any{"awsCloudMap": map[string]any{"namespaceName": "apps", "serviceName": s}},
+		}})
+		call("CreateVirtualService", map[string]any{"meshName": "shop", "virtualServiceName": s + ".local", "spec": map[string]any{
+			"provider": map[string]any{"virtualNode": map[string]any{"virtualNodeName": s}},
+		}})
+		backends = append(backends, map[string]any{"virtualService": map[string]any{"virtualServiceName": s + ".local"}})
+	}
+	call("CreateVirtualNode", map[string]any{"meshName": "shop", "virtualNodeName": "front", "spec": map[string]any{"backends": backends}})
+}
+
+// front connects a proxy of the node front.
+func front(t *testing.T, p *plane) *adstest.Proxy {
+	t.Helper()
+	facts, err := client.ReadFacts(p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := adstest.Dial(t, strings.TrimPrefix(facts.XDSEndpoint, "http://"))
+	return adstest.Connect(t, conn, adstest.Options{Node: "mesh/shop/virtualNode/front", Delta: true, Instance: t.Name()})
+}
+
+// instancesOf are the endpoints that a proxy has of a node: "?" when it was told
+// nothing.
+func instancesOf(t *testing.T, proxy *adstest.Proxy, node string) string {
+	t.Helper()
+	set := proxy.Endpoints(t)["cds_egress_shop_"+node+"_http_8080"]
+	if set == nil {
+		return "?"
+	}
+	var out []string
+	for _, l := range set.Endpoints {
+		for _, e := range l.LbEndpoints {
+			at := e.GetEndpoint().GetAddress().GetSocketAddress()
+			out = append(out, at.GetAddress()+":"+strconv.Itoa(int(at.GetPortValue())))
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// The source's settings reach it, and what it finds reaches proxies; a control
+// plane that starts while Cloud Map is silent goes on with what was known, and
+// what is known nowhere is an empty set after a while (D6.4).
+func TestCloudMap(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "key")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	registry := cloudmaptest.New()
+	server := httptest.NewServer(registry)
+	defer server.Close()
+	dir := t.TempDir()
+	arguments := []string{"--auth", "off", "--cloudmap-endpoint", server.URL, "--cloudmap-poll", "100ms"}
+	p := start(t, dir, arguments...)
+	cloudMapMesh(t, p, "red", "late")
+	registry.Set("apps", "red", cloudmaptest.At("10.0.0.1", "9080"))
+
+	t.Run("DISC-010 instances reach a proxy", func(t *testing.T) {
+		proxy := front(t, p)
+		proxy.Wait(t, "the first instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" })
+		registry.Set("apps", "red", cloudmaptest.At("10.0.0.1", "9080"), cloudmaptest.At("10.0.0.2", "9080"))
+		proxy.Wait(t, "the second instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080 10.0.0.2:9080" })
+
+		// Errors take nothing back, are said, and show as age.
+		registry.Fail(cloudmaptest.Refusal(500, "InternalFailure"))
+		eventually(t, "the age grows", func() bool {
+			_, text := p.get(t, "/metrics")
+			found := regexp.MustCompile(`(?m)^evermesh_endpoints_age_seconds (\S+)`).FindStringSubmatch(text)
+			if found == nil {
+				t.Fatalf("no such metric:\n%s", text)
+			}
+			age, err := strconv.ParseFloat(found[1], 64)
+			return err == nil && age > 1
+		})
+		if got := instancesOf(t, proxy, "red"); got != "10.0.0.1:9080 10.0.0.2:9080" {
+			t.Errorf("while Cloud Map fails the proxy has %q", got)
+		}
+		if said := p.said(t); !strings.Contains(said, "endpoints cannot be looked up: those that are known stay") || strings.Count(said, "\n") > 40 {
+			t.Errorf("the log:\n%s", said)
+		}
+	})
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ended
+
+	registry.Fail(cloudmaptest.Silence)
+	again := start(t, dir, arguments...)
+	if status, body := again.get(t, "/readyz"); status != 200 {
+		t.Errorf("while Cloud Map is silent /readyz answers %d: %s", status, body)
+	}
+	began := time.Now()
+	proxy := front(t, again)
+	proxy.Wait(t, "what was known before", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080 10.0.0.2:9080" })
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("what was known came after %v", took)
+	}
+	if got := instancesOf(t, proxy, "late"); got != "?" && time.Since(began) < 4*time.Second {
+		t.Errorf("what is known nowhere came at once: %q", got)
+	}
+	proxy.Wait(t, "an empty set for what is known nowhere", func() bool { return instancesOf(t, proxy, "late") == "" })
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("the empty set came after %v", took)
+	}
+	eventually(t, "the ledger names it", func() bool {
+		var out api.ListProxiesOutput
+		if err := again.call(t.Context(), "ListProxies", map[string]any{}, &out); err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(out)
+		return err == nil && strings.Contains(string(text), "Endpoints of cds_egress_shop_late_http_8080 are not known")
+	})
+	registry.Set("apps", "late", cloudmaptest.At("10.0.0.9", "80"))
+	registry.Fail(nil)
+	proxy.Wait(t, "the instance, when Cloud Map answers again", func() bool { return instancesOf(t, proxy, "late") == "10.0.0.9:80" })
+}
+
+// Without a Cloud Map, a node that is found there has a problem that says what
+// to set.
+func TestWithoutCloudMap(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), "--auth", "off")
+	cloudMapMesh(t, p, "red")
+	front(t, p)
+	var out api.DescribeRolloutOutput
+	eventually(t, "the rollout names the problem", func() bool {
+		in := map[string]any{"resourceArn": "arn:aws:appmesh:us-east-1:000000000000:mesh/shop/virtualNode/red"}
+		if err := p.call(t.Context(), "DescribeRollout", in, &out); err != nil {
+			t.Fatal(err)
+		}
+		return len(out.Rollout.Problems) > 0
+	})
+	if message := out.Rollout.Problems[0].Message; !strings.Contains(message, "--cloudmap-region") || !strings.Contains(message, "--cloudmap-endpoint") {
+		t.Errorf("the problem does not say what to set: %s", message)
+	}
+}
