@@ -12,6 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+// adminConnections is how many connections the admin address may have.
+const adminConnections = 256
+
 // readiness is what /readyz answers: whether the replica can serve, and why not.
 type readiness struct {
 	mu     sync.Mutex

@@ -132,13 +132,9 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	defer l.close()
 	defer d.leave(ctx)
-	apiServer := &http.Server{
-		Handler: d.api, TLSConfig: l.apiTLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: httpLog(d.log),
-	}
-	adminServer := &http.Server{
-		Handler: adminHandler(d.ready, d.metrics.registry), ReadHeaderTimeout: 10 * time.Second, ErrorLog: httpLog(d.log),
-	}
+	apiServer := httpServer(d.api, l.apiTLS, d.log, mostConnections())
+	adminServer := httpServer(adminHandler(d.ready, d.metrics.registry), nil, d.log, adminConnections)
+	adminServer.WriteTimeout = 0 // a profile takes as long as it is asked to
 	var creds credentials.TransportCredentials
 	if l.xdsTLS != nil {
 		creds = credentials.NewTLS(l.xdsTLS)
