@@ -51,6 +51,7 @@ var commands = [][]string{
 	{"evermesh", "apply"},
 	{"evermesh", "export"},
 	{"evermesh", "explain"},
+	{"evermesh", "plan"},
 	{"evermesh", "proxies"},
 	{"evermesh", "rollout"},
 	{"evermesh", "xds"},

@@ -1,6 +1,7 @@
 // Command evermesh is the command line of Evermesh: settings for AWS's tools,
-// what the connected proxies hold, how far a change has come, and, offline, the
-// Envoy configuration that resources in files would give.
+// what the connected proxies hold, what became of a resource and how far a change
+// has come, resources in files applied, planned and exported, and, offline, the
+// Envoy configuration that they would give.
 //
 // Each subcommand is a file of its name; call.go reaches the control plane and
 // files.go reads resources.
@@ -29,6 +30,7 @@ const (
 	exitUsage   = 2
 	exitRefused = 3
 	exitTimeout = 4
+	exitChanges = 5
 )
 
 func main() {
@@ -67,10 +69,12 @@ func command() *cobra.Command {
 		Use:   "evermesh",
 		Short: "Looks into an Evermesh service mesh and waits for its changes",
 		Long: `evermesh looks into an Evermesh service mesh. Resources are made and changed
-with AWS's own tools (see "evermesh env"); evermesh shows what becomes of them.
+with AWS's own tools (see "evermesh env"), or from files with evermesh apply;
+evermesh shows what would become of them, and what became.
 
 Exit codes: 0 done; 1 something failed; 2 wrong usage, or a file that cannot be
-used; 3 a proxy refused the configuration (rollout); 4 time-out (rollout).`,
+used; 3 a proxy refused the configuration (rollout); 4 time-out (rollout); 5 there
+is something to change (plan --detailed-exitcode).`,
 		Example: `  eval "$(evermesh env)"
   aws appmesh update-route --cli-input-json file://route.json
   evermesh rollout mesh/shop/virtualRouter/orders/route/main
@@ -88,7 +92,7 @@ used; 3 a proxy refused the configuration (rollout); 4 time-out (rollout).`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%v: see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), &cobra.Command{
+	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

@@ -117,6 +117,71 @@ type ListProxiesOutput struct {
 	Replicas  []Replica `json:"replicas"`
 }
 
+// PlanAction is the model's enum of that name.
+type PlanAction string
+
+// Values of PlanAction.
+const (
+	PlanActionCreate  PlanAction = "CREATE"
+	PlanActionUpdate  PlanAction = "UPDATE"
+	PlanActionDelete  PlanAction = "DELETE"
+	PlanActionNone    PlanAction = "NONE"
+	PlanActionRefused PlanAction = "REFUSED"
+)
+
+// PlanChange is the model's PlanChange.
+type PlanChange struct {
+	Delete *bool        `json:"delete,omitempty"`
+	Input  string       `json:"input"`
+	Kind   ResourceKind `json:"kind"`
+}
+
+// PlanInput is the model's PlanInput.
+type PlanInput struct {
+	Changes []PlanChange `json:"changes"`
+}
+
+// PlanOutput is the model's PlanOutput.
+type PlanOutput struct {
+	Plan PlanResult `json:"plan"`
+}
+
+// PlanResult is the model's PlanResult.
+type PlanResult struct {
+	Complete  bool              `json:"complete"`
+	Proxies   []PlannedProxy    `json:"proxies"`
+	Resources []PlannedResource `json:"resources"`
+	Revision  int64             `json:"revision"`
+}
+
+// PlannedConfiguration is the model's PlannedConfiguration.
+type PlannedConfiguration struct {
+	Action     PlanAction    `json:"action"`
+	Difference *string       `json:"difference,omitempty"`
+	Drains     bool          `json:"drains"`
+	Name       string        `json:"name"`
+	Type       DiscoveryType `json:"type"`
+}
+
+// PlannedProxy is the model's PlannedProxy.
+type PlannedProxy struct {
+	Action         PlanAction             `json:"action"`
+	Configurations []PlannedConfiguration `json:"configurations"`
+	Drains         bool                   `json:"drains"`
+	Problems       []Problem              `json:"problems"`
+	ResourceARN    string                 `json:"resourceArn"`
+}
+
+// PlannedResource is the model's PlannedResource.
+type PlannedResource struct {
+	Action      PlanAction `json:"action"`
+	Change      int64      `json:"change"`
+	Code        *string    `json:"code,omitempty"`
+	Difference  *string    `json:"difference,omitempty"`
+	Message     *string    `json:"message,omitempty"`
+	ResourceARN string     `json:"resourceArn"`
+}
+
 // Problem is the model's Problem.
 type Problem struct {
 	Message     string `json:"message"`
@@ -164,6 +229,20 @@ type Replica struct {
 	Version         string    `json:"version"`
 }
 
+// ResourceKind is the model's enum of that name.
+type ResourceKind string
+
+// Values of ResourceKind.
+const (
+	ResourceKindMesh           ResourceKind = "mesh"
+	ResourceKindVirtualNode    ResourceKind = "virtualNode"
+	ResourceKindVirtualRouter  ResourceKind = "virtualRouter"
+	ResourceKindRoute          ResourceKind = "route"
+	ResourceKindVirtualService ResourceKind = "virtualService"
+	ResourceKindVirtualGateway ResourceKind = "virtualGateway"
+	ResourceKindGatewayRoute   ResourceKind = "gatewayRoute"
+)
+
 // Rollout is the model's Rollout.
 type Rollout struct {
 	Problems        []Problem    `json:"problems,omitempty"`
@@ -205,5 +284,6 @@ func EvermeshOperations() []Operation {
 		{Name: "DescribeRollout", Method: "GET", Pattern: "/evermesh/v1/rollout"},
 		{Name: "Explain", Method: "GET", Pattern: "/evermesh/v1/explain"},
 		{Name: "ListProxies", Method: "GET", Pattern: "/evermesh/v1/proxies"},
+		{Name: "Plan", Method: "POST", Pattern: "/evermesh/v1/plan"},
 	}
 }

@@ -57,6 +57,20 @@ func names(k api.Key) map[string]any {
 	return out
 }
 
+// Input is the input of the call that creates the item, or of the one that
+// removes it.
+func (i Item) Input() map[string]any {
+	in := i.names()
+	if i.Doc == nil {
+		return in
+	}
+	in["spec"] = i.spec()
+	if tags, says := i.Doc["tags"]; says {
+		in["tags"] = tags
+	}
+	return in
+}
+
 // spec is what the item is to be.
 func (i Item) spec() any {
 	if s := i.Doc["spec"]; s != nil {

@@ -138,12 +138,7 @@ func (a *Applier) do(ctx context.Context, i Item, s State) (int64, error) {
 	version := s.Version
 	switch s.Action {
 	case Create:
-		in := i.names()
-		in["spec"] = i.spec()
-		if tags, says := i.Doc["tags"]; says {
-			in["tags"] = tags
-		}
-		d, err := a.write(ctx, "Create", row, in)
+		d, err := a.write(ctx, "Create", row, i.Input())
 		return d.Metadata.Version, err
 	case Delete:
 		if _, err := a.write(ctx, "Delete", row, i.names()); err != nil && codeOf(err) != api.CodeNotFound {

@@ -69,6 +69,9 @@ type Server struct {
 	mux    *http.ServeMux
 	rates  *rates
 	bodies *bodies
+	// appMesh checks what a plan is to change; plans holds the one at work.
+	appMesh *model.Model
+	plans   chan struct{}
 }
 
 // call is one request on its way to a verb.
@@ -86,7 +89,7 @@ type handler func(ctx context.Context, c *call) (any, error)
 
 // New makes a Server from the models of App Mesh and of Evermesh.
 func New(c Config) (*Server, error) {
-	s := &Server{Config: c, mux: http.NewServeMux(), rates: newRates(c.Rate), bodies: newBodies()}
+	s := &Server{Config: c, mux: http.NewServeMux(), rates: newRates(c.Rate), bodies: newBodies(), plans: make(chan struct{}, 1)}
 	appMesh, err := model.AppMesh()
 	if err != nil {
 		return nil, err
@@ -95,11 +98,12 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.appMesh = appMesh
 	if err := s.register(appMesh, s.verbs()); err != nil {
 		return nil, err
 	}
 	if err := s.register(evermesh, map[string]handler{
-		"ListProxies": s.listProxies, "DescribeRollout": s.describeRollout, "Explain": s.explain,
+		"ListProxies": s.listProxies, "DescribeRollout": s.describeRollout, "Explain": s.explain, "Plan": s.plan,
 	}); err != nil {
 		return nil, err
 	}

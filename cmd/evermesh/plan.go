@@ -1,0 +1,281 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/apply"
+)
+
+func planCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "plan FILE…",
+		Short: "Show what applying files would change, in resources and in each proxy's configuration",
+		Long: `Show what "evermesh apply" would change with the same files: the resources that
+it would create, update and (with --prune) remove, what the API would refuse of
+them and by which file, and the difference in the configuration of the proxies of
+every virtual node and gateway. Nothing is written.
+
+A listener that changes or goes is marked "drains": Envoy then ends its
+connections, after a time to finish. Nodes and gateways whose configuration
+changes in the same way are shown once.
+
+Exit codes: 0 told; 1 the API would refuse something, or does not answer; 2 wrong
+usage, or a file that cannot be used; with --detailed-exitcode 5 when there is
+something to change.`,
+		Example: `  evermesh plan shop/*.json
+  evermesh plan shop/*.json --prune --detailed-exitcode
+  evermesh export shop | sed s/orders-v1/orders-v2/ | evermesh plan -`,
+		Args:              takesFiles,
+		RunE:              planFiles,
+		ValidArgsFunction: completeFiles,
+	}
+	outputFlag(c)
+	dataDirFlag(c)
+	c.Flags().Bool("prune", false, "also remove what is in the meshes of the files and in no file")
+	c.Flags().Bool("detailed-exitcode", false, "end with 5 when there is something to change")
+	return c
+}
+
+// planned is what a plan comes to, in the words of the files.
+type planned struct {
+	Resources []plannedResource  `json:"resources"`
+	Proxies   []api.PlannedProxy `json:"proxies"`
+	// Complete says that every difference is written out.
+	Complete bool  `json:"complete"`
+	Revision int64 `json:"revision,omitempty"`
+}
+
+type plannedResource struct {
+	Resource   string       `json:"resource"`
+	Action     apply.Action `json:"action"`
+	Where      string       `json:"where,omitempty"`
+	Difference string       `json:"difference,omitempty"`
+	TagsSet    []api.TagRef `json:"tagsSet,omitempty"`
+	TagsGone   []string     `json:"tagsRemoved,omitempty"`
+	Code       string       `json:"code,omitempty"`
+	Message    string       `json:"message,omitempty"`
+}
+
+// refuse is the action of what the API would refuse.
+const refuse apply.Action = "refused"
+
+func planFiles(c *cobra.Command, args []string) error {
+	items, err := itemsOf(c, args)
+	if err != nil {
+		return err
+	}
+	caller, err := connect(c)
+	if err != nil {
+		return err
+	}
+	a := &apply.Applier{Client: caller}
+	if prune, _ := c.Flags().GetBool("prune"); prune {
+		others, err := othersOf(c, a, items)
+		if err != nil {
+			return err
+		}
+		items = append(items, others...)
+	}
+	out, err := planOf(c, a, items)
+	if err != nil {
+		return explained(caller, err)
+	}
+	if wantsJSON(c) {
+		err = printJSON(c.OutOrStdout(), out)
+	} else {
+		err = printPlan(c.OutOrStdout(), out)
+	}
+	if err != nil {
+		return err
+	}
+	var refused []string
+	changes := false
+	for _, r := range out.Resources {
+		changes = changes || r.Action != apply.Unchanged && r.Action != apply.Gone
+		if r.Action == refuse {
+			refused = append(refused, fmt.Sprintf("%s: %s: %s: %s", r.Where, r.Resource, r.Code, oneLine(r.Message)))
+		}
+	}
+	if err := complain(c.ErrOrStderr(), refused); err != nil {
+		return err
+	}
+	if n := int64(len(refused)); n > 0 {
+		return &exitError{exitFailure, fmt.Sprintf("%s would be refused: correct the files named above", count(n, "resource", "resources"))}
+	}
+	if detailed, _ := c.Flags().GetBool("detailed-exitcode"); detailed && changes {
+		return &exitError{code: exitChanges}
+	}
+	return nil
+}
+
+// planOf looks at each item, and asks the control plane what the ones that differ
+// would do.
+func planOf(c *cobra.Command, a *apply.Applier, items []apply.Item) (planned, error) {
+	out := planned{Resources: make([]plannedResource, len(items)), Proxies: []api.PlannedProxy{}, Complete: true}
+	var in api.PlanInput
+	var sent []int // the items of in.Changes
+	for n, i := range items {
+		state, err := a.Look(c.Context(), i)
+		if err != nil {
+			return planned{}, fmt.Errorf("%s: %w", i.Path(), err)
+		}
+		out.Resources[n] = plannedResource{Resource: i.Path(), Action: state.Action, Where: i.Where, TagsSet: state.Set, TagsGone: state.Drop}
+		if state.Action == apply.Unchanged || state.Action == apply.Gone || state.Action == apply.Tag {
+			continue
+		}
+		input, err := json.Marshal(i.Input())
+		if err != nil {
+			return planned{}, fmt.Errorf("%s: %w", i.Path(), err)
+		}
+		change := api.PlanChange{Kind: api.ResourceKind(i.Key.Kind), Input: string(input)}
+		if i.Doc == nil {
+			goes := true
+			change.Delete = &goes
+		}
+		in.Changes, sent = append(in.Changes, change), append(sent, n)
+	}
+	if len(sent) == 0 {
+		return out, nil
+	}
+	var answer api.PlanOutput
+	if err := a.Client.Call(c.Context(), "Plan", in, &answer); err != nil {
+		return planned{}, err
+	}
+	out.Proxies, out.Complete, out.Revision = answer.Plan.Proxies, answer.Plan.Complete, answer.Plan.Revision
+	for _, r := range answer.Plan.Resources {
+		if r.Change < 0 || r.Change >= int64(len(sent)) {
+			return planned{}, fmt.Errorf("the answer speaks of change %d of %d: check the endpoint", r.Change, len(sent))
+		}
+		mine := &out.Resources[sent[r.Change]]
+		mine.Difference, mine.Code, mine.Message = deref(r.Difference), deref(r.Code), deref(r.Message)
+		switch {
+		case r.Action == api.PlanActionRefused:
+			mine.Action = refuse
+		case r.Action == api.PlanActionNone:
+			mine.Action = apply.Unchanged // somebody else was quicker, or it would be left alone
+		}
+	}
+	return out, nil
+}
+
+func printPlan(w io.Writer, p planned) error {
+	var text strings.Builder
+	done := map[apply.Action]int64{}
+	for _, r := range p.Resources {
+		done[r.Action]++
+		if r.Action == apply.Unchanged && r.Message == "" {
+			continue
+		}
+		where := ""
+		if r.Where != "" {
+			where = "  (" + r.Where + ")"
+		}
+		fmt.Fprintf(&text, "%-9s  %s%s\n", r.Action, r.Resource, where)
+		if r.Message != "" {
+			fmt.Fprintf(&text, "    %s\n", oneLine(r.Message))
+		}
+		text.WriteString(indented(r.Difference))
+		for _, t := range r.TagsSet {
+			fmt.Fprintf(&text, "    + tag %s = %s\n", t.Key, t.Value)
+		}
+		for _, t := range r.TagsGone {
+			fmt.Fprintf(&text, "    - tag %s\n", t)
+		}
+	}
+	drains := printPlannedProxies(&text, p.Proxies)
+	if !p.Complete {
+		text.WriteString("\nsome differences are left out, because there are too many\n")
+	}
+	if text.Len() > 0 {
+		text.WriteByte('\n')
+	}
+	text.WriteString(planSummary(done, int64(len(p.Proxies)), drains) + "\n")
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+// printPlannedProxies writes the proxies, those that change in the same way once,
+// and counts those that drain connections.
+func printPlannedProxies(text *strings.Builder, proxies []api.PlannedProxy) (drains int64) {
+	var order []string
+	alike := map[string][]string{}
+	for _, x := range proxies {
+		if x.Drains {
+			drains++
+		}
+		how := plannedText(x)
+		if alike[how] == nil {
+			order = append(order, how)
+		}
+		alike[how] = append(alike[how], shortForm(x.ResourceARN))
+	}
+	for _, how := range order {
+		names := alike[how]
+		fmt.Fprintf(text, "\nproxies of %s", strings.Join(names[:min(len(names), mostUsers)], ", "))
+		if more := len(names) - mostUsers; more > 0 {
+			fmt.Fprintf(text, ", and %d more alike", more)
+		}
+		text.WriteString(":\n" + how)
+	}
+	return drains
+}
+
+func plannedText(x api.PlannedProxy) string {
+	var text strings.Builder
+	switch x.Action {
+	case api.PlanActionDelete:
+		text.WriteString("  the resource would be gone: they keep what they have and are turned away when they connect again\n")
+	case api.PlanActionCreate:
+		text.WriteString("  new:\n")
+	}
+	for _, c := range x.Configurations {
+		mark := ""
+		if c.Drains {
+			mark = "  drains"
+		}
+		fmt.Fprintf(&text, "  %-6s  %s %s%s\n%s", strings.ToLower(string(c.Action)), c.Type, c.Name, mark, indented(deref(c.Difference)))
+	}
+	for _, p := range x.Problems {
+		fmt.Fprintf(&text, "  problem: %s: %s: %s\n", shortForm(p.ResourceARN), p.Reason, oneLine(p.Message))
+	}
+	return text.String()
+}
+
+func indented(difference string) string {
+	if difference == "" {
+		return ""
+	}
+	return "    " + strings.ReplaceAll(strings.TrimSuffix(difference, "\n"), "\n", "\n    ") + "\n"
+}
+
+func planSummary(done map[apply.Action]int64, proxies, drains int64) string {
+	var parts []string
+	for _, x := range []struct {
+		action apply.Action
+		words  string
+	}{
+		{apply.Create, "to create"}, {apply.Update, "to update"}, {apply.Tag, "to tag"}, {apply.Delete, "to remove"}, {refuse, "refused"},
+	} {
+		if n := done[x.action]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, x.words))
+		}
+	}
+	if parts == nil {
+		return "nothing to change"
+	}
+	text := strings.Join(parts, ", ") + "; "
+	if proxies == 0 {
+		return text + "no proxy's configuration changes"
+	}
+	text += "another configuration for " + count(proxies, "node or gateway", "nodes and gateways")
+	if drains > 0 {
+		text += fmt.Sprintf(", %d of which drain connections", drains)
+	}
+	return text
+}
