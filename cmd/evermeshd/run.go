@@ -236,8 +236,10 @@ func (d *daemon) readyCheck(ctx context.Context) error {
 	if d.loop.Snapshot() == nil {
 		return errors.New("the mesh is being loaded")
 	}
-	_, err := d.store.Head(ctx)
-	return err
+	if _, err := d.store.Head(ctx); err != nil {
+		return fmt.Errorf("the store does not answer: %w", err)
+	}
+	return nil
 }
 
 func serveHTTP(s *http.Server, l net.Listener) error {

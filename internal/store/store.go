@@ -83,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		if s.holder != nil {
 			err = fmt.Errorf("data directory %s is in use by %s, which does not answer through %s there: %w", s.holder.Dir, s.holder.By, socketName, err)
 		}
-		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.disconnect())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.where(), err), s.disconnect())
 	}
 	if !o.Restoring {
 		if err := s.whole(ctx); err != nil {
@@ -94,6 +94,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.stop = stop
 	s.running.Go(func() { s.session.run(working) })
 	return s, nil
+}
+
+// where names the etcd for whoever reads that it cannot be opened.
+func (o Options) where() string {
+	if len(o.Endpoints) > 0 {
+		return "at " + strings.Join(o.Endpoints, ", ")
+	}
+	return "in " + o.DataDir
 }
 
 func (s *Store) connect(ctx context.Context) error {
