@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -43,6 +44,7 @@ const (
 	done    outcome = "done"
 	refused outcome = "refused" // by a rule: nothing was written
 	unknown outcome = "unknown" // it may have happened, or yet happen
+	unsent  outcome = "unsent"  // nobody listened
 )
 
 // outcomeOf tells the outcomes apart; code is the refusal's, or what went wrong.
@@ -59,8 +61,13 @@ func outcomeOf(err error) (o outcome, status int, code string) {
 	if status >= 400 && status < 500 {
 		return refused, status, code
 	}
-	if code == "" {
-		code = err.Error()
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return unsent, 0, "connection refused"
+	case status == 0 && errors.Is(err, context.DeadlineExceeded):
+		code = "no answer"
+	case status == 0:
+		code = "connection lost"
 	}
 	return unknown, status, code
 }

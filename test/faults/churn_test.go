@@ -50,6 +50,11 @@ func (m *churner) writes(ctx context.Context, c *appmesh.Client, until <-chan st
 		switch o, status, code := outcomeOf(err); o {
 		case done:
 			m.took()
+		case unsent:
+			if m.there == "" {
+				m.count-- // as if it had not been tried
+			}
+			return
 		default:
 			if status != 0 && status != http.StatusServiceUnavailable {
 				wrong("mesh %s: %d %s", m.name(), status, code)
@@ -79,7 +84,7 @@ func (m *churner) settle(ctx context.Context, c *appmesh.Client, wrong func(stri
 	name := m.name()
 	_, err := c.DescribeMesh(ctx, &appmesh.DescribeMeshInput{MeshName: &name})
 	o, status, _ := outcomeOf(err)
-	if o == unknown {
+	if o == unknown || o == unsent {
 		return err
 	}
 	listed, err := listMeshes(ctx, c)
@@ -103,7 +108,7 @@ func (m *churner) settle(ctx context.Context, c *appmesh.Client, wrong func(stri
 	} else {
 		err = nil // it was deleted
 	}
-	if o, status, code := outcomeOf(err); o == unknown {
+	if o, status, code := outcomeOf(err); o == unknown || o == unsent {
 		return err
 	} else if o == refused {
 		wrong("mesh %s, again: %d %s", name, status, code)

@@ -103,6 +103,8 @@ func (w *writer) writes(ctx context.Context, c *appmesh.Client, until <-chan str
 		before := w.is[a.path]
 		got, err := onNode(ctx, c, a.verb, a.mesh, a.name, a.text, a.token)
 		switch o, status, code := outcomeOf(err); {
+		case o == unsent:
+			return // the next round begins with another
 		case o == unknown:
 			if status != 0 && status != http.StatusServiceUnavailable {
 				wrong("%s %s: %d %s", a.verb, a.path, status, code)
@@ -159,7 +161,7 @@ func (w *writer) settle(ctx context.Context, c *appmesh.Client, wrong func(strin
 	got, err := onNode(ctx, c, a.verb, a.mesh, a.name, a.text, a.token)
 	o, status, code := outcomeOf(err)
 	switch {
-	case o == unknown:
+	case o == unknown || o == unsent:
 		return err
 	case o == refused:
 		wrong("%s %s, repeated with its token, was refused: %d %s; it had happened: %t", a.verb, a.path, status, code, happened)

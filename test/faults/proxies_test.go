@@ -1,0 +1,153 @@
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/appmesh"
+	"github.com/aws/aws-sdk-go-v2/service/appmesh/types"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+
+	"github.com/evermesh/evermesh/internal/ads/adstest"
+)
+
+// makeShop makes a mesh in which the node client calls shop.test, which a route spreads over blue and green.
+func makeShop(ctx context.Context, c *appmesh.Client, mesh string, blue, green int64) error {
+	if err := makeMesh(ctx, c, mesh); err != nil {
+		return err
+	}
+	for _, name := range []string{"blue", "green"} {
+		if _, err := onNode(ctx, c, create, mesh, name, name, "token-"+mesh+name); err != nil {
+			return err
+		}
+	}
+	client := specOf("client")
+	client.Backends = []types.Backend{&types.BackendMemberVirtualService{Value: types.VirtualServiceBackend{VirtualServiceName: aws.String("shop.test")}}}
+	if _, err := c.CreateVirtualNode(ctx, &appmesh.CreateVirtualNodeInput{MeshName: &mesh, VirtualNodeName: aws.String("client"), Spec: client}); err != nil {
+		return err
+	}
+	if _, err := c.CreateVirtualRouter(ctx, &appmesh.CreateVirtualRouterInput{
+		MeshName: &mesh, VirtualRouterName: aws.String("shop"), Spec: &types.VirtualRouterSpec{Listeners: []types.VirtualRouterListener{
+			{PortMapping: &types.PortMapping{Port: aws.Int32(8080), Protocol: types.PortProtocolHttp}},
+		}},
+	}); err != nil {
+		return err
+	}
+	if _, err := c.CreateRoute(ctx, &appmesh.CreateRouteInput{
+		MeshName: &mesh, VirtualRouterName: aws.String("shop"), RouteName: aws.String("main"), Spec: weighted(blue, green),
+	}); err != nil {
+		return err
+	}
+	_, err := c.CreateVirtualService(ctx, &appmesh.CreateVirtualServiceInput{
+		MeshName: &mesh, VirtualServiceName: aws.String("shop.test"), Spec: &types.VirtualServiceSpec{
+			Provider: &types.VirtualServiceProviderMemberVirtualRouter{Value: types.VirtualRouterServiceProvider{VirtualRouterName: aws.String("shop")}},
+		},
+	})
+	return err
+}
+
+func weighted(blue, green int64) *types.RouteSpec {
+	return &types.RouteSpec{HttpRoute: &types.HttpRoute{
+		Match: &types.HttpRouteMatch{Prefix: aws.String("/")},
+		Action: &types.HttpRouteAction{WeightedTargets: []types.WeightedTarget{
+			{VirtualNode: aws.String("blue"), Weight: int32(blue)}, {VirtualNode: aws.String("green"), Weight: int32(green)},
+		}},
+	}}
+}
+
+func shift(ctx context.Context, c *appmesh.Client, mesh string, blue, green int64) error {
+	_, err := c.UpdateRoute(ctx, &appmesh.UpdateRouteInput{
+		MeshName: &mesh, VirtualRouterName: aws.String("shop"), RouteName: aws.String("main"), Spec: weighted(blue, green),
+	})
+	return err
+}
+
+// proxy is a stream that behaves as Envoy with its agent: it signs, acknowledges, and when its stream ends goes to the
+// next replica that answers, with what it has.
+type proxy struct{ *adstest.Proxy }
+
+// connect starts a proxy of a mesh's node client. addresses are tried in turn.
+func connect(t testing.TB, key aws.Credentials, mesh, instance string, delta bool, addresses ...string) *proxy {
+	t.Helper()
+	r := manual.NewBuilderWithScheme("replicas")
+	var all []resolver.Address
+	for _, a := range addresses {
+		all = append(all, resolver.Address{Addr: a})
+	}
+	r.InitialState(resolver.State{Addresses: all})
+	conn, err := grpc.NewClient(r.Scheme()+":///evermesh", grpc.WithResolvers(r), grpc.WithAuthority("evermesh"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(signing{key}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}, MinConnectTimeout: time.Second,
+		}))
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return &proxy{adstest.Connect(t, conn, adstest.Options{Node: "mesh/" + mesh + "/virtualNode/client", Instance: instance, Delta: delta})}
+}
+
+// signing signs streams as the agent does.
+type signing struct{ key aws.Credentials }
+
+func (s signing) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	const unsigned = "UNSIGNED-PAYLOAD"
+	info, _ := credentials.RequestInfoFromContext(ctx)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://evermesh"+info.Method, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("X-Amz-Content-Sha256", unsigned)
+	if err := v4.NewSigner().SignHTTP(ctx, s.key, r, unsigned, "appmesh", "us-east-1", time.Now()); err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for name := range r.Header {
+		out[strings.ToLower(name)] = r.Header.Get(name)
+	}
+	return out, nil
+}
+
+func (signing) RequireTransportSecurity() bool { return false }
+
+// weights are those of the proxy's route to shop.test, as "blue green"; "" while it has none.
+func (p *proxy) weights(t testing.TB) string {
+	t.Helper()
+	blue, green := uint32(0), uint32(0)
+	for _, rc := range p.Routes(t) {
+		for _, host := range rc.GetVirtualHosts() {
+			for _, route := range host.GetRoutes() {
+				for _, c := range route.GetRoute().GetWeightedClusters().GetClusters() {
+					switch {
+					case strings.Contains(c.GetName(), "blue"):
+						blue = c.GetWeight().GetValue()
+					case strings.Contains(c.GetName(), "green"):
+						green = c.GetWeight().GetValue()
+					}
+				}
+			}
+		}
+	}
+	if blue+green == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %d", blue, green)
+}
+
+// has waits until the proxy's weights are these.
+func (p *proxy) has(t testing.TB, blue, green int) {
+	t.Helper()
+	want := fmt.Sprintf("%d %d", blue, green)
+	until(t, fmt.Sprintf("a proxy has the weights %s; it has %q", want, p.weights(t)), func() bool { return p.weights(t) == want })
+}
