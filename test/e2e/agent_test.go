@@ -22,8 +22,9 @@ func TestDialects(t *testing.T) {
 	m := newMesh(t, "dialects", "DROP_ALL")
 	m.app("blue")
 	m.app("green")
-	service := m.service("shop", appPort, map[string]string{"r": weighted("", "blue", 1)})
-	arn := m.create("VirtualNode", "client", callerSpec(service))
+	service := m.service("shop", appPort, map[string]string{"r": weighted(noRetry, "blue", 1)})
+	other := m.service("other", appPort, map[string]string{"r": weighted(noRetry, "blue", 99, "green", 1)})
+	arn := m.create("VirtualNode", "client", callerSpec(service, other))
 	delta, world := m.host("delta"), m.host("world")
 	first := m.sidecar(delta, stage.SidecarOptions{Resource: "client"})
 	// The relay's socket is where stage puts it, in the directory of the host.
@@ -48,7 +49,7 @@ func TestDialects(t *testing.T) {
 		})
 	})
 	for _, to := range []string{"green", "blue"} {
-		m.settle(m.put("Update", "Route", "shop", "r", weighted("", to, 1)))
+		m.settle(m.put("Update", "Route", "shop", "r", weighted(noRetry, to, 1)))
 		t.Run("API-027 EMS-001 both follow a change to "+to, func(t *testing.T) {
 			for _, s := range []*stage.Sidecar{first, second} {
 				if a := ask(t, s.Host, request{URL: url}); a.App != to {
@@ -57,6 +58,9 @@ func TestDialects(t *testing.T) {
 			}
 		})
 	}
+	t.Run("EMS-052 EMS-001 a name server is silent for 3 s while a new target gets half the weight", func(t *testing.T) {
+		m.silentNames(t, []*stage.Sidecar{first, second}, url, fmt.Sprintf("http://%s:%d/", other, appPort))
+	})
 	t.Run("EMS-048 neither refused anything", func(t *testing.T) {
 		for _, s := range []*stage.Sidecar{first, second} {
 			for _, name := range []string{"listener_manager.lds.update_rejected", "cluster_manager.cds.update_rejected", fmt.Sprintf("http.egress.rds.rds_egress_http_%d.update_rejected", appPort)} {
@@ -66,6 +70,67 @@ func TestDialects(t *testing.T) {
 			}
 		}
 	})
+}
+
+// silentNames routes half of a service's requests to a target whose name is not resolved for 3 s. The route waits for
+// the target, other routes do not wait for it (D6.1), and no request fails.
+func (m *mesh) silentNames(t *testing.T, sidecars []*stage.Sidecar, url, other string) {
+	t.Helper()
+	m.program("late")
+	m.create("VirtualNode", "late", m.nodeSpec("late"))
+	var loads []*stage.Steady
+	for _, s := range sidecars {
+		load := stage.NewSteady(s.Host, url, 2, 2*time.Millisecond)
+		defer load.Stop()
+		loads = append(loads, load)
+	}
+	count := func(from time.Time) stage.Tally {
+		sum := stage.Tally{ByApp: map[string]int{}, Faults: map[string]int{}}
+		for _, load := range loads {
+			add(&sum, load.Count(from, time.Time{}))
+		}
+		return sum
+	}
+	m.DNS().Silence(m.hostname("late"), 3*time.Second)
+	began := time.Now()
+	arn := m.put("Update", "Route", "shop", "r", weighted(noRetry, "blue", 50, "late", 50))
+	m.put("Update", "Route", "other", "r", weighted(noRetry, "green", 1))
+	for _, s := range sidecars {
+		m.until("the other service's route is changed on "+s.Host.Name(), func(context.Context) bool {
+			for range 10 {
+				if ask(t, s.Host, request{URL: other}).App != "green" {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	passed := time.Since(began)
+	if early := count(began); early.ByApp["late"] > 0 {
+		t.Errorf("the new target answered %d requests while its name was not resolved", early.ByApp["late"])
+	}
+	m.settle(arn)
+	accepted, waited := time.Now(), time.Since(began)
+	if passed >= waited || waited < 2*time.Second {
+		t.Errorf("the new target's route was accepted after %v, the other one after %v: want the first to wait for the name, 3 s, and the other one not", waited, passed)
+	}
+	ctx, cancel := m.context()
+	defer cancel()
+	for _, load := range loads {
+		if err := load.Wait(ctx, accepted, 500); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, load := range loads {
+		load.Stop()
+	}
+	compare(t, count(accepted), map[string]float64{"blue": 0.5, "late": 0.5})
+	all := count(began)
+	t.Logf("the other route was in use after %v, the new target's accepted after %v, %d queries for its name; %d requests, %d failed", passed.Round(time.Millisecond),
+		waited.Round(time.Millisecond), m.DNS().Queries(m.hostname("late")), all.Requests, all.Failed)
+	if all.Failed > 0 {
+		t.Errorf("%d of %d requests failed: %v", all.Failed, all.Requests, all.Faults)
+	}
 }
 
 // stateOfTheWorld is a bootstrap as App Mesh's image wrote it, but for the signature, which Envoy has unlearnt: the

@@ -173,3 +173,11 @@ func (e *etcd) leads(ctx context.Context, n int) (bool, error) {
 
 // client is where a member serves, host:port.
 func (m member) client() string { return strings.TrimPrefix(m.Client, "http://") }
+
+// endpoints are the members' URLs.
+func (e *etcd) endpoints() (all []string) {
+	for _, m := range e.members {
+		all = append(all, m.Client)
+	}
+	return all
+}

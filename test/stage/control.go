@@ -147,6 +147,14 @@ func (c *Control) connect(ctx context.Context) error {
 	return nil
 }
 
+// Add gives the evermeshd further arguments, from its next Start on.
+func (c *Control) Add(args ...string) { c.command.Args = append(c.command.Args, args...) }
+
+// Run runs another of evermeshd's commands, such as backup, on the same host to its end and returns what it printed.
+func (c *Control) Run(ctx context.Context, args ...string) (string, error) {
+	return c.stage.Home().Run(ctx, ground.Command{Name: c.Name + "-" + args[0], Path: c.command.Path, Args: args, Env: c.command.Env})
+}
+
 // Kill ends the evermeshd at once, by SIGKILL.
 func (c *Control) Kill() error { return c.Process.Kill() }
 
