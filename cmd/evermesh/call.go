@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -38,18 +37,35 @@ func connect(c *cobra.Command) (*client.Client, error) {
 
 // explained adds what to do to a failed call.
 func explained(c *client.Client, err error) error {
-	var refusal *api.Error
-	switch {
-	case err == nil, errors.Is(err, context.Canceled):
-		return err
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("nothing answers at %s: start the control plane with 'evermeshd serve', or correct AWS_ENDPOINT_URL", c.Endpoint)
-	case errors.As(err, &refusal) && (refusal.Code == api.CodeUnrecognizedClient || refusal.Code == api.CodeInvalidSignature):
-		return fmt.Errorf("%w (%s does not take these credentials: run eval \"$(evermesh env)\")", err, c.Endpoint)
-	case errors.As(err, &refusal):
+	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("%s: %w", c.Endpoint, err)
+	if unreachable, ok := errors.AsType[*client.UnreachableError](err); ok {
+		return unreachable // it says all
+	}
+	refusal, refused := errors.AsType[*api.Error](err)
+	if !refused {
+		return fmt.Errorf("%s: %w", c.Endpoint, err)
+	}
+	switch refusal.Code {
+	case api.CodeInvalidSignature, api.CodeIncompleteSignature:
+		if strings.Contains(refusal.Message, "valid region") {
+			return fmt.Errorf("%w (set AWS_REGION to that of the control plane: eval \"$(evermesh env)\" does)", err)
+		}
+		return strange(c, err)
+	case api.CodeUnrecognizedClient, api.CodeExpiredToken:
+		return strange(c, err)
+	case api.CodeUnknownOperation:
+		return fmt.Errorf("%w (%s is an older control plane than this evermesh %s, or none)", err, c.Endpoint, version)
+	case api.CodeTooManyRequests, api.CodeServiceUnavailable:
+		return fmt.Errorf("%w (%s was asked several times: try again later)", err, c.Endpoint)
+	}
+	return err
+}
+
+// strange is the error of credentials that are not taken.
+func strange(c *client.Client, err error) error {
+	return fmt.Errorf("%w (%s does not take these credentials: run eval \"$(evermesh env)\")", err, c.Endpoint)
 }
 
 // target is a resource that an argument names: by its ARN, or by the short form,

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"io"
+	"log"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -50,7 +53,9 @@ func (keys) Credential(_ context.Context, id string) (auth.Credential, bool, err
 
 // newPlane starts a control plane and writes down what evermeshd writes into
 // its data directory.
-func newPlane(t testing.TB, dir string) *plane {
+func newPlane(t testing.TB, dir string) *plane { return startPlane(t, dir, false) }
+
+func startPlane(t testing.TB, dir string, secure bool) *plane {
 	t.Helper()
 	realm := api.Realm{Partition: "aws", Region: "us-east-1"}
 	p := &plane{ledger: &ledger{realm: realm, changed: make(chan struct{}), answered: make(chan struct{})}, dir: dir}
@@ -63,14 +68,25 @@ func newPlane(t testing.TB, dir string) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Server = httptest.NewServer(server)
+	facts := client.Facts{Region: realm.Region, Partition: realm.Partition, Account: account, Credentials: "credentials"}
+	ca := ""
+	if secure {
+		p.Server = httptest.NewUnstartedServer(server)
+		p.Config.ErrorLog = log.New(io.Discard, "", 0) // the clients' complaints
+		p.StartTLS()
+		facts.CABundle = "ca.pem"
+		ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Certificate().Raw}))
+	} else {
+		p.Server = httptest.NewServer(server)
+	}
 	t.Cleanup(p.Close)
-	facts, err := json.Marshal(client.Facts{APIEndpoint: p.URL, Region: realm.Region, Partition: realm.Partition, Account: account, Credentials: "credentials"})
+	facts.APIEndpoint = p.URL
+	said, err := json.Marshal(facts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	credentials := "[default]\naws_access_key_id = " + keyID + "\naws_secret_access_key = " + secretKey + "\n"
-	for name, text := range map[string]string{client.FactsFile: string(facts), "credentials": credentials} {
+	for name, text := range map[string]string{client.FactsFile: string(said), "credentials": credentials, "ca.pem": ca} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -187,10 +203,14 @@ func (l *ledger) Changed() <-chan struct{} {
 type planeKey struct{}
 
 // withPlane gives scripts whose names begin with live a control plane in their
-// home.
+// home; it serves with TLS for those that begin with live-tls.
 func withPlane(t testing.TB, env *testscript.Env) {
-	if strings.HasPrefix(filepath.Base(env.WorkDir), "script-live") {
-		env.Values[planeKey{}] = newPlane(t, filepath.Join(env.WorkDir, ".local/state/evermesh"))
+	name := filepath.Base(env.WorkDir)
+	if strings.HasPrefix(name, "script-live") {
+		p := startPlane(t, filepath.Join(env.WorkDir, ".local/state/evermesh"), strings.HasPrefix(name, "script-live-tls"))
+		env.Values[planeKey{}] = p
+		env.Setenv("PLANE", p.URL)
+		env.Setenv("PLANE_PORT", p.URL[strings.LastIndex(p.URL, ":")+1:])
 	}
 }
 

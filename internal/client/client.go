@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -183,13 +184,16 @@ func (c *Client) send(ctx context.Context, req *request) (*http.Response, error)
 	}
 	resp, err := c.HTTP.Do(r)
 	if err != nil {
-		return nil, err
+		return nil, c.unreachable(err)
 	}
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		return resp, nil
 	}
 	defer func() { _ = resp.Body.Close() }() // the error below matters more
-	return nil, refusal(resp)
+	if err := refusal(resp); !errors.Is(err, errSpeaksTLS) {
+		return nil, err
+	}
+	return nil, c.unreachable(errSpeaksTLS)
 }
 
 // busyError is an answer that asks to be tried again.
@@ -212,6 +216,9 @@ func refusal(resp *http.Response) error {
 	}
 	var answer error = &api.Error{Code: code, Message: text.Message}
 	if code == "" {
+		if resp.StatusCode == http.StatusBadRequest && bytes.Contains(body, []byte("HTTP request to an HTTPS server")) {
+			return errSpeaksTLS // as Go's server puts it
+		}
 		answer = fmt.Errorf("the answer is %s and not one of the App Mesh API: check the endpoint", resp.Status)
 	}
 	switch resp.StatusCode {

@@ -70,11 +70,13 @@ type Result struct {
 // mostText bounds the differences of configurations, in bytes.
 const mostText = 4 << 20
 
-// On works out what the changes would do to a snapshot. They are done as package
+// On works out what the changes would do to a snapshot, under the quotas. They are done as package
 // apply does them: what others refer to first, again after others when that
 // helps, and removals last and only when nothing was refused. The error is ctx's.
-func On(ctx context.Context, s *mesh.Snapshot, changes []Change) (Result, error) {
-	after, resources := write(s, changes)
+func On(ctx context.Context, s *mesh.Snapshot, quotas mesh.Quotas, changes []Change) (Result, error) {
+	w := writer{s, quotas}
+	resources := w.write(changes)
+	after := w.now
 	out := Result{Resources: resources, Complete: true}
 	meshes := map[api.Key]bool{}
 	for _, r := range resources {
@@ -104,12 +106,18 @@ func On(ctx context.Context, s *mesh.Snapshot, changes []Change) (Result, error)
 	return out, nil
 }
 
-// write does the changes on the snapshot, as far as the rules allow.
-func write(s *mesh.Snapshot, changes []Change) (*mesh.Snapshot, []Resource) {
+// writer does changes on a snapshot.
+type writer struct {
+	now    *mesh.Snapshot
+	quotas mesh.Quotas
+}
+
+// write does the changes, as far as the rules allow.
+func (w *writer) write(changes []Change) []Resource {
 	out := make([]Resource, len(changes))
 	var writes, removals []int
 	for n, c := range changes {
-		out[n] = Resource{Change: c, Action: api.PlanActionNone}
+		out[n] = Resource{Change: c, Action: api.PlanActionNone, Before: w.now.Get(c.Key)}
 		if c.Now != nil {
 			writes = append(writes, n)
 		} else {
@@ -119,58 +127,60 @@ func write(s *mesh.Snapshot, changes []Change) (*mesh.Snapshot, []Resource) {
 	byRank := func(a, b int) int { return rank(changes[a].Key.Kind) - rank(changes[b].Key.Kind) }
 	slices.SortStableFunc(writes, byRank)
 	slices.SortStableFunc(removals, func(a, b int) int { return byRank(b, a) })
-	s, refused := pass(s, out, writes)
-	if !refused {
-		s, _ = pass(s, out, removals)
+	if w.pass(out, writes) {
+		w.pass(out, removals)
 	}
-	return s, out
+	return out
 }
 
 // pass does the changes of those numbers, those that were refused again after
-// the others for as long as that helps.
-func pass(s *mesh.Snapshot, all []Resource, todo []int) (now *mesh.Snapshot, refused bool) {
+// the others for as long as that helps. It says whether all were done.
+func (w *writer) pass(all []Resource, todo []int) bool {
 	for len(todo) > 0 {
 		var left []int
 		for _, n := range todo {
-			if s = one(s, &all[n]); all[n].Refusal != nil {
+			if w.one(&all[n]); all[n].Refusal != nil {
 				left = append(left, n)
 			}
 		}
 		if len(left) == len(todo) {
-			return s, true
+			return false
 		}
 		todo = left
 	}
-	return s, false
+	return true
 }
 
 // one does one change.
-func one(s *mesh.Snapshot, r *Resource) *mesh.Snapshot {
-	old := s.Get(r.Key)
-	r.Before, r.Refusal = old, nil
-	var made *api.Resource
+func (w *writer) one(r *Resource) {
+	r.Refusal = nil
+	old, made := r.Before, r.Now
 	switch {
-	case r.Now == nil && old == nil:
+	case made == nil && old == nil:
 		r.Action = api.PlanActionNone
-		return s
-	case r.Now == nil:
+		return
+	case made == nil:
 		r.Action = api.PlanActionDelete
 	case old == nil:
-		r.Action, made = api.PlanActionCreate, r.Now
-	case sameText(old.Document, r.Now.Document):
+		r.Action = api.PlanActionCreate
+	case sameText(old.Document, made.Document):
 		r.Action = api.PlanActionNone
-		return s
+		return
 	default:
 		next := *old
 		next.Version++
-		next.Document, next.Spec = r.Now.Document, r.Now.Spec
+		next.Document, next.Spec = made.Document, made.Spec
 		r.Action, made = api.PlanActionUpdate, &next
 	}
-	if err := mesh.Check(s, old, made); err != nil {
-		r.Action, r.Refusal = api.PlanActionRefused, err
-		return s
+	err := mesh.Check(w.now, old, made)
+	if err == nil && made != nil {
+		err = mesh.CheckQuotas(w.quotas, w.now, old, made)
 	}
-	return s.Apply(s.Revision(), []api.Change{{Key: r.Key, New: made}})
+	if err != nil {
+		r.Action, r.Refusal = api.PlanActionRefused, err
+		return
+	}
+	w.now = w.now.Apply(w.now.Revision(), []api.Change{{Key: r.Key, New: made}})
 }
 
 // rank is the kind's place in the order of creation.

@@ -36,7 +36,7 @@ func (s *Server) plan(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := plan.On(ctx, snapshot, p.changes)
+	result, err := plan.On(ctx, snapshot, s.Quotas, p.changes)
 	if err != nil {
 		return nil, err
 	}
