@@ -3,6 +3,7 @@ package envoy
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -27,12 +28,10 @@ const (
 // resource is a problem of that resource; the rest of the bundle is made, and
 // routes that lead nowhere answer 503.
 func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Problem) {
-	b := &build{
-		owner: o, view: view, mesh: view.Client.Key.Mesh, own: view.Resource(),
-		pieces: map[string]*piece{}, seen: map[mesh.Problem]bool{}, clusters: map[string]bool{},
-	}
+	b := &build{owner: o, view: view, mesh: view.Client.Key.Mesh, own: view.Resource()}
 	if previous != nil {
-		b.previous = previous.pieces
+		b.previous, b.oldPieces, b.oldCallees = previous, previous.pieces, previous.callees
+		b.callees = make([]*callee, 0, len(previous.callees))
 	}
 	spec := view.Mesh.MeshSpec()
 	if spec != nil {
@@ -41,30 +40,53 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 			b.meshPreference = spec.ServiceDiscovery.IPPreference
 		}
 	}
-	b.checkLog()
+	out := &Bundle{View: view, owner: o}
 	if view.Gateway != nil {
 		b.ip = ipFor(b.meshPreference)
+		b.checkLog()
 		b.gateway(view.Gateway.VirtualGatewaySpec())
 	} else {
 		b.ip = ipFor(b.preference(view.Node))
-		b.node(view.Node.VirtualNodeSpec())
+		out.inner = b.node()
 	}
-	out := &Bundle{View: view, owner: o, pieces: b.pieces}
+	out.pieces, out.callees = b.pieces, b.callees
 	for _, t := range Types() {
 		var old *List
 		if previous != nil {
 			old = previous.lists[t]
 		}
-		if t == LoadAssignment {
+		switch {
+		case t == LoadAssignment:
 			// Filled by WithEndpoints; the same clusters keep the same endpoints.
-			if out.lists[t] = list(nil, nil); old != nil && previous.lists[Cluster] == out.lists[Cluster] {
-				out.lists[t] = old
+			if out.lists[t] = old; old == nil || previous.lists[Cluster] != out.lists[Cluster] {
+				out.lists[t] = list(nil, nil)
 			}
-			continue
+		case t == Cluster && b.sameClusters():
+			out.lists[t] = old
+		default:
+			out.lists[t] = list(b.resources[t], old)
 		}
-		out.lists[t] = list(b.resources[t], old)
 	}
 	return out, b.problems
+}
+
+// sameClusters says whether the clusters of a node are those of the previous
+// bundle; else they are gathered.
+func (b *build) sameClusters() bool {
+	if b.view.Gateway != nil {
+		return false
+	}
+	if b.previous != nil && !b.clustersDiffer && len(b.callees) == len(b.oldCallees) {
+		return true
+	}
+	all := b.resources[Cluster]
+	for _, c := range b.callees {
+		all = append(all, c.clusters...)
+	}
+	slices.SortFunc(all, func(x, y *Resource) int { return strings.Compare(x.Name, y.Name) })
+	// Services share clusters.
+	b.resources[Cluster] = slices.CompactFunc(all, func(x, y *Resource) bool { return x.Name == y.Name })
+	return false
 }
 
 // build is one Build under way.
@@ -77,10 +99,17 @@ type build struct {
 	ip             ip
 	allowAll       bool
 
-	previous map[string]*piece
-	pieces   map[string]*piece
+	previous   *Bundle // nil at first
+	oldPieces  []*piece
+	next       int // where the next of oldPieces is expected
+	pieces     []*piece
+	oldCallees []*callee
+	callees    []*callee
+	// clustersDiffer says that the clusters of a node are not those of the
+	// previous bundle.
+	clustersDiffer bool
 
-	clusters  map[string]bool // made or being made
+	clusters  map[string]bool // of a gateway: made or being made
 	resources [Secret][]*Resource
 	problems  []mesh.Problem
 	seen      map[mesh.Problem]bool
@@ -89,6 +118,7 @@ type build struct {
 // piece is a resource or virtual host with all that it was made from. When its
 // inputs are the same again, so is the piece, and nothing is made.
 type piece struct {
+	name   string
 	inputs []*api.Resource
 	extra  string // what else went in, as text
 
@@ -119,22 +149,44 @@ func (p *piece) from(extra string, inputs []*api.Resource) bool {
 // for another client of the mesh, or makes it. What goes in beside name, extra
 // and inputs is the mesh's name alone.
 func (b *build) piece(name, extra string, inputs []*api.Resource, mk func(p *piece)) *piece {
-	p := b.previous[name]
+	p := b.old(name)
 	if !p.from(extra, inputs) {
-		p = b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, func(p *piece) {
-			mk(p)
-			for _, r := range inputs {
-				p.cut(r)
-			}
-		})
+		p = b.shared(name, extra, inputs, mk)
 	}
-	b.pieces[name] = p
+	b.pieces = append(b.pieces, p)
 	b.report(p.problems)
 	return p
 }
 
+// shared is piece without a look at the previous bundle, of which this one is to
+// keep nothing.
+func (b *build) shared(name, extra string, inputs []*api.Resource, mk func(p *piece)) *piece {
+	return b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, func(p *piece) {
+		mk(p)
+		for _, r := range inputs {
+			p.cut(r)
+		}
+	})
+}
+
+// old is the previous bundle's piece of that name, or nil. Pieces come in nearly
+// the same order every time.
+func (b *build) old(name string) *piece {
+	for i := range b.oldPieces {
+		j := (b.next + i) % len(b.oldPieces)
+		if b.oldPieces[j].name == name {
+			b.next = j + 1
+			return b.oldPieces[j]
+		}
+	}
+	return nil
+}
+
 func (b *build) report(problems []mesh.Problem) {
 	for _, p := range problems {
+		if b.seen == nil {
+			b.seen = map[mesh.Problem]bool{}
+		}
 		if !b.seen[p] {
 			b.seen[p] = true
 			b.problems = append(b.problems, p)

@@ -156,8 +156,11 @@ type Bundle struct {
 
 	lists [Secret]*List
 
-	owner  *Builder
-	pieces map[string]*piece // what the resources were made from, for the next Build
+	owner *Builder
+	// What the resources were made from, for the next Build.
+	inner   *inner    // of a node
+	callees []*callee // of a node
+	pieces  []*piece
 }
 
 // List returns the resources of a type; it is never nil.

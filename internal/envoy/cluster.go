@@ -116,15 +116,28 @@ func egressCluster(mesh string, node *api.Resource, l *api.Listener) string {
 	return "cds_egress_" + mesh + "_" + node.Key.Name + "_" + string(l.PortMapping.Protocol) + "_" + strconv.FormatInt(l.PortMapping.Port, 10)
 }
 
-// nodeCluster makes the cluster of a listener of another node, once.
+// nodeCluster makes the cluster of a listener of another node, once; for
+// gateways.
 func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 	name := egressCluster(b.mesh, node, l)
 	if b.clusters[name] {
 		return
 	}
+	if b.clusters == nil {
+		b.clusters = map[string]bool{}
+	}
 	b.clusters[name] = true
-	preference := b.preference(node)
-	p := b.piece("cluster "+name, string(preference), []*api.Resource{node}, func(p *piece) {
+	p := b.clusterPiece(node, l)
+	b.pieces = append(b.pieces, p)
+	b.report(p.problems)
+	b.put(Cluster, p.resource)
+}
+
+// clusterPiece makes the cluster of a listener of another node, which all
+// clients of the mesh share.
+func (b *build) clusterPiece(node *api.Resource, l *api.Listener) *piece {
+	name, preference := egressCluster(b.mesh, node, l), b.preference(node)
+	return b.shared("cluster "+name, string(preference), []*api.Resource{node}, func(p *piece) {
 		port := uint32(l.PortMapping.Port)
 		c := &clusterv3.Cluster{
 			Name: name, ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
@@ -161,7 +174,6 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 		}
 		b.finish(p, c, query, node.Key)
 	})
-	b.put(Cluster, p.resource)
 }
 
 // noCloudMap is said to the node's callers and, as it may have none, to itself.

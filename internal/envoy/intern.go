@@ -21,6 +21,7 @@ type Builder struct {
 	resources map[string]weak.Pointer[Resource]
 	hosts     map[string]weak.Pointer[VirtualHost]
 	pieces    map[pieceKey]weak.Pointer[piece]
+	callees   map[calleeKey]weak.Pointer[callee]
 }
 
 // pieceKey names a piece among those of all clients. Clients with the same
@@ -36,7 +37,7 @@ func (o *Builder) piece(key pieceKey, extra string, inputs []*api.Resource, mk f
 	if held.from(extra, inputs) {
 		return held
 	}
-	made := &piece{inputs: inputs, extra: extra}
+	made := &piece{name: key.name, inputs: inputs, extra: extra}
 	mk(made)
 	o.mu.Lock()
 	defer o.mu.Unlock()

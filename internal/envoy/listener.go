@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -49,7 +50,7 @@ func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra s
 		word = egressPrefix
 	}
 	name := fmt.Sprintf("lds_%s_%s_%d", word, b.ip.any, port)
-	p := b.piece("listener "+name, extra, inputs, func(p *piece) {
+	p := b.piece(listenerPiece(word, port), extra, inputs, func(p *piece) {
 		l := &listenerv3.Listener{Name: name, Address: b.ip.bind(port), TrafficDirection: direction, Metadata: aggregateStats()}
 		mk(p, l)
 		r, err := b.owner.resource(name, l, clusters, nil)
@@ -62,9 +63,15 @@ func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra s
 	b.put(Listener, p.resource)
 }
 
+// listenerPiece names the piece of a listener; what it binds is part of what it
+// is made from.
+func listenerPiece(word string, port uint32) string {
+	return "listener " + word + " " + strconv.FormatUint(uint64(port), 10)
+}
+
 // rds names the route configuration of a port.
 func rds(direction string, protocol api.PortProtocol, port uint32) string {
-	return fmt.Sprintf("rds_%s_%s_%d", direction, protocol, port)
+	return "rds_" + direction + "_" + string(protocol) + "_" + strconv.FormatUint(uint64(port), 10)
 }
 
 // connectionManager is the HTTP filter of a chain. Path normalisation is App

@@ -16,12 +16,59 @@ import (
 
 // node plans the proxies of a virtual node: what comes in for the application
 // and what the application sends out.
-func (b *build) node(spec *api.VirtualNodeSpec) {
-	if d := spec.ServiceDiscovery; b.owner.WithoutCloudMap && d != nil && d.AWSCloudMap != nil {
-		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNoSource, Message: noCloudMap}})
+func (b *build) node() *inner {
+	in := b.inner()
+	b.report(in.problems)
+	for t := range in.resources {
+		b.resources[t] = append(b.resources[t], in.resources[t]...)
 	}
-	b.nodeIngress(spec)
-	b.nodeEgress()
+	b.nodeEgress(in)
+	return in
+}
+
+// inner is the part of a node's bundle that follows from the node alone and
+// from the mesh's settings, whatever becomes of the services that it calls.
+type inner struct {
+	node     *api.Resource
+	ip       ip
+	allowAll bool
+
+	aws, allow string // clusters; allow is empty unless all is allowed
+	allowHost  *VirtualHost
+	resources  [Secret][]*Resource
+	pieces     []*piece
+	problems   []mesh.Problem
+}
+
+// inner takes the part over from the previous bundle, or makes it.
+func (b *build) inner() *inner {
+	if b.previous != nil {
+		if old := b.previous.inner; old != nil && old.node == b.own && old.ip == b.ip && old.allowAll == b.allowAll {
+			return old
+		}
+	}
+	b.clustersDiffer = true
+	in := &inner{node: b.own, ip: b.ip, allowAll: b.allowAll}
+	of := &build{
+		owner: b.owner, view: b.view, own: b.own, mesh: b.mesh,
+		meshPreference: b.meshPreference, ip: b.ip, allowAll: b.allowAll, previous: b.previous,
+	}
+	if b.previous != nil && b.previous.inner != nil {
+		of.oldPieces = b.previous.inner.pieces
+	}
+	spec := b.own.VirtualNodeSpec()
+	of.checkLog()
+	if d := spec.ServiceDiscovery; b.owner.WithoutCloudMap && d != nil && d.AWSCloudMap != nil {
+		of.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNoSource, Message: noCloudMap}})
+	}
+	of.nodeIngress(spec)
+	in.aws = of.passThrough("amazonaws")
+	if b.allowAll {
+		in.allow = of.passThrough("mesh-allow-all")
+		in.allowHost = of.allowHost(in.allow)
+	}
+	in.resources, in.pieces, in.problems = of.resources, of.pieces, of.problems
+	return in
 }
 
 // nodeIngress makes the inbound listener, which a node without listeners does

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -18,68 +19,68 @@ import (
 
 // outbound is what an application may call on one port.
 type outbound struct {
+	port     uint32
 	protocol api.PortProtocol // of the first service
 	services []mesh.Backend   // by HTTP
 	tcp      *mesh.Backend    // or one by TCP
+
+	config string  // of its routes, by HTTP
+	callee *callee // by TCP
 }
 
 // nodeEgress makes the outbound listener; it is always there (EMS-021).
-func (b *build) nodeEgress() {
-	allow := ""
-	if b.allowAll {
-		allow = b.passThrough("mesh-allow-all")
-	}
-	aws := b.passThrough("amazonaws")
+func (b *build) nodeEgress(in *inner) {
 	on := b.outbound()
-	numbers := make([]uint32, 0, len(on))
-	for port := range on {
-		numbers = append(numbers, port)
-	}
 	// HTTP chains before TCP ones, each by port: the order of chains is stable.
-	slices.SortFunc(numbers, func(x, y uint32) int {
-		return cmp.Or(cmp.Compare(kind(on[x]), kind(on[y])), cmp.Compare(x, y))
-	})
-	clusters := []string{aws}
-	var plan strings.Builder
-	chains := make([]func() *listenerv3.FilterChain, 0, len(numbers))
-	for _, port := range numbers {
-		o := on[port]
-		var mk func() *listenerv3.Filter
+	slices.SortFunc(on, func(x, y outbound) int { return cmp.Or(cmp.Compare(kind(&x), kind(&y)), cmp.Compare(x.port, y.port)) })
+	var space [256]byte
+	plan := append(space[:0], b.ip.any...)
+	for i := range on {
+		o := &on[i]
+		plan = strconv.AppendUint(append(plan, '\n'), uint64(o.port), 10)
 		if o.tcp == nil {
-			config := rds(egressPrefix, o.protocol, port)
-			b.egressRoutes(config, port, o, allow)
-			mk = func() *listenerv3.Filter { return b.connectionManager(egressPrefix, config) }
-			fmt.Fprintf(&plan, "%s\n", config)
-		} else {
-			to, idle := b.tcpTargets(o.tcp, portOf{port, api.PortProtocolTCP})
-			mk = func() *listenerv3.Filter {
-				if len(to) == 0 {
-					return hangUp()
-				}
-				return b.tcpProxy(egressPrefix, idle, to...)
-			}
-			for _, w := range to {
+			o.config = rds(egressPrefix, o.protocol, o.port)
+			b.egressRoutes(o, in)
+			plan = append(append(plan, ' '), o.config...)
+			continue
+		}
+		o.callee = b.callee(o.tcp.Service, portOf{o.port, api.PortProtocolTCP}, b.nodePolicy(o.tcp.Spec))
+		plan = append(plan, " tcp"...)
+		if o.callee.idle != nil {
+			plan = strconv.AppendInt(append(plan, " idle "...), int64(o.callee.idle.AsDuration()), 10)
+		}
+		for _, w := range o.callee.to {
+			plan = strconv.AppendUint(append(append(append(plan, ' '), w.cluster...), '='), uint64(w.weight), 10)
+		}
+	}
+	if in.allow != "" {
+		plan = append(plan, "\nall"...)
+	}
+	if old := b.old(listenerPiece(egressPrefix, egressPort)); old != nil && old.inputs[0] == b.own && old.extra == string(plan) {
+		b.pieces = append(b.pieces, old)
+		b.report(old.problems)
+		b.put(Listener, old.resource)
+		return
+	}
+	b.egressListener(in, on, string(plan))
+}
+
+func (b *build) egressListener(in *inner, on []outbound, plan string) {
+	clusters := []string{in.aws}
+	for _, o := range on {
+		if o.tcp != nil {
+			for _, w := range o.callee.to {
 				clusters = append(clusters, w.cluster)
 			}
-			fmt.Fprintf(&plan, "%d %v %v\n", port, to, idle.AsDuration())
 		}
-		chains = append(chains, func() *listenerv3.FilterChain {
-			m := &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(port)}
-			if port == 443 {
-				// Envoy looks at addresses before server names: with other prefixes
-				// than the amazonaws chain one of the two would be dead.
-				m.PrefixRanges = b.ip.everywhere()
-			}
-			return &listenerv3.FilterChain{FilterChainMatch: m, Filters: []*listenerv3.Filter{mk()}}
-		})
 	}
-	if allow != "" {
-		clusters = append(clusters, allow)
+	if in.allow != "" {
+		clusters = append(clusters, in.allow)
 	}
 	slices.Sort(clusters)
 	clusters = slices.Compact(clusters)
-	extra := fmt.Sprintf("%s %v\n%s", b.ip.any, b.allowAll, plan.String())
-	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, extra, []*api.Resource{b.own}, clusters, func(_ *piece, l *listenerv3.Listener) {
+	own443 := slices.ContainsFunc(on, func(o outbound) bool { return o.port == 443 })
+	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, plan, []*api.Resource{b.own}, clusters, func(_ *piece, l *listenerv3.Listener) {
 		// Only 443 has chains with server names.
 		l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst(), tlsInspector(not(onPort(443)))}
 		// Who connects to this listener itself, from outside, would be sent back to
@@ -88,11 +89,28 @@ func (b *build) nodeEgress() {
 			FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(egressPort)},
 			Filters:          []*listenerv3.Filter{hangUp()},
 		})
-		for _, chain := range chains {
-			l.FilterChains = append(l.FilterChains, chain())
+		for i := range on {
+			o := &on[i]
+			m := &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(o.port)}
+			if o.port == 443 {
+				// Envoy looks at addresses before server names: with other prefixes
+				// than the amazonaws chain one of the two would be dead.
+				m.PrefixRanges = b.ip.everywhere()
+			}
+			l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{FilterChainMatch: m, Filters: []*listenerv3.Filter{b.outboundFilter(o)}})
 		}
-		l.FilterChains = append(l.FilterChains, b.passing(aws, allow, on[443] != nil)...)
+		l.FilterChains = append(l.FilterChains, b.passing(in.aws, in.allow, own443)...)
 	})
+}
+
+func (b *build) outboundFilter(o *outbound) *listenerv3.Filter {
+	switch {
+	case o.tcp == nil:
+		return b.connectionManager(egressPrefix, o.config)
+	case len(o.callee.to) == 0:
+		return hangUp()
+	}
+	return b.tcpProxy(egressPrefix, o.callee.idle, o.callee.to...)
 }
 
 func kind(o *outbound) int {
@@ -126,31 +144,34 @@ func (b *build) passing(aws, allow string, own443 bool) []*listenerv3.FilterChai
 // outbound sorts the backends by port. On a port either HTTP services share a
 // chain by host name, or one TCP service has it; what does not fit is a
 // conflict (EMS-035).
-func (b *build) outbound() map[uint32]*outbound {
-	on := map[uint32]*outbound{}
+func (b *build) outbound() []outbound {
+	var on []outbound
+	var space [4]portOf
+	backends := b.view.Backends
 	for _, tcp := range []bool{false, true} {
-		for i := range b.view.Backends {
-			backend := &b.view.Backends[i]
-			if s := backend.Service; len(ports(s)) == 0 && (s.Router != nil || s.Node != nil) {
+		for i := range backends {
+			backend := &backends[i]
+			all := appendPorts(space[:0], backend.Service)
+			if s := backend.Service; len(all) == 0 && (s.Router != nil || s.Node != nil) {
 				b.report([]mesh.Problem{{Key: s.Key, Reason: ReasonMismatch, Message: "the provider has no listener, so the service has no port on which it can be called"}})
 			}
-			for _, at := range ports(backend.Service) {
+			for _, at := range all {
 				if isHTTP(at.protocol) == tcp {
 					continue
 				}
-				o := on[at.port]
+				j := slices.IndexFunc(on, func(o outbound) bool { return o.port == at.port })
 				switch {
 				case at.port == egressPort || at.port == ingressPort:
 					b.report([]mesh.Problem{{Key: backend.Service.Key, Reason: ReasonConflict, Message: fmt.Sprintf("port %d is the proxy's own; the service cannot be called on it", at.port)}})
-				case o == nil && tcp:
-					on[at.port] = &outbound{tcp: backend}
-				case o == nil:
-					on[at.port] = &outbound{protocol: at.protocol, services: []mesh.Backend{*backend}}
+				case j < 0 && tcp:
+					on = append(on, outbound{port: at.port, tcp: backend})
+				case j < 0:
+					on = append(on, outbound{port: at.port, protocol: at.protocol, services: append(make([]mesh.Backend, 0, len(backends)-i), *backend)})
 				case !tcp:
-					if !slices.ContainsFunc(o.services, func(x mesh.Backend) bool { return x.Service == backend.Service }) {
+					if o := &on[j]; !slices.ContainsFunc(o.services, func(x mesh.Backend) bool { return x.Service == backend.Service }) {
 						o.services = append(o.services, *backend)
 					}
-				case o.tcp == nil || o.tcp.Service != backend.Service:
+				case on[j].tcp == nil || on[j].tcp.Service != backend.Service:
 					b.report([]mesh.Problem{{Key: backend.Service.Key, Reason: ReasonConflict, Message: fmt.Sprintf(
 						"another backend of %s uses port %d, and a tcp service needs a port of its own: give its virtual router another listener port", b.own.Key.Name, at.port)}})
 				}
@@ -162,33 +183,55 @@ func (b *build) outbound() map[uint32]*outbound {
 
 // egressRoutes makes the route configuration of a port: a virtual host for each
 // service, sorted by name.
-func (b *build) egressRoutes(config string, port uint32, o *outbound, allow string) {
-	services := slices.SortedStableFunc(slices.Values(o.services), func(x, y mesh.Backend) int {
-		return strings.Compare(x.Service.Key.Name, y.Service.Key.Name)
-	})
-	taken := names{}
-	var hosts []*VirtualHost
-	for _, backend := range services {
+func (b *build) egressRoutes(o *outbound, in *inner) {
+	slices.SortStableFunc(o.services, func(x, y mesh.Backend) int { return strings.Compare(x.Service.Key.Name, y.Service.Key.Name) })
+	hosts := make([]*VirtualHost, 0, len(o.services)+1)
+	plain, first := true, len(b.callees)
+	for _, backend := range o.services {
 		s := backend.Service
-		at := portOf{port, protocolOn(s, port)}
-		p := b.nodePolicy(backend.Spec)
-		b.reach(s, at, p)
-		domains := taken.claim(s.Key.Name, fmt.Sprintf("%s:%d", s.Key.Name, port))
-		hosts = append(hosts, b.host(config, hostName(s.Key.Name), domains, fmt.Sprint(at.protocol, p), inputs(s), s.Key, func(f *faults) []*routev3.Route {
-			return b.routes(s, at, p, f)
-		}))
+		c := b.callee(s, portOf{o.port, protocolOn(s, o.port)}, b.nodePolicy(backend.Spec))
+		hosts = append(hosts, c.host)
+		plain = plain && c.plain
 	}
-	if allow != "" {
-		if domains := taken.claim("*"); domains != nil {
-			hosts = append(hosts, b.host(config, allowAllHost, domains, allow, nil, b.own.Key.MeshKey(), func(*faults) []*routev3.Route {
-				return []*routev3.Route{{
-					Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-					Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: allow}}},
-				}}
-			}))
+	free := true
+	if !plain {
+		free = b.claim(o, hosts, b.callees[first:])
+	}
+	if free && in.allowHost != nil {
+		hosts = append(hosts, in.allowHost)
+	}
+	b.routeConfig(&routev3.RouteConfiguration{Name: o.config}, hosts)
+}
+
+// claim gives the services of a port their domains, in order, where two may want
+// the same; who gets less than usual has another host. It says whether the
+// domain of everything is free.
+func (b *build) claim(o *outbound, hosts []*VirtualHost, callees []*callee) (free bool) {
+	taken := names{}
+	for i, c := range callees {
+		s, usual := c.service, domainsOf(c.service.Key.Name, o.port)
+		domains := taken.claim(usual...)
+		if len(domains) == len(usual) {
+			continue
 		}
+		hosts[i] = b.host(o.config, hostName(s.Key.Name), domains, fmt.Sprint(c.at.protocol, c.policy), inputs(s), s.Key, func(f *faults) []*routev3.Route {
+			return b.routes(s, c.at, c.policy, f)
+		})
 	}
-	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
+	return taken.claim("*") != nil
+}
+
+// allowHost is the virtual host of everything that is no service.
+func (b *build) allowHost(cluster string) *VirtualHost {
+	p := b.piece("host "+allowAllHost, cluster, nil, func(p *piece) {
+		b.fillHost(p, allowAllHost, []string{"*"}, b.own.Key.MeshKey(), func(*faults) []*routev3.Route {
+			return []*routev3.Route{{
+				Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}},
+			}}
+		})
+	})
+	return p.host
 }
 
 // The virtual hosts that are no service's; their names are App Mesh's.
@@ -212,8 +255,11 @@ func hostName(service string) string {
 	return service
 }
 
+// protocolOn is the protocol by which a service is called on a port that it has
+// by HTTP.
 func protocolOn(s *mesh.Service, port uint32) api.PortProtocol {
-	for _, at := range ports(s) {
+	var space [4]portOf
+	for _, at := range appendPorts(space[:0], s) {
 		if at.port == port && isHTTP(at.protocol) {
 			return at.protocol
 		}
@@ -223,25 +269,21 @@ func protocolOn(s *mesh.Service, port uint32) api.PortProtocol {
 
 // tcpTargets are the clusters of a tcp service. Of several tcp routes one is
 // used, as they match nothing (RT-043).
-func (b *build) tcpTargets(backend *mesh.Backend, at portOf) (to []weighted, idle *durationpb.Duration) {
-	s, p := backend.Service, b.nodePolicy(backend.Spec)
-	b.reach(s, at, p)
+func (b *build) tcpTargets(s *mesh.Service, at portOf, p policy, f *faults) (to []weighted, idle *durationpb.Duration) {
 	if s.Router == nil {
 		if l := at.listener(s.Node); !p.wants(l) {
 			to = []weighted{{egressCluster(b.mesh, s.Node, l), 1}}
 		}
 		return to, nil
 	}
-	var f faults
-	defer func() { b.report(f.problems) }()
-	routes := routesOn(s.Router, at, &f)
+	routes := routesOn(s.Router, at, f)
 	if len(routes) == 0 {
 		return nil, nil
 	}
 	for _, r := range routes[1:] {
 		f.add(r.Key, ReasonConflict, "only one tcp route of a port can be used, and that is %s; this one is left out", routes[0].Key.Name)
 	}
-	for _, x := range shares(routes[0], p, &f) {
+	for _, x := range shares(routes[0], p, f) {
 		if x.weight > 0 {
 			to = append(to, weighted{egressCluster(b.mesh, x.node, x.listener), x.weight})
 		}

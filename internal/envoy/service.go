@@ -22,17 +22,19 @@ type portOf struct {
 }
 
 // ports are those of a service: its router's listeners, or its node's.
-func ports(s *mesh.Service) []portOf {
-	var out []portOf
-	add := func(m api.PortMapping) { out = append(out, portOf{uint32(m.Port), m.Protocol}) }
+func ports(s *mesh.Service) []portOf { return appendPorts(nil, s) }
+
+func appendPorts(out []portOf, s *mesh.Service) []portOf {
 	switch {
 	case s.Router != nil:
-		for _, l := range s.Router.VirtualRouterSpec().Listeners {
-			add(l.PortMapping)
+		for i := range s.Router.VirtualRouterSpec().Listeners {
+			m := &s.Router.VirtualRouterSpec().Listeners[i].PortMapping
+			out = append(out, portOf{uint32(m.Port), m.Protocol})
 		}
 	case s.Node != nil:
-		for _, l := range s.Node.VirtualNodeSpec().Listeners {
-			add(l.PortMapping)
+		for i := range s.Node.VirtualNodeSpec().Listeners {
+			m := &s.Node.VirtualNodeSpec().Listeners[i].PortMapping
+			out = append(out, portOf{uint32(m.Port), m.Protocol})
 		}
 	}
 	return out
@@ -158,20 +160,9 @@ func (at portOf) listener(node *api.Resource) *api.Listener {
 	return listenerOf(node, &port)
 }
 
-// reach makes the clusters behind a service's port.
+// reach makes the clusters behind a service's port, for gateways.
 func (b *build) reach(s *mesh.Service, at portOf, p policy) {
-	switch {
-	case s.Router != nil:
-		for _, r := range routesOn(s.Router, at, nil) {
-			for _, x := range shares(r, p, nil) {
-				b.nodeCluster(x.node, x.listener)
-			}
-		}
-	case s.Node != nil:
-		if l := at.listener(s.Node); !p.wants(l) {
-			b.nodeCluster(s.Node, l)
-		}
-	}
+	targets(s, at, p, b.nodeCluster)
 }
 
 // routes are the routes of a service on one of its ports, in the order in which
@@ -289,32 +280,40 @@ func (b *build) host(config, name string, domains []string, extra string, in []*
 		return nil
 	}
 	p := b.piece("host "+config+" "+name, fmt.Sprintf("%q %s", domains, extra), in, func(p *piece) {
-		host := &routev3.VirtualHost{Name: name, Domains: domains, Routes: mk(&p.faults)}
-		h, err := b.owner.host(host)
-		if err != nil {
-			p.add(responsible, ReasonInvalid, "%q is left out of %s, Envoy would refuse it: %v", name, config, reason(err))
-			return
-		}
-		p.host = h
+		b.fillHost(p, name, domains, responsible, mk)
 	})
 	return p.host
+}
+
+// fillHost puts a virtual host into a piece.
+func (b *build) fillHost(p *piece, name string, domains []string, responsible api.Key, mk func(f *faults) []*routev3.Route) {
+	h, err := b.owner.host(&routev3.VirtualHost{Name: name, Domains: domains, Routes: mk(&p.faults)})
+	if err != nil {
+		p.add(responsible, ReasonInvalid, "%q is left out of the routes, Envoy would refuse it: %v", name, reason(err))
+		return
+	}
+	p.host = h
 }
 
 // routeConfig puts hosts into a route configuration.
 func (b *build) routeConfig(head *routev3.RouteConfiguration, hosts []*VirtualHost) {
 	hosts = slices.DeleteFunc(hosts, func(h *VirtualHost) bool { return h == nil })
-	name := "routes " + head.GetName()
-	// The hosts are compared by identity, as resources are: equal ones are one.
-	if old := b.previous[name]; old != nil && old.resource != nil && slices.Equal(old.resource.Hosts, hosts) {
-		b.pieces[name] = old
-		b.put(Route, old.resource)
-		return
+	name := head.GetName()
+	if b.previous != nil {
+		// A client's route configurations of one name have one head.
+		if old := b.previous.lists[Route].Get(name); old != nil {
+			// The hosts are compared by identity, as resources are: equal ones are one.
+			if !slices.Equal(old.Hosts, hosts) {
+				old = old.WithHosts(hosts)
+			}
+			b.put(Route, old)
+			return
+		}
 	}
 	r, err := b.owner.routes(head, hosts)
 	if err != nil {
-		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonInvalid, Message: fmt.Sprintf("%s is left out, Envoy would refuse it: %v", head.GetName(), reason(err))}})
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonInvalid, Message: fmt.Sprintf("%s is left out, Envoy would refuse it: %v", name, reason(err))}})
 		return
 	}
-	b.pieces[name] = &piece{resource: r}
 	b.put(Route, r)
 }

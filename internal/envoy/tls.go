@@ -57,17 +57,17 @@ func (p policy) wants(l *api.Listener) bool {
 // nodePolicy is the policy for a backend: its own, or the node's default
 // (VN-026).
 func (b *build) nodePolicy(backend *api.VirtualServiceBackend) policy {
-	where := "backends[].virtualService.clientPolicy.tls of " + backend.VirtualServiceName
-	p := backend.ClientPolicy
-	if p == nil {
-		if d := b.own.VirtualNodeSpec().BackendDefaults; d != nil {
-			where, p = "backendDefaults.clientPolicy.tls", d.ClientPolicy
+	if p := backend.ClientPolicy; p != nil {
+		if p.TLS == nil {
+			return policy{}
 		}
+		return b.newPolicy("backends[].virtualService.clientPolicy.tls of "+backend.VirtualServiceName, p.TLS.Enforce, p.TLS.Ports)
 	}
-	if p == nil || p.TLS == nil {
+	d := b.own.VirtualNodeSpec().BackendDefaults
+	if d == nil || d.ClientPolicy == nil || d.ClientPolicy.TLS == nil {
 		return policy{}
 	}
-	return b.newPolicy(where, p.TLS.Enforce, p.TLS.Ports)
+	return b.newPolicy("backendDefaults.clientPolicy.tls", d.ClientPolicy.TLS.Enforce, d.ClientPolicy.TLS.Ports)
 }
 
 // gatewayPolicy is the policy for everything behind a gateway (VG-007).
