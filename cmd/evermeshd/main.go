@@ -92,7 +92,9 @@ name. A flag outranks the environment, and the environment the file.`,
 		}
 		return printConfig(c.OutOrStdout(), c.Flags())
 	}
-	root.AddCommand(serve, check, &cobra.Command{
+	root.AddCommand(serve, check)
+	root.AddCommand(verbs()...)
+	root.AddCommand(&cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

@@ -2,12 +2,17 @@ package main
 
 import (
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/evermesh/evermesh/internal/client"
 )
 
 // The program itself is a command of the scripts under testdata, and what the
@@ -24,8 +29,43 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", env.WorkDir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "ready": ready, "mode": mode},
 	})
+}
+
+// ready waits until the control plane on a data directory is up: ready DIR.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready DIR")
+	}
+	deadline := time.After(within)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if facts, err := client.ReadFacts(ts.MkAbs(args[0])); err == nil {
+			if conn, err := net.Dial("tcp", strings.TrimPrefix(facts.APIEndpoint, "http://")); err == nil {
+				ts.Check(conn.Close())
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("evermeshd on %s is not up within %v", args[0], within)
+		}
+	}
+}
+
+// mode compares a file's permissions: mode 600 FILE.
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode OCTAL FILE")
+	}
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[0] {
+		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
+	}
 }
 
 // exitCode runs a command that must end with the code: exitcode 2 evermeshd …
