@@ -53,7 +53,7 @@ func TestQuickRun(t *testing.T) {
 	}
 	t.Log("\n" + table.String())
 	for _, figure := range []string{
-		"weight change that 20 of 40", "in a mesh of 60 nodes, against 25", "weight change that all 40", "endpoint added", "cold start", "memory of evermeshd",
+		"weight change that 20 of 40", "in a mesh of 60 nodes, against 25", "weight change that all 40", "endpoint added to a service that all 40 use", "one EDS resource each", "cold start", "memory of evermeshd",
 		"32 callers on 32 meshes", "one caller", "32 callers on one mesh", "DescribeRoute, 32 callers", "80 streams", "etcd transactions", "p99 of DescribeRoute", "evermesh-agent",
 	} {
 		if !strings.Contains(table.String(), figure) {
@@ -151,7 +151,7 @@ func serves(ctx context.Context, t *testing.T, r *rig, what string, f *frames) {
 		t.Errorf("the last proxy was complete after %v", up.last)
 	}
 	for _, n := range []int{20, 30} {
-		got, err := r.pushes(ctx, floor, sw, "", n)
+		got, err := r.pushes(ctx, floor, sw, "", "rds", n)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,19 +20,32 @@ type spread struct {
 	cpu         time.Duration // of the server, for each change
 	touched     int           // most streams that received anything in a change
 	messages    int64         // most messages of a change
+	resources   int64         // most resources in them
+}
+
+// bounds are how many times its floor a change may take, until the last proxy and of the processor, and what may be
+// added to that.
+type bounds struct {
+	last, cpu float64
+	api       bool          // the API's own time may be added
+	more      time.Duration // of the processor
 }
 
 // figures are the lines of a change and its floor: until the last proxy, what of that comes after the API's answer,
 // and the processor's time.
-func (s spread) figures(name string, floor spread, note string) []figure {
+func (s spread) figures(name string, floor spread, b bounds, note string) []figure {
+	last := figure{
+		name: name + ": last proxy", ours: ms(s.last), floor: ms(floor.last), factor: fmt.Sprintf("%.1f×", times(s.last, floor.last)),
+		note: fmt.Sprintf("median of the changes; the worst took %s (floor %s). %s", ms(s.worst), ms(floor.worst), note),
+	}.atMost(b.last, s.last, floor.last, 0)
+	if b.api {
+		last = last.must(fmt.Sprintf("≤ API + %g×", b.last), float64(s.last) <= float64(s.api)+b.last*float64(floor.last))
+	}
 	return []figure{
-		{
-			name: name + ": last proxy", ours: ms(s.last), floor: ms(floor.last), factor: fmt.Sprintf("%.1f×", times(s.last, floor.last)),
-			note: fmt.Sprintf("median of the changes; the worst took %s (floor %s). %s", ms(s.worst), ms(floor.worst), note),
-		},
+		last,
 		{name: "  until the API answered", ours: ms(s.api), floor: orDash(floor.api)},
 		{name: "  after the API had answered", ours: ms(s.last - s.api), floor: ms(floor.last - floor.api), factor: fmt.Sprintf("%.1f×", times(s.last-s.api, floor.last-floor.api))},
-		{name: "  processor time", ours: ms(s.cpu), floor: ms(floor.cpu), factor: factor(s.cpu, floor.cpu)},
+		figure{name: "  processor time", ours: ms(s.cpu), floor: ms(floor.cpu), factor: factor(s.cpu, floor.cpu)}.atMost(b.cpu, s.cpu, floor.cpu, b.more),
 	}
 }
 
@@ -77,8 +90,8 @@ type changing struct {
 	proxies int    // that receive each change
 	types   string // of what they receive
 	pattern func(n int) string
-	// make does the n-th change and returns how long the API took of it.
-	make func(ctx context.Context, n int) (api time.Duration, err error)
+	// make does the n-th change and returns when it began, and how long the API took of it.
+	make func(ctx context.Context, n int) (since time.Time, api time.Duration, err error)
 }
 
 // inARow makes the changes one after the other and times each.
@@ -108,8 +121,7 @@ func (r *rig) changes(ctx context.Context, sw *swarmOf, c changing, idle float64
 		if err != nil {
 			return out, err
 		}
-		since := time.Now()
-		api, err := c.make(ctx, n)
+		since, api, err := c.make(ctx, n)
 		if err != nil {
 			return out, err
 		}
@@ -119,11 +131,11 @@ func (r *rig) changes(ctx context.Context, sw *swarmOf, c changing, idle float64
 		}
 		lasts, apis = append(lasts, duration(got.Latency.Max)), append(apis, api)
 		out.touched = max(out.touched, got.Touched)
-		messages := int64(0)
+		var messages, resources int64
 		for _, t := range got.ByType {
-			messages += t.Messages
+			messages, resources = messages+t.Messages, resources+t.Resources
 		}
-		out.messages = max(out.messages, messages)
+		out.messages, out.resources = max(out.messages, messages), max(out.resources, resources)
 	}
 	after, err := processor(c.pid)
 	if err != nil {
@@ -149,10 +161,10 @@ func (r *rig) weights(ctx context.Context, c *stage.Control, sw *swarmOf, row, n
 			// A weighted cluster's name, and after it the weight as a message of one number.
 			return regexp.QuoteMeta(cluster(targets[0])) + fmt.Sprintf(`\x12\x02\x08\x%02x`, weight(n))
 		},
-		make: func(ctx context.Context, n int) (time.Duration, error) {
+		make: func(ctx context.Context, n int) (time.Time, time.Duration, error) {
 			began := time.Now()
 			err := c.Evermesh.Call(ctx, "UpdateRoute", route(meshName, name, targets[0], targets[1], weight(n)), nil)
-			return time.Since(began), err
+			return began, time.Since(began), err
 		},
 	})
 }
@@ -162,12 +174,12 @@ func cluster(node string) string {
 }
 
 // pushes makes the floor send to so many streams, again and again.
-func (r *rig) pushes(ctx context.Context, f *floorOf, sw *swarmOf, row string, proxies int) (spread, error) {
+func (r *rig) pushes(ctx context.Context, f *floorOf, sw *swarmOf, row, types string, proxies int) (spread, error) {
 	return r.inARow(ctx, sw, changing{
-		row: row, who: f.what, pid: f.Pid(), debug: f.url, proxies: proxies, types: "rds",
+		row: row, who: f.what, pid: f.Pid(), debug: f.url, proxies: proxies, types: types,
 		pattern: func(int) string { return "" },
-		make: func(ctx context.Context, _ int) (time.Duration, error) {
-			return 0, call(ctx, http.MethodPost, fmt.Sprintf("%s/push?n=%d", f.url, proxies), nil, nil)
+		make: func(ctx context.Context, _ int) (time.Time, time.Duration, error) {
+			return time.Now(), 0, call(ctx, http.MethodPost, fmt.Sprintf("%s/push?n=%d", f.url, proxies), nil, nil)
 		},
 	})
 }
@@ -186,7 +198,7 @@ func factor(a, b time.Duration) string {
 func measureSize(ctx context.Context, r *rig) ([]figure, error) {
 	var got []spread
 	for _, nodes := range []int{r.scale.few, r.scale.many} {
-		c, sw, _, err := r.meshUp(ctx, nodes)
+		c, sw, _, err := r.meshUp(ctx, nodes, nowhere)
 		if err != nil {
 			return nil, err
 		}
@@ -200,5 +212,5 @@ func measureSize(ctx context.Context, r *rig) ([]figure, error) {
 		}
 	}
 	name := fmt.Sprintf("the same in a mesh of %d nodes, against %d", r.scale.many, r.scale.few)
-	return got[1].figures(name, got[0], "The floor is the small mesh here."), nil
+	return got[1].figures(name, got[0], bounds{last: 2, cpu: 2}, "The floor is the small mesh here."), nil
 }

@@ -47,17 +47,17 @@ func (f *frames) String() string {
 }
 
 const (
-	typeCluster  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	typeListener = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	typeRoute    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	typeCluster   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	typeEndpoints = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	typeListener  = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	typeRoute     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
 // capture connects as a proxy that the narrow service concerns and keeps what it is sent, and what a change sends it.
 func capture(ctx context.Context, c *stage.Control) (*frames, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	routes := []string{fmt.Sprintf("rds_egress_http_%d", port), fmt.Sprintf("rds_ingress_http_%d", port)}
-	out, stream, err := connectAs(ctx, c, nodePrefix+"0", routes)
+	out, stream, err := connectAs(ctx, c, nodePrefix+"0", nil, proxyRoutes())
 	if err != nil {
 		return nil, err
 	}
@@ -68,15 +68,22 @@ func capture(ctx context.Context, c *stage.Control) (*frames, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Push, err = proto.Marshal(got)
+	out.Push, err = encoded(got)
 	return out, err
+}
+
+func encoded(answer *discovery.DeltaDiscoveryResponse) ([]byte, error) { return proto.Marshal(answer) }
+
+// proxyRoutes are the route configurations that a proxy asks for.
+func proxyRoutes() []string {
+	return []string{fmt.Sprintf("rds_egress_http_%d", port), fmt.Sprintf("rds_ingress_http_%d", port)}
 }
 
 // captureNode connects as a proxy of a node without a listener and keeps what it is sent.
 func captureNode(ctx context.Context, c *stage.Control, node string) (*frames, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	out, _, err := connectAs(ctx, c, node, []string{fmt.Sprintf("rds_egress_http_%d", port)})
+	out, _, err := connectAs(ctx, c, node, nil, []string{fmt.Sprintf("rds_egress_http_%d", port)})
 	return out, err
 }
 
@@ -84,7 +91,7 @@ func captureNode(ctx context.Context, c *stage.Control, node string) (*frames, e
 type deltaStream = discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 
 // connectAs connects as a proxy of the node and takes its whole configuration. The stream ends with ctx.
-func connectAs(ctx context.Context, c *stage.Control, node string, routes []string) (*frames, deltaStream, error) {
+func connectAs(ctx context.Context, c *stage.Control, node string, endpoints, routes []string) (*frames, deltaStream, error) {
 	conn, err := grpc.NewClient("passthrough:///"+c.XDSAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, nil, err
@@ -98,7 +105,10 @@ func connectAs(ctx context.Context, c *stage.Control, node string, routes []stri
 	for _, ask := range []struct {
 		url   string
 		names []string
-	}{{typeCluster, nil}, {typeListener, nil}, {typeRoute, routes}} {
+	}{{typeCluster, nil}, {typeEndpoints, endpoints}, {typeListener, nil}, {typeRoute, routes}} {
+		if ask.url == typeEndpoints && len(endpoints) == 0 {
+			continue
+		}
 		if err := stream.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "mesh/" + meshName + "/virtualNode/" + node}, TypeUrl: ask.url, ResourceNamesSubscribe: ask.names}); err != nil {
 			return nil, nil, err
 		}
@@ -110,7 +120,7 @@ func connectAs(ctx context.Context, c *stage.Control, node string, routes []stri
 			}
 			all.Resources = append(all.Resources, got.Resources...)
 		}
-		if out.Answers[ask.url], err = proto.Marshal(all); err != nil {
+		if out.Answers[ask.url], err = encoded(all); err != nil {
 			return nil, nil, err
 		}
 	}

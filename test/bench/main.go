@@ -12,8 +12,9 @@
 // when idle; memory is resident memory ten seconds after the last push. Nothing is collected or tuned for the
 // measurement.
 //
-// main.go says what is measured, and prints; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
-// calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors, cache.go is a comparison.
+// main.go says what is measured; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
+// endpoints.go, calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors, cache.go is a
+// comparison; figure.go prints.
 package main
 
 import (
@@ -29,7 +30,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/evermesh/evermesh/test/ground"
@@ -66,13 +66,6 @@ func quick() scale {
 // affected is how many proxies the narrow change concerns, at any scale.
 const affected = 20
 
-// figure is one line of the table.
-type figure struct {
-	name                string
-	ours, floor, factor string
-	note                string // printed below the table
-}
-
 // measurement is a part of the run, which gives one or more rows of the table; -only names them.
 type measurement struct {
 	rows []string
@@ -98,9 +91,7 @@ func measurements() []measurement {
 	return []measurement{
 		{[]string{rowNarrow, rowWide, rowStart}, measureMesh},
 		{[]string{rowSize}, measureSize},
-		{[]string{rowEndpoints}, func(context.Context, *rig) ([]figure, error) {
-			return []figure{notMeasured("endpoint added to a service that all use", "no source of endpoints is built yet: Envoy resolves names itself")}, nil
-		}},
+		{[]string{rowEndpoints}, measureEndpoints},
 		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe}, measureCalls},
 		{[]string{rowStreams}, measureStreams},
 		{[]string{rowAgent}, measureAgent},
@@ -112,10 +103,6 @@ func rows() (out []string) {
 		out = append(out, m.rows...)
 	}
 	return out
-}
-
-func notMeasured(name, why string) figure {
-	return figure{name: name, ours: "not measured", note: why}
 }
 
 func main() {
@@ -217,28 +204,4 @@ func measureAll(ctx context.Context, o options, lay func() (*ground.Ground, erro
 		}
 	}
 	return figures, nil
-}
-
-// printTable prints the figures, and below them what there is to say about some.
-func printTable(w io.Writer, figures []figure) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "figure\tmeasured\tfloor\tratio\t") // Flush tells
-	var notes []string
-	for _, f := range figures {
-		mark := ""
-		if f.note != "" {
-			notes = append(notes, f.note)
-			mark = fmt.Sprintf("[%d]", len(notes))
-		}
-		_, _ = fmt.Fprintln(table, strings.Join([]string{f.name, f.ours, f.floor, f.factor, mark}, "\t"))
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	for i, note := range notes {
-		if _, err := fmt.Fprintf(w, "[%d] %s\n", i+1, note); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -29,8 +29,12 @@ func service(i, nodes int) string { return fmt.Sprintf("s%d", i%nodes) }
 
 func node(i, nodes int) string { return fmt.Sprint(nodePrefix, i%nodes) }
 
-// makeMesh makes a mesh of so many nodes, each with so many backends.
-func makeMesh(ctx context.Context, c *client.Client, nodes, backends int) error {
+// nowhere is the number of no node.
+const nowhere = -1
+
+// makeMesh makes a mesh of so many nodes, each with so many backends. The node of the number found is found in Cloud
+// Map, all others by DNS.
+func makeMesh(ctx context.Context, c *client.Client, nodes, backends, found int) error {
 	if err := c.Call(ctx, "CreateMesh", api.CreateMeshInput{MeshName: meshName}, nil); err != nil {
 		return err
 	}
@@ -47,11 +51,15 @@ func makeMesh(ctx context.Context, c *client.Client, nodes, backends int) error 
 			}
 			calls = append(calls, map[string]any{"virtualService": map[string]any{"virtualServiceName": name}})
 		}
+		discovery := map[string]any{"dns": map[string]any{"hostname": node(i, nodes) + ".bench.local"}}
+		if i == found {
+			discovery = map[string]any{"awsCloudMap": map[string]any{"namespaceName": namespace, "serviceName": node(i, nodes)}}
+		}
 		return c.Call(ctx, "CreateVirtualNode", map[string]any{
 			"meshName": meshName, "virtualNodeName": node(i, nodes),
 			"spec": map[string]any{
 				"listeners":        []any{map[string]any{"portMapping": listens}},
-				"serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": node(i, nodes) + ".bench.local"}},
+				"serviceDiscovery": discovery,
 				"backends":         calls,
 			},
 		}, nil)

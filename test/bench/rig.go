@@ -20,6 +20,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -180,6 +182,20 @@ func call(ctx context.Context, method, url string, body []byte, out any) error {
 	return json.Unmarshal(text, out)
 }
 
+// fetch reads what is under a URL.
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(resp.Body)
+}
+
 // milliseconds is a distribution as the load generator reports it.
 type milliseconds struct {
 	P50 float64 `json:"p50"`
@@ -235,35 +251,15 @@ func (s *swarmOf) wait(ctx context.Context, id int, since time.Time) (reached, e
 	return out, nil
 }
 
-// processor is the processor time that a process has used.
+// processor is the processor time that a process has used, in user and in kernel: what getrusage would tell the
+// process itself, to the nanosecond.
 func processor(pid int) (time.Duration, error) {
-	fields, err := procStat(pid)
-	if err != nil {
-		return 0, err
+	const process = 2 // the kernel's CPUCLOCK_SCHED of a whole process, see clock_getcpuclockid(3)
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|process), &t); err != nil {
+		return 0, fmt.Errorf("read processor time: %w", err)
 	}
-	var ticks int64
-	for _, f := range fields[11:13] { // utime, stime
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read processor time: %w", err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil // USER_HZ is 100 in Linux's ABI
-}
-
-// procStat is /proc/PID/stat from the state on.
-func procStat(pid int) ([]string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil, fmt.Errorf("look at process: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 22 {
-		return nil, fmt.Errorf("look at process %d: short stat", pid)
-	}
-	return fields, nil
+	return time.Duration(t.Nano()), nil
 }
 
 // resident is a line of /proc/PID/status, such as VmRSS or RssAnon, in bytes.

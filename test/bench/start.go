@@ -12,18 +12,22 @@ import (
 
 // meshUp makes a mesh on an evermeshd of its own, starts that again, so that it is fresh, and connects all proxies at
 // once. It tells how the proxies came up.
-func (r *rig) meshUp(ctx context.Context, nodes int) (*stage.Control, *swarmOf, startUp, error) {
+// The node of the number found is found in Cloud Map, if any is; args are further arguments of evermeshd.
+func (r *rig) meshUp(ctx context.Context, nodes, found int, args ...string) (*stage.Control, *swarmOf, startUp, error) {
 	var up startUp
-	c, err := r.control(ctx, "--auth", "off")
+	c, err := r.control(ctx, append([]string{"--auth", "off"}, args...)...)
 	if err != nil {
 		return nil, nil, up, err
 	}
 	began := time.Now()
-	if err := makeMesh(ctx, c.Evermesh, nodes, r.scale.backends); err != nil {
+	if err := makeMesh(ctx, c.Evermesh, nodes, r.scale.backends, found); err != nil {
 		return nil, nil, up, fmt.Errorf("make a mesh of %d nodes: %w", nodes, err)
 	}
 	r.say("a mesh of %d nodes with %d backends each, made in %.1f s", nodes, r.scale.backends, time.Since(began).Seconds())
 	if err := c.Stop(ctx); err != nil {
+		return nil, nil, up, err
+	}
+	if err := awsKey(c); err != nil {
 		return nil, nil, up, err
 	}
 	if err := c.Start(ctx); err != nil {
@@ -76,7 +80,7 @@ func (r *rig) connect(ctx context.Context, pid int, addr string, n int) (*swarmO
 // measureMesh measures what a mesh of the usual size does, and its floor.
 func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
 	nodes := r.scale.nodes
-	c, sw, up, err := r.meshUp(ctx, nodes)
+	c, sw, up, err := r.meshUp(ctx, nodes, nowhere)
 	if err != nil {
 		return nil, err
 	}
@@ -119,25 +123,27 @@ func measureMesh(ctx context.Context, r *rig) ([]figure, error) {
 	}
 	var figures []figure
 	if r.wants(rowNarrow) {
-		figures = few.figures(fmt.Sprintf("weight change that %d of %d proxies need", affected, nodes), floor.few, received(few)+than(cache.few))
+		figures = few.figures(fmt.Sprintf("weight change that %d of %d proxies need", affected, nodes), floor.few, bounds{last: 3, cpu: 3, api: true, more: time.Millisecond}, received(few)+than(cache.few))
 	}
 	if r.wants(rowWide) {
-		figures = append(figures, all.figures(fmt.Sprintf("weight change that all %d need", nodes), floor.all, received(all)+than(cache.all))...)
+		figures = append(figures, all.figures(fmt.Sprintf("weight change that all %d need", nodes), floor.all, bounds{last: 1.5, cpu: 2.2}, received(all)+than(cache.all))...)
 	}
 	if !r.wants(rowStart) {
 		return figures, nil
 	}
-	return append(figures, figure{
+	start := figure{
 		name: fmt.Sprintf("cold start: %d proxies at once, last one complete", nodes),
 		ours: ms(up.last), floor: ms(floor.up.last), factor: fmt.Sprintf("%.1f×", times(up.last, floor.up.last)),
 		note: fmt.Sprintf("%s. go-control-plane's cache: %s, processor %s.", frames, ms(cache.up.last), ms(cache.up.cpu)),
-	}, figure{
-		name: "  processor time", ours: ms(up.cpu), floor: ms(floor.up.cpu), factor: factor(up.cpu, floor.up.cpu),
-	}, figure{
+	}.atMost(2.5, up.last, floor.up.last, 0)
+	memory := figure{
 		name: "memory of evermeshd per connected proxy",
 		ours: kib(up.memory), floor: kib(floor.up.memory), factor: fmt.Sprintf("%.1f×", up.memory/max(1, floor.up.memory)),
 		note: fmt.Sprintf("resident, %v after the last push. go-control-plane's cache: %s, snapshots not counted.", r.scale.settle, kib(cache.up.memory)),
-	}), nil
+	}.must("≤ 100 KiB", up.memory <= 100<<10)
+	return append(figures, start, figure{
+		name: "  processor time", ours: ms(up.cpu), floor: ms(floor.up.cpu), factor: factor(up.cpu, floor.up.cpu),
+	}, memory), nil
 }
 
 // floorFigures is what a sender of the captured frames reaches.
@@ -161,12 +167,12 @@ func (r *rig) floorFigures(ctx context.Context, what string, f *frames, nodes in
 		pushing.scale.changes = max(1, r.scale.changes/5)
 	}
 	if r.wants(rowNarrow) {
-		if out.few, err = pushing.pushes(ctx, sender, sw, rowNarrow, affected); err != nil {
+		if out.few, err = pushing.pushes(ctx, sender, sw, rowNarrow, "rds", affected); err != nil {
 			return out, err
 		}
 	}
 	if r.wants(rowWide) {
-		out.all, err = pushing.pushes(ctx, sender, sw, rowWide, nodes)
+		out.all, err = pushing.pushes(ctx, sender, sw, rowWide, "rds", nodes)
 	}
 	return out, err
 }

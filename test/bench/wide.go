@@ -43,7 +43,7 @@ func measureStreams(ctx context.Context, r *rig) (figures []figure, err error) {
 		return nil, err
 	}
 	nodes := min(r.scale.nodes, r.scale.streams/2)
-	if err := makeMesh(ctx, c.Evermesh, nodes, r.scale.backends); err != nil {
+	if err := makeMesh(ctx, c.Evermesh, nodes, r.scale.backends, nowhere); err != nil {
 		return nil, err
 	}
 	var swarms []*swarmOf
@@ -117,11 +117,13 @@ func measureStreams(ctx context.Context, r *rig) (figures []figure, err error) {
 	}
 	return []figure{
 		{name: name + ": last proxy", ours: ms(duration(last)), note: fmt.Sprintf("one change, %d load generators", len(swarms))},
-		{name: name + ": etcd transactions of the replica", ours: fmt.Sprint(after - before), note: "revisions of etcd, until a while after the last proxy"},
-		{
+		figure{
+			name: name + ": etcd transactions of the replica", ours: fmt.Sprint(after - before), note: "revisions of etcd, until a while after the last proxy",
+		}.must("≤ 100", after-before <= 100),
+		figure{
 			name: name + ": p99 of DescribeRoute", ours: ms(busy.p99), floor: ms(idle),
 			factor: fmt.Sprintf("%.1f×", times(busy.p99, idle)), note: fmt.Sprintf("one caller, over %v; the floor is its p99 when nothing happens", window),
-		},
+		}.atMost(2, busy.p99, idle, 0),
 	}, nil
 }
 
