@@ -88,11 +88,15 @@ func as(name string, words ...string) []string {
 // evermeshd is the program as the sources are now.
 func evermeshd(t testing.TB) string {
 	t.Helper()
-	return build(t, "this")
+	return build(t, "this", root)
 }
 
-// build builds evermeshd, once for each label; arguments are further ones of `go build`.
-func build(t testing.TB, label string, arguments ...string) string {
+// root is the directory of the module.
+const root = "../.."
+
+// build builds the evermeshd of the module in the directory sources, once for each label; arguments are further ones of
+// `go build`.
+func build(t testing.TB, label, sources string, arguments ...string) string {
 	t.Helper()
 	built.mu.Lock()
 	defer built.mu.Unlock()
@@ -105,8 +109,11 @@ func build(t testing.TB, label string, arguments ...string) string {
 		built.dir, built.programs = dir, map[string]string{}
 	}
 	path := filepath.Join(built.dir, "evermeshd-"+label)
-	arguments = append([]string{"build", "-ldflags", "-X main.version=" + label, "-o", path}, arguments...)
-	if out, err := exec.Command("go", append(arguments, "../../cmd/evermeshd")...).CombinedOutput(); err != nil {
+	arguments = append([]string{"build", "-trimpath", "-ldflags", "-X main.version=" + label, "-o", path}, arguments...)
+	cmd := exec.Command("go", append(arguments, "./cmd/evermeshd")...)
+	cmd.Dir = sources
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does, so that most is built already
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build evermeshd (%s): %v\n%s", label, err, out)
 	}
 	built.programs[label] = path

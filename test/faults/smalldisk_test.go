@@ -3,29 +3,186 @@
 package faults
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
+	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// playSmallDisk puts a file system of that many MiB in memory on a directory, which only this process and its children
-// see, and becomes the program. Who is not root is it in a user namespace of its own.
-func playSmallDisk(words []string) error {
-	if len(words) < 3 {
-		return fmt.Errorf("small disk: want MiB, directory and a program; got %q", words)
+// smallDisk is a file system of that many MiB, in memory, which ends with the test. It is mounted in a namespace of its
+// own, so that nobody else sees it and it needs no root; the path leads there through the process that holds it.
+func smallDisk(t *testing.T, mib int) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = as("small-disk", strconv.Itoa(mib), dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
-	size, err := strconv.Atoi(words[0])
-	if err != nil {
-		return fmt.Errorf("small disk: %w", err)
+	hold, err := cmd.StdinPipe()
+	must(t, err)
+	said, err := cmd.StdoutPipe()
+	must(t, err)
+	var why strings.Builder
+	cmd.Stderr = &why
+	if err := cmd.Start(); errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+		t.Skipf("this machine lets nobody but root mount: %v", err)
+	} else {
+		must(t, err)
+	}
+	t.Cleanup(func() {
+		_ = hold.Close()
+		_ = cmd.Wait() // it may have failed to mount, which was said
+	})
+	if line, err := bufio.NewReader(said).ReadString('\n'); err != nil {
+		_ = hold.Close()
+		_ = cmd.Wait() // to have all that it said
+		t.Fatalf("the small disk is not mounted: %q %v %s", line, err, why.String())
+	}
+	return fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, dir)
+}
+
+// playSmallDisk mounts the file system and holds it until its input ends.
+func playSmallDisk(words []string) error {
+	if len(words) != 2 {
+		return fmt.Errorf("small disk: want MiB and directory; got %q", words)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("small disk: make mounts private: %w", err)
 	}
-	if err := unix.Mount("tmpfs", words[1], "tmpfs", 0, fmt.Sprintf("size=%dM", size)); err != nil {
+	if err := unix.Mount("tmpfs", words[1], "tmpfs", 0, "size="+words[0]+"M"); err != nil {
 		return fmt.Errorf("small disk: mount: %w", err)
 	}
-	return syscall.Exec(words[2], words[2:], os.Environ())
+	if _, err := fmt.Println("mounted"); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// fill takes space until only left bytes are free.
+func fill(t *testing.T, disk string, left int64) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(disk, "fill"), os.O_CREATE|os.O_WRONLY, 0o600)
+	must(t, err)
+	defer f.Close()
+	block := make([]byte, 64<<10)
+	for free(t, disk) > left {
+		_, err := f.Write(block)
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		must(t, err)
+	}
+}
+
+func free(t *testing.T, disk string) int64 {
+	t.Helper()
+	var fs unix.Statfs_t
+	must(t, unix.Statfs(disk, &fs))
+	return int64(fs.Bavail) * fs.Bsize
+}
+
+// TestFullDisk fills the disk of an evermeshd with embedded etcd: first so far that it must not write any more, then
+// wholly and at once.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, 512)
+	r := newReplica(t, "evermeshd")
+	r.dir = filepath.Join(disk, "data")
+	r.start()
+	c, key := r.user(), r.key()
+	must(t, makeShop(t.Context(), c, "full", 90, 10))
+	p := connect(t, key, "full", "old", true, r.xds)
+	p.has(t, 90, 10)
+
+	fill(t, disk, 200<<20)
+	until(t, "writes are refused on a disk that is almost full", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), soon)
+		defer cancel()
+		return shift(ctx, c, "full", 80, 20) != nil
+	})
+	wantUnavailable(t, "a write on a disk that is almost full", shifted(c, "full", 70, 30))
+	must(t, described(c, "full")(t.Context()))
+	if code, reason := r.reason(); code != http.StatusOK || !strings.Contains(reason, "disk") {
+		t.Errorf("/readyz answers %d %q, want 200, as reads go on, and a reason that names the disk", code, reason)
+	}
+	p.has(t, 80, 20)
+	connect(t, key, "full", "new", true, r.xds).has(t, 80, 20)
+	if n := len(p.Ends()); n > 0 {
+		t.Errorf("the open stream ended: %v", p.Ends())
+	}
+	must(t, os.Remove(filepath.Join(disk, "fill")))
+	eventually(t, "a write when there is space again", shifted(c, "full", 60, 40))
+
+	// Now before evermeshd has looked.
+	fill(t, disk, 0)
+	written := map[string]state{}
+	for n := 0; ; n++ {
+		name := fmt.Sprintf("n%d", n)
+		ctx, cancel := context.WithTimeout(t.Context(), soon)
+		s, err := onNode(ctx, c, create, "full", name, name, "token-"+name)
+		hung := ctx.Err() != nil
+		cancel()
+		o, status, code := outcomeOf(err)
+		if o == done {
+			written[name] = s
+			continue
+		}
+		t.Logf("%d writes on a full disk, then %s: %d %s", len(written), o, status, code)
+		if hung {
+			t.Errorf("a write on a full disk was not answered within %v", soon)
+		}
+		break
+	}
+	if within(5*time.Second, r.isGone) {
+		if code := r.exit(); code != 1 {
+			t.Errorf("evermeshd ended with %d on a full disk, want 1", code)
+		}
+		wantNoSpace(t, r)
+		r.launch() // the disk is still full
+		if code := r.exit(); code != 1 {
+			t.Errorf("evermeshd that starts on a full disk ended with %d, want 1", code)
+		}
+		wantNoSpace(t, r)
+	} else {
+		r.stop()
+	}
+	must(t, os.Remove(filepath.Join(disk, "fill")))
+	r.start()
+	for name, want := range written {
+		got, err := onNode(t.Context(), c, describe, "full", name, "", "")
+		must(t, err)
+		if got != want {
+			t.Errorf("lost on a full disk: %s is %+v, acknowledged was %+v", name, got, want)
+		}
+	}
+	eventually(t, "a write when there is space again", shifted(c, "full", 50, 50))
+	p.has(t, 50, 50)
+}
+
+// wantNoSpace wants the last line to say what it was.
+func wantNoSpace(t *testing.T, r *replica) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(r.said()), "\n")
+	last := lines[len(lines)-1]
+	t.Logf("it ended: %s", last)
+	if !strings.HasPrefix(last, "evermeshd: ") || !strings.Contains(last, "no space left on device") {
+		t.Errorf("the last line does not say that the disk is full:\n%s", r.tail())
+	}
 }
