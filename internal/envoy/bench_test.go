@@ -27,6 +27,36 @@ func BenchmarkWeightChange(b *testing.B) {
 	}
 }
 
+// BenchmarkWideChange is View and Build of 1,000 clients with 20 backends each
+// after the weights of a service that all call have changed.
+func BenchmarkWideChange(b *testing.B) {
+	resources, clients := town(1000, 20)
+	for _, r := range resources {
+		if spec := r.VirtualNodeSpec(); spec != nil {
+			spec.Backends[0].VirtualService = &api.VirtualServiceBackend{VirtualServiceName: "s0"}
+		}
+	}
+	route := &api.Resource{Key: keyOf(api.KindRoute, "s0", "split"), Owner: account}
+	snapshot := mesh.NewSnapshot(1, resources)
+	builder := &envoy.Builder{}
+	bundles := make([]*envoy.Bundle, len(clients))
+	build := func() {
+		for i, c := range clients {
+			view, _, _ := snapshot.View(c)
+			bundles[i], _ = builder.Build(view, bundles[i])
+		}
+	}
+	build()
+	weight := int64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		weight = (weight + 1) % 100
+		snapshot = reweighted(snapshot, route, weight)
+		build()
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(clients)), "µs/client")
+}
+
 // BenchmarkBuildFromNothing is the same client without anything to take over.
 func BenchmarkBuildFromNothing(b *testing.B) {
 	resources, client, _ := shop(20)

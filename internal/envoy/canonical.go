@@ -24,17 +24,20 @@ func digest(m proto.Message) string {
 }
 
 // combined is the hash of something that consists of hashed parts.
-func combined(parts ...string) string {
-	var c canonical
+func combined(parts []string) string {
+	var space [4 << 10]byte // on the stack, if that is enough
+	buf := space[:0]
 	for _, p := range parts {
-		c.text(p)
+		buf = append(binary.AppendUvarint(buf, uint64(len(p))), p...)
 	}
-	return sum(c.buf)
+	return sum(buf)
 }
 
 func sum(b []byte) string {
 	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:16])
+	var text [32]byte
+	hex.Encode(text[:], h[:16])
+	return string(text[:])
 }
 
 // canonical writes set fields in the order of their numbers, map entries in the

@@ -105,12 +105,12 @@ func (o *Builder) routes(head *routev3.RouteConfiguration, hosts []*VirtualHost)
 // WithHosts returns the route configuration with other virtual hosts, which it
 // holds by reference: nothing is decoded or joined. The receiver stays as it is.
 func (r *Resource) WithHosts(hosts []*VirtualHost) *Resource {
-	parts := make([]string, 0, len(hosts)+2)
-	parts = append(parts, "routes", r.headHash)
+	var space [64]string // on the stack, if that is enough
+	parts := append(space[:0], "routes", r.headHash)
 	for _, h := range hosts {
 		parts = append(parts, h.Hash)
 	}
-	return &Resource{Name: r.Name, Hash: combined(parts...), Encoded: r.Encoded, Hosts: hosts, headHash: r.headHash}
+	return &Resource{Name: r.Name, Hash: combined(parts), Encoded: r.Encoded, Hosts: hosts, headHash: r.headHash}
 }
 
 // list sorts resources into a List; the old one is returned when it holds the
@@ -120,9 +120,10 @@ func list(resources []*Resource, old *List) *List {
 	if old != nil && slices.Equal(old.Resources, resources) {
 		return old
 	}
-	parts := make([]string, 0, 2*len(resources))
+	var space [64]string // on the stack, if that is enough
+	parts := space[:0]
 	for _, r := range resources {
 		parts = append(parts, r.Name, r.Hash)
 	}
-	return &List{Resources: resources, Hash: combined(parts...)}
+	return &List{Resources: resources, Hash: combined(parts)}
 }
