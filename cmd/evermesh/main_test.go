@@ -4,11 +4,12 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // The program itself is a command of the scripts under testdata: each is one
@@ -72,27 +73,9 @@ func validate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: validate FILE …")
 	}
-	envoy, err := findEnvoy()
+	envoy, err := testenv.FindEnvoy()
 	ts.Check(err)
 	for _, name := range args {
 		ts.Check(ts.Exec(envoy, "--mode", "validate", "--log-level", "error", "-c", ts.MkAbs(name)))
 	}
-}
-
-// findEnvoy finds Envoy as everything in this project does.
-func findEnvoy() (string, error) {
-	if path := os.Getenv("ENVOY_PATH"); path != "" {
-		return path, nil
-	}
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return path, nil
-	}
-	path, err := filepath.Abs("../../build/tools/bin/envoy")
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return "", errors.New("no Envoy: run make tools, or set ENVOY_PATH")
-	}
-	return path, nil
 }

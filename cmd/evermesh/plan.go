@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -82,7 +83,7 @@ func planFiles(c *cobra.Command, args []string) error {
 		}
 		items = append(items, others...)
 	}
-	out, err := planOf(c, a, items)
+	out, err := planOf(c.Context(), a, items)
 	if err != nil {
 		return explained(caller, err)
 	}
@@ -116,12 +117,12 @@ func planFiles(c *cobra.Command, args []string) error {
 
 // planOf looks at each item, and asks the control plane what the ones that differ
 // would do.
-func planOf(c *cobra.Command, a *apply.Applier, items []apply.Item) (planned, error) {
+func planOf(ctx context.Context, a *apply.Applier, items []apply.Item) (planned, error) {
 	out := planned{Resources: make([]plannedResource, len(items)), Proxies: []api.PlannedProxy{}, Complete: true}
 	var in api.PlanInput
 	var sent []int // the items of in.Changes
 	for n, i := range items {
-		state, err := a.Look(c.Context(), i)
+		state, err := a.Look(ctx, i)
 		if err != nil {
 			return planned{}, fmt.Errorf("%s: %w", i.Path(), err)
 		}
@@ -144,7 +145,7 @@ func planOf(c *cobra.Command, a *apply.Applier, items []apply.Item) (planned, er
 		return out, nil
 	}
 	var answer api.PlanOutput
-	if err := a.Client.Call(c.Context(), "Plan", in, &answer); err != nil {
+	if err := a.Client.Call(ctx, "Plan", in, &answer); err != nil {
 		return planned{}, err
 	}
 	out.Proxies, out.Complete, out.Revision = answer.Plan.Proxies, answer.Plan.Complete, answer.Plan.Revision

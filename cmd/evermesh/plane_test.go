@@ -35,6 +35,7 @@ import (
 type plane struct {
 	*httptest.Server
 	ledger *ledger
+	store  *store.Store
 	dir    string // data directory, as evermeshd leaves it
 }
 
@@ -60,6 +61,7 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 	realm := api.Realm{Partition: "aws", Region: "us-east-1"}
 	p := &plane{ledger: &ledger{realm: realm, changed: make(chan struct{}), answered: make(chan struct{})}, dir: dir}
 	data := storetest.New(t)
+	p.store = data
 	server, err := rest.New(rest.Config{
 		Store: data, Snapshot: snapshotOf(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger,
 		Verify: auth.NewVerifier(keys{}, realm.Region, []string{"appmesh"}, time.Now).Verify,
