@@ -1,10 +1,9 @@
 package publish
 
 import (
-	"context"
 	"slices"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
+	"sync/atomic"
 
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -12,7 +11,7 @@ import (
 
 // built is what became of one affected client.
 type built struct {
-	client  mesh.Client
+	*client
 	bundle  *envoy.Bundle  // nil: its node does not exist
 	resolve []mesh.Problem // found while resolving the view
 	build   []mesh.Problem // found while building the bundle
@@ -20,74 +19,88 @@ type built struct {
 }
 
 // publish resolves and builds the affected clients, in parallel where there are
-// many, and hands over what differs. One client's fault never harms another:
-// View and Build have no error, only problems.
-func (l *Loop) publish(ctx context.Context, affected map[mesh.Client]bool) {
+// many, and hands each over as soon as it is made: the first proxies receive
+// theirs while others are still worked out. One client's fault never harms
+// another: View and Build have no error, only problems.
+func (l *Loop) publish(affected []*client) {
 	if len(affected) == 0 {
 		return
 	}
 	snapshot := l.Snapshot()
 	done := l.timed("build")
-	results := make([]built, 0, len(affected))
-	for c := range affected {
-		results = append(results, built{client: c})
+	results := make([]built, len(affected))
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < len(results); i = int(next.Add(1)) - 1 {
+			r := &results[i]
+			if r.client = affected[i]; r.left {
+				continue
+			}
+			l.build(snapshot, r)
+			l.hand(snapshot.Revision(), r)
+		}
 	}
-	var g errgroup.Group
-	g.SetLimit(max(1, l.Workers))
-	for i := range results {
-		r := &results[i]
-		previous := l.clients[r.client]
-		g.Go(func() error {
-			l.build(snapshot, r, previous)
-			return nil
-		})
+	var others sync.WaitGroup
+	for range min(l.Workers, len(results)/share) - 1 {
+		others.Go(work)
 	}
-	_ = g.Wait() // the functions above have no error
+	work()
+	others.Wait()
 	done()
 
 	defer l.timed("set")()
-	for _, r := range results {
-		l.index.Set(r.client, r.reads)
-		state := l.clients[r.client]
-		state.problems = r.build
-		if l.problems.set(r.client, slices.Concat(r.resolve, r.build)) && l.Problematic != nil {
-			l.Problematic(r.client)
-		}
-		if state.bundle == r.bundle && r.bundle != nil && !state.fresh {
+	for i := range results {
+		r := &results[i]
+		r.affected = false
+		if r.left {
 			continue
 		}
-		if r.bundle == nil || state.bundle == nil || r.bundle.List(envoy.Cluster) != state.bundle.List(envoy.Cluster) {
-			r.bundle = l.discovered(r.client, r.bundle)
+		l.index.Set(r.Client, r.reads)
+		r.client.problems = r.build
+		if l.problems.set(r.Client, slices.Concat(r.resolve, r.build)) && l.Problematic != nil {
+			l.Problematic(r.Client)
 		}
-		state.bundle, state.fresh = r.bundle, false
-		l.Proxies.Set(r.client, snapshot.Revision(), state.bundle)
 	}
 }
 
+// share is how many clients are worth another goroutine.
+const share = 8
+
 // build makes the client's bundle, or keeps the previous one when the view has
-// not changed.
-func (l *Loop) build(snapshot *mesh.Snapshot, r *built, previous *client) {
+// not changed. Several goroutines call it, each for other clients, and so hand.
+func (l *Loop) build(snapshot *mesh.Snapshot, r *built) {
 	var view *mesh.View
-	view, r.resolve, r.reads = snapshot.View(r.client)
-	made := false
+	view, r.resolve, r.reads = snapshot.View(r.Client)
+	previous := r.client.bundle
+	switch {
+	case view == nil:
+	case previous != nil && view.Equal(previous.View):
+		r.bundle, r.build = previous, r.client.problems
+	default:
+		r.bundle, r.build = l.builder.Build(view, previous)
+	}
 	if l.Visited != nil {
-		defer func() { l.Visited(r.client, made) }()
+		l.Visited(r.Client, r.bundle != nil && r.bundle != previous)
 	}
-	if view == nil {
+}
+
+// hand gives the bundle to the proxies unless they have it.
+func (l *Loop) hand(revision int64, r *built) {
+	c := r.client
+	if c.bundle == r.bundle && r.bundle != nil && !c.fresh {
 		return
 	}
-	if previous.bundle != nil && view.Equal(previous.bundle.View) {
-		r.bundle, r.build = previous.bundle, previous.problems
-		return
+	if r.bundle == nil || c.bundle == nil || r.bundle.List(envoy.Cluster) != c.bundle.List(envoy.Cluster) {
+		r.bundle = l.discovered(c.Client, r.bundle)
 	}
-	made = true
-	r.bundle, r.build = l.builder.Build(view, previous.bundle)
+	c.bundle, c.fresh = r.bundle, false
+	l.Proxies.Set(c.Client, revision, c.bundle)
 }
 
 // discovered tells discovery which endpoint sets the client's bundle needs, and
-// returns the bundle with those that are known. In this order, and on the loop's
-// goroutine: a set that is found later is known to concern the client, and
-// refresh brings it.
+// returns the bundle with those that are known. In this order, and before the
+// loop looks at what was found: a set that is found later is known to concern
+// the client, and refresh brings it.
 func (l *Loop) discovered(c mesh.Client, b *envoy.Bundle) *envoy.Bundle {
 	if l.Endpoints == nil {
 		return b

@@ -36,7 +36,8 @@ type Store interface {
 // Proxies is where bundles go; *ads.Server is one.
 type Proxies interface {
 	// Set makes b what the client's proxies are to have; nil says that its
-	// node or gateway does not exist.
+	// node or gateway does not exist. Several goroutines call it at once, each
+	// for other clients.
 	Set(c mesh.Client, revision int64, b *envoy.Bundle)
 }
 
@@ -48,8 +49,9 @@ type Config struct {
 	Log       *slog.Logger
 	// Workers bounds how many views are built at once.
 	Workers int
-	// Observe is told how long each phase ("apply", "build", "set") of a
-	// publication took; nil is allowed.
+	// Observe is told how long each phase of a publication took: "apply" to the
+	// snapshot, "build" bundles and hand them over, "set" what is remembered of
+	// them; nil is allowed.
 	Observe func(phase string, took time.Duration)
 	// Applied is told of every revision once its bundles are published.
 	Applied func(revision int64)
@@ -86,10 +88,14 @@ type Loop struct {
 
 // client is what the loop last made for a connected client.
 type client struct {
+	mesh.Client
 	bundle   *envoy.Bundle
 	problems []mesh.Problem // of building the bundle
 	// fresh says that Proxies has not got the bundle since the client came.
 	fresh bool
+	// affected says that the client is among those to publish for next, left that
+	// its last proxy has gone.
+	affected, left bool
 }
 
 // New makes a Loop; Run works it.
@@ -151,11 +157,10 @@ func (l *Loop) work(ctx context.Context, batches <-chan store.Batch) error {
 		endpoints = l.Endpoints.Changed()
 	}
 	for {
-		affected := map[mesh.Client]bool{}
+		var affected []*client
 		select {
 		case b := <-batches:
-			l.apply(b, affected)
-			l.drain(batches, affected)
+			affected = l.drain(batches, l.apply(b, affected))
 		case <-l.wake:
 		case <-endpoints:
 			l.refresh()
@@ -166,8 +171,7 @@ func (l *Loop) work(ctx context.Context, batches <-chan store.Batch) error {
 		if l.Snapshot() == nil {
 			continue // nothing is known yet; who came stays pending
 		}
-		l.arrivals(affected)
-		l.publish(ctx, affected)
+		l.publish(l.arrivals(affected))
 		revision := l.Snapshot().Revision()
 		l.progress.reach(revision)
 		if l.Applied != nil {
@@ -178,18 +182,20 @@ func (l *Loop) work(ctx context.Context, batches <-chan store.Batch) error {
 
 // drain applies what has arrived meanwhile: building coalesces by itself under
 // load and adds no delay when idle.
-func (l *Loop) drain(batches <-chan store.Batch, affected map[mesh.Client]bool) {
+func (l *Loop) drain(batches <-chan store.Batch, affected []*client) []*client {
 	for {
 		select {
 		case b := <-batches:
-			l.apply(b, affected)
+			affected = l.apply(b, affected)
 		default:
-			return
+			return affected
 		}
 	}
 }
 
-func (l *Loop) apply(b store.Batch, affected map[mesh.Client]bool) {
+// apply makes the next snapshot and returns affected with the clients that the
+// batch concerns beside them.
+func (l *Loop) apply(b store.Batch, affected []*client) []*client {
 	defer l.timed("apply")()
 	if b.Reset || l.Snapshot() == nil {
 		resources := make([]*api.Resource, 0, len(b.Changes))
@@ -199,41 +205,56 @@ func (l *Loop) apply(b store.Batch, affected map[mesh.Client]bool) {
 			}
 		}
 		l.snapshot.Store(mesh.NewSnapshot(b.Revision, resources))
-		for c := range l.clients {
-			affected[c] = true
+		for _, c := range l.clients {
+			affected = c.among(affected)
 		}
-		return
+		return affected
 	}
 	l.snapshot.Store(l.Snapshot().Apply(b.Revision, b.Changes))
 	for _, c := range l.index.Affected(b.Changes) {
-		affected[c] = true
+		affected = l.clients[c].among(affected)
 	}
+	return affected
+}
+
+// among returns affected with the client, once.
+func (c *client) among(affected []*client) []*client {
+	if c.affected {
+		return affected
+	}
+	c.affected = true
+	return append(affected, c)
 }
 
 // arrivals takes in the clients that came and forgets those that left.
-func (l *Loop) arrivals(affected map[mesh.Client]bool) {
+func (l *Loop) arrivals(affected []*client) []*client {
 	l.mu.Lock()
 	pending := l.pending
 	l.pending = map[mesh.Client]bool{}
 	l.mu.Unlock()
 	for c, wanted := range pending {
+		held := l.clients[c]
 		if wanted {
-			if l.clients[c] == nil {
-				l.clients[c] = &client{}
+			if held == nil {
+				held = &client{Client: c}
+				l.clients[c] = held
 			}
 			// It may have left and come again before the loop looked.
-			l.clients[c].fresh = true
-			affected[c] = true
+			held.fresh = true
+			affected = held.among(affected)
 			continue
 		}
+		if held != nil {
+			held.left = true
+		}
 		delete(l.clients, c)
-		delete(affected, c)
 		l.index.Remove(c)
 		if l.Endpoints != nil {
 			l.Endpoints.Need(c, nil)
 		}
 		l.problems.set(c, nil)
 	}
+	return affected
 }
 
 func (l *Loop) timed(phase string) func() {

@@ -23,6 +23,10 @@ type problems struct {
 // says whether they are others now.
 func (p *problems) set(c mesh.Client, now []mesh.Problem) (changed bool) {
 	p.mu.Lock()
+	if len(now) == 0 && len(p.byClient[c]) == 0 {
+		p.mu.Unlock()
+		return false
+	}
 	var fresh []mesh.Problem
 	if p.byClient == nil {
 		p.byClient, p.count = map[mesh.Client][]mesh.Problem{}, map[mesh.Problem]int{}
