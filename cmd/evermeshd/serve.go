@@ -69,8 +69,9 @@ func serveUntilDone(ctx context.Context, cfg config) error {
 // wire makes the parts, without starting them.
 func (d *daemon) wire(ctx context.Context) error {
 	c, realm := d.config, d.realm()
+	replica := api.Replica{ID: replicaID(), Address: &c.XDSListen, Version: version}
 	keys, err := iam.Open(ctx, iam.Config{
-		Store: d.store, Partition: c.Partition, Account: c.Account, Log: d.log, Now: time.Now,
+		Store: d.store, Replica: replica.ID, Partition: c.Partition, Account: c.Account, Log: d.log, Now: time.Now,
 		MasterKeyFile: c.MasterKeyFile, CreateMasterKey: len(c.EtcdEndpoints) == 0, CredentialsFile: d.credentials(),
 	})
 	var wrongKey *iam.MasterKeyError
@@ -90,13 +91,12 @@ func (d *daemon) wire(ctx context.Context) error {
 		return err
 	}
 
-	replica := api.Replica{ID: replicaID(), Address: &c.XDSListen, Version: version}
 	anonymous := iam.Root(c.Partition, c.Account)
 	verifier := auth.NewVerifier(d.keys, c.Region, []string{"appmesh", "appmesh-preview"}, time.Now)
 
 	d.ledger = (&ledger.Writer{
 		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
-		Row: d.row,
+		Row: d.row, Lost: func(since time.Time) { d.proxies.EndSince(since) },
 	}).Init()
 	if len(c.EtcdEndpoints) == 0 {
 		if err := d.ledger.Clear(ctx); err != nil {
@@ -134,8 +134,8 @@ func (d *daemon) wire(ctx context.Context) error {
 		Ledger: &ledger.Reader{
 			Store: d.store, Realm: realm, Affected: d.loop.Affected, Flushed: d.ledger.Changed, Now: time.Now,
 		},
-		Snapshot: d.loop.Fresh,
-		Observe:  d.metrics.request, Now: time.Now, NewID: uuid.NewString,
+		Snapshot: d.loop.Fresh, Outbox: outbox(),
+		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString,
 	}
 	if c.Auth != "off" {
 		served.Verify = verifier.Verify

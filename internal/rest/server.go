@@ -45,12 +45,23 @@ type Config struct {
 	Ledger Ledger
 	// Snapshot is every resource as it is now, or later.
 	Snapshot func(context.Context) (*mesh.Snapshot, error)
+	// Outbox makes the event that is committed with a write, for whoever carries
+	// events on; nil makes none.
+	Outbox func(Written) []byte
 	// Observe is told of every answered request; nil is allowed.
 	Observe func(operation, code string, took time.Duration)
 	// AccessLog, when set, gets a line for every request.
 	AccessLog *slog.Logger
 	Now       func() time.Time
 	NewID     func() string
+}
+
+// Written is a write that is about to be committed.
+type Written struct {
+	RequestID, Operation string
+	Principal            auth.Principal
+	Key                  api.Key
+	At                   time.Time
 }
 
 // Ledger is the reader of what connected proxies have accepted.

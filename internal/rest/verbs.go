@@ -86,8 +86,14 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 	var answer any
 	_, err = s.Store.Update(ctx, s.scopes(key), func(tx *store.Tx) error {
 		var err error
-		if answer, err = fn(tx); err != nil || token == nil {
+		if answer, err = fn(tx); err != nil {
 			return err
+		}
+		if s.Outbox != nil {
+			tx.Outbox(s.Outbox(Written{c.id, c.op, c.principal, key, s.Now()}))
+		}
+		if token == nil {
+			return nil
 		}
 		if token.Result, err = encode(answer); err != nil {
 			return fmt.Errorf("encode answer: %w", err)

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -150,8 +151,8 @@ func (b *bareAPI) read(ctx context.Context, path string) ([]byte, error) {
 	return got.Kvs[0].Value, nil
 }
 
-// write is the transaction of Evermesh's store: the record, the lock, the head that watchers follow, and the client's
-// token, which expires.
+// write is the transaction of Evermesh's store: the record, the lock, the head that watchers follow, the client's token
+// and the event of the write, which expire.
 func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	var input struct {
 		ClientToken string `json:"clientToken"`
@@ -176,6 +177,7 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	).Then(
 		clientv3.OpPut(path, string(body)+metadata), clientv3.OpPut(lock, ""), clientv3.OpPut("head", ""),
 		clientv3.OpPut(token, metadata, clientv3.WithLease(b.lease)),
+		clientv3.OpPut("outbox/"+uuid.NewString(), event, clientv3.WithLease(b.lease)),
 	).Commit()
 	if err != nil {
 		return err
@@ -189,6 +191,9 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 
 // metadata stands for what a record holds beside its specification, and for a token's record: some 250 bytes.
 var metadata = strings.Repeat("metadata ", 28)
+
+// event stands for what an audit trail notes of a write (D2).
+var event = strings.Repeat("x", 1500)
 
 // startEmbedded starts an etcd as evermeshd starts its own: in the process, without a port for clients.
 func startEmbedded(dir string) (*embed.Etcd, error) {

@@ -52,16 +52,21 @@ func newRig(ctx context.Context, g *ground.Ground, s scale, progress io.Writer) 
 		return nil, err
 	}
 	r := &rig{Stage: st, scale: s, progress: progress, began: time.Now(), wanted: regexp.MustCompile(""), swarm: filepath.Join(g.Dir(), "bin", "swarm")}
+	return r, r.build(ctx, r.swarm, "./test/swarm")
+}
+
+// build builds a program of the module.
+func (r *rig) build(ctx context.Context, out, what string, args ...string) error {
 	root, err := stage.Root()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", r.swarm, "./test/swarm")
+	build := exec.CommandContext(ctx, "go", append(append([]string{"build", "-o", out}, args...), what)...)
 	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the load generator: %w: %s", err, out)
+	if said, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", what, err, said)
 	}
-	return r, nil
+	return nil
 }
 
 // wants says whether the run was asked for the row.
