@@ -5,6 +5,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,9 +46,7 @@ func everything(t *testing.T, r *replica, key aws.Credentials) map[string]any {
 				}
 				for _, item := range items.([]any) {
 					named := map[string]any{name: item.(map[string]any)[name]}
-					for k, v := range in {
-						named[k] = v
-					}
+					maps.Copy(named, in)
 					var is, tags map[string]any
 					must(t, c.Call(ctx, "Describe"+operation, named, &is))
 					must(t, c.Call(ctx, "ListTagsForResource", map[string]any{"resourceArn": item.(map[string]any)["arn"]}, &tags))
@@ -60,6 +59,16 @@ func everything(t *testing.T, r *replica, key aws.Credentials) map[string]any {
 	}
 	walk([][2]string{{"Mesh", "meshName"}}, map[string]any{}, "")
 	return out
+}
+
+func compareEverything(t *testing.T, what string, want, got map[string]any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s: no (-want +got):\n%s", what, diff)
+	}
+	if len(want) < 5 {
+		t.Errorf("%s: there are only %d resources", what, len(want))
+	}
 }
 
 // below are the kinds below a kind, with the members that name them.
@@ -143,9 +152,7 @@ func TestMovedToExternalEtcd(t *testing.T) {
 	if got := now.key(); got.AccessKeyID != key.AccessKeyID || got.SecretAccessKey != key.SecretAccessKey {
 		t.Errorf("the root key is another: %s, was %s", got.AccessKeyID, key.AccessKeyID)
 	}
-	if diff := cmp.Diff(want, everything(t, now, key)); diff != "" {
-		t.Errorf("what was restored differs (-was +is):\n%s", diff)
-	}
+	compareEverything(t, "what was restored is what was", want, everything(t, now, key))
 	old.stop()
 	for i, p := range all {
 		p.Wait(t, "the end of its stream", func() bool { return len(p.Ends()) > 0 })
@@ -170,9 +177,7 @@ func TestMovedToExternalEtcd(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(again.dir, "master-key"), masterKey, 0o600))
 	again.start()
-	if diff := cmp.Diff(want, everything(t, again, key)); diff != "" {
-		t.Errorf("what was restored into embedded etcd differs (-was +is):\n%s", diff)
-	}
+	compareEverything(t, "what was restored into embedded etcd is what was", want, everything(t, again, key))
 
 	// A damaged backup is not restored, not even in part.
 	damaged, err := os.ReadFile(file)

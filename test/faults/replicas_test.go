@@ -70,7 +70,7 @@ func (l *load) do(first int, v verb, name, text string) (s state, ok bool) {
 	pause := time.NewTicker(100 * time.Millisecond)
 	defer pause.Stop()
 	var last error
-	for try := 0; try < 100; try++ {
+	for try := range 100 {
 		ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 		s, err := onNode(ctx, l.users[(first+try)%len(l.users)], v, l.mesh, name, text, "token-"+l.mesh+text)
 		cancel()
