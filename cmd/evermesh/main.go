@@ -19,6 +19,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/evermesh/evermesh/internal/man"
 )
 
 // version is set by the build with -ldflags -X.
@@ -92,7 +94,7 @@ is something to change (plan --detailed-exitcode).`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%v: see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), &cobra.Command{
+	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), man.Command("Evermesh "+version), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/evermesh/evermesh/internal/man"
 )
 
 // version is set by the build with -ldflags -X.
@@ -94,7 +96,7 @@ name. A flag outranks the environment, and the environment the file.`,
 	}
 	root.AddCommand(serve, check)
 	root.AddCommand(verbs()...)
-	root.AddCommand(&cobra.Command{
+	root.AddCommand(man.Command("Evermesh "+version), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,
