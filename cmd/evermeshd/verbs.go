@@ -18,7 +18,21 @@ import (
 // verbs are the commands that work on the store of a control plane, whether it
 // runs or not.
 func verbs() []*cobra.Command {
-	return []*cobra.Command{backupCommand(), restoreCommand()}
+	account := &cobra.Command{
+		Use:   "account",
+		Short: "Accounts of the control plane",
+		Args:  noArguments,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	account.AddCommand(accountAddCommand())
+	credentials := &cobra.Command{
+		Use:   "credentials",
+		Short: "Root keys of accounts",
+		Args:  noArguments,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	credentials.AddCommand(credentialsResetCommand())
+	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand()}
 }
 
 // whereText ends the help of each verb.

@@ -78,6 +78,41 @@ func (k *Keys) AddAccount(ctx context.Context, id string) (AccessKey, error) {
 	return root, err
 }
 
+// ResetRoot gives an account another root key and returns it, the only time
+// that it is shown. The old one ends with the same transaction: every replica
+// refuses it as soon as its watch tells. An account that does not exist is a
+// NotFoundException.
+func (k *Keys) ResetRoot(ctx context.Context, id string) (AccessKey, error) {
+	fresh, err := newAccessKey()
+	if err != nil {
+		return AccessKey{}, err
+	}
+	now := k.config.Now().UTC().Round(0)
+	_, err = k.config.Store.Update(ctx, []store.Scope{store.AccountScope(id), sealingScope()}, func(tx *store.Tx) error {
+		account := tx.Record(accountTail(id))
+		if account == nil {
+			return api.Errorf(api.CodeNotFound, "Account %s does not exist.", id)
+		}
+		var b accountBody
+		if err := json.Unmarshal(account.Body, &b); err != nil {
+			return fmt.Errorf("read account: %w", err)
+		}
+		secret, err := k.seal(tx, owner(id, fresh.ID), string(fresh.Secret))
+		if err != nil {
+			return err
+		}
+		tx.DeleteRecord(keyType(), keyTail(id, b.RootKey))
+		b.RootKey = fresh.ID
+		tx.PutRecord(accountType(), accountTail(id), b)
+		tx.PutRecord(keyType(), keyTail(id, fresh.ID), keyBody{Created: now, Secret: secret})
+		return nil
+	})
+	if err != nil {
+		return AccessKey{}, fmt.Errorf("reset root key of account %s: %w", id, err)
+	}
+	return fresh, nil
+}
+
 // ensure makes the account with a root key unless it exists, and returns the
 // root key in either case.
 func (k *Keys) ensure(ctx context.Context, id string) (root AccessKey, made bool, err error) {
@@ -85,13 +120,9 @@ func (k *Keys) ensure(ctx context.Context, id string) (root AccessKey, made bool
 	if err != nil {
 		return AccessKey{}, false, err
 	}
-	secret, err := k.master.seal(owner(id, fresh.ID), string(fresh.Secret))
-	if err != nil {
-		return AccessKey{}, false, err
-	}
 	now := k.config.Now().UTC().Round(0)
 	var existing *store.Record
-	_, err = k.config.Store.Update(ctx, []store.Scope{store.AccountScope(id)}, func(tx *store.Tx) error {
+	_, err = k.config.Store.Update(ctx, []store.Scope{store.AccountScope(id), sealingScope()}, func(tx *store.Tx) error {
 		existing = nil
 		if account := tx.Record(accountTail(id)); account != nil {
 			var b accountBody
@@ -102,6 +133,10 @@ func (k *Keys) ensure(ctx context.Context, id string) (root AccessKey, made bool
 				return fmt.Errorf("root key %s of account %s is not stored", b.RootKey, id)
 			}
 			return nil
+		}
+		secret, err := k.seal(tx, owner(id, fresh.ID), string(fresh.Secret))
+		if err != nil {
+			return err
 		}
 		tx.PutRecord(accountType(), accountTail(id), accountBody{Created: now, RootKey: fresh.ID})
 		tx.PutRecord(keyType(), keyTail(id, fresh.ID), keyBody{Created: now, Secret: secret})
@@ -127,7 +162,7 @@ func (k *Keys) read(r store.Record) (c credential) {
 		c.err = fmt.Errorf("read access key %s: %w", c.ID, err)
 		return c
 	}
-	secret, err := k.master.open(owner(c.account, c.ID), b.Secret)
+	secret, err := k.master.Load().open(owner(c.account, c.ID), b.Secret)
 	if err != nil {
 		c.err = fmt.Errorf("read access key %s: %w", c.ID, err)
 	}

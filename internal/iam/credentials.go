@@ -7,10 +7,15 @@ import (
 	"path/filepath"
 )
 
-// writeCredentials writes a key as an AWS shared-credentials file. Every
-// replica writes the same.
-func writeCredentials(file, account string, k AccessKey) error {
-	text := fmt.Appendf(nil, "# The root key of account %s.\n[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", account, k.ID, string(k.Secret))
+// Credentials are a key as the text of an AWS shared-credentials file.
+func Credentials(account string, k AccessKey) []byte {
+	return fmt.Appendf(nil, "# The root key of account %s.\n[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", account, k.ID, string(k.Secret))
+}
+
+// WriteCredentials writes a key as an AWS shared-credentials file with mode
+// 0600. Every replica writes the same.
+func WriteCredentials(file, account string, k AccessKey) error {
+	text := Credentials(account, k)
 	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
 		return nil
 	}

@@ -2,9 +2,12 @@ package iam
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/auth"
@@ -24,10 +27,13 @@ type Config struct {
 	// CreateMasterKey lets Open make that file while nothing is sealed yet: for
 	// an embedded store, whose only replica this is.
 	CreateMasterKey bool
-	// CredentialsFile gets the root key of Account; empty writes none.
+	// CredentialsFile gets the root key of Account, now and whenever it is
+	// another; empty writes none.
 	CredentialsFile string
-	Log             *slog.Logger
-	Now             func() time.Time
+	// Replica names the one that runs Keys among others.
+	Replica string
+	Log     *slog.Logger
+	Now     func() time.Time
 }
 
 // Keys answers for access keys; it is an auth.Keys. A key that another replica
@@ -35,10 +41,11 @@ type Config struct {
 // while the store cannot be reached, what was known goes on.
 type Keys struct {
 	config Config
-	master *master
+	master atomic.Pointer[master]
 
 	mu    sync.RWMutex
 	known map[string]credential // by access key id
+	root  string                // access key id of Account's root
 }
 
 // credential is what is known of an access key; err is why its secret cannot be
@@ -55,19 +62,9 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	if !accountForm.MatchString(c.Account) {
 		return nil, fmt.Errorf("open keys: %q is not an account: want 12 digits", c.Account)
 	}
-	records, _, err := c.Store.Records(ctx, accountsTail)
+	k, err := Manage(ctx, c)
 	if err != nil {
-		return nil, fmt.Errorf("open keys: %w", err)
-	}
-	k := &Keys{config: c, known: map[string]credential{}}
-	if k.master, err = loadMaster(c.MasterKeyFile, c.CreateMasterKey, len(records) > 0); err != nil {
 		return nil, err
-	}
-	k.replace(records)
-	for _, known := range k.known {
-		if known.err != nil {
-			return nil, known.err
-		}
 	}
 	root, _, err := k.ensure(ctx, c.Account)
 	if err != nil {
@@ -76,8 +73,30 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	if c.CredentialsFile == "" {
 		return k, nil
 	}
-	if err := writeCredentials(c.CredentialsFile, c.Account, root); err != nil {
+	if err := WriteCredentials(c.CredentialsFile, c.Account, root); err != nil {
 		return nil, fmt.Errorf("write credentials: %w", err)
+	}
+	return k, nil
+}
+
+// Manage is Open for who changes accounts of a control plane that exists: it
+// makes none and writes no file.
+func Manage(ctx context.Context, c Config) (*Keys, error) {
+	records, _, err := c.Store.Records(ctx, accountsTail)
+	if err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	k := &Keys{config: c, known: map[string]credential{}}
+	m, err := loadMaster(c.MasterKeyFile, c.CreateMasterKey, len(records) > 0)
+	if err != nil {
+		return nil, err
+	}
+	k.master.Store(m)
+	k.replace(records)
+	for _, known := range k.known {
+		if known.err != nil {
+			return nil, known.err
+		}
 	}
 	return k, nil
 }
@@ -104,11 +123,18 @@ func Root(partition, account string) auth.Principal {
 	return auth.Principal{Account: account, ARN: "arn:" + partition + ":iam::" + account + ":root"}
 }
 
-// Run follows the store until ctx ends, and returns its error.
+// Run follows the store and the master key file until ctx ends, and returns its
+// error.
 func (k *Keys) Run(ctx context.Context) error {
+	var file sync.WaitGroup
+	defer file.Wait()
+	following, stop := context.WithCancel(ctx)
+	defer stop()
+	file.Go(func() { k.followMaster(following) })
 	return k.config.Store.WatchRecords(ctx, accountsTail, func(b store.RecordBatch) error {
 		if b.Reset {
 			k.replace(b.Records)
+			k.refreshCredentials()
 			return nil
 		}
 		for _, tail := range b.Gone {
@@ -117,14 +143,16 @@ func (k *Keys) Run(ctx context.Context) error {
 			}
 		}
 		for _, r := range b.Records {
+			k.note(r)
 			if _, id, ok := parseKeyTail(r.Key); ok {
 				c := k.read(r)
 				if c.err != nil {
-					k.config.Log.Error("access key cannot be used", "key", id, "err", c.err)
+					k.config.Log.Error("access key cannot be read", "key", id, "err", c.err)
 				}
 				k.learn(c)
 			}
 		}
+		k.refreshCredentials()
 		return nil
 	})
 }
@@ -134,23 +162,65 @@ func (k *Keys) Run(ctx context.Context) error {
 func (k *Keys) replace(records []store.Record) {
 	known := map[string]credential{}
 	for _, r := range records {
+		k.note(r)
 		if _, id, ok := parseKeyTail(r.Key); ok {
 			known[id] = k.read(r)
 		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for id, c := range known {
+		known[id] = k.better(c)
+	}
 	k.known = known
+}
+
+// better is what a key is known as from now on. A secret never changes: when it
+// was sealed anew with a master key that is not here yet, what is known stays.
+func (k *Keys) better(c credential) credential {
+	if before, ok := k.known[c.ID]; ok && c.err != nil && before.err == nil && before.account == c.account {
+		if _, ok := errors.AsType[*MasterKeyError](c.err); ok {
+			return before
+		}
+	}
+	return c
 }
 
 func (k *Keys) learn(c credential) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.known[c.ID] = c
+	k.known[c.ID] = k.better(c)
 }
 
 func (k *Keys) forget(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.known, id)
+}
+
+// note remembers which key is the root of the first account.
+func (k *Keys) note(r store.Record) {
+	var b accountBody
+	if r.Key != accountTail(k.config.Account) || json.Unmarshal(r.Body, &b) != nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.root = b.RootKey
+}
+
+// refreshCredentials writes the credentials file when the root key is another.
+func (k *Keys) refreshCredentials() {
+	if k.config.CredentialsFile == "" {
+		return
+	}
+	k.mu.RLock()
+	c, ok := k.known[k.root]
+	k.mu.RUnlock()
+	if !ok || c.err != nil {
+		return
+	}
+	if err := WriteCredentials(k.config.CredentialsFile, k.config.Account, c.AccessKey); err != nil {
+		k.config.Log.Error("credentials file was not written", "err", err)
+	}
 }

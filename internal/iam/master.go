@@ -28,15 +28,18 @@ type MasterKeyError struct {
 
 func (e *MasterKeyError) Error() string { return "--master-key-file " + e.File + ": " + e.Reason }
 
-// master is what the file holds: the first key seals, all of them open.
+// master is what the file holds: all of its keys open. Which one seals says the
+// store; the first, as long as they were never changed.
 type master struct {
 	file string
+	text string
 	keys []masterKey
 }
 
 // masterKey is a key with its name in records, which tells nothing about it.
 type masterKey struct {
 	id   string
+	line string // of the file
 	aead cipher.AEAD
 }
 
@@ -60,8 +63,12 @@ func loadMaster(file string, create, needed bool) (*master, error) {
 	if err != nil {
 		return nil, &MasterKeyError{file, reason(err)}
 	}
-	m := &master{file: file}
-	for line := range strings.Lines(string(text)) {
+	return parseMaster(file, string(text))
+}
+
+func parseMaster(file, text string) (*master, error) {
+	m := &master{file: file, text: text}
+	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -73,6 +80,7 @@ func loadMaster(file string, create, needed bool) (*master, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make cipher: %w", err)
 		}
+		k.line = line
 		m.keys = append(m.keys, k)
 	}
 	if len(m.keys) == 0 || len(m.keys) > 2 {
@@ -90,12 +98,19 @@ func reason(err error) string {
 }
 
 func createMaster(file string) ([]byte, error) {
-	raw := make([]byte, masterKeySize)
-	if _, err := rand.Read(raw); err != nil {
+	line, err := newMasterLine()
+	if err != nil {
 		return nil, err
 	}
-	text := []byte(base64.StdEncoding.EncodeToString(raw) + "\n")
-	return text, writeFile(file, text)
+	return []byte(line), writeFile(file, []byte(line))
+}
+
+func newMasterLine() (string, error) {
+	raw := make([]byte, masterKeySize)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fmt.Errorf("draw master key: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(raw) + "\n", nil
 }
 
 func newMasterKey(raw []byte) (masterKey, error) {
@@ -112,10 +127,26 @@ func newMasterKey(raw []byte) (masterKey, error) {
 	return masterKey{id: hex.EncodeToString(name.Sum(nil)[:8]), aead: aead}, nil
 }
 
+// with finds a key by its id.
+func (m *master) with(id string) (masterKey, error) {
+	i := slices.IndexFunc(m.keys, func(k masterKey) bool { return k.id == id })
+	if i < 0 {
+		return masterKey{}, &MasterKeyError{m.file, fmt.Sprintf("what is stored was sealed with another master key (%s; the file holds %s): give the file that the first replica was started with, or, when the key was changed, the one that it was changed in", id, strings.Join(m.ids(), " and "))}
+	}
+	return m.keys[i], nil
+}
+
+func (m *master) ids() []string {
+	var ids []string
+	for _, k := range m.keys {
+		ids = append(ids, k.id)
+	}
+	return ids
+}
+
 // seal seals a secret; owner is what it belongs to, so that a sealed secret
 // cannot be moved to another record.
-func (m *master) seal(owner, secret string) (sealed, error) {
-	k := m.keys[0]
+func (k masterKey) seal(owner, secret string) (sealed, error) {
 	nonce := make([]byte, k.aead.NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
 		return sealed{}, fmt.Errorf("seal secret: %w", err)
@@ -126,15 +157,11 @@ func (m *master) seal(owner, secret string) (sealed, error) {
 // open is the inverse of seal. A secret that another master key sealed is a
 // *MasterKeyError.
 func (m *master) open(owner string, s sealed) (string, error) {
-	i := slices.IndexFunc(m.keys, func(k masterKey) bool { return k.id == s.MasterKey })
-	if i < 0 {
-		var own []string
-		for _, k := range m.keys {
-			own = append(own, k.id)
-		}
-		return "", &MasterKeyError{m.file, fmt.Sprintf("what is stored was sealed with another master key (%s; the file holds %s): give the file that the first replica was started with", s.MasterKey, strings.Join(own, " and "))}
+	k, err := m.with(s.MasterKey)
+	if err != nil {
+		return "", err
 	}
-	aead := m.keys[i].aead
+	aead := k.aead
 	if len(s.Data) < aead.NonceSize() {
 		return "", errors.New("sealed secret is too short")
 	}

@@ -84,3 +84,7 @@ func throughSocket(dir string) grpc.DialOption {
 		return d.DialContext(ctx, "unix", path)
 	})
 }
+
+// Alone says that nobody else can use what is stored: the etcd is embedded, and
+// this Store started it.
+func (s *Store) Alone() bool { return s.own }
