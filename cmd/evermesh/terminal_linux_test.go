@@ -18,6 +18,23 @@ import (
 // screen after it is closed. 0 columns is a terminal that does not say its width.
 func terminal(t *testing.T, columns uint16) (tty *os.File, screen func() string) {
 	t.Helper()
+	master, tty := pseudoTerminal(t, columns)
+	var out bytes.Buffer
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(&out, master) // ends with EIO when the other side closes
+	}()
+	return tty, func() string {
+		_ = tty.Close()
+		<-done
+		return strings.ReplaceAll(out.String(), "\r\n", "\n")
+	}
+}
+
+// pseudoTerminal opens both sides of one.
+func pseudoTerminal(t *testing.T, columns uint16) (master, tty *os.File) {
+	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -37,17 +54,7 @@ func terminal(t *testing.T, columns uint16) (tty *os.File, screen func() string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(&out, master) // ends with EIO when the other side closes
-	}()
-	return tty, func() string {
-		_ = tty.Close()
-		<-done
-		return strings.ReplaceAll(out.String(), "\r\n", "\n")
-	}
+	return master, tty
 }
 
 func TestTableOnATerminal(t *testing.T) {
