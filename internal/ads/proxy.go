@@ -137,6 +137,7 @@ func (v service) serve(stream grpc.ServerStream, method string, delta bool) erro
 		return err
 	}
 	defer s.leave(p)
+	s.dirty(p.client)
 	s.streamed(p.dialect(), 1)
 	defer s.streamed(p.dialect(), -1)
 	s.Log.Info("proxy connected", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance, "dialect", string(p.dialect()), "peer", p.peer)
@@ -234,8 +235,12 @@ func (p *proxy) answer(v service, in *incoming) error {
 	}
 	in.anonymous, in.node = false, nil
 	for {
+		r := &in.request
+		if r.typ == noType { // the first one, which said whose stream it is
+			r = nil
+		}
 		p.turn.Lock()
-		_, err := p.advance(ctx, &in.request, true)
+		_, err := p.advance(ctx, r, true)
 		p.turn.Unlock()
 		if err != nil {
 			return err
@@ -261,15 +266,14 @@ func (p *proxy) follow(patient bool) {
 	for p.stale.Load() && p.turn.TryLock() {
 		p.stale.Store(false)
 		done, err := p.advance(ctx, nil, patient)
-		if err == nil && !done {
+		p.turn.Unlock()
+		switch {
+		case err != nil:
+			p.ender.end(err)
+			return
+		case !done:
 			p.stale.Store(true)
 			p.s.queue.apart(p)
-		}
-		p.turn.Unlock()
-		if err != nil {
-			p.ender.end(err)
-		}
-		if err != nil || !done {
 			return
 		}
 	}

@@ -43,6 +43,8 @@ const (
 	// how long for the proxy's first request.
 	resolveWait = 10 * time.Second
 	firstWait   = 30 * time.Second
+	// flushWait bounds how long connections stay after the streams' ends.
+	flushWait = time.Second
 	// maxHeaders bounds what strangers may send before they are known; a signature
 	// with a session token takes a few kilobytes.
 	maxHeaders = 64 << 10
@@ -143,7 +145,7 @@ func New(c Config) *Server {
 func (s *Server) Serve(ctx context.Context, l net.Listener, creds credentials.TransportCredentials) error {
 	g := grpc.NewServer(s.options(creds)...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s: s})
-	stop := context.AfterFunc(ctx, g.Stop)
+	stop := context.AfterFunc(ctx, func() { s.stop(g) })
 	defer stop()
 	err := g.Serve(l)
 	g.Stop()
@@ -152,6 +154,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, creds credentials.Tr
 		return nil
 	}
 	return err
+}
+
+// stop cuts all streams. After a Drain the end of the last one may be on its way
+// yet: connections are closed when what was said on them is written.
+func (s *Server) stop(g *grpc.Server) {
+	s.mu.Lock()
+	polite := s.draining
+	s.mu.Unlock()
+	if polite {
+		late := time.AfterFunc(flushWait, g.Stop)
+		defer late.Stop()
+		g.GracefulStop()
+	}
+	g.Stop()
 }
 
 func (s *Server) options(creds credentials.TransportCredentials) []grpc.ServerOption {
@@ -234,6 +250,24 @@ func (s *Server) Recheck() {
 		for p := range g.members {
 			p.poke()
 		}
+	}
+}
+
+// EndSince ends the streams of proxies that connected after t, so that they
+// connect to another replica: this one cannot say that it has them.
+func (s *Server) EndSince(t time.Time) {
+	s.mu.Lock()
+	var late []*proxy
+	for _, g := range s.groups {
+		for p := range g.members {
+			if p.connected.After(t) {
+				late = append(late, p)
+			}
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range late {
+		p.ender.end(errCutOff)
 	}
 }
 
@@ -345,5 +379,7 @@ func (s *Server) dirty(c mesh.Client) {
 func someTime(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }
+
+var errCutOff = status.Error(codes.Unavailable, "This replica cannot reach its store: connect to another.")
 
 var errDraining = status.Error(codes.Unavailable, "This replica is shutting down: connect to another.")

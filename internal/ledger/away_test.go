@@ -1,12 +1,15 @@
 package ledger_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
@@ -55,7 +58,7 @@ func TestALostReplicaIsUnknown(t *testing.T) {
 		}
 		lose(t, b)
 		for _, after := range []time.Duration{16 * time.Second, time.Minute, 39 * time.Minute} {
-			if got := at(after); got != "WAITING 1/1" {
+			if got := at(after); got != "WAITING 1/2" {
 				t.Errorf("after %v: %s", after, got)
 			}
 			if err := a.Sweep(t.Context()); err != nil {
@@ -68,8 +71,10 @@ func TestALostReplicaIsUnknown(t *testing.T) {
 		if err := a.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if rows, err := here.Read(t.Context(), "ledger/replicas/"); err != nil || len(rows) != 1 {
-			t.Errorf("%d replicas are kept, error %v", len(rows), err)
+		for _, of := range []string{"ledger/replicas/", "ledger/rows/"} {
+			if rows, err := here.Read(t.Context(), of); err != nil || len(rows) != 1 {
+				t.Errorf("%d of %s are kept, error %v", len(rows), of, err)
+			}
 		}
 	})
 	t.Run("until it leaves", func(t *testing.T) {
@@ -103,9 +108,9 @@ func TestALostReplicaIsUnknown(t *testing.T) {
 			after       time.Duration
 			want        string
 		}{
-			{"host-2-bbbb", address, time.Minute, "WAITING 1/1"},
-			{"host-1-bbbb", elsewhere, time.Minute, "WAITING 1/1"},
-			{"host-1-bbbb", address, time.Second, "DONE 1/1"}, // not silent yet
+			{"host-2-bbbb", address, time.Minute, "WAITING 1/2"},
+			{"host-1-bbbb", elsewhere, time.Minute, "WAITING 1/2"},
+			{"host-1-bbbb", address, time.Second, "DONE 2/2"}, // not silent yet
 			{"host-1-bbbb", address, time.Minute, "DONE 1/1"},
 		} {
 			next := newWorld(open(), c.id)
@@ -120,18 +125,163 @@ func TestALostReplicaIsUnknown(t *testing.T) {
 	})
 }
 
-// A replica that comes back says so in the same transaction as its rows, or at
-// least after the store has made sure of them (see package store): else rollouts
-// would be done without its proxies.
-func TestAReplicaIsNotBackBeforeItsRows(t *testing.T) {
+// A killed replica whose proxies are all at others holds nobody back, on whichever
+// host and address they are; a proxy that is nowhere else is waited for.
+func TestAKilledReplicaIsWaitedForOnlyForProxiesThatAreNowhereElse(t *testing.T) {
+	replicas := storetest.Replicas(t, 2)
+	a, b := newWorld(replicas[0], "a"), newWorld(replicas[1], "b")
+	revision := resource(t, replicas[0], theRoute, anyRoute)
+	a.Applied(revision)
+	b.Applied(revision)
+	of := func(w *world, instances ...string) (out []api.Proxy) {
+		for _, i := range instances {
+			out = append(out, w.proxy(node("n"), i))
+		}
+		return out
+	}
+	b.connect(node("n"), of(b, "i-1", "i-2", "i-3")...)
+	b.connect(node("m"), b.proxy(node("m"), "j"))
+	b.flush(t)
+	// b is killed at start. What it had comes to a, one after the other.
+	for _, step := range []struct {
+		after time.Duration
+		has   []string
+		want  string
+		rows  int // of b
+	}{
+		{30 * time.Second, []string{"i-1", "i-2", "i-3"}, "WAITING 3/4", 2}, // i-1 to i-3 have moved, but who knows
+		{90 * time.Second, []string{"i-1", "i-2"}, "WAITING 2/4", 2},
+		{91 * time.Second, []string{"i-2", "i-3"}, "WAITING 2/3", 1}, // i-1 had moved, and has ended since
+	} {
+		a.now = start.Add(step.after)
+		a.connect(node("n"), of(a, step.has...)...)
+		a.flush(t)
+		if got, full := rollout(t, reader(replicas[0], a.now)); got != step.want || len(full.Unknown) != 1 {
+			t.Errorf("after %v: %s, unknown %q, want %s", step.after, got, full.Unknown, step.want)
+		}
+		if err := a.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := rowsOf(t, replicas[0], "b"); got != step.rows {
+			t.Errorf("after %v: %d rows of b are left, want %d", step.after, got, step.rows)
+		}
+	}
+	a.now = start.Add(2 * time.Minute)
+	a.connect(node("m"), a.proxy(node("m"), "j"))
+	a.flush(t)
+	if got, full := rollout(t, reader(replicas[0], a.now)); got != "DONE 3/3" || full.ReplicasTotal != 1 {
+		t.Errorf("with all at a: %s of %d replicas, unknown %q", got, full.ReplicasTotal, full.Unknown)
+	}
+	if err := a.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := replicas[0].Read(t.Context(), "ledger/replicas/"); err != nil || len(kept) != 1 || rowsOf(t, replicas[0], "b") > 0 {
+		t.Errorf("%d replicas are kept, error %v", len(kept), err)
+	}
+}
+
+// rowsOf counts the rows of a replica.
+func rowsOf(t *testing.T, s *store.Store, replica string) int {
+	t.Helper()
+	rows, err := s.Read(t.Context(), "ledger/rows/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for key := range rows {
+		if strings.Contains(key, "/"+replica+"/") {
+			n++
+		}
+	}
+	return n
+}
+
+// A silent replica is known by its rows only for resources that its proxies read.
+func TestAKilledReplicaHoldsUpOnlyWhatItsProxiesRead(t *testing.T) {
+	replicas := storetest.Replicas(t, 2)
+	a, b := newWorld(replicas[0], "a"), newWorld(replicas[1], "b")
+	revision := resource(t, replicas[0], theRoute, anyRoute)
+	a.Applied(revision)
+	b.Applied(revision)
+	a.now = start.Add(2 * time.Minute)
+	a.connect(node("n"), a.proxy(node("n"), "i"))
+	a.flush(t)
+	b.connect(node("other"), b.proxy(node("other"), "j"))
+	b.flush(t)
+	r := reader(replicas[0], a.now)
+	r.Affected = func(_ context.Context, _ int64, _ api.Key, clients []mesh.Client) (map[mesh.Client]bool, error) {
+		return map[mesh.Client]bool{node("n"): true}, nil
+	}
+	if got, full := rollout(t, r); got != "DONE 1/1" {
+		t.Errorf("rollout is %s, unknown %q", got, full.Unknown)
+	}
+}
+
+// Others may have changed the rows of a replica that was silent, and may be at it:
+// it writes all of them, and once more.
+func TestAReplicaThatWasSilentWritesEverythingAgain(t *testing.T) {
 	s := storetest.New(t)
 	w := newWorld(s, "a")
-	w.flush(t)
 	w.connect(node("n"), w.proxy(node("n"), "i"))
 	w.flush(t)
+	spoil := func() {
+		t.Helper()
+		rows, err := s.Read(t.Context(), "ledger/rows/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key := range rows {
+			if err := s.Write(t.Context(), false, []store.Op{{Key: key}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	spoil()
+	w.now = start.Add(5 * time.Second)
 	w.flush(t)
-	if diff := cmp.Diff([]bool{true, true, true}, w.leases); diff != "" {
-		t.Error(diff)
+	if n := rowsOf(t, s, "a"); n != 0 {
+		t.Fatalf("%d rows are written for no reason", n)
+	}
+	w.now = start.Add(time.Minute)
+	w.flush(t)
+	if n := rowsOf(t, s, "a"); n != 1 {
+		t.Errorf("%d rows after a silence, want 1", n)
+	}
+	spoil()
+	w.Repeat()
+	w.flush(t)
+	if n := rowsOf(t, s, "a"); n != 1 {
+		t.Errorf("%d rows some time after a silence, want 1", n)
+	}
+}
+
+// A replica that does not reach the store says since when others cannot know of
+// its proxies; one that reaches a store that takes nothing does not.
+func TestAReplicaThatLostTheStoreSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		unreachable bool
+		silent      time.Duration
+		lost        bool
+	}{
+		"out of reach":                 {true, 11 * time.Second, true},
+		"out of reach for a moment":    {true, 5 * time.Second, false},
+		"within reach, but it is full": {false, time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(storetest.New(t), "a")
+			var since time.Time
+			w.Lost = func(t time.Time) { since = t }
+			w.flush(t)
+			w.now = start.Add(c.silent)
+			w.unreachable = c.unreachable
+			w.Lose(t.Context())
+			if c.lost != !since.IsZero() {
+				t.Fatalf("it says since %v", since)
+			}
+			if c.lost && !since.Before(start) {
+				t.Errorf("proxies that came before %v may be in no row either", since)
+			}
+		})
 	}
 }
 

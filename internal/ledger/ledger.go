@@ -4,10 +4,10 @@
 // batches of at most one every 250 ms (D8). Whoever asks, through any replica,
 // reads the rows of all.
 //
-// The rows of nodes vanish with their replica. Its own outlasts it for longer
-// than any stream: a replica that lost the store may still have proxies, so it
-// counts as unknown until it is back, has left (Writer.Leave), or all its
-// streams must have ended.
+// A replica's rows outlast it for longer than any stream: a replica that lost the
+// store may still have proxies, so it counts as unknown until it is back, has left
+// (Writer.Leave), all its proxies are seen at other replicas, or all its streams
+// must have ended (gone.go).
 //
 // Writer writes; Reader answers for proxies and rollouts.
 package ledger
@@ -32,8 +32,12 @@ import (
 const (
 	rowPrefix     = "ledger/rows/"
 	replicaPrefix = "ledger/replicas/"
-	// flushEvery is the least time between two batches.
+	// flushEvery is the least time between two batches. One that took long is
+	// followed by a pause of flushShare times that, but of at most flushMost: when
+	// very many proxies take a change, the ledger leaves the processors to them.
 	flushEvery = 250 * time.Millisecond
+	flushShare = 10
+	flushMost  = 2 * time.Second
 	// aliveEvery is how often a replica's row is written although nothing
 	// happened, and silentAfter when a replica that did not counts as unknown.
 	aliveEvery  = 5 * time.Second
@@ -41,6 +45,12 @@ const (
 	// forgottenAfter is when a silent replica has no streams any more: they last
 	// 33 minutes, and 20 seconds of draining (D12).
 	forgottenAfter = 40 * time.Minute
+	// lostAfter is how long this replica has not reached the store when it ends
+	// streams that others cannot know of; lookFor bounds the look whether it does.
+	lostAfter = 10 * time.Second
+	lookFor   = 2 * time.Second
+	// admission is how long a stream may have been open before its proxy is known.
+	admission = 15 * time.Second
 )
 
 // Store is where the rows are kept; *store.Store is one.
@@ -56,8 +66,12 @@ type Writer struct {
 	Replica api.Replica // ID, Address and Version
 	// Row is the row of a client as of now; false when it has no proxy here.
 	Row func(mesh.Client) (api.LedgerRow, bool)
-	Log *slog.Logger
-	Now func() time.Time
+	// Lost is told when the store is out of reach: proxies that connected after
+	// since may be in no row, and nobody could tell whether they are served. It is
+	// to end their streams, so that they connect elsewhere. nil is allowed.
+	Lost func(since time.Time)
+	Log  *slog.Logger
+	Now  func() time.Time
 
 	mu      sync.Mutex
 	dirty   map[mesh.Client]bool
@@ -69,6 +83,8 @@ type Writer struct {
 	keys    map[mesh.Client][]string // of the rows that may be stored
 	writes  int64                    // rows written so far
 	written int64                    // the applied revision that was written last
+	reached time.Time                // before the last flush that succeeded
+	again   bool                     // everything is written once more
 }
 
 // Init makes the Writer ready for its other methods.
@@ -113,7 +129,7 @@ func (w *Writer) Leave(ctx context.Context) error {
 	}
 	ops = append(ops, store.Op{Key: replicaKey(w.Replica.ID)})
 	for batch := range store.Batches(ops) {
-		if err := w.Store.Write(ctx, true, batch); err != nil {
+		if err := w.Store.Write(ctx, false, batch); err != nil {
 			return fmt.Errorf("leave ledger: %w", err)
 		}
 	}
@@ -160,48 +176,24 @@ func (w *Writer) Run(ctx context.Context) error {
 		select {
 		case <-w.wake:
 		case <-alive.C:
+			w.repeat()
 			if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
 				w.Log.Warn("ledger was not swept", "err", err)
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		began := time.Now()
 		if err := w.flush(ctx); err != nil && ctx.Err() == nil {
 			w.Log.Warn("ledger was not written", "err", err)
+			w.lose(ctx)
 		}
 		select {
-		case <-time.After(flushEvery):
+		case <-time.After(min(max(flushEvery, flushShare*time.Since(began)), flushMost)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-}
-
-// sweep removes the rows of silent replicas that can have no streams: those that
-// are forgotten, and those in whose place this one is, on the same host with the
-// same address.
-func (w *Writer) sweep(ctx context.Context) error {
-	values, err := w.Store.Read(ctx, replicaPrefix)
-	if err != nil {
-		return err
-	}
-	replicas, err := decodeAll[api.Replica](values)
-	if err != nil {
-		return err
-	}
-	var ops []store.Op
-	for _, r := range replicas {
-		silent := w.Now().Sub(r.SeenAt.Time)
-		if r.ID != w.Replica.ID && (silent > forgottenAfter || (silent > silentAfter && w.succeeds(r))) {
-			ops = append(ops, store.Op{Key: replicaKey(r.ID)})
-		}
-	}
-	for batch := range store.Batches(ops) {
-		if err := w.Store.Write(ctx, false, batch); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // succeeds says whether this replica has the other's place: a replica's id is
@@ -216,10 +208,15 @@ func (w *Writer) succeeds(other api.Replica) bool {
 // flush writes the dirty rows and then the replica's own: who reads a replica's
 // applied revision finds rows at least as new.
 func (w *Writer) flush(ctx context.Context) error {
+	began := w.Now()
 	w.mu.Lock()
 	dirty, applied := w.dirty, w.applied
 	w.dirty = map[mesh.Client]bool{}
 	w.mu.Unlock()
+	if !w.reached.IsZero() && w.since(began) > silentAfter {
+		w.again = true // others may have taken proxies out meanwhile, and may be at it
+		w.all(dirty)
+	}
 
 	err := w.write(ctx, dirty, applied)
 	w.mu.Lock()
@@ -230,9 +227,45 @@ func (w *Writer) flush(ctx context.Context) error {
 		}
 		return err
 	}
+	w.reached = began
 	close(w.flushed)
 	w.flushed = make(chan struct{})
 	return nil
+}
+
+// since is how long the store was not reached before t, as others see it: a host
+// that slept is silent too.
+func (w *Writer) since(t time.Time) time.Duration { return t.Round(0).Sub(w.reached.Round(0)) }
+
+// all adds every client that has a row.
+func (w *Writer) all(dirty map[mesh.Client]bool) {
+	for c := range w.keys {
+		dirty[c] = true
+	}
+}
+
+// repeat writes everything once more, some time after this replica was silent.
+func (w *Writer) repeat() {
+	if !w.again {
+		return
+	}
+	w.again = false
+	w.mu.Lock()
+	w.all(w.dirty)
+	w.mu.Unlock()
+}
+
+// lose looks whether the store is out of reach, as opposed to one that only takes
+// nothing more.
+func (w *Writer) lose(ctx context.Context) {
+	if w.Lost == nil || w.reached.IsZero() || w.since(w.Now()) < lostAfter {
+		return
+	}
+	looking, cancel := context.WithTimeout(ctx, lookFor)
+	defer cancel()
+	if _, err := w.Store.Read(looking, replicaPrefix); err != nil && ctx.Err() == nil {
+		w.Lost(w.reached.Add(-admission))
+	}
 }
 
 // write is one flush. If a node's row cannot be written, the replica's own says
@@ -250,7 +283,7 @@ func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied 
 		w.keys[c] = union(w.keys[c], keys)
 	}
 	for batch := range store.Batches(append(ops, own)) {
-		if err := w.Store.Write(ctx, true, batch); err != nil {
+		if err := w.Store.Write(ctx, false, batch); err != nil {
 			return w.only(ctx, fmt.Errorf("write ledger: %w", err))
 		}
 	}
@@ -267,7 +300,7 @@ func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied 
 func (w *Writer) only(ctx context.Context, fault error) error {
 	own, err := w.own(w.written)
 	if err == nil {
-		err = w.Store.Write(ctx, true, []store.Op{own})
+		err = w.Store.Write(ctx, false, []store.Op{own})
 	}
 	return errors.Join(fault, err)
 }

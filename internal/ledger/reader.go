@@ -92,60 +92,22 @@ func (r *Reader) read(ctx context.Context, prefix string, wanted func(place) boo
 	if err != nil {
 		return nil, nil, err
 	}
-	replicas = slices.DeleteFunc(replicas, func(x api.Replica) bool { return r.Now().Sub(x.SeenAt.Time) > forgottenAfter })
+	forgotten := map[string]bool{}
+	replicas = slices.DeleteFunc(replicas, func(x api.Replica) bool {
+		old := r.Now().Sub(x.SeenAt.Time) > forgottenAfter
+		forgotten[x.ID] = old
+		return old
+	})
 	slices.SortFunc(replicas, func(a, b api.Replica) int { return strings.Compare(a.ID, b.ID) })
 	if values, err = r.Store.Read(ctx, prefix); err != nil {
 		return nil, nil, err
 	}
-	rows, err := joined(values, wanted)
+	rows, err := joined(values, func(p place) bool { return !forgotten[p.replica] && wanted(p) })
 	if err != nil {
 		return nil, nil, err
 	}
-	r.newest(rows, replicas)
+	newest(rows, replicas, r.Now())
 	return rows, replicas, nil
-}
-
-// newest drops proxies that have moved: one that lost its replica is connected
-// to another long before the first one's rows are gone. A replica that still
-// writes is believed before a silent one, then the younger connection. How old
-// it is each replica tells by its own clock alone: clocks may differ.
-func (r *Reader) newest(rows []row, replicas []api.Replica) {
-	seen := map[string]time.Time{}
-	for _, x := range replicas {
-		seen[x.ID] = x.SeenAt.Time
-	}
-	type proxy struct{ client, instance string }
-	type claim struct {
-		silent  bool
-		age     time.Duration
-		replica string
-	}
-	claimOf := func(p api.Proxy, replica string) claim {
-		return claim{r.Now().Sub(seen[replica]) > silentAfter, seen[replica].Sub(p.ConnectedAt.Time), replica}
-	}
-	older := func(a, b claim) bool {
-		switch {
-		case a.silent != b.silent:
-			return a.silent
-		case a.age != b.age:
-			return a.age > b.age
-		}
-		return a.replica > b.replica
-	}
-	best := map[proxy]claim{}
-	for _, row := range rows {
-		for _, p := range row.Members {
-			id, mine := proxy{row.Client, p.Instance}, claimOf(p, row.Replica)
-			if other, ok := best[id]; !ok || older(other, mine) {
-				best[id] = mine
-			}
-		}
-	}
-	for i, row := range rows {
-		rows[i].Members = slices.DeleteFunc(row.Members, func(p api.Proxy) bool {
-			return older(claimOf(p, row.Replica), best[proxy{row.Client, p.Instance}])
-		})
-	}
 }
 
 func decodeAll[T any](in map[string][]byte) ([]T, error) {
@@ -177,7 +139,9 @@ func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []ap
 // Rollout tells how far the newest version of the key has come. It is DONE when
 // every replica has applied the revision that wrote it and every proxy whose
 // view reads it has accepted what is wanted of it; a replica that is silent, or
-// whose proxies are known while it is not, is unknown, and never done.
+// whose proxies are known while it is not, is unknown, and never done. One that has
+// been silent for a minute is known by the rows that it left: when all of its
+// proxies that the key concerns are seen at others, nobody waits for it.
 func (r *Reader) Rollout(ctx context.Context, key api.Key) (api.Rollout, error) {
 	out, _, err := r.rollout(ctx, key)
 	return out, err
@@ -201,11 +165,16 @@ func (r *Reader) rollout(ctx context.Context, key api.Key) (out api.Rollout, acc
 		ResourceARN: r.Realm.ARN(key, resource.Owner), ResourceVersion: resource.Version, Revision: resource.Revision,
 		ReplicasTotal: int64(len(replicas)), State: api.RolloutStateWaiting,
 	}
-	current := map[string]bool{}
+	current, lost := map[string]bool{}, map[string]string{}
 	for _, replica := range replicas {
 		switch {
 		case r.Now().Sub(replica.SeenAt.Time) > silentAfter:
-			out.Unknown = append(out.Unknown, "replica "+replica.ID+" has been silent since "+replica.SeenAt.UTC().Format(time.RFC3339))
+			said := "replica " + replica.ID + " has been silent since " + replica.SeenAt.UTC().Format(time.RFC3339)
+			if gone(replica, r.Now()) {
+				lost[replica.ID] = said // what it has is what its rows say
+			} else {
+				out.Unknown = append(out.Unknown, said)
+			}
 		case replica.AppliedRevision >= resource.Revision:
 			out.ReplicasApplied++
 			current[replica.ID] = true
@@ -215,8 +184,16 @@ func (r *Reader) rollout(ctx context.Context, key api.Key) (out api.Rollout, acc
 	if err != nil {
 		return api.Rollout{}, nil, err
 	}
-	if accepted, err = r.count(ctx, &out, key, rows, current, concerned); err != nil {
+	accepted, left, err := r.count(ctx, &out, key, rows, current, concerned)
+	if err != nil {
 		return api.Rollout{}, nil, err
+	}
+	for id, said := range lost {
+		if left[id] {
+			out.Unknown = append(out.Unknown, said)
+		} else {
+			out.ReplicasTotal-- // nobody waits for it
+		}
 	}
 	switch {
 	case len(out.Refused) > 0:
@@ -229,24 +206,26 @@ func (r *Reader) rollout(ctx context.Context, key api.Key) (out api.Rollout, acc
 }
 
 // count adds up the proxies that the key concerns, and returns those that
-// accepted.
-func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows []row, current map[string]bool, concerned []api.DiscoveryType) (accepted []api.Proxy, err error) {
+// accepted, and which replicas have, or may have, some.
+func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows []row, current map[string]bool, concerned []api.DiscoveryType) (accepted []api.Proxy, left map[string]bool, err error) {
 	clients := make([]mesh.Client, 0, len(rows))
 	for _, row := range rows {
 		k, err := api.ParseKey(row.Client)
 		if err != nil {
-			return nil, fmt.Errorf("read ledger: %w", err)
+			return nil, nil, fmt.Errorf("read ledger: %w", err)
 		}
 		clients = append(clients, mesh.Client{Key: k})
 	}
 	affected, err := r.Affected(ctx, out.Revision, key, clients)
 	if err != nil {
-		return nil, fmt.Errorf("find affected proxies: %w", err)
+		return nil, nil, fmt.Errorf("find affected proxies: %w", err)
 	}
+	left = map[string]bool{}
 	for i, row := range rows {
 		if !affected[clients[i]] {
 			continue
 		}
+		left[row.Replica] = left[row.Replica] || row.torn || len(row.Members) > 0
 		if row.torn {
 			out.Unknown = append(out.Unknown, "replica "+row.Replica+" is writing what the proxies of "+row.Client+" have")
 		}
@@ -270,7 +249,7 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 			}
 		}
 	}
-	return accepted, nil
+	return accepted, left, nil
 }
 
 // concerned is what of Envoy's configuration the resource can alter, nil when

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -23,12 +24,39 @@ const (
 	maxText = 1000
 )
 
-// part is a row as it is stored, or a part of it.
+// part is a row as it is stored, or a part of it. Client and replica are in its
+// key. Etcd keeps what is written in memory for a while, and a wide change writes
+// every row: names are short and what repeats is left out.
 type part struct {
-	api.LedgerRow
-	Parts int `json:"parts"` // into so many the row was cut
+	Revision int64         `json:"r"`
+	ARN      string        `json:"arn,omitempty"` // of the node or gateway
+	Members  []member      `json:"m,omitempty"`
+	Problems []api.Problem `json:"p,omitempty"`
+	Parts    int           `json:"of"` // into so many the row was cut
 	// Write is the same in all parts of one row, and grows with each writing.
-	Write int64 `json:"write"`
+	Write int64 `json:"w"`
+}
+
+// member is a proxy in a row.
+type member struct {
+	Instance  string         `json:"i"`
+	Peer      *string        `json:"a,omitempty"`
+	Envoy     *string        `json:"e,omitempty"`
+	Dialect   api.Dialect    `json:"d"`
+	Connected int64          `json:"c"` // milliseconds since 1970
+	State     api.ProxyState `json:"s"`
+	Types     []typeState    `json:"t,omitempty"`
+	Notes     []string       `json:"n,omitempty"`
+}
+
+// typeState is how far a proxy is with one type.
+type typeState struct {
+	Type     api.DiscoveryType `json:"t"`
+	Wanted   *string           `json:"w,omitempty"`
+	Same     bool              `json:"y,omitempty"` // what is accepted is what is wanted
+	Accepted *string           `json:"a,omitempty"`
+	At       int64             `json:"m,omitempty"` // of the acceptance, milliseconds since 1970
+	Refusal  *api.Refusal      `json:"x,omitempty"`
 }
 
 // place is what the key of a part says, so that a reader need not decode what is
@@ -68,58 +96,103 @@ func placeOf(key string) (place, error) {
 // cut makes what is stored of a row, at least one part.
 func cut(c mesh.Client, replica string, row api.LedgerRow, write int64) ([]store.Op, error) {
 	at := place{client: c.Key.String(), account: c.Key.Owner, replica: replica}
+	arn := ""
 	if len(row.Members) > 0 {
-		if arn, err := api.ParseARN(row.Members[0].ResourceARN); err == nil && arn.Account != "" {
-			at.account = arn.Account
+		arn = row.Members[0].ResourceARN // the same for all
+		if parsed, err := api.ParseARN(arn); err == nil && parsed.Account != "" {
+			at.account = parsed.Account
 		}
 	}
 	for i := range row.Problems {
 		row.Problems[i].Message = clipped(row.Problems[i].Message)
 	}
-	var parts []part
-	next := part{LedgerRow: row, Write: write}
-	next.Members = nil
+	parts := []part{{Problems: row.Problems}}
 	size := 0
-	for _, m := range row.Members {
-		m = bounded(m)
-		encoded, err := json.Marshal(m)
-		if err != nil {
-			return nil, fmt.Errorf("encode proxy: %w", err)
+	for _, p := range row.Members {
+		m := memberOf(p)
+		last := &parts[len(parts)-1]
+		if size += m.size(); size > partBytes && len(last.Members) > 0 {
+			parts, size = append(parts, part{}), m.size()
+			last = &parts[len(parts)-1]
 		}
-		if size += len(encoded) + 1; size > partBytes && len(next.Members) > 0 {
-			parts = append(parts, next)
-			next.Members, next.Problems, size = nil, nil, len(encoded)+1
-		}
-		next.Members = append(next.Members, m)
+		last.Members = append(last.Members, m)
 	}
-	parts = append(parts, next)
 	ops := make([]store.Op, len(parts))
 	for i, p := range parts {
-		p.Parts = len(parts)
+		p.Revision, p.ARN, p.Parts, p.Write = row.Revision, arn, len(parts), write
 		value, err := json.Marshal(p)
 		if err != nil {
 			return nil, fmt.Errorf("encode ledger row: %w", err)
 		}
-		ops[i] = store.Op{Key: at.key(i), Value: value}
+		ops[i] = store.Op{Key: at.key(i), Value: value, Lasting: true}
 	}
 	return ops, nil
 }
 
-// bounded is the proxy with texts of bounded length.
-func bounded(p api.Proxy) api.Proxy {
-	p.Types = slices.Clone(p.Types)
+// memberOf is the proxy as it is stored, with texts of bounded length.
+func memberOf(p api.Proxy) member {
+	m := member{
+		Instance: p.Instance, Peer: p.Peer, Envoy: p.EnvoyVersion, Dialect: p.Dialect, Connected: p.ConnectedAt.UnixMilli(), State: p.State,
+		Types: make([]typeState, len(p.Types)),
+	}
 	for i, t := range p.Types {
+		s := typeState{Type: t.Type, Wanted: t.Wanted, Accepted: t.Accepted}
+		if s.Same = t.Wanted != nil && t.Accepted != nil && *t.Wanted == *t.Accepted; s.Same {
+			s.Accepted = nil
+		}
+		if t.AcceptedAt != nil {
+			s.At = t.AcceptedAt.UnixMilli()
+		}
 		if t.Refusal != nil {
 			refusal := *t.Refusal
 			refusal.Message = clipped(refusal.Message)
-			p.Types[i].Refusal = &refusal
+			s.Refusal = &refusal
+		}
+		m.Types[i] = s
+	}
+	for _, n := range p.Notes {
+		m.Notes = append(m.Notes, clipped(n))
+	}
+	return m
+}
+
+// size is about how much the member takes; texts may double where JSON escapes
+// them.
+func (m *member) size() int {
+	n := 150 + len(m.Instance) + 180*len(m.Types)
+	for _, t := range m.Types {
+		if t.Refusal != nil {
+			n += 100 + 2*len(t.Refusal.Message)
 		}
 	}
-	p.Notes = slices.Clone(p.Notes)
-	for i := range p.Notes {
-		p.Notes[i] = clipped(p.Notes[i])
+	for _, text := range m.Notes {
+		n += 2 * len(text)
+	}
+	return n
+}
+
+// proxy is the inverse of memberOf.
+func (m *member) proxy(at place, arn string) api.Proxy {
+	p := api.Proxy{
+		ConnectedAt: stamp(m.Connected), Dialect: m.Dialect, EnvoyVersion: m.Envoy, Instance: m.Instance, Notes: m.Notes, Peer: m.Peer,
+		Replica: at.replica, ResourceARN: arn, State: m.State, Types: make([]api.TypeStatus, len(m.Types)),
+	}
+	for i, s := range m.Types {
+		t := api.TypeStatus{Type: s.Type, Wanted: s.Wanted, Accepted: s.Accepted, Refusal: s.Refusal}
+		if s.Same {
+			t.Accepted = s.Wanted
+		}
+		if s.At != 0 {
+			accepted := stamp(s.At)
+			t.AcceptedAt = &accepted
+		}
+		p.Types[i] = t
 	}
 	return p
+}
+
+func stamp(milliseconds int64) api.Timestamp {
+	return api.Timestamp{Time: time.UnixMilli(milliseconds).UTC()}
 }
 
 func clipped(s string) string {
@@ -134,7 +207,10 @@ type row struct {
 	api.LedgerRow
 	// torn says that its parts were read while they were written: proxies may be
 	// missing.
-	torn bool
+	torn  bool
+	place place
+	parts int // stored
+	write int64
 }
 
 // joined puts the parts of each row together.
@@ -155,8 +231,8 @@ func joined(values map[string][]byte, wanted func(place) bool) ([]row, error) {
 		byPlace[at] = append(byPlace[at], p)
 	}
 	out := make([]row, 0, len(byPlace))
-	for _, parts := range byPlace {
-		out = append(out, join(parts))
+	for at, parts := range byPlace {
+		out = append(out, join(at, parts))
 	}
 	slices.SortFunc(out, func(a, b row) int {
 		return cmp.Or(strings.Compare(a.Client, b.Client), strings.Compare(a.Replica, b.Replica))
@@ -165,21 +241,27 @@ func joined(values map[string][]byte, wanted func(place) bool) ([]row, error) {
 }
 
 // join puts parts of one row together, of the newest writing if it is complete.
-func join(parts []part) row {
+func join(at place, parts []part) row {
 	newest := slices.MaxFunc(parts, func(a, b part) int { return cmp.Compare(a.Write, b.Write) })
 	now := slices.DeleteFunc(slices.Clone(parts), func(p part) bool { return p.Write != newest.Write })
-	out := row{LedgerRow: newest.LedgerRow}
+	out := row{
+		LedgerRow: api.LedgerRow{Client: at.client, Replica: at.replica, Revision: newest.Revision},
+		place:     at, parts: len(parts), write: newest.Write,
+	}
 	if out.torn = len(now) != newest.Parts; out.torn {
 		now = parts
 		slices.SortStableFunc(now, func(a, b part) int { return cmp.Compare(b.Write, a.Write) })
 	}
-	out.Members, out.Problems = nil, nil
-	seen := map[string]bool{}
+	type connection struct {
+		instance string
+		at       int64
+	}
+	seen := map[connection]bool{}
 	for _, p := range now {
 		for _, m := range p.Members {
-			if id := m.Instance + "\n" + m.ConnectedAt.String(); !out.torn || !seen[id] {
+			if id := (connection{m.Instance, m.Connected}); !out.torn || !seen[id] {
 				seen[id] = true
-				out.Members = append(out.Members, m)
+				out.Members = append(out.Members, m.proxy(at, p.ARN))
 			}
 		}
 		out.Problems = append(out.Problems, p.Problems...)

@@ -38,7 +38,8 @@ type world struct {
 	now  time.Time
 	// refuse, if set, says which transactions fail.
 	refuse func(ops []store.Op) error
-	leases []bool // of each transaction
+	// unreachable says that nothing can be read.
+	unreachable bool
 	*store.Store
 }
 
@@ -60,7 +61,6 @@ func newWorld(s *store.Store, id string) *world {
 
 // Write is the store's, with the limits of etcd.
 func (w *world) Write(ctx context.Context, lease bool, ops []store.Op) error {
-	w.leases = append(w.leases, lease)
 	size := 0
 	for _, op := range ops {
 		size += len(op.Key) + len(op.Value)
@@ -74,6 +74,14 @@ func (w *world) Write(ctx context.Context, lease bool, ops []store.Op) error {
 		}
 	}
 	return w.Store.Write(ctx, lease, ops)
+}
+
+// Read is the store's, while it is within reach.
+func (w *world) Read(ctx context.Context, prefix string) (map[string][]byte, error) {
+	if w.unreachable {
+		return nil, errBroken
+	}
+	return w.Store.Read(ctx, prefix)
 }
 
 // connect makes these the proxies of the client.
