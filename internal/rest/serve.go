@@ -197,9 +197,12 @@ func reply(w http.ResponseWriter, result any) {
 // writeJSON ignores a failed write: the client is gone, and there is nobody
 // left to tell.
 func writeJSON(w http.ResponseWriter, v any) {
-	body, err := encode(v)
-	if err != nil {
-		return
+	body, encoded := v.(json.RawMessage)
+	if !encoded {
+		var err error
+		if body, err = encode(v); err != nil {
+			return
+		}
 	}
 	_, _ = w.Write(body)
 }

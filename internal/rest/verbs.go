@@ -104,6 +104,8 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 	var taken *store.TokenTaken
 	var refusal *api.Error
 	switch {
+	case err == nil && token != nil:
+		return token.Result, nil // the answer, encoded already
 	case err == nil:
 		return answer, nil
 	case errors.As(err, &taken):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -87,15 +88,26 @@ func encode(t Type, body any, before []byte) ([]byte, error) {
 	if now, err = carry(old["body"], now, t.Members); err != nil {
 		return nil, err
 	}
-	value, err := marshal(envelope{t.Name, t.Schema, now})
-	if err != nil {
-		return nil, err
-	}
-	return carry(before, value, envelopeMembers)
+	return carry(before, wrap(t, now), envelopeMembers)
+}
+
+// wrap is the envelope around a body, which is JSON already and is not looked at
+// again.
+func wrap(t Type, body []byte) []byte {
+	out := make([]byte, 0, len(t.Name)+len(body)+48)
+	out = append(out, `{"type":`...)
+	out = strconv.AppendQuote(out, t.Name) // a word: as in JSON
+	out = append(out, `,"schema":`...)
+	out = strconv.AppendInt(out, int64(t.Schema), 10)
+	out = append(out, `,"body":`...)
+	return append(append(out, body...), '}')
 }
 
 // carry adds to an object those members of an earlier one that are not known.
 func carry(before, now []byte, known []string) ([]byte, error) {
+	if len(before) == 0 {
+		return now, nil
+	}
 	old, err := members(before)
 	if err != nil {
 		return nil, err

@@ -63,6 +63,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	scopes map[Scope]*memory
+	recent recent
 }
 
 // Open opens the store and reads from it once; ctx bounds the start only. An

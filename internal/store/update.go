@@ -119,6 +119,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 	if err != nil {
 		return 0, false, err
 	}
+	s.recent.put(tx)
 	conditions, otherwise := s.guard(tx.memories)
 	if tx.token != nil {
 		key := s.key(tokenTail + tx.token.Key)

@@ -60,7 +60,12 @@ func (s *Store) changes(put, gone []*mvccpb.KeyValue) []api.Change {
 		}
 	}
 	for _, kv := range put {
-		h := decode(s.tail(kv.Key), kv)
+		tail := s.tail(kv.Key)
+		if r := s.recent.take(tail, kv); r != nil {
+			out = append(out, api.Change{Key: r.Key, New: r})
+			continue
+		}
+		h := decode(tail, kv)
 		if h.unread != nil {
 			s.options.Log.Warn("record was written by a newer release and is left out", "key", h.Key, "err", h.unread)
 			continue
