@@ -196,6 +196,30 @@ func rowsOf(t *testing.T, s *store.Store, replica string) int {
 	return n
 }
 
+// Whoever knows that a replica is gone may remove it: its rows go with it.
+func TestRowsOfARemovedReplicaAreNobodys(t *testing.T) {
+	s := storetest.New(t)
+	revision := resource(t, s, theRoute, anyRoute)
+	a, b := newWorld(s, "a"), newWorld(s, "b")
+	a.Applied(revision)
+	a.connect(node("n"), a.proxy(node("n"), "i"))
+	a.flush(t)
+	b.connect(node("n"), b.proxy(node("n"), "j"))
+	b.flush(t)
+	if err := s.Write(t.Context(), false, []store.Op{{Key: "ledger/replicas/b"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, full := rollout(t, reader(s, a.now)); got != "DONE 1/1" {
+		t.Errorf("rollout is %s, unknown %q", got, full.Unknown)
+	}
+	if err := a.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := rowsOf(t, s, "b"); n != 0 {
+		t.Errorf("%d rows are left", n)
+	}
+}
+
 // A silent replica is known by its rows only for resources that its proxies read.
 func TestAKilledReplicaHoldsUpOnlyWhatItsProxiesRead(t *testing.T) {
 	replicas := storetest.Replicas(t, 2)

@@ -24,6 +24,10 @@ const goneAfter = time.Minute
 // gone says whether the replica has been silent for so long.
 func gone(r api.Replica, now time.Time) bool { return now.Sub(r.SeenAt.Time) > goneAfter }
 
+// orphansEvery is at which sweeps all rows are looked at, for those that a removed
+// replica left.
+const orphansEvery = 120
+
 // sweep looks after the rows of silent replicas. Those that can have no streams
 // are removed: of replicas that are forgotten, and of one in whose place this one
 // is, on the same host with the same address.
@@ -48,7 +52,8 @@ func (w *Writer) sweep(ctx context.Context) error {
 			silent[r.ID] = true
 		}
 	}
-	if len(ends)+len(silent) == 0 {
+	w.sweeps++
+	if len(ends)+len(silent) == 0 && w.sweeps%orphansEvery != 1 {
 		return nil
 	}
 	if values, err = w.Store.Read(ctx, rowPrefix); err != nil {
@@ -77,8 +82,13 @@ func (w *Writer) sweep(ctx context.Context) error {
 }
 
 // moved is what is to be written for proxies to be in the rows of one replica
-// only, and which replicas are left with some. Nothing is left of those that end.
+// only, and which replicas are left with some. Nothing is left of those that end,
+// or are not there.
 func (w *Writer) moved(rows []row, replicas []api.Replica, ends, silent map[string]bool) (ops []store.Op, left map[string]bool, err error) {
+	known := map[string]bool{}
+	for _, r := range replicas {
+		known[r.ID] = true
+	}
 	before := make([]int, len(rows))
 	for i := range rows {
 		before[i] = len(rows[i].Members)
@@ -88,7 +98,7 @@ func (w *Writer) moved(rows []row, replicas []api.Replica, ends, silent map[stri
 	for i, r := range rows {
 		var puts []store.Op
 		switch {
-		case ends[r.Replica]:
+		case ends[r.Replica], !known[r.Replica]:
 		case !silent[r.Replica]:
 			continue
 		case r.torn, len(r.Members) == before[i] && before[i] > 0:

@@ -85,6 +85,7 @@ type Writer struct {
 	written int64                    // the applied revision that was written last
 	reached time.Time                // before the last flush that succeeded
 	again   bool                     // everything is written once more
+	sweeps  int                      // so far
 }
 
 // Init makes the Writer ready for its other methods.
@@ -170,6 +171,10 @@ func (w *Writer) Changed() <-chan struct{} {
 // Run flushes what is dirty until ctx ends. A batch that could not be written
 // is tried again with the next.
 func (w *Writer) Run(ctx context.Context) error {
+	// Rows without their replica belong to nobody: it comes first.
+	if err := w.only(ctx, nil); err != nil && ctx.Err() == nil {
+		w.Log.Warn("ledger was not written", "err", err)
+	}
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	for {

@@ -92,17 +92,16 @@ func (r *Reader) read(ctx context.Context, prefix string, wanted func(place) boo
 	if err != nil {
 		return nil, nil, err
 	}
-	forgotten := map[string]bool{}
-	replicas = slices.DeleteFunc(replicas, func(x api.Replica) bool {
-		old := r.Now().Sub(x.SeenAt.Time) > forgottenAfter
-		forgotten[x.ID] = old
-		return old
-	})
+	replicas = slices.DeleteFunc(replicas, func(x api.Replica) bool { return r.Now().Sub(x.SeenAt.Time) > forgottenAfter })
+	known := map[string]bool{}
+	for _, x := range replicas {
+		known[x.ID] = true
+	}
 	slices.SortFunc(replicas, func(a, b api.Replica) int { return strings.Compare(a.ID, b.ID) })
 	if values, err = r.Store.Read(ctx, prefix); err != nil {
 		return nil, nil, err
 	}
-	rows, err := joined(values, func(p place) bool { return !forgotten[p.replica] && wanted(p) })
+	rows, err := joined(values, func(p place) bool { return known[p.replica] && wanted(p) })
 	if err != nil {
 		return nil, nil, err
 	}
