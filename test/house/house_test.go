@@ -2,8 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -239,5 +244,62 @@ func TestPlaces(t *testing.T) {
 		if !want[g] {
 			t.Errorf("unexpected %q", g)
 		}
+	}
+}
+
+// Each part gets its share of what is left, a fault of one does not stop the
+// others, and what they saw stands in one table.
+func TestSoak(t *testing.T) {
+	var out bytes.Buffer
+	budgets := map[string]time.Duration{}
+	says := func(name, saw string, err error) part {
+		return part{name, 0.5, func(_ context.Context, _ io.Writer, total time.Duration) (string, error) {
+			budgets[name] = total
+			return saw, err
+		}}
+	}
+	err := soak(t.Context(), &out, []part{says("one", "a fault", errors.New("broken")), says("two", "17 tries", nil)}, time.Minute)
+	if err == nil || err.Error() != "one: broken" {
+		t.Errorf("got %v", err)
+	}
+	if b := budgets["one"]; b < 29*time.Second || b > 30*time.Second {
+		t.Errorf("the first part has %v", b)
+	}
+	// The first one took none of its half.
+	if b := budgets["two"]; b < 58*time.Second || b > time.Minute {
+		t.Errorf("the second part has %v", b)
+	}
+	text := regexp.MustCompile(` +`).ReplaceAllString(out.String(), " ")
+	for _, want := range []string{"one 0s FOUND a fault\n", "two 0s none 17 tries\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the table lacks %q:\n%s", want, text)
+		}
+	}
+	t.Run("a part whose time is over is cut off with all that it started", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := command(ctx, "sh", "-c", "sleep 60 & wait").Run(); err == nil || ctx.Err() == nil {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+	t.Run("every part names tests that exist", func(t *testing.T) {
+		shares := 0.0
+		for _, p := range soakParts(1) {
+			shares += p.share
+		}
+		if shares < 0.99 || shares > 1.01 {
+			t.Errorf("the shares are %v together", shares)
+		}
+		for name, file := range map[string]string{"TestKilledUnderWrites": "../faults", "TestHistoriesWithFaults": "../faults", "TestNothingLeaks": "../../cmd/evermeshd"} {
+			if out, err := exec.Command("grep", "-rl", "^func "+name+"(", file).CombinedOutput(); err != nil {
+				t.Errorf("%s has no %s: %v %s", file, name, err, out)
+			}
+		}
+	})
+	if got := told([]byte("=== RUN TestX\n    x_test.go:1: first\n    y_test.go:22: 31 kills\n--- PASS\n")); got != "31 kills" {
+		t.Errorf("told %q", got)
+	}
+	if got := executions([]byte("fuzz: elapsed: 3s, execs: 11123 (3707/sec)\nfuzz: elapsed: 6s, execs: 31146 (1/sec)\n")); got != 31146 {
+		t.Errorf("counted %d", got)
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -9,186 +8,141 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
+	"text/tabwriter"
 	"time"
 )
 
-// soakVerb runs what takes too long for every change, in three equal parts of
-// the time: fuzzing, properties with many more tries, and code broken on purpose.
+// part is one of the things that a soak does. run uses at most its time and says
+// in one line what it saw; an error is a fault that it found.
+type part struct {
+	name  string
+	share float64 // of the time
+	run   func(ctx context.Context, w io.Writer, total time.Duration) (saw string, err error)
+}
+
+// soakVerb runs what takes too long for every change: kills and faults of
+// control planes under load, fuzzing, properties with many more tries, proxies
+// and callers that come and go, and code broken on purpose. All of it together
+// takes the minutes that it is given; a table tells what came of it.
 func soakVerb(args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	minutes := flags.Float64("minutes", 10, "minutes for the whole")
-	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the breakages, to see a run again")
+	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of what has chance in it, to see a run again")
+	only := flags.String("only", "", "run these parts alone: names with commas between them")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	part := time.Duration(*minutes * float64(time.Minute) / 3)
-	return errors.Join(
-		fuzz(stdout, part),
-		properties(stdout, part),
-		breakages(stdout, part, *seed),
-	)
+	parts := soakParts(*seed)
+	if *only != "" {
+		parts = slices.DeleteFunc(parts, func(p part) bool { return !slices.Contains(strings.Split(*only, ","), p.name) })
+	}
+	fmt.Fprintf(stdout, "soak: %v minutes, seed %d\n", *minutes, *seed)
+	return soak(context.Background(), stdout, parts, time.Duration(*minutes*float64(time.Minute)))
 }
 
-var fuzzTest = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
+func soakParts(seed uint64) []part {
+	again := strconv.FormatUint(seed, 10)
+	return []part{
+		{"kills", 0.2, testFor("./test/faults", "^TestKilledUnderWrites$", again)},
+		{"histories", 0.15, testFor("./test/faults", "^TestHistoriesWithFaults$", again)},
+		{"leaks", 0.15, testFor("./cmd/evermeshd", "^TestNothingLeaks$", "")},
+		{"fuzz", 0.2, fuzz},
+		{"properties", 0.15, properties},
+		{"breakages", 0.15, func(ctx context.Context, w io.Writer, total time.Duration) (string, error) {
+			return breakages(ctx, w, total, seed)
+		}},
+	}
+}
 
-// fuzz divides the time among all fuzz tests of the module.
-func fuzz(w io.Writer, total time.Duration) error {
-	type target struct{ pkg, name string }
-	var targets []target
-	files, err := goList(`{{range .TestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}`)
-	if err != nil {
-		return err
+// soak runs the parts one after another. What one leaves of its time, or takes
+// too much of, is shared by those that follow.
+func soak(ctx context.Context, w io.Writer, parts []part, total time.Duration) error {
+	end := time.Now().Add(total)
+	shares := 0.0
+	for _, p := range parts {
+		shares += p.share
 	}
-	for _, line := range files {
-		pkg, file, _ := strings.Cut(line, "=")
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		for _, m := range fuzzTest.FindAllSubmatch(text, -1) {
-			targets = append(targets, target{pkg, string(m[1])})
-		}
-	}
-	fmt.Fprintf(w, "fuzz: %d tests in %s\n", len(targets), total.Round(time.Second))
 	var failures error
-	for _, t := range targets {
-		each := max(total/time.Duration(len(targets)), time.Second)
-		out, err := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), t.pkg).CombinedOutput()
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\npart\ttime\tfaults\tseen")
+	for _, p := range parts {
+		budget := time.Duration(float64(time.Until(end)) * p.share / shares)
+		shares -= p.share
+		fmt.Fprintf(w, "%s: for %s\n", p.name, budget.Round(time.Second))
+		// A part that does not keep its time is cut off; that is a fault of the part.
+		bounded, cancel := context.WithTimeout(ctx, budget+grace)
+		start := time.Now()
+		saw, err := p.run(bounded, w, budget)
+		cancel()
+		faults := "none"
 		if err != nil {
-			fmt.Fprintf(w, "%s", out)
-			failures = errors.Join(failures, fmt.Errorf("%s %s: %w", t.pkg, t.name, err))
-			continue
+			faults = "FOUND"
+			failures = errors.Join(failures, fmt.Errorf("%s: %w", p.name, err))
 		}
-		fmt.Fprintf(w, "fuzz: %s %s: nothing found\n", strings.TrimPrefix(t.pkg, modulePath), t.name)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", p.name, time.Since(start).Round(time.Second), faults, saw)
+	}
+	if err := table.Flush(); err != nil {
+		return err
 	}
 	return failures
 }
 
-// properties repeats the packages that use rapid, each time with new seeds and
-// with the race detector, until the time is over. A round is never cut off.
-func properties(w io.Writer, total time.Duration) error {
-	packages, err := goList(`{{range .TestImports}}{{if eq . "pgregory.net/rapid"}}{{$.ImportPath}}{{"\n"}}{{end}}{{end}}{{range .XTestImports}}{{if eq . "pgregory.net/rapid"}}{{$.ImportPath}}{{"\n"}}{{end}}{{end}}`)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "properties: %d packages for %s\n", len(packages), total.Round(time.Second))
-	rounds := 0
-	for deadline := time.Now().Add(total); time.Now().Before(deadline) && len(packages) > 0; rounds++ {
-		args := append([]string{"test", "-race", "-count=1", "-timeout", "60m"}, packages...)
-		out, err := exec.Command("go", append(args, "-rapid.checks=300")...).CombinedOutput()
+// grace is how much longer than its time a part may take to come to an end.
+const grace = time.Minute
+
+// testFor is a test that goes on for as long as its flag -for says. Building it
+// takes a part of the time.
+func testFor(pkg, name, seed string) func(context.Context, io.Writer, time.Duration) (string, error) {
+	return func(ctx context.Context, w io.Writer, total time.Duration) (string, error) {
+		end := time.Now().Add(total)
+		dir, err := os.MkdirTemp("", "evermesh-soak-")
+		if err != nil {
+			return "", err
+		}
+		defer os.RemoveAll(dir)
+		program := filepath.Join(dir, "test")
+		if out, err := command(ctx, "go", "test", "-c", "-o", program, pkg).CombinedOutput(); err != nil {
+			return "it does not build", fmt.Errorf("%w\n%s", err, out)
+		}
+		left := max(time.Until(end)-5*time.Second, 5*time.Second).Round(time.Second)
+		args := []string{"-test.run", name, "-test.v", "-test.timeout", (left + grace).String(), "-for", left.String()}
+		if seed != "" {
+			args = append(args, "-seed", seed)
+		}
+		cmd := command(ctx, program, args...)
+		cmd.Dir = pkg
+		out, err := cmd.CombinedOutput()
 		if err != nil {
 			fmt.Fprintf(w, "%s", out)
-			return fmt.Errorf("properties: %w", err)
+			return "see above", err
 		}
+		return told(out), nil
 	}
-	fmt.Fprintf(w, "properties: held in %d rounds of 300 tries\n", rounds)
-	return nil
 }
 
-// goList prints one line a package by a template and returns the distinct ones.
-func goList(template string) ([]string, error) {
-	out, err := exec.Command("go", "list", "-e", "-f", template, "./...").Output()
-	if err != nil {
-		return nil, fmt.Errorf("go list: %w", err)
+var logged = regexp.MustCompile(`(?m)^    \w+_test\.go:\d+: (.+)$`)
+
+// told is the last line that a test logged for its reader.
+func told(out []byte) string {
+	all := logged.FindAllSubmatch(out, -1)
+	if len(all) == 0 {
+		return "it passed"
 	}
-	var lines []string
-	seen := map[string]bool{}
-	for _, line := range strings.Fields(string(out)) {
-		if !seen[line] {
-			seen[line] = true
-			lines = append(lines, line)
-		}
-	}
-	return lines, nil
+	return string(all[len(all)-1][1])
 }
 
-// brokenPackages are the ones whose lines are broken on purpose: what they say
-// wrong reaches a proxy, and no compiler notices.
-var brokenPackages = []string{"internal/mesh", "internal/envoy"}
-
-// breakages breaks one random place at a time in a copy of the module and
-// reports which no test noticed. Survivors are a list to read, not a failure:
-// some changes mean the same.
-func breakages(w io.Writer, total time.Duration, seed uint64) error {
-	copyDir, err := os.MkdirTemp("", "evermesh-breakages-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(copyDir)
-	if err := copyModule(copyDir); err != nil {
-		return err
-	}
-	places, err := findPlaces(copyDir, brokenPackages, seed)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "breakages: %d places, seed %d, for %s\n", len(places), seed, total.Round(time.Second))
-	ctx, cancel := context.WithTimeout(context.Background(), total)
-	defer cancel()
-	tried, noticed := 0, 0
-	for _, p := range places {
-		was, err := os.ReadFile(p.file)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(p.file, p.apply(was), 0o644); err != nil {
-			return err
-		}
-		found, err := notices(ctx, copyDir)
-		if restore := os.WriteFile(p.file, was, 0o644); restore != nil {
-			return restore
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		tried++
-		if found {
-			noticed++
-			continue
-		}
-		fmt.Fprintf(w, "breakages: no test noticed %s: %s\n", strings.TrimPrefix(p.file, copyDir+"/"), p.what)
-	}
-	fmt.Fprintf(w, "breakages: %d of %d noticed\n", noticed, tried)
-	return nil
-}
-
-// notices says whether the tests of the broken packages fail in dir.
-func notices(ctx context.Context, dir string) (bool, error) {
-	args := []string{"test", "-count=1", "-timeout", "5m"}
-	for _, p := range brokenPackages {
-		args = append(args, "./"+p)
-	}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = dir
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return false, err
-	}
-	return err != nil, nil
-}
-
-// copyModule copies the files that git knows, and the tools as a link.
-func copyModule(dir string) error {
-	files, err := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
-	if err != nil {
-		return fmt.Errorf("git ls-files: %w", err)
-	}
-	cp := exec.Command("xargs", "-0", "cp", "--parents", "-t", dir)
-	cp.Stdin = bytes.NewReader(files)
-	if out, err := cp.CombinedOutput(); err != nil {
-		return fmt.Errorf("copy the module: %w: %s", err, out)
-	}
-	here, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	return os.Symlink(here+"/build", dir+"/build")
+// command is a command that ends with its context, together with all that it
+// started: go test leaves its test behind.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
 }
