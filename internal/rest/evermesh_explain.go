@@ -155,23 +155,23 @@ func programmed(r *api.Resource, e api.Explanation, proxies []api.Proxy) api.Con
 		out.Message = "No virtual node and no virtual gateway leads to it, so it concerns no proxy: refer to it from a backend, a provider, a target or a gateway route."
 	case refused > 0:
 		out.Reason = reasonRefused
-		out.Message = fmt.Sprintf("%d of %d proxies refused it and keep what they had.", refused, e.ProxiesAffected)
+		out.Message = fmt.Sprintf("Refused by %d of %d proxies, which keep what they had.", refused, e.ProxiesAffected)
 		if !first.IsZero() {
 			since := seconds(first)
 			out.Since = &since
 		}
 	case e.ProxiesAffected == 0 && len(e.Unknown) == 0:
 		out.Status, out.Reason = api.ConditionStatusUnknown, reasonNotConnected
-		out.Message = fmt.Sprintf("No proxy is connected of the %d nodes and gateways that lead to it.", e.UsersTotal)
+		out.Message = fmt.Sprintf("None of the nodes and gateways that lead to it (%d) has a connected proxy.", e.UsersTotal)
 	case len(e.Unknown) > 0 || e.ProxiesAccepted < e.ProxiesAffected || e.ReplicasApplied < e.ReplicasTotal:
 		out.Reason = reasonPending
-		out.Message = fmt.Sprintf("%d of %d proxies accepted it; %d of %d replicas are current.", e.ProxiesAccepted, e.ProxiesAffected, e.ReplicasApplied, e.ReplicasTotal)
+		out.Message = fmt.Sprintf("Accepted by %d of %d proxies; %d of %d replicas are current.", e.ProxiesAccepted, e.ProxiesAffected, e.ReplicasApplied, e.ReplicasTotal)
 	default:
 		out.Status, out.Reason = api.ConditionStatusTrue, reasonProgrammed
-		out.Message = fmt.Sprintf("All %d connected proxies that it concerns accepted it.", e.ProxiesAffected)
+		out.Message = fmt.Sprintf("Accepted by all connected proxies that it concerns (%d).", e.ProxiesAffected)
 		if len(e.Problems) > 0 {
 			out.Reason = reasonInPart
-			out.Message = fmt.Sprintf("All %d connected proxies that it concerns accepted what could be translated of it: see the problems.", e.ProxiesAffected)
+			out.Message = fmt.Sprintf("All connected proxies that it concerns (%d) accepted what could be translated of it: see the problems.", e.ProxiesAffected)
 		}
 		if r.Updated.After(last) {
 			last = r.Updated
