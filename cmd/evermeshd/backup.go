@@ -144,7 +144,7 @@ func restore(ctx context.Context, cfg config, file string, stdin io.Reader, stde
 	o.Restoring = true
 	s, err := store.Open(ctx, o)
 	if err != nil {
-		return err
+		return misconfigured(err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	info, err := s.Restore(ctx, from, reporter(stderr))

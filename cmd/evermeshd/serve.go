@@ -53,6 +53,9 @@ func serveUntilDone(ctx context.Context, cfg config) error {
 	}
 	var err error
 	if d.store, err = d.openStore(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop while it waited for etcd
+		}
 		return err
 	}
 	defer func() {
@@ -100,7 +103,9 @@ func (d *daemon) wire(ctx context.Context) error {
 	}).Init()
 	if len(c.EtcdEndpoints) == 0 {
 		if err := d.ledger.Clear(ctx); err != nil {
-			return err
+			// A disk that is almost full takes no writes, and is no reason not to
+			// serve what is there (D3).
+			d.log.Warn("ledger keeps what the replica before left", "err", err)
 		}
 	}
 	d.proxies = ads.New(ads.Config{
@@ -155,20 +160,26 @@ func (d *daemon) credentials() string { return filepath.Join(d.config.DataDir, "
 
 // openStore opens etcd, in this process or outside.
 func (d *daemon) openStore(ctx context.Context) (*store.Store, error) {
-	c := d.config
-	o := store.Options{
-		Prefix: c.EtcdPrefix, Log: d.log,
-		Observe: func(took time.Duration, conflicts int) {
-			d.metrics.txn.Observe(took.Seconds())
-			d.metrics.conflicts.Add(float64(conflicts))
-		},
+	o := d.config.storeOptions()
+	o.Log, o.Patience = d.log, patience
+	o.Observe = func(took time.Duration, conflicts int) {
+		d.metrics.txn.Observe(took.Seconds())
+		d.metrics.conflicts.Add(float64(conflicts))
 	}
-	if len(c.EtcdEndpoints) > 0 {
-		o.Endpoints, o.CACert, o.Cert, o.Key = c.EtcdEndpoints, c.EtcdCACert, c.EtcdCert, c.EtcdKey
-	} else {
-		o.DataDir = c.DataDir
+	s, err := store.Open(ctx, o)
+	return s, misconfigured(err)
+}
+
+// patience is how long a start waits for an external etcd: what starts both at
+// once need not order them, and what restarts processes sees a real end.
+const patience = time.Minute
+
+// misconfigured makes settings with which no store will ever open wrong usage.
+func misconfigured(err error) error {
+	if wrong, ok := errors.AsType[*store.Misconfigured](err); ok {
+		return usagef("%v", wrong)
 	}
-	return store.Open(ctx, o)
+	return err
 }
 
 // mostProblems is how many problems of a node or gateway its ledger row names.

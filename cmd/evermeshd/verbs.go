@@ -97,7 +97,8 @@ func openExisting(ctx context.Context, c config) (*store.Store, error) {
 	}
 	o := c.storeOptions()
 	o.Attach = true
-	return store.Open(ctx, o)
+	s, err := store.Open(ctx, o)
+	return s, misconfigured(err)
 }
 
 // storeOptions are the store's as the settings say.

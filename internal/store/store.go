@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,10 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
-	"google.golang.org/grpc"
 )
 
 // Options say which etcd a Store uses: exactly one of DataDir, Server and
@@ -41,6 +40,8 @@ type Options struct {
 	Log *slog.Logger
 	// Timeout bounds every operation; 0 is 5 s.
 	Timeout time.Duration
+	// Patience is how long Open waits for Endpoints that do not answer.
+	Patience time.Duration
 	// Observe is told of each Update how long it took, waiting included, and
 	// how often it ran again because another writer was first; nil is allowed.
 	Observe func(took time.Duration, conflicts int)
@@ -52,9 +53,10 @@ type Store struct {
 	options Options
 	prefix  string // <prefix>/v1/
 	client  *clientv3.Client
-	server  *Server // when embedded
-	own     bool    // the server is ours to stop
-	holder  *InUse  // who has the data directory, when it is attached to
+	server  *Server     // when embedded
+	own     bool        // the server is ours to stop
+	tls     *tls.Config // to an external etcd
+	holder  *InUse      // who has the data directory, when it is attached to
 	full    atomic.Bool
 	hourly  hourly
 	session *session
@@ -67,7 +69,8 @@ type Store struct {
 }
 
 // Open opens the store and reads from it once; ctx bounds the start only. An
-// external etcd that does not answer is an error.
+// external etcd that does not answer in time is an error; settings with which it
+// never would are a *Misconfigured.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -80,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := s.Head(ctx); err != nil {
+	if err := s.reach(ctx); err != nil {
 		if s.holder != nil {
 			err = fmt.Errorf("data directory %s is in use by %s, which does not answer through %s there: %w", s.holder.Dir, s.holder.By, socketName, err)
 		}
@@ -126,44 +129,6 @@ func (s *Store) connect(ctx context.Context) error {
 		return errors.New("open store: neither a data directory nor endpoints are given")
 	}
 	s.client = v3client.New(s.server.etcd.Server)
-	return nil
-}
-
-// config is how a client talks to an etcd that is not in-process.
-func (s *Store) config() clientv3.Config {
-	return clientv3.Config{
-		DialTimeout: s.options.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
-		MaxCallSendMsgSize: maxRequest, Logger: zapLogger(s.options.Log, nil),
-	}
-}
-
-func (s *Store) dial(endpoint string, options ...grpc.DialOption) error {
-	c := s.config()
-	c.Endpoints, c.DialOptions = []string{endpoint}, options
-	client, err := clientv3.New(c)
-	if err != nil {
-		return fmt.Errorf("open store: %w", err)
-	}
-	s.client = client
-	return nil
-}
-
-func (s *Store) dialEndpoints() error {
-	o, c := s.options, s.config()
-	c.Endpoints = o.Endpoints
-	if o.CACert != "" || o.Cert != "" {
-		files := transport.TLSInfo{TrustedCAFile: o.CACert, CertFile: o.Cert, KeyFile: o.Key, Logger: c.Logger}
-		config, err := files.ClientConfig()
-		if err != nil {
-			return fmt.Errorf("open store: read certificates for etcd: %w", err)
-		}
-		c.TLS = config
-	}
-	client, err := clientv3.New(c)
-	if err != nil {
-		return fmt.Errorf("open store: %w", err)
-	}
-	s.client = client
 	return nil
 }
 

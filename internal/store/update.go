@@ -126,7 +126,9 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
 		otherwise = append(otherwise, clientv3.OpGet(key))
 	}
-	resp, err := s.client.Txn(ctx).If(conditions...).Then(ops...).Else(otherwise...).Commit()
+	// What to read if it fails is asked then: every write would carry it into
+	// etcd's log.
+	resp, err := s.client.Txn(ctx).If(conditions...).Then(ops...).Commit()
 	if says(err, textLeaseNotFound) {
 		s.hourly.forget() // a lease that was lost with its etcd: take another
 		return 0, false, nil
@@ -136,6 +138,9 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 	}
 	s.full.Store(false)
 	if !resp.Succeeded {
+		if resp, err = s.client.Txn(ctx).Then(otherwise...).Commit(); err != nil {
+			return 0, false, err
+		}
 		s.catchUp(tx.memories, resp)
 		return 0, false, s.taken(tx, resp)
 	}

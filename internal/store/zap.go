@@ -53,11 +53,13 @@ type bridge struct {
 }
 
 // harmless says that a warning of etcd is about a setting that is as it should
-// be, or about a stop that was asked for.
+// be, about a stop that was asked for, or says again what somebody else says.
 func harmless(e zapcore.Entry, fields map[string]any) bool {
 	switch e.Message {
 	case "Running http and grpc server on single port. This is not recommended for production.":
 		return true // there is no port at all
+	case "retrying of unary invoker failed":
+		return true // whoever asked gets the error, and says it once
 	case "setting up serving from embedded etcd failed.":
 		return strings.Contains(fmt.Sprint(fields["error"]), "use of closed network connection")
 	}
