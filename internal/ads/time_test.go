@@ -149,3 +149,27 @@ func TestEndsAreSpreadOverADrain(t *testing.T) {
 		}
 	})
 }
+
+// The end of a drain's last stream arrives, although the server goes at once.
+func TestTheLastEndOfADrainArrives(t *testing.T) {
+	for range 50 {
+		r := bareRig(nil)
+		l := bufconn.Listen(1 << 16)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Serve(ctx, l, nil) }()
+		r.give("a", simple())
+		conn, err := grpc.NewClient("passthrough:last", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+		adstest.Must(t, err)
+		s := adstest.Open(t, conn, adstest.Options{Node: nodeID("a"), Delta: true})
+		feed(t, s)
+		r.Drain(t.Context(), 0)
+		stop()
+		if code, text := s.End(t); code != codes.OK {
+			t.Fatalf("ended with %v, %q", code, text)
+		}
+		adstest.Must(t, <-done)
+		adstest.Must(t, conn.Close())
+	}
+}
