@@ -40,9 +40,11 @@ type calleeKey struct {
 	policy            policy
 }
 
-// is says whether the callee was made from these.
+// is says whether the callee was made from these. The service is looked at first:
+// mostly it is the very same, and then so is its name.
 func (c *callee) is(key calleeKey, s *mesh.Service, preference api.IPPreference) bool {
-	return c != nil && c.calleeKey == key && c.preference == preference && c.service.Same(s)
+	return c != nil && c.at == key.at && c.policy == key.policy && c.preference == preference &&
+		(c.service == s || c.calleeKey == key && c.service.Same(s))
 }
 
 // callee returns the callee of the previous bundle or of another client, or
