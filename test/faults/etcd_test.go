@@ -40,6 +40,17 @@ type member struct {
 // newCluster starts an etcd of n members and waits until it serves.
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
+	c := prepareCluster(t, n)
+	for _, m := range c.members {
+		m.start()
+	}
+	c.awaitReady()
+	return c
+}
+
+// prepareCluster gives the members their addresses and directories.
+func prepareCluster(t testing.TB, n int) *cluster {
+	t.Helper()
 	c := &cluster{t: t}
 	var peers []string
 	for i := range n {
@@ -49,10 +60,8 @@ func newCluster(t testing.TB, n int) *cluster {
 	}
 	for _, m := range c.members {
 		m.peers = strings.Join(peers, ",")
-		m.start()
 		t.Cleanup(m.kill)
 	}
-	c.awaitReady()
 	return c
 }
 

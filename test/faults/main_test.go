@@ -26,7 +26,7 @@ var (
 const part = "FAULTS_TEST_PART"
 
 // patience bounds everything that has to happen; much, because a machine may be busy.
-const patience = 60 * time.Second
+const patience = 90 * time.Second
 
 // built are the programs that the tests run, by the label of what they were built from.
 var built struct {
@@ -98,14 +98,22 @@ const root = "../.."
 // `go build`.
 func build(t testing.TB, label, sources string, arguments ...string) string {
 	t.Helper()
+	path, err := tryBuild(label, sources, arguments...)
+	must(t, err)
+	return path
+}
+
+func tryBuild(label, sources string, arguments ...string) (string, error) {
 	built.mu.Lock()
 	defer built.mu.Unlock()
 	if path, ok := built.programs[label]; ok {
-		return path
+		return path, nil
 	}
 	if built.dir == "" {
 		dir, err := os.MkdirTemp("", "evermesh-faults")
-		must(t, err)
+		if err != nil {
+			return "", err
+		}
 		built.dir, built.programs = dir, map[string]string{}
 	}
 	path := filepath.Join(built.dir, "evermeshd-"+label)
@@ -114,10 +122,10 @@ func build(t testing.TB, label, sources string, arguments ...string) string {
 	cmd.Dir = sources
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does, so that most is built already
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build evermeshd (%s): %v\n%s", label, err, out)
+		return "", fmt.Errorf("build evermeshd (%s): %w\n%s", label, err, out)
 	}
 	built.programs[label] = path
-	return path
+	return path, nil
 }
 
 // chance is the source of a test's chances. Its seed is in the test's log.

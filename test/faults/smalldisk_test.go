@@ -127,6 +127,16 @@ func TestFullDisk(t *testing.T) {
 	if n := len(p.Ends()); n > 0 {
 		t.Errorf("the open stream ended: %v", p.Ends())
 	}
+	sent := len(p.Responses())
+	// Who starts on such a disk serves what is there.
+	r.kill()
+	r.start()
+	must(t, described(c, "full")(t.Context()))
+	wantUnavailable(t, "a write after a start on a disk that is almost full", shifted(c, "full", 70, 30))
+	connect(t, key, "full", "newer", true, r.xds).has(t, 80, 20)
+	if more := p.Responses()[sent:]; len(more) > 0 {
+		t.Errorf("the restart sent the proxy %s, though nothing had changed", more)
+	}
 	must(t, os.Remove(filepath.Join(disk, "fill")))
 	eventually(t, "a write when there is space again", shifted(c, "full", 60, 40))
 
@@ -151,18 +161,13 @@ func TestFullDisk(t *testing.T) {
 		break
 	}
 	if within(5*time.Second, r.isGone) {
-		if code := r.exit(); code != 1 {
-			t.Errorf("evermeshd ended with %d on a full disk, want 1", code)
-		}
 		wantNoSpace(t, r)
 		r.launch() // the disk is still full
-		if code := r.exit(); code != 1 {
-			t.Errorf("evermeshd that starts on a full disk ended with %d, want 1", code)
+		if within(5*time.Second, r.isGone) {
+			wantNoSpace(t, r)
 		}
-		wantNoSpace(t, r)
-	} else {
-		r.stop()
 	}
+	r.kill()
 	must(t, os.Remove(filepath.Join(disk, "fill")))
 	r.start()
 	for name, want := range written {
@@ -176,9 +181,12 @@ func TestFullDisk(t *testing.T) {
 	p.has(t, 50, 50)
 }
 
-// wantNoSpace wants the last line to say what it was.
+// wantNoSpace wants the process to end with 1 and its last line to say why.
 func wantNoSpace(t *testing.T, r *replica) {
 	t.Helper()
+	if code := r.exit(); code != 1 {
+		t.Errorf("evermeshd ended with %d on a full disk, want 1", code)
+	}
 	lines := strings.Split(strings.TrimSpace(r.said()), "\n")
 	last := lines[len(lines)-1]
 	t.Logf("it ended: %s", last)
