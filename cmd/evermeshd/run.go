@@ -183,14 +183,22 @@ func (d *daemon) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// leaveWait bounds how long a replica that ends waits for its store.
-const leaveWait = 2 * time.Second
+const (
+	// leaveWait bounds how long a replica that ends waits for its store.
+	leaveWait = 2 * time.Second
+	// lookWait bounds how long it looks whether there is one.
+	lookWait = time.Second
+)
 
 // leave takes the replica out of the ledger. However the parts ended, it has no
 // streams any more.
 func (d *daemon) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
 	defer cancel()
+	if d.away {
+		d.log.Warn("replica stays in the ledger until it is forgotten, as the store does not answer")
+		return
+	}
 	if err := d.ledger.Leave(ctx); err != nil {
 		d.log.Warn("replica stays in the ledger until it is forgotten", "err", err)
 	}
@@ -226,6 +234,15 @@ func (d *daemon) drain(ctx context.Context, apiServer *http.Server) {
 	ctx, cancel := context.WithTimeout(ctx, spread+10*time.Second)
 	defer cancel()
 	d.proxies.Drain(ctx, spread)
+	// Requests finish, unless they wait for a store that is away: nothing that
+	// is waited for then would come.
+	looking, done := context.WithTimeout(ctx, lookWait)
+	_, err := d.store.Head(looking)
+	done()
+	if d.away = err != nil; d.away {
+		ctx, cancel = context.WithTimeout(ctx, lookWait)
+		defer cancel()
+	}
 	if err := apiServer.Shutdown(ctx); err != nil {
 		d.log.Warn("requests were cut off", "err", err)
 	}

@@ -40,6 +40,8 @@ type daemon struct {
 	loop      *publish.Loop
 	ledger    *ledger.Writer
 	api       *rest.Server
+
+	away bool // the store did not answer when the replica left
 }
 
 // serveUntilDone runs the control plane until ctx ends.

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+// etcd is an external one.
+type etcd struct {
+	config   *embed.Config
+	server   *embed.Etcd
+	endpoint string
+}
+
+func newEtcd(t *testing.T) *etcd {
+	t.Helper()
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := port.Addr().String()
+	port.Close()
+	sockets, err := os.MkdirTemp("", "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	c := embed.NewConfig()
+	c.Dir = t.TempDir()
+	c.ListenPeerUrls = []url.URL{{Scheme: "unix", Host: filepath.Join(sockets, "p")}}
+	c.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(sockets, "p")}}
+	c.InitialCluster = c.Name + "=" + c.AdvertisePeerUrls[0].String()
+	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: address}}
+	c.AdvertiseClientUrls = c.ListenClientUrls
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	c.UnsafeNoFsync, c.TickMs, c.ElectionMs = true, 10, 100
+	e := &etcd{config: c, endpoint: "http://" + address}
+	t.Cleanup(e.stop)
+	return e
+}
+
+func (e *etcd) start(t *testing.T) *etcd {
+	t.Helper()
+	server, err := embed.StartEtcd(e.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-server.Server.ReadyNotify()
+	e.server = server
+	return e
+}
+
+func (e *etcd) stop() {
+	if e.server != nil {
+		e.server.Close()
+		e.server = nil
+	}
+}
+
+// masterKey writes one and returns the file.
+func masterKey(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "master-key")
+	if err := os.WriteFile(file, []byte("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// A replica whose etcd is gone ends promptly when it is told to.
+func TestStopsPromptlyWithoutItsEtcd(t *testing.T) {
+	t.Parallel()
+	e := newEtcd(t).start(t)
+	p := start(t, t.TempDir(), "--drain-seconds", "0", "--etcd-endpoints", e.endpoint, "--master-key-file", masterKey(t))
+	if err := p.call(t.Context(), "CreateMesh", api.CreateMeshInput{MeshName: "apps"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	e.stop()
+	// Calls that wait for the store do not hold the end up.
+	var calls sync.WaitGroup
+	for range 4 {
+		calls.Go(func() {
+			if err := p.call(t.Context(), "DescribeMesh", api.DescribeMeshInput{MeshName: "apps"}, nil); err == nil {
+				t.Error("a read succeeds without a store")
+			}
+		})
+	}
+	defer calls.Wait()
+	eventually(t, "/readyz says why", func() bool {
+		status, body := p.get(t, "/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, "store")
+	})
+	begin := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	code := p.exit(t)
+	took := time.Since(begin)
+	if code != 0 || took > 4*time.Second {
+		t.Errorf("exit code %d after %v, want 0 within 4 s:\n%s", code, took, p.said(t))
+	}
+	t.Logf("ended after %v", took.Round(time.Millisecond))
+}
+
+// An etcd that comes after evermeshd is waited for, with a word at once.
+func TestWaitsForItsEtcd(t *testing.T) {
+	t.Parallel()
+	e := newEtcd(t)
+	begin := time.Now()
+	p := launch(t, t.TempDir(), "--etcd-endpoints", e.endpoint, "--master-key-file", masterKey(t))
+	eventually(t, "it says that it waits", func() bool { return strings.Contains(p.said(t), "etcd does not answer and is waited for") })
+	t.Logf("said after %v", time.Since(begin).Round(time.Millisecond))
+	if said := p.said(t); !strings.Contains(said, e.endpoint) || !strings.Contains(said, "connection refused") {
+		t.Errorf("neither where nor why is said:\n%s", said)
+	}
+	e.start(t)
+	up := regexp.MustCompile(`msg="control plane is up"`)
+	eventually(t, "it is up", func() bool { return up.MatchString(p.said(t)) })
+
+	other := newEtcd(t)
+	p = launch(t, t.TempDir(), "--etcd-endpoints", other.endpoint, "--master-key-file", masterKey(t))
+	eventually(t, "it says that it waits", func() bool { return strings.Contains(p.said(t), "is waited for") })
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.exit(t); code != 0 {
+		t.Errorf("exit code %d while it waits, want 0:\n%s", code, p.said(t))
+	}
+}
+
+// Embedded to external: what was made with the one is served from the other,
+// under the same keys.
+func TestMovesToAnExternalEtcd(t *testing.T) {
+	t.Parallel()
+	ctx, dir := t.Context(), t.TempDir()
+	p := start(t, dir)
+	if err := p.call(ctx, "CreateMesh", api.CreateMeshInput{MeshName: "apps"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var before, after api.DescribeMeshOutput
+	if err := p.call(ctx, "DescribeMesh", api.DescribeMeshInput{MeshName: "apps"}, &before); err != nil {
+		t.Fatal(err)
+	}
+	e := newEtcd(t).start(t)
+	file := filepath.Join(t.TempDir(), "backup")
+	run1 := func(want int, args ...string) {
+		t.Helper()
+		if got := run(context.Background(), args); got != want {
+			t.Fatalf("evermeshd %s: exit code %d, want %d", strings.Join(args, " "), got, want)
+		}
+	}
+	run1(0, "backup", "--data-dir", dir, file)
+	run1(0, "restore", "--etcd-endpoints", e.endpoint, file)
+	run1(1, "restore", "--etcd-endpoints", e.endpoint, file)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.exit(t)
+	p = start(t, dir, "--etcd-endpoints", e.endpoint, "--master-key-file", filepath.Join(dir, "master-key"))
+	if err := p.call(ctx, "DescribeMesh", api.DescribeMeshInput{MeshName: "apps"}, &after); err != nil {
+		t.Fatal(err)
+	}
+	if b, a := before.Mesh.Metadata, after.Mesh.Metadata; a.UID != b.UID || a.Version != b.Version || a.CreatedAt != b.CreatedAt {
+		t.Errorf("metadata was %+v and is %+v", b, a)
+	}
+	// A restore while a replica runs on the store is refused, and so is one that
+	// comes after another.
+	run1(1, "restore", "--etcd-endpoints", e.endpoint, file)
+	run1(0, "backup", "--etcd-endpoints", e.endpoint, file)
+}
