@@ -95,6 +95,10 @@ func (d *differ) text(t envoy.Type, old, now *envoy.Resource) string {
 	pair := [2]*envoy.Resource{old, now}
 	text, made := d.known[pair]
 	if !made {
+		if len(d.known) == mostDifferences {
+			d.full = true
+			return ""
+		}
 		text = Difference(readable(t, old), readable(t, now))
 		d.known[pair] = text
 	}

@@ -67,8 +67,13 @@ type Result struct {
 	Complete bool
 }
 
-// mostText bounds the differences of configurations, in bytes.
-const mostText = 4 << 20
+// mostText bounds the differences of configurations, in bytes, and
+// mostDifferences how many are worked out: one takes a few milliseconds, and
+// nobody reads a thousand.
+const (
+	mostText        = 4 << 20
+	mostDifferences = 200
+)
 
 // On works out what the changes would do to a snapshot, under the quotas. They are done as package
 // apply does them: what others refer to first, again after others when that
