@@ -161,12 +161,18 @@ func (b *build) piece(name, extra string, inputs []*api.Resource, mk func(p *pie
 // shared is piece without a look at the previous bundle, of which this one is to
 // keep nothing.
 func (b *build) shared(name, extra string, inputs []*api.Resource, mk func(p *piece)) *piece {
-	return b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, func(p *piece) {
+	all := func(p *piece) {
 		mk(p)
 		for _, r := range inputs {
 			p.cut(r)
 		}
-	})
+	}
+	if slices.Contains(inputs, b.own) {
+		p := &piece{name: name, extra: extra, inputs: inputs} // no other client has these inputs
+		all(p)
+		return p
+	}
+	return b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, all)
 }
 
 // old is the previous bundle's piece of that name, or nil. Pieces come in nearly

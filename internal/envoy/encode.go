@@ -88,9 +88,9 @@ func clustersOf(m *routev3.VirtualHost) []string {
 	return slices.Compact(out)
 }
 
-// routes makes a route configuration of encoded hosts. head is the message
-// without any.
-func (o *Builder) routes(head *routev3.RouteConfiguration, hosts []*VirtualHost) (*Resource, error) {
+// newRoutes makes a route configuration of encoded hosts, of which it is little
+// more than a list. head is the message without any.
+func newRoutes(head *routev3.RouteConfiguration, hosts []*VirtualHost) (*Resource, error) {
 	if err := head.ValidateAll(); err != nil {
 		return nil, err
 	}
@@ -98,8 +98,7 @@ func (o *Builder) routes(head *routev3.RouteConfiguration, hosts []*VirtualHost)
 	if err != nil {
 		return nil, err
 	}
-	r := (&Resource{Name: head.GetName(), Encoded: value, headHash: digest(head)}).WithHosts(hosts)
-	return intern(o, &o.resources, r.Hash, func() (*Resource, error) { return r, nil })
+	return (&Resource{Name: head.GetName(), Encoded: value, headHash: digest(head)}).WithHosts(hosts), nil
 }
 
 // WithHosts returns the route configuration with other virtual hosts, which it

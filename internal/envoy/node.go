@@ -67,7 +67,9 @@ func (b *build) inner() *inner {
 		in.allow = of.passThrough("mesh-allow-all")
 		in.allowHost = of.allowHost(in.allow)
 	}
-	in.resources, in.pieces, in.problems = of.resources, of.pieces, of.problems
+	in.resources, in.problems = of.resources, of.problems
+	// What other clients may share is held for them.
+	in.pieces = slices.Clip(slices.DeleteFunc(of.pieces, func(p *piece) bool { return slices.Contains(p.inputs, b.own) }))
 	return in
 }
 

@@ -310,7 +310,7 @@ func (b *build) routeConfig(head *routev3.RouteConfiguration, hosts []*VirtualHo
 			return
 		}
 	}
-	r, err := b.owner.routes(head, hosts)
+	r, err := newRoutes(head, hosts)
 	if err != nil {
 		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonInvalid, Message: fmt.Sprintf("%s is left out, Envoy would refuse it: %v", name, reason(err))}})
 		return

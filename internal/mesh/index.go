@@ -106,8 +106,6 @@ type dependents struct {
 	parts   set[*part]
 }
 
-type set[T comparable] map[T]struct{}
-
 // NewIndex makes an empty index.
 func NewIndex() *Index {
 	return &Index{readers: map[Client]*reader{}, parts: map[api.Key]*part{}, keys: map[api.Key]*dependents{}, ranges: map[keyRange]*dependents{}}
@@ -131,11 +129,11 @@ func (x *Index) Set(c Client, reads Reads) {
 	r = &reader{c, reads}
 	x.readers[c] = r
 	reads.own(
-		func(k api.Key) { insert(&dependentsOf(x.keys, k).readers, r) },
-		func(k keyRange) { insert(&dependentsOf(x.ranges, k).readers, r) },
+		func(k api.Key) { dependentsOf(x.keys, k).readers.add(r) },
+		func(k keyRange) { dependentsOf(x.ranges, k).readers.add(r) },
 	)
 	for s := range reads.services() {
-		insert(&x.renew(s).readers, r)
+		x.renew(s).readers.add(r)
 	}
 }
 
@@ -152,8 +150,8 @@ func (x *Index) renew(s *Service) *part {
 	x.release(p)
 	p.service = s
 	s.reads(
-		func(k api.Key) { insert(&dependentsOf(x.keys, k).parts, p) },
-		func(k keyRange) { insert(&dependentsOf(x.ranges, k).parts, p) },
+		func(k api.Key) { dependentsOf(x.keys, k).parts.add(p) },
+		func(k keyRange) { dependentsOf(x.ranges, k).parts.add(p) },
 	)
 	return p
 }
@@ -164,8 +162,8 @@ func (x *Index) release(p *part) {
 		return
 	}
 	p.service.reads(
-		func(k api.Key) { forget(x.keys, k, func(d *dependents) { delete(d.parts, p) }) },
-		func(k keyRange) { forget(x.ranges, k, func(d *dependents) { delete(d.parts, p) }) },
+		func(k api.Key) { forget(x.keys, k, func(d *dependents) { d.parts.remove(p) }) },
+		func(k keyRange) { forget(x.ranges, k, func(d *dependents) { d.parts.remove(p) }) },
 	)
 }
 
@@ -177,15 +175,15 @@ func (x *Index) Remove(c Client) {
 	}
 	delete(x.readers, c)
 	r.reads.own(
-		func(k api.Key) { forget(x.keys, k, func(d *dependents) { delete(d.readers, r) }) },
-		func(k keyRange) { forget(x.ranges, k, func(d *dependents) { delete(d.readers, r) }) },
+		func(k api.Key) { forget(x.keys, k, func(d *dependents) { d.readers.remove(r) }) },
+		func(k keyRange) { forget(x.ranges, k, func(d *dependents) { d.readers.remove(r) }) },
 	)
 	for s := range r.reads.services() {
 		p := x.parts[s.Key]
 		if p == nil {
 			continue // it was read twice
 		}
-		if delete(p.readers, r); len(p.readers) == 0 {
+		if p.readers.remove(r); p.readers.len() == 0 {
 			x.release(p)
 			delete(x.parts, s.Key)
 		}
@@ -195,17 +193,17 @@ func (x *Index) Remove(c Client) {
 // Affected returns the clients that have read one of the changed keys, each
 // once, in no particular order. Only their views can differ.
 func (x *Index) Affected(changes []api.Change) []Client {
-	found := set[*reader]{}
+	found := map[*reader]bool{}
 	add := func(d *dependents) {
 		if d == nil {
 			return
 		}
-		for r := range d.readers {
-			found[r] = struct{}{}
+		for r := range d.readers.all {
+			found[r] = true
 		}
-		for p := range d.parts {
-			for r := range p.readers {
-				found[r] = struct{}{}
+		for p := range d.parts.all {
+			for r := range p.readers.all {
+				found[r] = true
 			}
 		}
 	}
@@ -222,13 +220,6 @@ func (x *Index) Affected(changes []api.Change) []Client {
 	return out
 }
 
-func insert[T comparable](s *set[T], x T) {
-	if *s == nil {
-		*s = set[T]{}
-	}
-	(*s)[x] = struct{}{}
-}
-
 func dependentsOf[K comparable](m map[K]*dependents, k K) *dependents {
 	d := m[k]
 	if d == nil {
@@ -243,7 +234,7 @@ func forget[K comparable](m map[K]*dependents, k K, leave func(*dependents)) {
 	if d == nil {
 		return // a key may have been read twice
 	}
-	if leave(d); len(d.readers)+len(d.parts) == 0 {
+	if leave(d); d.readers.len()+d.parts.len() == 0 {
 		delete(m, k)
 	}
 }

@@ -194,3 +194,35 @@ func TestViewsInParallel(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestIndexOfManyClients lets more clients come and go than a small set holds.
+func TestIndexOfManyClients(t *testing.T) {
+	resources, clients, route := town(40, 3)
+	snapshot := mesh.NewSnapshot(1, resources)
+	rapid.Check(t, func(t *rapid.T) {
+		index := mesh.NewIndex()
+		here := map[mesh.Client]bool{}
+		for range rapid.IntRange(1, 100).Draw(t, "steps") {
+			c := rapid.SampledFrom(clients).Draw(t, "client")
+			if rapid.IntRange(0, 3).Draw(t, "leaves") == 0 {
+				index.Remove(c)
+				delete(here, c)
+			} else {
+				_, _, reads := snapshot.View(c)
+				index.Set(c, reads)
+				here[c] = true
+			}
+			for _, key := range []api.Key{route, worldKey(api.KindMesh, "", "")} {
+				got := index.Affected([]api.Change{{Key: key}})
+				for _, c := range got {
+					if !here[c] {
+						t.Fatalf("%v is affected by %s and has left", c.Key, key)
+					}
+				}
+				if len(got) != len(here) {
+					t.Fatalf("%d clients are affected by %s, want %d", len(got), key, len(here))
+				}
+			}
+		}
+	})
+}
