@@ -14,6 +14,7 @@ type endpoint struct {
 	region  string
 	account string
 	key     aws.Credentials
+	data    string // directory of the server, where it has one
 	wrong   wrong
 }
 

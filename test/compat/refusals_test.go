@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,8 +18,11 @@ import (
 	"sync"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // What a running evermeshd says to clients that are made to do something wrong.
@@ -34,6 +38,21 @@ func TestRefusals(t *testing.T) {
 		r.Header.Set("Authorization", regexp.MustCompile(`,\s*Signature=\w+`).ReplaceAllString(r.Header.Get("Authorization"), ""))
 		return body
 	})
+	// edited is a proxy that changes or loses one signed header.
+	edited := func(name string, edit func(string) string) string {
+		return between(t, e.url, func(r *http.Request, body []byte) []byte {
+			value := edit(r.Header.Get(name))
+			r.Header.Del(name)
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+			return body
+		})
+	}
+	dateless := edited("X-Amz-Date", func(string) string { return "" })
+	redated := edited("X-Amz-Date", func(date string) string { return date[:9] + "000000Z" })
+	replayed := edited("X-Amz-Date", func(string) string { return "20200101T000000Z" })
+	hashless := edited("X-Amz-Content-Sha256", func(string) string { return strings.Repeat("0", 64) })
 	list := func(c *wrongCase) { c.operation, c.in = "ListMeshes", map[string]any{} }
 	create := func(c *wrongCase) { c.operation, c.in = "CreateMesh", map[string]any{"meshName": "sent"} }
 	for _, c := range []struct {
@@ -45,6 +64,10 @@ func TestRefusals(t *testing.T) {
 		{"API-004 without the signature's sum", "IncompleteSignatureException 400 Authorization header requires 'Signature' parameter. *", func(e *endpoint) { e.url = cutting }, list},
 		{"API-004 another secret", mismatch, func(e *endpoint) { e.key.SecretAccessKey += "x" }, list},
 		{"API-004 altered on its way", mismatch, func(e *endpoint) { e.url = altering }, create},
+		{"API-004 a missing header", "IncompleteSignatureException 400 Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. *", func(e *endpoint) { e.url = dateless }, list},
+		{"API-004 another time of the day", "InvalidSignatureException 403 *", func(e *endpoint) { e.url = redated }, list},
+		{"API-004 an old date of a replay", "IncompleteSignatureException 400 Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: *", func(e *endpoint) { e.url = replayed }, list},
+		{"API-004 the hash of another body", "InvalidSignatureException 403 *", func(e *endpoint) { e.url = hashless }, create},
 		{"API-004 an unknown key", "UnrecognizedClientException 403 The security token included in the request is invalid.", func(e *endpoint) { e.key.AccessKeyID = "AKIAIOSFODNN7EXAMPLE" }, list},
 		{"API-042 another region", "InvalidSignatureException 403 Credential should be scoped to a valid region, not 'eu-west-1'.", func(e *endpoint) { e.region = "eu-west-1" }, list},
 		{"API-004 a clock that is slow", "InvalidSignatureException 403 Signature expired: *", func(e *endpoint) { e.wrong.Clock = -600 }, list},
@@ -112,18 +135,69 @@ func TestTooManyRequests(t *testing.T) {
 	}
 }
 
+// With App Mesh's quotas one more than these is refused as App Mesh did.
+func TestLimitExceeded(t *testing.T) {
+	t.Parallel()
+	e := another(t, "--quotas", "aws")
+	for i, kind := range clients {
+		t.Run("API-033 QUOTA-008 QUOTA-009 "+kind.name, func(t *testing.T) {
+			t.Parallel()
+			c := kind.make(t, e)
+			mesh := "quota-" + string(rune('a'+i))
+			must(t, c, "CreateMesh", map[string]any{"meshName": mesh})
+			gateway := func(n int) map[string]any {
+				return map[string]any{"meshName": mesh, "virtualGatewayName": fmt.Sprint("g", n), "spec": document(t, `{"listeners": [{"portMapping": {"port": 80, "protocol": "http"}}]}`)}
+			}
+			for n := range 3 {
+				must(t, c, "CreateVirtualGateway", gateway(n))
+			}
+			_, err := c.call(t.Context(), "CreateVirtualGateway", gateway(3))
+			checkFailure(t, err, "LimitExceededException 400 You've reached the limit on number of VirtualGateways(3) for the mesh "+mesh+".")
+			must(t, c, "DeleteVirtualGateway", map[string]any{"meshName": mesh, "virtualGatewayName": "g0"})
+			must(t, c, "CreateVirtualGateway", gateway(3))
+		})
+	}
+}
+
+// An access key that somebody broke in the store is a fault that its caller can
+// do nothing about; the answer says no more than where to look.
+func TestInternalServerError(t *testing.T) {
+	t.Parallel()
+	etcd, _ := startEtcd(t)
+	e := another(t, "--etcd-endpoints", etcd, "--master-key-file", masterKey(t))
+	store, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	place := "/evermesh/v1/account/" + e.account + "/key/" + e.key.AccessKeyID
+	record, err := store.Get(t.Context(), place)
+	if err != nil || len(record.Kvs) != 1 {
+		t.Fatalf("no record of the key: %v, %v", record, err)
+	}
+	broken := regexp.MustCompile(`("data":")[^"]{8}`).ReplaceAll(record.Kvs[0].Value, []byte("${1}AAAAAAAA"))
+	if _, err := store.Put(t.Context(), place, string(broken)); err != nil {
+		t.Fatal(err)
+	}
+	g := newGoClient(t, e)
+	testenv.Eventually(t, "the key is broken here, too", func() bool {
+		_, err := g.call(t.Context(), "ListMeshes", map[string]any{})
+		return err != nil
+	})
+	for _, kind := range clients {
+		t.Run("API-033 "+kind.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := kind.make(t, e).call(t.Context(), "ListMeshes", map[string]any{})
+			checkFailure(t, err, "InternalServerErrorException 500 Evermesh could not answer because of a fault of its own. Its log tells more under request id *")
+		})
+	}
+}
+
 // While etcd is away, evermeshd says so, and knows its callers still.
 func TestServiceUnavailable(t *testing.T) {
 	t.Parallel()
 	etcd, stop := startEtcd(t)
-	dir := t.TempDir()
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret) // never fails
-	master := filepath.Join(dir, "master-key")
-	if err := os.WriteFile(master, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e := another(t, "--etcd-endpoints", etcd, "--master-key-file", master)
+	e := another(t, "--etcd-endpoints", etcd, "--master-key-file", masterKey(t))
 	must(t, newGoClient(t, e), "CreateMesh", map[string]any{"meshName": "m"})
 	stop()
 	for _, kind := range clients {
@@ -139,6 +213,18 @@ func TestServiceUnavailable(t *testing.T) {
 		_, err := newGoClient(t, stranger).call(t.Context(), "DescribeMesh", map[string]any{"meshName": "m"})
 		checkFailure(t, err, "InvalidSignatureException 403 *")
 	})
+}
+
+// masterKey is a file with a new one.
+func masterKey(t testing.TB) string {
+	t.Helper()
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails
+	file := filepath.Join(t.TempDir(), "master-key")
+	if err := os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // startEtcd runs an etcd as an operator would, outside evermeshd. The test ends

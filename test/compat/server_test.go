@@ -164,7 +164,7 @@ func known(ctx context.Context, data string) (endpoint, error) {
 		return endpoint{}, err // it does not listen yet
 	}
 	key, err := readKey(ctx, facts.Region, facts.Credentials)
-	return endpoint{url: facts.APIEndpoint, region: facts.Region, account: facts.Account, key: key}, err
+	return endpoint{url: facts.APIEndpoint, region: facts.Region, account: facts.Account, key: key, data: data}, err
 }
 
 // readKey reads a credentials file as AWS's SDK does.
