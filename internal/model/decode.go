@@ -10,6 +10,8 @@ import (
 // has 13 levels.
 const MaxDepth = 64
 
+var errTooDeep = errors.New("it is nested too deeply")
+
 // Decode reads the next JSON value of dec as Check takes it: objects, lists and
 // scalars, numbers as they were written when dec uses json.Number. encoding/json
 // would take the last of two equal keys in silence; which one the sender meant
@@ -19,7 +21,7 @@ func Decode(dec *json.Decoder) (any, error) { return decode(dec, 0) }
 
 func decode(dec *json.Decoder, depth int) (any, error) {
 	if depth > MaxDepth {
-		return nil, errors.New("it is nested too deeply")
+		return nil, errTooDeep
 	}
 	t, err := dec.Token()
 	if err != nil {

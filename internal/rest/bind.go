@@ -144,14 +144,9 @@ func parseBody(r *http.Request, body []byte) (map[string]any, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return map[string]any{}, nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.UseNumber()
-	v, err := model.Decode(dec)
+	v, err := model.DecodeText(body)
 	if err != nil {
 		return nil, malformed(err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, malformed(errors.New("something follows the JSON object"))
 	}
 	doc, ok := v.(map[string]any)
 	if !ok {

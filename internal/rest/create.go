@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -55,6 +56,9 @@ func specOf(row api.KindRow, c *call) (document []byte, spec any, err error) {
 	}
 	if spec, err = api.DecodeSpec(row.Kind, document); err != nil {
 		return nil, nil, fmt.Errorf("decode spec: %w", err)
+	}
+	if ok {
+		c.doc["spec"] = json.RawMessage(document) // for the fingerprint of a client token
 	}
 	return document, spec, nil
 }
