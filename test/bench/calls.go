@@ -55,14 +55,17 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 	if err := each(ctx, callers, func(ctx context.Context, n int) error { return makeAPIMesh(ctx, c.Evermesh, apiMesh(n)) }); err != nil {
 		return nil, err
 	}
-	floor, err := r.floorAPIUp(ctx, c)
+	floor, process, err := r.floorAPIUp(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	var figures []figure
 	alone := 0.0 // our rate of one caller
-	who := [2]struct{ name, endpoint, debug string }{
-		{"evermeshd", c.Evermesh.Endpoint, c.Admin}, {"floor", floor, floor},
+	who := [2]struct {
+		name, endpoint, debug string
+		pid                   int
+	}{
+		{"evermeshd", c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}, {"floor", floor, floor, process.Pid()},
 	}
 	for _, l := range loads() {
 		if !r.wants(l.row) {
@@ -70,10 +73,15 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 		}
 		// Turn by turn, so that what else the machine does meets both.
 		var rates [2]float64
+		var used [2]time.Duration
 		for turn := range 4 {
 			at := who[turn%2]
 			var rate float64
-			err := r.profiled(ctx, l.row, at.name, at.debug, func() error {
+			before, err := processor(at.pid)
+			if err != nil {
+				return nil, err
+			}
+			err = r.profiled(ctx, l.row, at.name, at.debug, func() error {
 				var err error
 				rate, err = r.rate(ctx, c, at.endpoint, l)
 				return err
@@ -81,14 +89,23 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", l.name, err)
 			}
+			after, err := processor(at.pid)
+			if err != nil {
+				return nil, err
+			}
 			rates[turn%2] += rate / 2
+			used[turn%2] += after - before
 		}
 		f := figure{
 			name: l.name, ours: fmt.Sprintf("%.0f/s", rates[0]), floor: fmt.Sprintf("%.0f/s", rates[1]),
 			factor: fmt.Sprintf("%.2f", rates[0]/max(1, rates[1])),
 		}
-		if len(figures) == 0 {
-			f.note = fmt.Sprintf("%v each, in turns. Writes carry an event of 1.5 KB, ours (evermeshd built with -tags evermesh_outbox) as the floor's.", 2*r.scale.calls)
+		each := func(n int) string {
+			return ms(used[n] / time.Duration(max(1, rates[n]*2*r.scale.calls.Seconds())))
+		}
+		f.note = fmt.Sprintf("processor of the server for a call: %s (floor %s); %v each, in turns.", each(0), each(1), 2*r.scale.calls)
+		if l.operation == "UpdateRoute" {
+			f.note += " A write carries an event of 1.5 KB, ours (evermeshd built with -tags evermesh_outbox) as the floor's."
 		}
 		switch {
 		case l.least > 0:

@@ -56,7 +56,12 @@ func orDash(d time.Duration) string {
 	return ms(d)
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+func ms(d time.Duration) string {
+	if d < time.Millisecond {
+		return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000)
+	}
+	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+}
 
 // idleRate is the share of a processor that a server uses when nothing happens.
 func idleRate(ctx context.Context, pid int, wait time.Duration) (float64, error) {

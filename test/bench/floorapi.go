@@ -23,6 +23,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
 
@@ -32,19 +33,20 @@ type floorAPIConfig struct {
 	Region, Key, Secret string
 }
 
-// floorAPIUp starts the floor of the API, which knows the same key, and returns its URL. Its store is filled by what
-// is written to it: each route is written once.
-func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control) (string, error) {
+// floorAPIUp starts the floor of the API, which knows the same key, and returns its URL and its process. Its store
+// is filled by what is written to it: each route is written once.
+func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control) (string, *ground.Process, error) {
 	ports, err := freePorts(1)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	f := floorAPIConfig{
 		Listen: fmt.Sprintf("127.0.0.1:%d", ports[0]), Dir: r.Dir() + "/" + r.name("floor-etcd"),
 		Region: c.Region, Key: c.Key.AccessKeyID, Secret: c.Key.SecretAccessKey,
 	}
-	if _, err := r.part("floorapi", f); err != nil {
-		return "", err
+	process, err := r.part("floorapi", f)
+	if err != nil {
+		return "", nil, err
 	}
 	base := "http://" + f.Listen
 	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -52,11 +54,11 @@ func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control) (string, error) 
 	if err := stage.Until(wait, "the API's floor listens", func(ctx context.Context) bool {
 		return call(ctx, http.MethodGet, base+"/ready", nil, nil) == nil
 	}); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	caller := *c.Evermesh
 	caller.Endpoint = base
-	return base, each(ctx, callers, func(ctx context.Context, n int) error {
+	return base, process, each(ctx, callers, func(ctx context.Context, n int) error {
 		return caller.Call(ctx, "UpdateRoute", route(apiMesh(n), "s", "a", "b", 50), nil)
 	})
 }
