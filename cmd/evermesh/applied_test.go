@@ -21,7 +21,7 @@ import (
 
 // meshes is how many meshes a property is tried with: each costs some forty
 // writes. The rest of what rapid draws passes.
-const meshes = 40
+const meshes = 25
 
 // drawn are random inputs for one mesh, in random order. They keep the model, and
 // what they refer to is often there; the API refuses some all the same.
@@ -129,7 +129,7 @@ func itemsFrom(t testingT, docs []map[string]any) []apply.Item {
 type testingT interface{ Fatalf(string, ...any) }
 
 // exported is a mesh as export writes it.
-func exported(t testingT, ctx context.Context, a *apply.Applier, name string) []byte {
+func exported(ctx context.Context, t testingT, a *apply.Applier, name string) []byte {
 	all, ok, err := a.Export(ctx, api.Key{Mesh: name, Kind: api.KindMesh, Name: name})
 	if err != nil || !ok {
 		t.Fatalf("export: %v, %v", ok, err)
@@ -161,7 +161,7 @@ func numbers(line []byte) *json.Decoder {
 }
 
 // runAll applies and returns the results; only refusals of items are allowed.
-func runAll(t testingT, ctx context.Context, a *apply.Applier, items []apply.Item) []apply.Result {
+func runAll(ctx context.Context, t testingT, a *apply.Applier, items []apply.Item) []apply.Result {
 	results, err := a.Run(ctx, items)
 	if err != nil {
 		t.Fatalf("apply: %v", err)
@@ -185,24 +185,24 @@ func TestExportAndApplyAreInverse(t *testing.T) {
 			return
 		}
 		name := fmt.Sprint("m", n)
-		for _, r := range runAll(rt, t.Context(), a, itemsFrom(rt, drawn(rt, m, name))) {
+		for _, r := range runAll(t.Context(), rt, a, itemsFrom(rt, drawn(rt, m, name))) {
 			if r.Err == nil {
 				made[r.Key.Kind]++
 			}
 		}
-		text := exported(rt, t.Context(), a, name)
+		text := exported(t.Context(), rt, a, name)
 		items := itemsFrom(rt, rapid.Permutation(docsOf(rt, text)).Draw(rt, "files"))
 
-		before := head(rt, t.Context(), here)
-		for _, r := range runAll(rt, t.Context(), a, items) {
+		before := head(t.Context(), rt, here)
+		for _, r := range runAll(t.Context(), rt, a, items) {
 			if r.Err != nil || r.Action != apply.Unchanged {
 				rt.Fatalf("where it came from, %s is %s: %v", r.Path(), r.Action, r.Err)
 			}
 		}
-		if after := head(rt, t.Context(), here); after != before {
+		if after := head(t.Context(), rt, here); after != before {
 			rt.Fatalf("applying an export where it came from wrote %d times", after-before)
 		}
-		for _, r := range runAll(rt, t.Context(), b, items) {
+		for _, r := range runAll(t.Context(), rt, b, items) {
 			if r.Err != nil || r.Action != apply.Create {
 				rt.Fatalf("elsewhere, %s is %s: %v", r.Path(), r.Action, r.Err)
 			}
@@ -215,7 +215,7 @@ func TestExportAndApplyAreInverse(t *testing.T) {
 			slices.Sort(out)
 			return out
 		}
-		if diff := cmp.Diff(sorted(text), sorted(exported(rt, t.Context(), b, name))); diff != "" {
+		if diff := cmp.Diff(sorted(text), sorted(exported(t.Context(), rt, b, name))); diff != "" {
 			rt.Fatalf("elsewhere it is another (-here +there)\n%s", diff)
 		}
 	})
@@ -227,7 +227,7 @@ func TestExportAndApplyAreInverse(t *testing.T) {
 	t.Log(made)
 }
 
-func head(t testingT, ctx context.Context, p *plane) int64 {
+func head(ctx context.Context, t testingT, p *plane) int64 {
 	revision, err := p.store.Head(ctx)
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -254,7 +254,7 @@ func TestPlanTellsWhatApplyDoes(t *testing.T) {
 			return
 		}
 		name := fmt.Sprint("m", n)
-		runAll(rt, ctx, a, itemsFrom(rt, drawn(rt, m, name)))
+		runAll(ctx, rt, a, itemsFrom(rt, drawn(rt, m, name)))
 		items := itemsFrom(rt, drawn(rt, m, name))
 		others, left, err := a.Others(ctx, items)
 		if err != nil || len(left) > 0 {
@@ -262,16 +262,16 @@ func TestPlanTellsWhatApplyDoes(t *testing.T) {
 		}
 		items = append(items, others...)
 
-		before, revision := hashes(rt, ctx, p, name), head(rt, ctx, p)
+		before, revision := hashes(ctx, rt, p, name), head(ctx, rt, p)
 		plan, err := planOf(ctx, a, items)
 		if err != nil {
 			rt.Fatalf("plan: %v", err)
 		}
-		if now := head(rt, ctx, p); now != revision {
+		if now := head(ctx, rt, p); now != revision {
 			rt.Fatalf("a plan wrote %d times", now-revision)
 		}
 		done := map[string]apply.Result{}
-		for _, r := range runAll(rt, ctx, a, items) {
+		for _, r := range runAll(ctx, rt, a, items) {
 			done[r.Path()] = r
 		}
 		for _, r := range plan.Resources {
@@ -294,7 +294,7 @@ func TestPlanTellsWhatApplyDoes(t *testing.T) {
 				rt.Fatalf("%s was to be %s and is %s: %v", r.Resource, want, got.Action, got.Err)
 			}
 		}
-		after := hashes(rt, ctx, p, name)
+		after := hashes(ctx, rt, p, name)
 		want := map[string]bool{}
 		for client, hash := range after {
 			if hash != before[client] {
@@ -328,7 +328,7 @@ func TestPlanTellsWhatApplyDoes(t *testing.T) {
 }
 
 // hashes are the contents of what each node and gateway of a mesh is to have.
-func hashes(t testingT, ctx context.Context, p *plane, name string) map[string]string {
+func hashes(ctx context.Context, t testingT, p *plane, name string) map[string]string {
 	s, err := snapshotOf(p.store)(ctx)
 	if err != nil {
 		t.Fatalf("%v", err)

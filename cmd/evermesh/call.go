@@ -35,6 +35,10 @@ func connect(c *cobra.Command) (*client.Client, error) {
 	return client.New(cfg)
 }
 
+// codeTooLarge is the refusal of a body over the limit, as AWS's front ends name
+// it.
+const codeTooLarge = "RequestEntityTooLargeException"
+
 // explained adds what to do to a failed call.
 func explained(c *client.Client, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
@@ -55,6 +59,8 @@ func explained(c *client.Client, err error) error {
 		return strange(c, err)
 	case api.CodeUnrecognizedClient, api.CodeExpiredToken:
 		return strange(c, err)
+	case codeTooLarge:
+		return fmt.Errorf("%w (give fewer files at once)", err)
 	case api.CodeUnknownOperation:
 		return fmt.Errorf("%w (%s is an older control plane than this evermesh %s, or none)", err, c.Endpoint, version)
 	case api.CodeTooManyRequests, api.CodeServiceUnavailable:

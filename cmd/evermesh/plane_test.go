@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"io"
-	"log"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -74,7 +72,7 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 	ca := ""
 	if secure {
 		p.Server = httptest.NewUnstartedServer(server)
-		p.Config.ErrorLog = log.New(io.Discard, "", 0) // the clients' complaints
+		p.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the clients' complaints
 		p.StartTLS()
 		facts.CABundle = "ca.pem"
 		ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Certificate().Raw}))

@@ -197,3 +197,17 @@ func TestApplyThatIsCutOff(t *testing.T) {
 		}
 	}
 }
+
+// What does not fit into one plan is refused with what to do.
+func TestPlanThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, t.TempDir())
+	backend := fmt.Sprintf(`{"virtualService":{"virtualServiceName":%q}}`, strings.Repeat("x", 250))
+	file := `{"meshName":"shop","virtualNodeName":"web","spec":{"backends":[` + strings.TrimSuffix(strings.Repeat(backend+",", 4000), ",") + `]}}`
+	var out, problems bytes.Buffer
+	code := run(t.Context(), []string{"plan", "--data-dir", p.dir, "-"}, strings.NewReader(file), &out, &problems)
+	const want = "evermesh: Plan: RequestEntityTooLargeException: The request's body is larger than 1048576 bytes. (give fewer files at once)\n"
+	if code != 1 || problems.String() != want {
+		t.Errorf("exit code %d, %s", code, problems.String())
+	}
+}

@@ -14,6 +14,9 @@ import (
 	"github.com/evermesh/evermesh/internal/plan"
 )
 
+// planWait is how long a plan waits for its turn.
+const planWait = 10 * time.Second
+
 // plan tells what a set of changes would do to the resources and to the
 // configuration of every proxy (D11). It writes nothing. One plan at a time is
 // worked out: a plan for a whole mesh keeps a processor busy.
@@ -29,6 +32,8 @@ func (s *Server) plan(ctx context.Context, c *call) (any, error) {
 	select {
 	case s.plans <- struct{}{}:
 		defer func() { <-s.plans }()
+	case <-time.After(planWait):
+		return nil, api.Errorf(api.CodeTooManyRequests, "Other plans are being worked out: try again, with back-off.")
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
