@@ -9,13 +9,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
@@ -88,7 +88,7 @@ func newWorkload(t *testing.T) *workload {
 		t.Fatal(err)
 	}
 	env := append([]string{
-		part + "=agent", "TMPDIR=" + dir, "ENVOY_PATH=" + tool(t, g, findEnvoy(t)), "ENVOY_RESOURCES_CONFIG_FILE=" + filepath.Join(dir, "resources.yaml"),
+		part + "=agent", "TMPDIR=" + dir, "ENVOY_PATH=" + tool(t, g, testenv.Envoy(t)), "ENVOY_RESOURCES_CONFIG_FILE=" + filepath.Join(dir, "resources.yaml"),
 		"APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "APPMESH_XDS_ENDPOINT=http://127.0.0.1:1",
 		"ENVOY_INITIAL_FETCH_TIMEOUT=1", "ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", "ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH=/dev/null",
 		"ENVOY_LOG_LEVEL=warning", "ENVOY_CONCURRENCY=1", "LISTENER_DRAIN_WAIT_TIME_S=5",
@@ -125,21 +125,6 @@ func tool(t *testing.T, g *ground.Ground, path string) string {
 		t.Fatal(err)
 	}
 	return place
-}
-
-func findEnvoy(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("ENVOY_PATH"); path != "" {
-		return path
-	}
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return path
-	}
-	path := filepath.Join("..", "..", "build", "tools", "bin", "envoy")
-	if _, err := os.Stat(path); err != nil {
-		t.Fatal("no Envoy: run make tools, or name one in ENVOY_PATH")
-	}
-	return path
 }
 
 // tell listens on the host and tells every connection text, until the test ends.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // refusing is a goal whose listeners the proxy refuses: one differs, one is new.
@@ -62,9 +63,9 @@ func TestDoubtsAreRememberedByInstance(t *testing.T) {
 		r.give("a", refusing())
 		refused := s.Expect(t, map[bool]string{true: "lds in new", false: "lds in new out"}[delta])
 		adstest.Must(t, s.Send(s.Answer(refused, "no")))
-		eventually(t, "it is refused", func() bool { return r.States()["REFUSED"] == 1 })
+		testenv.Eventually(t, "it is refused", func() bool { return r.States()["REFUSED"] == 1 })
 		s.Close()
-		eventually(t, "it left", func() bool { return r.States()["REFUSED"] == 0 })
+		testenv.Eventually(t, "it left", func() bool { return r.States()["REFUSED"] == 0 })
 		r.give("a", simple())
 
 		back := func(instance string) *adstest.Stream {
@@ -78,7 +79,7 @@ func TestDoubtsAreRememberedByInstance(t *testing.T) {
 		x.Expect(t, map[bool]string{true: "lds in -new", false: "lds in out"}[delta])
 		other.Close()
 		x.Close()
-		eventually(t, "they left", func() bool { _, connected := r.Row(client("a")); return !connected })
+		testenv.Eventually(t, "they left", func() bool { _, connected := r.Row(client("a")); return !connected })
 		r.Server.mu.Lock()
 		defer r.Server.mu.Unlock()
 		if len(r.doubts) != 1 {

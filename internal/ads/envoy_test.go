@@ -18,6 +18,7 @@ import (
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // colors is a small mesh: front calls color.local, which a router splits over
@@ -137,7 +138,7 @@ func (r *realRig) putGoal(g *goal) {
 
 func (r *realRig) current(t *testing.T) {
 	t.Helper()
-	eventually(t, "the ledger says that Envoy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
+	testenv.Eventually(t, "the ledger says that Envoy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
 }
 
 func (r *realRig) envoy(t *testing.T, delta bool) *adstest.Envoy {
@@ -211,7 +212,7 @@ func TestRealEnvoy(t *testing.T) {
 			adstest.LogEnvoy(t)
 			good := goalOf(r.last, 1)
 			r.putGoal(withBadListener(t, good))
-			eventually(t, "the ledger says that Envoy refused", func() bool { return r.state("a") == api.ProxyStateRefused })
+			testenv.Eventually(t, "the ledger says that Envoy refused", func() bool { return r.state("a") == api.ProxyStateRefused })
 			if n := e.Stat(t, "listener_manager.lds.update_rejected"); n != 1 {
 				t.Errorf("lds.update_rejected is %d, want 1", n)
 			}
@@ -287,7 +288,7 @@ func TestRealEnvoyOutlivesItsStreams(t *testing.T) {
 			counts := updates()
 			for range 3 {
 				r.endAll()
-				eventually(t, "Envoy has gone", func() bool { return r.state("a") == "" })
+				testenv.Eventually(t, "Envoy has gone", func() bool { return r.state("a") == "" })
 				r.current(t)
 			}
 			if got := updates(); got != counts {

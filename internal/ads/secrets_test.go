@@ -15,6 +15,7 @@ import (
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // vault is a source of secrets: who may have which, and what they are.
@@ -68,7 +69,7 @@ func TestSecretsAreGivenToWhoMayHaveThem(t *testing.T) {
 			t.Errorf("type is %s", f.Resources[0].GetTypeUrl())
 		}
 		adstest.Must(t, s.Send(s.Answer(f, "", names...)))
-		eventually(t, "the ledger says what is missing, and why", func() bool {
+		testenv.Eventually(t, "the ledger says what is missing, and why", func() bool {
 			return r.notes("a") == "Secret theirs was not delivered: acm:ExportCertificate is not allowed"
 		})
 		if got := r.state("a"); got != "CURRENT" {
@@ -77,7 +78,7 @@ func TestSecretsAreGivenToWhoMayHaveThem(t *testing.T) {
 		v.set("theirs", "2")
 		r.Recheck()
 		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds theirs"), "", names...)))
-		eventually(t, "nothing is missing", func() bool { return r.notes("a") == "" })
+		testenv.Eventually(t, "nothing is missing", func() bool { return r.notes("a") == "" })
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		if slices.ContainsFunc(v.asked, func(a string) bool { return !strings.HasPrefix(a, account+" ") }) {
@@ -91,5 +92,5 @@ func TestSecretsWithoutASource(t *testing.T) {
 	s := r.open(t, "a", false)
 	feed(t, s)
 	adstest.Must(t, s.Send(adstest.Request{Type: adstest.SDS, Names: []string{"cert"}}))
-	eventually(t, "the ledger says so", func() bool { return r.notes("a") == "Secret cert was not delivered: no source serves it" })
+	testenv.Eventually(t, "the ledger says so", func() bool { return r.notes("a") == "Secret cert was not delivered: no source serves it" })
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -123,16 +124,6 @@ func (r *rig) open(t *testing.T, name string, delta bool) *adstest.Stream {
 	return adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{Node: nodeID(name), Instance: name + "-1", Delta: delta})
 }
 
-// eventually waits for a condition that another goroutine makes true.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(adstest.Patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
 // feed brings a stream to the simple goal and returns the responses.
 func feed(t *testing.T, s *adstest.Stream) (out []adstest.Response) {
 	t.Helper()
@@ -168,7 +159,7 @@ func TestAProxyIsServedAndReported(t *testing.T) {
 		r := newRig(t, func(c *Config) { c.Dirty = func(c mesh.Client) { dirty <- c } })
 		s := r.open(t, "a", delta)
 		feed(t, s)
-		eventually(t, "the proxy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
+		testenv.Eventually(t, "the proxy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
 		row, _ := r.Row(client("a"))
 		p := row.Members[0]
 		want := api.DialectStateOfTheWorld
@@ -190,7 +181,7 @@ func TestAProxyIsServedAndReported(t *testing.T) {
 			t.Errorf("dirty is %v", got)
 		}
 		s.Close()
-		eventually(t, "the proxy has left", func() bool { return r.state("a") == "" })
+		testenv.Eventually(t, "the proxy has left", func() bool { return r.state("a") == "" })
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if n := r.wanted[client("a")]; n != 0 {
@@ -217,7 +208,7 @@ func TestNobodyIsCurrentBeforeItsStreamHasSeenTheGoal(t *testing.T) {
 	r := newRig(t, nil)
 	s := r.open(t, "a", true)
 	feed(t, s)
-	eventually(t, "the proxy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
+	testenv.Eventually(t, "the proxy is current", func() bool { return r.state("a") == api.ProxyStateCurrent })
 	newer := simple()
 	newer[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "2", "a"))}
 	r.give("a", newer)
@@ -249,7 +240,7 @@ func TestARefusalStaysWithItsProxy(t *testing.T) {
 		adstest.Must(t, good.Send(good.Answer(good.Expect(t, "rds r"), "", "r")))
 		silent.Expect(t, "rds r") // and says nothing
 		states := func() map[string]int { return r.States() }
-		eventually(t, "one refused, two current, one pending", func() bool {
+		testenv.Eventually(t, "one refused, two current, one pending", func() bool {
 			s := states()
 			return s["REFUSED"] == 1 && s["CURRENT"] == 2 && s["PENDING"] == 1
 		})

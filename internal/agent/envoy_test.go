@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func TestRestarts(t *testing.T) {
@@ -222,7 +224,7 @@ func startAgent(t *testing.T, lines ...string) *exec.Cmd {
 func TestAgentKilled(t *testing.T) {
 	s := newStub(t, "run")
 	agent := startAgent(t, s.lines...)
-	eventually(t, "Envoy runs", func() bool { return strings.Contains(s.events(), "ready") })
+	testenv.Eventually(t, "Envoy runs", func() bool { return strings.Contains(s.events(), "ready") })
 	var pid int
 	if _, err := fmt.Sscanf(s.events(), "start pid=%d", &pid); err != nil {
 		t.Fatal(err)
@@ -237,7 +239,7 @@ func TestAgentKilled(t *testing.T) {
 	if err := agent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "Envoy ends with its agent", func() bool { return gone(pid) })
+	testenv.Eventually(t, "Envoy ends with its agent", func() bool { return gone(pid) })
 }
 
 // gone says that the process has ended; a zombie that nobody waits for has.
@@ -258,7 +260,7 @@ func TestTwoAgents(t *testing.T) {
 		startAgent(t, s.lines...)
 	}
 	for _, s := range []*stub{a, b} {
-		eventually(t, "Envoy runs", func() bool { return strings.Contains(s.events(), "ready") })
+		testenv.Eventually(t, "Envoy runs", func() bool { return strings.Contains(s.events(), "ready") })
 	}
 	sockets, err := filepath.Glob(filepath.Join(a.dir, "evermesh-agent-*", "xds.sock"))
 	if err != nil || len(sockets) != 2 {
@@ -289,7 +291,7 @@ func TestStatusOfARunningAgent(t *testing.T) {
 		return got
 	}
 	var got map[string]string
-	eventually(t, "Envoy is live", func() bool { got = ask(); return got["envoyState"] == "LIVE" })
+	testenv.Eventually(t, "Envoy is live", func() bool { got = ask(); return got["envoyState"] == "LIVE" })
 	t.Run("AGENT-037 health and restarts", func(t *testing.T) {
 		pid := number(t, got["envoyPid"])
 		if gone(pid) || pid == agent.Process.Pid {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // part is the variable that makes this test program play a part: "envoy", a stub that takes Envoy's arguments, or
@@ -55,18 +56,6 @@ func playAgent() int {
 	return 0
 }
 
-// eventually waits until ok returns true.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(wait)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in %s: %s", wait, what)
-		}
-		pause(t)
-	}
-}
-
 func pause(t *testing.T) {
 	timer := time.NewTimer(10 * time.Millisecond)
 	defer timer.Stop()
@@ -86,18 +75,8 @@ func within(t *testing.T) context.Context {
 // envoys are the real ones on this machine, by version; the first is the one to run.
 func envoys(t *testing.T) []string {
 	t.Helper()
-	var found []string
+	found := []string{testenv.Envoy(t)}
 	root := filepath.Join("..", "..", "build", "tools")
-	if path := os.Getenv("ENVOY_PATH"); path != "" {
-		found = append(found, path)
-	} else if path, err := exec.LookPath("envoy"); err == nil {
-		found = append(found, path)
-	} else if path := filepath.Join(root, "bin", "envoy"); exists(path) {
-		found = append(found, path)
-	}
-	if len(found) == 0 {
-		t.Fatal("no Envoy: run make tools, or name one in ENVOY_PATH")
-	}
 	others, err := filepath.Glob(filepath.Join(root, "envoy-*", "envoy"))
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func TestRelayBothMethods(t *testing.T) {
@@ -64,7 +66,7 @@ func TestRelayBothMethods(t *testing.T) {
 			t.Error("not connected while the control plane answers")
 		}
 	})
-	eventually(t, "not connected after the streams have ended", func() bool { on, _ := relay.Connected(); return !on })
+	testenv.Eventually(t, "not connected after the streams have ended", func() bool { on, _ := relay.Connected(); return !on })
 }
 
 // What the relay does not know it passes on: a field of a later release, and resources of 20 MiB.
@@ -161,7 +163,7 @@ func TestRelayUpstreamDies(t *testing.T) {
 	if _, err := s.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v, want UNAVAILABLE", err)
 	}
-	eventually(t, "not connected", func() bool { on, _ := relay.Connected(); return !on })
+	testenv.Eventually(t, "not connected", func() bool { on, _ := relay.Connected(); return !on })
 	// Envoy's next stream waits for the control plane and is served when it is back.
 	waiting, err := client.DeltaAggregatedResources(within(t))
 	if err != nil {
@@ -372,7 +374,7 @@ func TestRelayEnvoyLeaves(t *testing.T) {
 	if _, err := client.DeltaAggregatedResources(ctx); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the stream arrives", func() bool { return c.count() == 1 })
+	testenv.Eventually(t, "the stream arrives", func() bool { return c.count() == 1 })
 	cancel()
 	select {
 	case <-ended:

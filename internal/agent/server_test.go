@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // fakeAdmin is an administration interface that keeps what it was asked.
@@ -118,7 +120,7 @@ func TestEnableLogging(t *testing.T) {
 			t.Errorf("got %d %s", code, text)
 		}
 		all := ""
-		eventually(t, "the level goes back", func() bool { all += f.take(); return strings.Contains(all, "level=info") })
+		testenv.Eventually(t, "the level goes back", func() bool { all += f.take(); return strings.Contains(all, "level=info") })
 		if !strings.HasPrefix(all, "POST /logging?level=debug") {
 			t.Errorf("Envoy was asked %q", all)
 		}

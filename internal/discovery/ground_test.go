@@ -176,20 +176,6 @@ func query(t testing.TB, service string) envoy.EndpointQuery {
 	return envoy.EndpointQuery{}
 }
 
-// eventually waits until something holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for !holds() {
-		select {
-		case <-time.After(2 * time.Millisecond):
-		case <-ctx.Done():
-			t.Fatalf("%s: not within 20 s", what)
-		}
-	}
-}
-
 // addresses are what a registry knows of a service, "?" when that is nothing.
 func addresses(t testing.TB, r *discovery.Registry, service string) string {
 	t.Helper()

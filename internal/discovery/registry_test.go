@@ -12,6 +12,7 @@ import (
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // A control plane that starts while its source is silent goes on with what it
@@ -31,7 +32,7 @@ func TestLoad(t *testing.T) {
 		}
 		return len(rows)
 	}
-	eventually(t, "two sets are remembered", func() bool { return rows() == 2 })
+	testenv.Eventually(t, "two sets are remembered", func() bool { return rows() == 2 })
 	stop()
 	for name, source := range map[string]discovery.Source{"a silent source": newPhoneBook(), "no source": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -52,7 +53,7 @@ func TestLoad(t *testing.T) {
 		book.write("full", "10.0.0.1", "10.0.0.2")
 		r, _ := run(t, book, memory)
 		r.Need(client("a"), bundle(t, "full"))
-		eventually(t, "the source is asked", func() bool { _, asked := book.count("full"); return asked == 1 })
+		testenv.Eventually(t, "the source is asked", func() bool { _, asked := book.count("full"); return asked == 1 })
 		book.write("full", "10.0.0.3")
 		<-r.Changed()
 		if got := addresses(t, r, "full"); got != "10.0.0.3 " {
@@ -96,13 +97,13 @@ func TestKnownNeverBecomesUnknown(t *testing.T) {
 		}
 	}
 	book.fail(errAway)
-	eventually(t, "the source is asked again", func() bool { _, asked := book.count("blue"); return asked >= 3 })
+	testenv.Eventually(t, "the source is asked again", func() bool { _, asked := book.count("blue"); return asked >= 3 })
 	still("while the source fails")
 	book.edit(func() { book.fault = nil; delete(book.entries, "blue") })
-	eventually(t, "a watch runs", func() bool { watched, _ := book.count("blue"); return watched == 1 })
+	testenv.Eventually(t, "a watch runs", func() bool { watched, _ := book.count("blue"); return watched == 1 })
 	still("while the source is silent")
 	r.Need(client("a"), nil)
-	eventually(t, "the watch ends", func() bool { watched, _ := book.count("blue"); return watched == 0 })
+	testenv.Eventually(t, "the watch ends", func() bool { watched, _ := book.count("blue"); return watched == 0 })
 	still("while nobody needs it")
 	r.Need(client("b"), bundle(t, "blue"))
 	still("for who needs it later")
@@ -158,7 +159,7 @@ func TestNeedAndTake(t *testing.T) {
 	want("what it does not need any more", taken(), "a")
 
 	r.Need(client("a"), nil)
-	eventually(t, "nobody watches green", func() bool { watched, _ := book.count("green"); return watched == 0 })
+	testenv.Eventually(t, "nobody watches green", func() bool { watched, _ := book.count("green"); return watched == 0 })
 	if watched, asked := book.count("blue"); watched != 1 || asked != 1 {
 		t.Errorf("of blue %d watches run and %d began; one that goes on is wanted", watched, asked)
 	}

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // realEnvoy is a running Envoy with the HTTP chains, route configurations and
@@ -71,7 +72,7 @@ func prepare(t *testing.T) *realEnvoy {
 // start runs the Envoy and waits until it is ready.
 func (e *realEnvoy) start(t *testing.T, listeners []*listenerv3.Listener, clusters []*clusterv3.Cluster) {
 	t.Helper()
-	binary := envoyBinary(t)
+	binary := testenv.Envoy(t)
 	logVersion(t, binary)
 	config := &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: "test", Cluster: "test"},

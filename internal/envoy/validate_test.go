@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // TestEnvoyAccepts gives every client of every case to the newest and the oldest
@@ -65,26 +66,6 @@ func validate(t testing.TB, binary string, bundle static, node string) {
 	}
 }
 
-// envoyBinary finds Envoy where the product looks for it.
-func envoyBinary(t testing.TB) string {
-	t.Helper()
-	if path := os.Getenv("ENVOY_PATH"); path != "" {
-		return path
-	}
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return path
-	}
-	root, err := moduleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(root, "build", "tools", "bin", "envoy")
-	if _, err := os.Stat(path); err != nil {
-		t.Fatal("there is no Envoy: run make tools, or set ENVOY_PATH")
-	}
-	return path
-}
-
 // validators are the Envoys that must take what is made: the newest and the
 // oldest that are supported, and the one that other tests use, where it is a
 // third. What one of them refuses, a fleet with it never gets.
@@ -106,7 +87,7 @@ func validators(t testing.TB) []string {
 			t.Fatalf("there is no %s: run make tools", binary)
 		}
 	}
-	third, err := os.Stat(envoyBinary(t))
+	third, err := os.Stat(testenv.Envoy(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +95,7 @@ func validators(t testing.TB) []string {
 		known, err := os.Stat(binary)
 		return err == nil && os.SameFile(known, third)
 	}) {
-		out = append(out, envoyBinary(t))
+		out = append(out, testenv.Envoy(t))
 	}
 	for _, binary := range out {
 		// Not the words for an Envoy that runs: a configuration that is taken shows

@@ -16,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // The count tests of decision D6.5: work follows the change, and nothing is sent
@@ -55,7 +56,7 @@ func crowd(t *testing.T, s *store.Store, delta bool) (*replica, []*adstest.Proxy
 	for _, p := range proxies {
 		ready(t, p)
 	}
-	eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == connected })
+	testenv.Eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == connected })
 	r.counts()
 	return r, proxies
 }
@@ -149,7 +150,7 @@ func TestTheSameContentIsNotSentAgain(t *testing.T) {
 		for _, p := range proxies {
 			ready(t, p)
 		}
-		eventually(t, "both are current", func() bool { return r.server.States()["CURRENT"] == 2 })
+		testenv.Eventually(t, "both are current", func() bool { return r.server.States()["CURRENT"] == 2 })
 		r.counts()
 		marks := marked(proxies)
 		// An update to what is there already; tags and versions are no content.
@@ -160,7 +161,7 @@ func TestTheSameContentIsNotSentAgain(t *testing.T) {
 		// A whole reset, as after a compaction of the store.
 		source.signal <- struct{}{}
 		views := 0
-		eventually(t, "everything was looked at again", func() bool {
+		testenv.Eventually(t, "everything was looked at again", func() bool {
 			v, _, _ := r.counts()
 			views += v
 			return views == 2
@@ -221,7 +222,7 @@ func TestTwentyOfThreeThousand(t *testing.T) {
 		r.Want(mesh.Client{Key: api.Key{Owner: account, Mesh: "m", Kind: api.KindVirtualNode, Name: fmt.Sprint("n", i)}})
 	}
 	made := 0
-	eventually(t, "all bundles are made", func() bool {
+	testenv.Eventually(t, "all bundles are made", func() bool {
 		_, builds, _ := r.counts()
 		made += builds
 		return made == all
@@ -273,7 +274,7 @@ func TestAnEndpointThatAllUseCostsNoView(t *testing.T) {
 		for _, p := range proxies {
 			ready(t, p)
 		}
-		eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == users })
+		testenv.Eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == users })
 		r.counts()
 		marks := marked(proxies)
 		source["v2"] <- []envoy.Endpoint{one, two}

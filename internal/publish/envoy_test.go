@@ -13,6 +13,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // socket serves the replica's proxies on a unix socket too; the returned
@@ -78,7 +79,7 @@ func TestRealEnvoyOutlivesAReplica(t *testing.T) {
 			}
 			e := adstest.StartEnvoy(t, adstest.Options{Node: "mesh/m/virtualNode/front", Instance: "i", Delta: delta}, paths...)
 			var here, there string
-			eventually(t, "Envoy is current somewhere", func() bool {
+			testenv.Eventually(t, "Envoy is current somewhere", func() bool {
 				for i, p := range paths {
 					if replicas[p].current() == 1 {
 						here, there = p, paths[1-i]
@@ -91,7 +92,7 @@ func TestRealEnvoyOutlivesAReplica(t *testing.T) {
 			}
 			before := counts()
 			kills[here]()
-			eventually(t, "Envoy is current at the other replica", func() bool { return replicas[there].current() == 1 })
+			testenv.Eventually(t, "Envoy is current at the other replica", func() bool { return replicas[there].current() == 1 })
 			if after := counts(); after != before {
 				t.Errorf("updates of clusters and listeners went from %v to %v", before, after)
 			}
@@ -130,7 +131,7 @@ func TestRealEnvoyIsNeverWithoutEndpoints(t *testing.T) {
 			updates := e.Stat(t, "cluster_manager.cluster_modified")
 			write(t, s, cloudMapNode("v2", outliers(5)))
 			e.Wait(t, "the changed cluster", func() bool { return e.Stat(t, "cluster_manager.cluster_modified") > updates })
-			eventually(t, "Envoy is current", func() bool { return r.current() == 1 })
+			testenv.Eventually(t, "Envoy is current", func() bool { return r.current() == 1 })
 			source.fail <- context.DeadlineExceeded
 			source.sets <- []envoy.Endpoint{young}
 			has(1)
@@ -139,10 +140,10 @@ func TestRealEnvoyIsNeverWithoutEndpoints(t *testing.T) {
 			silent := &found{} // says nothing: what is known is what was remembered
 			again := newReplica(t, s, newRegistry(t, s, silent))
 			again.listen(t, path)
-			eventually(t, "Envoy is current at the new control plane", func() bool { return again.current() == 1 })
+			testenv.Eventually(t, "Envoy is current at the new control plane", func() bool { return again.current() == 1 })
 			write(t, s, cloudMapNode("v2", outliers(6)))
 			e.Wait(t, "the cluster changed again", func() bool { return e.Stat(t, "cluster_manager.cluster_modified") > updates+1 })
-			eventually(t, "Envoy is current", func() bool { return again.current() == 1 })
+			testenv.Eventually(t, "Envoy is current", func() bool { return again.current() == 1 })
 			stop()
 			if *least < 1 {
 				t.Error("Envoy was without endpoints for a time")

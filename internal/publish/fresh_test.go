@@ -13,6 +13,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // gated is a store whose head is read only when the gate opens.
@@ -81,7 +82,7 @@ func TestAFaultIsOneProblemHoweverManyHaveIt(t *testing.T) {
 		t.Error("the other target does not work")
 	}
 	write(t, s, node("gone"))
-	eventually(t, "the problem is gone", func() bool { return len(r.Problems(api.Key{})) == 0 })
+	testenv.Eventually(t, "the problem is gone", func() bool { return len(r.Problems(api.Key{})) == 0 })
 }
 
 func TestResolve(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // again is a store whose watch begins anew when told, with a reset, as it does
@@ -189,7 +190,7 @@ func TestARefusingProxyDisturbsNobody(t *testing.T) {
 		bad, good := r.proxy(t, "front", delta), r.proxy(t, "front", delta)
 		ready(t, bad)
 		ready(t, good)
-		eventually(t, "both are current", func() bool { return r.server.States()["CURRENT"] == 2 })
+		testenv.Eventually(t, "both are current", func() bool { return r.server.States()["CURRENT"] == 2 })
 		bad.SetRefuse(func(x adstest.Response) string {
 			if x.Type == adstest.RDS {
 				return "no"
@@ -199,14 +200,14 @@ func TestARefusingProxyDisturbsNobody(t *testing.T) {
 		mark := len(bad.Responses())
 		write(t, s, route("color", "v1", 1, "v2", 9))
 		good.Wait(t, "the change", func() bool { return weights(t, good)["cds_egress_m_v2_http_8080"] == 9 })
-		eventually(t, "one has refused", func() bool { return r.server.States()["REFUSED"] == 1 })
+		testenv.Eventually(t, "one has refused", func() bool { return r.server.States()["REFUSED"] == 1 })
 		if got := bad.Responses()[mark:]; len(got) != 1 {
 			t.Errorf("the refusing proxy was sent %q", got)
 		}
 		bad.SetRefuse(nil)
 		write(t, s, route("color", "v1", 2, "v2", 8))
 		bad.Wait(t, "the next change", func() bool { return weights(t, bad)["cds_egress_m_v2_http_8080"] == 8 })
-		eventually(t, "both are current", func() bool { return r.server.States()["CURRENT"] == 2 })
+		testenv.Eventually(t, "both are current", func() bool { return r.server.States()["CURRENT"] == 2 })
 	})
 }
 
@@ -227,7 +228,7 @@ func TestANodeThatIsDeletedAndComesBack(t *testing.T) {
 		t.Error("the proxy lost its configuration")
 	}
 	write(t, s, node("front", "color.local"))
-	eventually(t, "it is current again", func() bool { return r.server.States()["CURRENT"] == 1 })
+	testenv.Eventually(t, "it is current again", func() bool { return r.server.States()["CURRENT"] == 1 })
 }
 
 func TestAReplicaThatIsCutOffTurnsNewProxiesAway(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -132,20 +133,11 @@ func (r *replica) counts() (views, builds int, of []string) {
 // reach waits until the replica has published the revision.
 func (r *replica) reach(t *testing.T, revision int64) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("revision %d is applied", revision), func() bool {
+	testenv.Eventually(t, fmt.Sprintf("revision %d is applied", revision), func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.applied >= revision
 	})
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(adstest.Patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
 }
 
 // proxy connects a proxy of a node of the account.

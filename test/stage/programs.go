@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // Programs are the paths of what runs on a stage.
@@ -37,25 +39,8 @@ func Find() (Programs, error) {
 		}
 	}
 	var err error
-	p.Envoy, err = findEnvoy(root)
+	p.Envoy, err = testenv.FindEnvoy()
 	return p, err
-}
-
-func findEnvoy(root string) (string, error) {
-	if path := os.Getenv("ENVOY_PATH"); path != "" {
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("find Envoy: ENVOY_PATH: %w", err)
-		}
-		return path, nil
-	}
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return path, nil
-	}
-	path := filepath.Join(root, "build", "tools", "bin", "envoy")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("find Envoy: %w: run make tools, or name one in ENVOY_PATH", err)
-	}
-	return path, nil
 }
 
 // EnvoyVersion is the version that the Envoy names itself, such as 1.40.0.

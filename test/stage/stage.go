@@ -14,11 +14,11 @@ package stage
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
@@ -74,20 +74,5 @@ func Until(ctx context.Context, what string, done func(context.Context) bool) er
 	return nil
 }
 
-// Root is the directory of the module: the nearest one at or above the working directory that has a go.mod.
-func Root() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find module: %w", err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		up := filepath.Dir(dir)
-		if up == dir {
-			return "", fmt.Errorf("find module: no go.mod above the working directory: %w", fs.ErrNotExist)
-		}
-		dir = up
-	}
-}
+// Root is the directory of the module.
+func Root() (string, error) { return testenv.Root() }

@@ -2,7 +2,6 @@ package adstest
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -18,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // Envoy is a real Envoy that is connected to a management service by a unix
@@ -31,7 +32,7 @@ type Envoy struct {
 // StartEnvoy starts Envoy with that node id; it ends with the test.
 func StartEnvoy(t testing.TB, o Options, sockets ...string) *Envoy {
 	t.Helper()
-	binary := envoyBinary(t)
+	binary := testenv.Envoy(t)
 	LogEnvoy(t)
 	admin := Socket(t)
 	dir := filepath.Dir(admin)
@@ -84,7 +85,7 @@ func Socket(t testing.TB) string {
 // for it in each test and subtest.
 func LogEnvoy(t testing.TB) {
 	t.Helper()
-	binary := envoyBinary(t)
+	binary := testenv.Envoy(t)
 	out, err := exec.Command(binary, "--version").Output()
 	version := regexp.MustCompile(`/(\d+\.\d+\.\d+)`).FindSubmatch(out)
 	if err != nil || version == nil {
@@ -192,29 +193,6 @@ func (e *Envoy) Wait(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("Envoy: waited in vain for %s", what)
 		}
 	}
-}
-
-// envoyBinary finds Envoy where the product looks for it.
-func envoyBinary(t testing.TB) string {
-	t.Helper()
-	if path := os.Getenv("ENVOY_PATH"); path != "" {
-		return path
-	}
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return path
-	}
-	dir, err := os.Getwd()
-	for err == nil && dir != filepath.Dir(dir) {
-		if _, missing := os.Stat(filepath.Join(dir, "go.mod")); missing == nil {
-			break
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(dir, "build", "tools", "bin", "envoy")
-	if _, missing := os.Stat(path); cmp.Or(err, missing) != nil {
-		t.Fatal("there is no Envoy: run make tools, or set ENVOY_PATH")
-	}
-	return path
 }
 
 // syncBuffer is a buffer that one goroutine fills and another reads.
