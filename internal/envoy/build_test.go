@@ -362,24 +362,31 @@ func TestAccountsNeverMix(t *testing.T) {
 }
 
 // TestBuilderInParallel lets goroutines build all clients of a mesh with one
-// builder: each gets what it would get alone.
+// builder, and again after each of some changes: each gets what it would get
+// alone.
 func TestBuilderInParallel(t *testing.T) {
 	resources, clients := town(20, 5)
 	snapshot := mesh.NewSnapshot(1, resources)
 	builder := &envoy.Builder{}
-	got := make([][]string, len(clients))
-	var all sync.WaitGroup
-	for i, c := range clients {
-		all.Go(func() {
+	route := &api.Resource{Key: keyOf(api.KindRoute, "s3", "split"), Owner: account}
+	bundles := make([]*envoy.Bundle, len(clients))
+	for weight := range int64(4) {
+		snapshot = reweighted(snapshot, route, 25*weight)
+		var all sync.WaitGroup
+		got := make([][]string, len(clients))
+		for i, c := range clients {
+			all.Go(func() {
+				view, _, _ := snapshot.View(c)
+				bundle, problems := builder.Build(view, bundles[i])
+				bundles[i], got[i] = bundle, content(bundle, problems)
+			})
+		}
+		all.Wait()
+		for i, c := range clients {
 			view, _, _ := snapshot.View(c)
-			got[i] = content(builder.Build(view, nil))
-		})
-	}
-	all.Wait()
-	for i, c := range clients {
-		view, _, _ := snapshot.View(c)
-		if diff := cmp.Diff(content(new(envoy.Builder).Build(view, nil)), got[i]); diff != "" {
-			t.Errorf("%v: %s", c.Key, diff)
+			if diff := cmp.Diff(content(new(envoy.Builder).Build(view, nil)), got[i]); diff != "" {
+				t.Errorf("%v: %s", c.Key, diff)
+			}
 		}
 	}
 }
