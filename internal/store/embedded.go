@@ -37,6 +37,8 @@ type ServerOptions struct {
 	// MinFree is the free space on the disk, in bytes, below which writes are
 	// refused; 0 is 256 MiB.
 	MinFree uint64
+	// Quota is the largest size of etcd's data in bytes; 0 is 8 GiB.
+	Quota int64
 	// Fatal is told when etcd cannot go on; it must not return. nil prints one
 	// line on stderr and exits with code 1.
 	Fatal func(message string)
@@ -52,6 +54,7 @@ type Server struct {
 	served  *grpc.Server // on the socket
 	lock    *os.File
 	minFree uint64
+	quota   int64
 	dir     string
 	low     atomic.Bool // disk space
 	log     *slog.Logger
@@ -68,6 +71,9 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	if o.MinFree == 0 {
 		o.MinFree = minFree
 	}
+	if o.Quota == 0 {
+		o.Quota = quota
+	}
 	if o.Fatal == nil {
 		o.Fatal = exit
 	}
@@ -79,8 +85,12 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{lock: lock, minFree: o.MinFree, dir: o.Dir, log: o.Log}
-	if err := s.start(ctx, o); err != nil {
+	s := &Server{lock: lock, minFree: o.MinFree, quota: o.Quota, dir: o.Dir, log: o.Log}
+	err = whole(filepath.Join(o.Dir, "etcd"))
+	if err == nil {
+		err = s.start(ctx, o)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start store in %s: %w", o.Dir, err), s.Close())
 	}
 	s.checkSpace()
@@ -93,6 +103,19 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 		o.Log.Warn("commands of evermeshd will need this process to be stopped first", "err", err)
 	}
 	return s, nil
+}
+
+// whole refuses data of which a part is missing: etcd would wait for a leader
+// that cannot come.
+func whole(dir string) error {
+	if info, err := os.Stat(filepath.Join(dir, "member", "snap", "db")); err != nil || info.Size() == 0 {
+		return nil // a new one, or etcd makes the database anew from its log
+	}
+	logs, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
+	if err == nil && len(logs) == 0 {
+		return fmt.Errorf("etcd's log is missing from %s: put a copy of the whole directory back, or restore a backup into an empty one", filepath.Join(dir, "member", "wal"))
+	}
+	return err
 }
 
 func (s *Server) start(ctx context.Context, o ServerOptions) error {
@@ -115,7 +138,7 @@ func (s *Server) start(ctx context.Context, o ServerOptions) error {
 	c.AuthToken = "" // nobody logs in
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(o.Log, o.Fatal))
 	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
-	c.QuotaBackendBytes = quota
+	c.QuotaBackendBytes = o.Quota
 	c.MaxRequestBytes = maxRequest
 	c.MaxTxnOps = 1024
 	if o.Test {

@@ -244,3 +244,121 @@ func TestTheServerCanBeDefragmented(t *testing.T) {
 		t.Error("what is stored is not whole")
 	}
 }
+
+// At its quota the store takes no writes, says so, and recovers by itself where
+// the quota is used up by what is gone.
+func TestAStoreAtItsQuota(t *testing.T) {
+	var log said
+	server := startServer(t, store.ServerOptions{Dir: t.TempDir(), Quota: 16 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	defer closeServer(t, server)
+	s, err := store.Open(context.Background(), store.Options{Server: server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx := context.Background()
+	key := nodeKey("m", "n")
+	put(t, s, resource(t, key, 1))
+	big := bytes.Repeat([]byte("x"), 1<<20)
+	err = nil
+	for end := time.Now().Add(patience); err == nil && time.Now().Before(end); {
+		err = s.Write(ctx, false, []store.Op{{Key: "endpoints/x", Value: big}})
+	}
+	if !isAPI(err, api.CodeServiceUnavailable) || !strings.Contains(err.Error(), "full") {
+		t.Fatalf("a write at the quota gets %v", err)
+	}
+	if got := get(t, s, key); got == nil || got.Version != 1 {
+		t.Errorf("a read gets %v", got)
+	}
+	// Nobody is asked for anything.
+	deadline := time.After(patience)
+	for version := int64(2); ; {
+		if err := raise(s, key); err == nil {
+			if got := get(t, s, key); got.Version != version {
+				t.Errorf("version is %d, want %d", got.Version, version)
+			}
+			break
+		} else if !isAPI(err, api.CodeServiceUnavailable) {
+			t.Fatalf("a write gets %v", err)
+		}
+		if err := s.Ready(ctx); err != nil && !strings.Contains(err.Error(), "full") {
+			t.Errorf("readiness is %v", err)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("no write succeeds any more:\n%s", log.String())
+		}
+	}
+	if err := s.Ready(ctx); err != nil {
+		t.Errorf("not ready: %v", err)
+	}
+	if !strings.Contains(log.String(), "takes writes again") {
+		t.Errorf("nothing is said of it:\n%s", log.String())
+	}
+	if got := rows(t, s, "endpoints/x"); len(got["endpoints/x"]) != len(big) {
+		t.Error("what is stored is not whole")
+	}
+}
+
+// A data directory that is not whole is named at once, and nothing is made of it.
+func TestDamagedDataDirectories(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(t *testing.T, member string)
+		says   string
+	}{
+		"no log": {func(t *testing.T, member string) {
+			logs, _ := filepath.Glob(filepath.Join(member, "wal", "*.wal"))
+			for _, f := range logs {
+				if err := os.Remove(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, "etcd's log is missing"},
+		"a damaged log": {func(t *testing.T, member string) {
+			logs, _ := filepath.Glob(filepath.Join(member, "wal", "*.wal"))
+			f, err := os.OpenFile(logs[0], os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteAt(bytes.Repeat([]byte("x"), 500), 200); err != nil {
+				t.Fatal(err)
+			}
+		}, "crc mismatch"},
+		"a file instead of the directory": {func(t *testing.T, member string) {
+			etcd := filepath.Dir(member)
+			if err := os.RemoveAll(etcd); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(etcd, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := store.Open(context.Background(), store.Options{DataDir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			put(t, s, resource(t, nodeKey("m", "n"), 1))
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			c.damage(t, filepath.Join(dir, "etcd", "member"))
+			start := time.Now()
+			s, err = store.Open(context.Background(), store.Options{DataDir: dir})
+			if err == nil {
+				s.Close()
+				t.Fatal("it opens")
+			}
+			if !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}

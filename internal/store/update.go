@@ -267,8 +267,12 @@ func decodeToken(key string, value []byte) (*Token, error) {
 	return t, nil
 }
 
-// writable refuses writes while the disk of the embedded etcd is almost full.
+// writable refuses writes while the disk of the embedded etcd is almost full, or
+// its quota is used up.
 func (s *Store) writable() error {
+	if s.server != nil && s.server.full() {
+		return unavailable("The store is full, and makes room by itself if there is any to make: try again in a minute, or remove data.")
+	}
 	if s.server != nil && s.server.low.Load() {
 		return unavailable("The disk of the store is almost full: free space on it.")
 	}

@@ -107,7 +107,7 @@ func TestAWriteWithoutARivalIsOneRoundTrip(t *testing.T) {
 			}
 			return nil
 		}},
-		{"update behind another replica's: one to see it, one to write", 2, func() error {
+		{"update behind another replica's: one that fails, one to see why, one to write", 3, func() error {
 			if err := raise(replicas[1], key); err != nil {
 				return err
 			}

@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	spaceEvery  = 10 * time.Second
+	spaceEvery  = time.Second
 	defragEvery = 10 * time.Minute
+	// rescueEvery is how often room is made in a store that is at its quota.
+	rescueEvery = time.Minute
 	// defragFrom is the size in bytes below which nothing is won.
 	defragFrom = 64 << 20
 )
@@ -21,10 +23,17 @@ func (s *Server) upkeep(ctx context.Context) {
 	space, defrag := time.NewTicker(spaceEvery), time.NewTicker(defragEvery)
 	defer space.Stop()
 	defer defrag.Stop()
+	var rescued time.Time
 	for {
 		select {
 		case <-space.C:
 			s.checkSpace()
+			if s.full() && time.Since(rescued) > rescueEvery {
+				rescued = time.Now()
+				if err := s.rescue(ctx); err != nil && ctx.Err() == nil {
+					s.log.Warn("store stays full", "err", err)
+				}
+			}
 		case <-defrag.C:
 			if err := s.defragment(ctx, defragFrom); err != nil && ctx.Err() == nil {
 				s.log.Warn("store was not defragmented", "err", err)
@@ -50,6 +59,26 @@ func (s *Server) checkSpace() {
 	}
 }
 
+// full says whether etcd has stopped to take writes, at its quota.
+func (s *Server) full() bool { return len(s.etcd.Server.Alarms()) > 0 }
+
+// rescue makes room at once: all history goes, with what it takes, and etcd
+// takes writes again if that was enough. Watches go on where they are.
+func (s *Server) rescue(ctx context.Context) error {
+	client := v3client.New(s.etcd.Server)
+	defer func() { _ = client.Close() }() // it always says that it was canceled
+	resp, err := client.Get(ctx, headTail, clientv3.WithCountOnly())
+	if err == nil {
+		_, err = client.Compact(ctx, resp.Header.Revision, clientv3.WithCompactPhysical())
+	}
+	if err != nil && !says(err, textCompacted) {
+		return err
+	}
+	// etcd counts what is free when it commits.
+	s.etcd.Server.Backend().ForceCommit()
+	return s.defragment(ctx, 0)
+}
+
 // defragment gives space back when half of the file is free, and lets etcd
 // write again when it had stopped at its quota.
 func (s *Server) defragment(ctx context.Context, from int64) error {
@@ -60,11 +89,14 @@ func (s *Server) defragment(ctx context.Context, from int64) error {
 			return err
 		}
 	}
-	if len(s.etcd.Server.Alarms()) == 0 || backend.Size() >= quota/10*9 {
+	if !s.full() || backend.Size() >= s.quota/10*9 {
 		return nil
 	}
 	client := v3client.New(s.etcd.Server)
 	defer func() { _ = client.Close() }() // it always says that it was canceled
 	_, err := client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+	if err == nil {
+		s.log.Info("store was full and takes writes again", "bytes", backend.Size(), "most_bytes", s.quota)
+	}
 	return err
 }
