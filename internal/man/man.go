@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 )
 
 // Command makes the command. source says what the pages belong to, such as
@@ -51,6 +52,13 @@ func write(root *cobra.Command, dir, source string) error {
 // Markdown: what is indented there stays as it is only with four spaces more.
 func prepare(c *cobra.Command) {
 	c.DisableAutoGenTag = true
+	if home, err := os.UserHomeDir(); err == nil {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if rest, mine := strings.CutPrefix(f.DefValue, home+"/"); mine {
+				f.DefValue = "~/" + rest // of whoever reads the page
+			}
+		})
+	}
 	lines := strings.Split(c.Long, "\n")
 	for i, line := range lines {
 		if strings.HasPrefix(line, "  ") {

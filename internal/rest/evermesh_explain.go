@@ -86,7 +86,7 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 		out.Users = append(out.Users, arn(c.Key))
 	}
 	out.Problems = e.problems(rollout, out.ResourceARN)
-	out.Conditions = []api.Condition{accepted(r), e.resolved(out.Problems), programmed(r, out, proxies)}
+	out.Conditions = []api.Condition{accepted(r), e.resolved(), programmed(r, out, proxies)}
 	if out.Unknown == nil {
 		out.Unknown = []string{}
 	}
@@ -119,9 +119,9 @@ func accepted(r *api.Resource) api.Condition {
 	}
 }
 
-// resolved says whether all that the resource refers to exists. Since when is
-// not kept anywhere, so it is not said.
-func (e *explainer) resolved(problems []api.Problem) api.Condition {
+// resolved says whether all that the resource refers to exists, now: replicas may
+// still have to learn of it. Since when is not kept anywhere, so it is not said.
+func (e *explainer) resolved() api.Condition {
 	out := api.Condition{Type: api.ConditionTypeResolvedRefs, Status: api.ConditionStatusTrue, Reason: reasonResolved, Message: "Everything that it refers to exists."}
 	if len(e.use.Clients) == 0 {
 		out.Status, out.Reason = api.ConditionStatusUnknown, reasonUnused
@@ -129,7 +129,7 @@ func (e *explainer) resolved(problems []api.Problem) api.Condition {
 		return out
 	}
 	missing := 0
-	for _, p := range problems {
+	for _, p := range e.use.Problems {
 		if p.Reason != mesh.ReasonNotFound {
 			continue
 		}
