@@ -146,7 +146,9 @@ func TestTwoAccountsOfEqualNames(t *testing.T) {
 		return text.String()
 	}
 	for id, tenant := range tenants {
-		tenant.proxy.Wait(t, "the account's own backend", func() bool { return strings.Contains(has(id), "of-"+id+".test") })
+		tenant.proxy.Wait(t, "the account's own backend", func() bool {
+			return strings.Contains(has(id), "of-"+id+".test") && len(tenant.proxy.Routes(t)) > 0 // what comes last
+		})
 	}
 	// A change of one reaches that one's proxy, and nothing of it the other's.
 	quiet := len(tenants[firstID].proxy.Responses())
