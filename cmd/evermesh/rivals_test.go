@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -210,4 +211,65 @@ func TestPlanThatIsTooLarge(t *testing.T) {
 	if code != 1 || problems.String() != want {
 		t.Errorf("exit code %d, %s", code, problems.String())
 	}
+}
+
+// An answer may be lost after its work was done: wherever that happens, the next
+// run ends with the mesh as the files say.
+func TestApplyWhoseAnswersAreLost(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, t.TempDir())
+	whole := &apply.Applier{Client: p.client(t)}
+	for i, lost := range []int64{1, 2, 3, 4, 7, 12, 25, 31, 50} {
+		docs := []map[string]any{
+			{"meshName": fmt.Sprint("m", i), "tags": []any{map[string]any{"key": "a", "value": "b"}}},
+			{"meshName": fmt.Sprint("m", i), "virtualNodeName": "n", "spec": map[string]any{}, "tags": []any{}},
+			{"meshName": fmt.Sprint("m", i), "virtualNodeName": "o", "spec": map[string]any{}},
+			{"meshName": fmt.Sprint("m", i), "virtualServiceName": "s", "spec": map[string]any{"provider": map[string]any{"virtualNode": map[string]any{"virtualNodeName": "n"}}}},
+		}
+		items := itemsFrom(t, docs)
+		others := []apply.Item{{Key: items[2].Key}} // o goes again
+		items = append(slices.Delete(slices.Clone(items), 2, 3), others...)
+		runAll(t.Context(), t, whole, itemsFrom(t, docs[:3]))
+		cfg, err := client.Load(t.Context(), p.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.HTTP = &lossy{Doer: cfg.HTTP, lost: lost}
+		c, err := client.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (&apply.Applier{Client: c}).Run(t.Context(), items); err == nil && lost < 8 {
+			t.Errorf("answer %d: the loss was not noticed", lost)
+		}
+		for _, r := range runAll(t.Context(), t, whole, items) {
+			if r.Err != nil {
+				t.Errorf("answer %d: %s: %v", lost, r.Path(), r.Err)
+			}
+		}
+		for _, x := range items {
+			want := apply.Unchanged
+			if x.Doc == nil {
+				want = apply.Gone
+			}
+			if s, err := whole.Look(t.Context(), x); err != nil || s.Action != want {
+				t.Errorf("answer %d: %s: %s, want %s; %v", lost, x.Path(), s.Action, want, err)
+			}
+		}
+	}
+}
+
+// lossy is a network that loses one answer.
+type lossy struct {
+	client.Doer
+	lost, n int64
+}
+
+func (l *lossy) Do(r *http.Request) (*http.Response, error) {
+	resp, err := l.Doer.Do(r)
+	if l.n++; err == nil && l.n == l.lost {
+		_ = resp.Body.Close()
+		return nil, errors.New("connection reset by peer")
+	}
+	return resp, err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"syscall"
 )
 
@@ -38,7 +39,7 @@ func (e *UnreachableError) Error() string {
 		return fmt.Sprintf("the certificate of %s is for another name (%v): call it by a name that is in the certificate, or give it one with this name", e.Endpoint, hostname)
 	case errors.As(err, &certificate):
 		return fmt.Sprintf("the certificate of %s is not valid (%v): renew it, or correct this host's clock", e.Endpoint, certificate)
-	case errors.As(err, &record):
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
 		return fmt.Sprintf("%s does not speak TLS: write http:// in AWS_ENDPOINT_URL", e.Endpoint)
 	case errors.As(err, &dns):
 		return fmt.Sprintf("the host of %s is not found (%s): correct AWS_ENDPOINT_URL, or the name server's answer", e.Endpoint, dns.Err)
