@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,66 +60,92 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	var figures []figure
-	alone := 0.0 // our rate of one caller
-	who := [2]struct {
-		name, endpoint, debug string
-		pid                   int
-	}{
+	who := []answering{
 		{"evermeshd", c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}, {"floor", floor, floor, process.Pid()},
 	}
-	for _, l := range loads() {
-		if !r.wants(l.row) {
-			continue
+	wanted := slices.DeleteFunc(loads(), func(l load) bool { return !r.wants(l.row) })
+	done := make([][2]answered, len(wanted))
+	for turn := range callTurns {
+		// All loads in each turn, and both servers in each load, so that what else the machine does meets all.
+		for n, l := range wanted {
+			for i, at := range who {
+				took, err := r.turn(ctx, c, at, l, turn == callTurns-1)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", l.name, err)
+				}
+				done[n][i].add(took)
+			}
 		}
-		// Turn by turn, so that what else the machine does meets both.
-		var rates [2]float64
-		var used [2]time.Duration
-		for turn := range 4 {
-			at := who[turn%2]
-			var rate float64
-			before, err := processor(at.pid)
-			if err != nil {
-				return nil, err
-			}
-			err = r.profiled(ctx, l.row, at.name, at.debug, func() error {
-				var err error
-				rate, err = r.rate(ctx, c, at.endpoint, l)
-				return err
-			})
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", l.name, err)
-			}
-			after, err := processor(at.pid)
-			if err != nil {
-				return nil, err
-			}
-			rates[turn%2] += rate / 2
-			used[turn%2] += after - before
-		}
+	}
+	var figures []figure
+	alone := 0.0 // our rate of one caller
+	for n, l := range wanted {
+		ours, floor := done[n][0], done[n][1]
 		f := figure{
-			name: l.name, ours: fmt.Sprintf("%.0f/s", rates[0]), floor: fmt.Sprintf("%.0f/s", rates[1]),
-			factor: fmt.Sprintf("%.2f", rates[0]/max(1, rates[1])),
+			name: l.name, ours: fmt.Sprintf("%.0f/s", ours.rate()), floor: fmt.Sprintf("%.0f/s", floor.rate()),
+			factor: fmt.Sprintf("%.2f", ours.rate()/max(1, floor.rate())),
+			note: fmt.Sprintf("processor of the server for a call: %s (floor %s); %d turns of %v.",
+				ms(ours.cpu/time.Duration(max(1, ours.calls))), ms(floor.cpu/time.Duration(max(1, floor.calls))), callTurns, r.scale.calls),
 		}
-		each := func(n int) string {
-			return ms(used[n] / time.Duration(max(1, rates[n]*2*r.scale.calls.Seconds())))
-		}
-		f.note = fmt.Sprintf("processor of the server for a call: %s (floor %s); %v each, in turns.", each(0), each(1), 2*r.scale.calls)
-		if l.operation == "UpdateRoute" {
+		if n == 0 && l.operation == "UpdateRoute" {
 			f.note += " A write carries an event of 1.5 KB, ours (evermeshd built with -tags evermesh_outbox) as the floor's."
 		}
 		switch {
 		case l.least > 0:
-			f = f.must(fmt.Sprintf("≥ %.2f", l.least), rates[0] >= l.least*rates[1])
+			f = f.must(fmt.Sprintf("≥ %.2f", l.least), ours.rate() >= l.least*floor.rate())
 		case alone > 0:
-			f = f.must("≥ one caller", rates[0] >= alone)
+			f = f.must("≥ one caller", ours.rate() >= alone)
 		}
 		if l.row == rowCalls1 {
-			alone = rates[0]
+			alone = ours.rate()
 		}
 		figures = append(figures, f)
 	}
 	return figures, nil
+}
+
+// callTurns is how often each load is put on each server.
+const callTurns = 8
+
+// answering is a server of the API.
+type answering struct {
+	name, endpoint, debug string
+	pid                   int
+}
+
+// answered is what a server did.
+type answered struct {
+	calls     int64
+	time, cpu time.Duration
+}
+
+func (a *answered) add(b answered) {
+	a.calls, a.time, a.cpu = a.calls+b.calls, a.time+b.time, a.cpu+b.cpu
+}
+
+func (a *answered) rate() float64 { return float64(a.calls) / max(a.time.Seconds(), 1e-9) }
+
+// turn puts a load on a server for a while.
+func (r *rig) turn(ctx context.Context, c *stage.Control, at answering, l load, profiled bool) (out answered, err error) {
+	before, err := processor(at.pid)
+	if err != nil {
+		return out, err
+	}
+	run := func() error {
+		out, err = r.callAll(ctx, c, at.endpoint, l)
+		return err
+	}
+	if profiled {
+		err = r.profiled(ctx, l.row, at.name, at.debug, run)
+	} else {
+		err = run()
+	}
+	if err != nil {
+		return out, err
+	}
+	after, err := processor(at.pid)
+	out.cpu = after - before
+	return out, err
 }
 
 // makeAPIMesh makes the least that a route needs.
@@ -140,15 +167,15 @@ func makeAPIMesh(ctx context.Context, c *client.Client, mesh string) error {
 	return makeService(ctx, c, mesh, "s", "a", "b")
 }
 
-// rate is how many calls an endpoint answers in a second, over the scale's time.
-func (r *rig) rate(ctx context.Context, c *stage.Control, endpoint string, l load) (float64, error) {
+// callAll lets the load's callers call an endpoint for the scale's time.
+func (r *rig) callAll(ctx context.Context, c *stage.Control, endpoint string, l load) (answered, error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: callers, MaxIdleConns: callers}
 	defer transport.CloseIdleConnections()
 	caller, err := client.New(client.Config{
 		Endpoint: endpoint, Region: c.Region, Credentials: c.Evermesh.Credentials, HTTP: &http.Client{Transport: transport},
 	})
 	if err != nil {
-		return 0, err
+		return answered{}, err
 	}
 	var done atomic.Int64
 	errs := make(chan error, l.callers)
@@ -177,8 +204,8 @@ func (r *rig) rate(ctx context.Context, c *stage.Control, endpoint string, l loa
 	all.Wait()
 	select {
 	case err := <-errs:
-		return 0, err
+		return answered{}, err
 	default:
-		return float64(done.Load()) / time.Since(began).Seconds(), nil
+		return answered{calls: done.Load(), time: time.Since(began)}, nil
 	}
 }

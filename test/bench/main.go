@@ -51,7 +51,7 @@ type scale struct {
 func full() scale {
 	return scale{
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
-		calls: 5 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
+		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
 	}
 }
 
@@ -59,7 +59,7 @@ func full() scale {
 func quick() scale {
 	return scale{
 		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
-		calls: 300 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
+		calls: 50 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
 	}
 }
 
