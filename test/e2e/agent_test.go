@@ -168,6 +168,7 @@ func stateOfTheWorld(id, socket string) string {
 
 // TestAgent shows what the agent does for its Envoy.
 func TestAgent(t *testing.T) {
+	t.Parallel() // it waits, mostly, as others do
 	m := newMesh(t, "agent", "DROP_ALL")
 	server := m.app("server")
 	service := m.service("shop", appPort, map[string]string{"r": weighted("", "server", 1)})

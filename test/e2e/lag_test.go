@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -59,18 +60,19 @@ func TestLaggingReplica(t *testing.T) {
 			}
 			l.follow("blue", late)
 			before := l.changes()
+			var logged []int // by the agents until now
+			for _, c := range l.callers {
+				logged = append(logged, len(read(t, c.sidecar.Process.Log())))
+			}
 			if err := ahead.Kill(); err != nil {
 				t.Fatal(err)
 			}
 			killed := time.Now()
-			l.until("the proxies have lost their streams", func(ctx context.Context) bool {
-				for _, c := range l.callers {
-					if state, err := c.sidecar.Stat(ctx, "control_plane.connected_state"); err != nil || state != 0 {
-						return false
-					}
-				}
-				return true
-			})
+			for i, c := range l.callers {
+				l.until("the proxies have lost their streams", func(context.Context) bool {
+					return strings.Contains(read(t, c.sidecar.Process.Log())[logged[i]:], "management server stream ended")
+				})
+			}
 			// All the while the agents ask the one that lags.
 			compare(t, l.answered(1000), map[string]float64{"blue": 0.5, late: 0.5})
 			l.unchanged(before)

@@ -35,6 +35,15 @@ func replicated(t *testing.T) *plane {
 	if world.plane == nil {
 		world.plane = newPlane(t)
 	}
+	for _, c := range world.plane.replicas {
+		select {
+		case <-c.Process.Done(): // by a test that failed
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		default:
+		}
+	}
 	return world.plane
 }
 
