@@ -10,42 +10,52 @@ import (
 
 const unsignedPayload = "UNSIGNED-PAYLOAD"
 
-// forms returns the ways in which clients write one path and query down for
+// forms yields the ways in which clients write one path and query down for
 // signing, most likely first. All of them mean the same request.
 //
 // Paths: each segment as sent, encoded once more; botocore resolves dot segments
 // and double slashes before that, yet sends them. Queries: AWS sorts encoded
 // parameters, its SDK for Go decoded ones, which differs when a character that
 // needs encoding meets a letter.
-func (m *message) forms() []string {
-	paths := []string{encodePath(m.path), encodePath(resolve(m.path))}
-	queries := []string{m.canonicalQuery(byEncoded), m.canonicalQuery(byDecoded)}
-	var forms []string
-	for _, path := range slices.Compact(paths) {
-		for _, query := range slices.Compact(queries) {
-			forms = append(forms, path+"\n"+query)
-		}
+func (m *message) forms(yield func(path, query string) bool) {
+	path, query := encodePath(m.path), m.canonicalQuery(byEncoded)
+	if !yield(path, query) {
+		return
 	}
-	return forms
+	resolved, decoded := encodePath(resolve(m.path)), m.canonicalQuery(byDecoded)
+	if decoded != query && !yield(path, decoded) {
+		return
+	}
+	if resolved != path && yield(resolved, query) && decoded != query {
+		yield(resolved, decoded)
+	}
 }
 
-// canonical is the canonical request of Signature Version 4, around one of the
-// message's forms.
-func (m *message) canonical(form string, signedHeaders []string, payload string) string {
-	var b strings.Builder
-	b.WriteString(m.method + "\n" + form + "\n")
+// canonical appends the canonical request of Signature Version 4, with one of
+// the message's forms of path and query.
+func (m *message) canonical(b []byte, path, query string, signedHeaders []string, payload string) []byte {
+	b = append(append(b, m.method...), '\n')
+	b = append(append(b, path...), '\n')
+	b = append(append(b, query...), '\n')
 	for _, name := range signedHeaders {
-		b.WriteString(name + ":")
+		b = append(append(b, name...), ':')
 		for i, value := range m.headers[name] {
 			if i > 0 {
-				b.WriteByte(',')
+				b = append(b, ',')
 			}
-			b.WriteString(trim(value))
+			b = append(b, trim(value)...)
 		}
-		b.WriteByte('\n')
+		b = append(b, '\n')
 	}
-	b.WriteString("\n" + strings.Join(signedHeaders, ";") + "\n" + payload)
-	return b.String()
+	b = append(b, '\n')
+	for i, name := range signedHeaders {
+		if i > 0 {
+			b = append(b, ';')
+		}
+		b = append(b, name...)
+	}
+	b = append(b, '\n')
+	return append(b, payload...)
 }
 
 // covers checks that the signature covers what it must: host, every x-amz-…
@@ -105,6 +115,9 @@ func (p parameter) encoded() parameter { return parameter{encode(p.name, ""), en
 
 // canonicalQuery leaves the signature itself out.
 func (m *message) canonicalQuery(order func(a, b parameter) int) string {
+	if len(m.query) == 0 {
+		return ""
+	}
 	query := slices.DeleteFunc(slices.Clone(m.query), func(p parameter) bool { return p.name == "X-Amz-Signature" })
 	slices.SortStableFunc(query, order)
 	var b strings.Builder
@@ -147,17 +160,26 @@ func resolve(path string) string {
 // those in also.
 func encode(s, also string) string {
 	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0, strings.IndexByte(also, c) >= 0:
-			b.WriteByte(c)
-		default:
-			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
+	plain := 0
+	for plain < len(s) && isPlain(s[plain], also) {
+		plain++
+	}
+	if plain == len(s) {
+		return s
+	}
+	b := append(make([]byte, 0, len(s)+16), s[:plain]...)
+	for i := plain; i < len(s); i++ {
+		if c := s[i]; isPlain(c, also) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', digits[c>>4], digits[c&15])
 		}
 	}
-	return b.String()
+	return string(b)
+}
+
+func isPlain(c byte, also string) bool {
+	return 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0 || strings.IndexByte(also, c) >= 0
 }
 
 // trim removes spaces around a header's value and makes runs of spaces one.

@@ -110,10 +110,14 @@ func (v *Verifier) matches(m *message, s signature, secret Secret, payload strin
 	if !cached {
 		key = derive(secret, s.scope)
 	}
-	for _, form := range m.forms() {
-		sum := sha256.Sum256([]byte(m.canonical(form, s.headers, payload)))
-		text := algorithm + "\n" + stamp(s.signed) + "\n" + s.scope.String() + "\n" + hex.EncodeToString(sum[:])
-		if !hmac.Equal([]byte(hex.EncodeToString(mac(key, text))), []byte(s.sum)) {
+	day := algorithm + "\n" + stamp(s.signed) + "\n" + s.scope.String() + "\n"
+	buffer := make([]byte, 0, 1024)
+	for path, query := range m.forms {
+		sum := sha256.Sum256(m.canonical(buffer, path, query, s.headers, payload))
+		text := hex.AppendEncode(append(buffer, day...), sum[:])
+		h := hmac.New(sha256.New, key)
+		h.Write(text)
+		if !hmac.Equal(hex.AppendEncode(buffer, h.Sum(nil)), []byte(s.sum)) {
 			continue
 		}
 		if !cached {
