@@ -16,6 +16,10 @@ import (
 // It counts them all.
 const mostExplained = 200
 
+// useEvery is how often a watch works out anew what uses the resource, at most:
+// it costs the views of the whole mesh.
+const useEvery = 2 * time.Second
+
 // Reasons of conditions.
 const (
 	reasonStored       = "Stored"
@@ -50,6 +54,7 @@ type explainer struct {
 	key api.Key
 
 	snapshot *mesh.Snapshot // which use is of
+	at       time.Time      // when it was worked out
 	use      plan.Use
 }
 
@@ -63,8 +68,8 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 	if r == nil {
 		return api.Explanation{}, missing(snapshot, e.key)
 	}
-	if e.snapshot != snapshot {
-		e.snapshot, e.use = snapshot, plan.UseOf(snapshot, e.key)
+	if now := e.s.Now(); e.snapshot == nil || (e.snapshot != snapshot && now.Sub(e.at) >= useEvery) {
+		e.snapshot, e.at, e.use = snapshot, now, plan.UseOf(snapshot, e.key)
 	}
 	rollout, proxies, err := e.s.Ledger.Reached(ctx, e.key)
 	if err != nil {
