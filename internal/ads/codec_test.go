@@ -206,7 +206,7 @@ func TestAMillionNamesAreNotEvenRead(t *testing.T) {
 			if kept := len(in.names) + len(in.subscribe) + len(in.unsubscribe); kept > maxNames+1 {
 				t.Errorf("%d names are kept", kept)
 			}
-			if err := bounded(in.request, 0); err == nil || !strings.Contains(err.Error(), "names 1000000 resources") {
+			if err := bounded(in.request, nil); err == nil || !strings.Contains(err.Error(), "names 1000000 resources") {
 				t.Errorf("it is answered with %v", err)
 			}
 		})

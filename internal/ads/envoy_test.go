@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/grpc/codes"
@@ -97,6 +98,15 @@ func (r *realRig) endAll() {
 			p.endBy(p.connected)
 		}
 	}
+}
+
+// since is when the client's proxy connected; zero without one.
+func (r *realRig) since(name string) time.Time {
+	row, _ := r.Row(client(name))
+	if len(row.Members) == 0 {
+		return time.Time{}
+	}
+	return row.Members[0].ConnectedAt.Time
 }
 
 func newRealRig(t *testing.T, change func(*Config)) *realRig {
@@ -287,8 +297,9 @@ func TestRealEnvoyOutlivesItsStreams(t *testing.T) {
 			adstest.LogEnvoy(t)
 			counts := updates()
 			for range 3 {
+				before := r.since("a")
 				r.endAll()
-				testenv.Eventually(t, "Envoy has gone", func() bool { return r.state("a") == "" })
+				testenv.Eventually(t, "Envoy has come back", func() bool { return r.since("a").After(before) })
 				r.current(t)
 			}
 			if got := updates(); got != counts {

@@ -118,7 +118,7 @@ func (m *machine) aim(g *goal) {
 
 // receive takes in a request. Its error ends the stream.
 func (m *machine) receive(now time.Time, r request) error {
-	if err := bounded(r, len(m.of[r.typ].names)); err != nil {
+	if err := bounded(r, m.of[r.typ].names); err != nil {
 		return err
 	}
 	s := &m.of[r.typ]

@@ -29,13 +29,23 @@ func wild(t envoy.Type) bool { return t == envoy.Cluster || t == envoy.Listener 
 // unless it says which version it has.
 func (m *machine) subscribe(now time.Time, t envoy.Type, names []string, versions map[string]string) {
 	s := &m.of[t]
+	var added []string
+	defer func() {
+		if len(added) > 0 { // sorted once: they may be very many
+			s.names = slices.Concat(s.names, added)
+			slices.Sort(s.names)
+			s.names = slices.Clip(slices.Compact(s.names))
+		}
+	}()
 	for _, n := range names {
 		if n == "*" && wild(t) {
 			s.due = s.due || (!s.all && len(s.held) == 0)
 			s.all = true
 			continue
 		}
-		s.name(m.intern(n))
+		if !s.has(n) {
+			added = append(added, m.intern(n))
+		}
 		if _, has := versions[n]; !has {
 			s.owe(n, now)
 		}
@@ -45,28 +55,32 @@ func (m *machine) subscribe(now time.Time, t envoy.Type, names []string, version
 // unsubscribe takes names away; the proxy forgets what it had of them.
 func (m *machine) unsubscribe(now time.Time, t envoy.Type, names []string) {
 	s := &m.of[t]
-	var gone []string
+	if len(names) == 0 {
+		return
+	}
+	star := wild(t) && slices.Contains(names, "*")
+	s.all = s.all && !star
+	gone := make(map[string]bool, len(names))
 	for _, n := range names {
-		if n == "*" && wild(t) {
-			s.all = false
-			s.held = slices.DeleteFunc(slices.Clone(s.held), func(r *envoy.Resource) bool { return !s.has(r.Name) })
+		if !s.has(n) {
 			continue
 		}
-		i, ok := slices.BinarySearch(s.names, n)
-		if !ok {
-			continue
-		}
-		s.names = slices.Delete(s.names, i, i+1)
+		gone[n] = true
 		if s.all {
 			s.owe(n, now) // the protocol: say what it is now by the wildcard
 			continue
 		}
-		gone = append(gone, n)
 		delete(s.owed, n)
 		delete(s.empty, n)
 		delete(s.refused, n)
 	}
-	s.held = without(s.held, gone)
+	s.names = slices.DeleteFunc(s.names, func(n string) bool { return gone[n] })
+	switch {
+	case star:
+		s.held = slices.DeleteFunc(slices.Clone(s.held), func(r *envoy.Resource) bool { return !s.has(r.Name) })
+	case !s.all:
+		s.held = slices.DeleteFunc(slices.Clone(s.held), func(r *envoy.Resource) bool { return gone[r.Name] })
+	}
 }
 
 // rename brings names in line with a state-of-the-world request, which lists
@@ -96,12 +110,6 @@ func (m *machine) rename(now time.Time, r request) {
 func (s *subscription) has(name string) bool {
 	_, ok := slices.BinarySearch(s.names, name)
 	return ok
-}
-
-func (s *subscription) name(n string) {
-	if i, ok := slices.BinarySearch(s.names, n); !ok {
-		s.names = slices.Insert(s.names, i, n)
-	}
 }
 
 func (s *subscription) owe(name string, now time.Time) {

@@ -357,6 +357,26 @@ func TestAStoreOutOfReachIsUnavailable(t *testing.T) {
 	}
 }
 
+// A replica that cannot write down whom it serves sends the newest away.
+func TestProxiesThatNobodyKnowsOfAreSentAway(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		r := newRig(t, nil)
+		old := r.open(t, "a", delta)
+		feed(t, old)
+		between := time.Now()
+		young := r.open(t, "a", delta)
+		feed(t, young)
+		r.EndSince(between)
+		if code, text := young.End(t); code != codes.Unavailable || !strings.Contains(text, "connect to another") {
+			t.Errorf("the young one ended with %v, %q", code, text)
+		}
+		newer := simple()
+		newer[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "2", "a"))}
+		r.give("a", newer)
+		old.Expect(t, "rds r")
+	})
+}
+
 func TestADeletedNodeEndsItsStreams(t *testing.T) {
 	r := newRig(t, nil)
 	s := r.open(t, "a", true)
@@ -381,6 +401,11 @@ func TestOldClientsAreToldWhy(t *testing.T) {
 		if code, text := adstest.Status(askV2(t, r.address)); code != codes.Unimplemented || !strings.Contains(text, "v3") {
 			t.Errorf("ended with %v, %q", code, text)
 		}
+	})
+	t.Run("a type that is not served is passed over, also as the first", func(t *testing.T) {
+		s := r.open(t, "a", true)
+		adstest.Must(t, s.Send(adstest.Request{Type: "type.googleapis.com/envoy.service.runtime.v3.Runtime", Subscribe: []string{"rtds"}}))
+		feed(t, s)
 	})
 	t.Run("a type that is not served is passed over", func(t *testing.T) {
 		s := r.open(t, "a", false)

@@ -63,17 +63,21 @@ func refuseType(url string) error {
 	return nil
 }
 
-// bounded refuses what would cost too much memory; had is how many names of the
-// type the stream has already.
-func bounded(r request, had int) error {
-	if len(r.names) > 0 || len(r.versions) > 0 {
-		had = 0
+// bounded refuses what would cost too much memory; known are the names of the type
+// that the stream has already.
+func bounded(r request, known []string) error {
+	had, weight := 0, r.weight
+	if len(r.subscribe) > 0 && len(r.versions) == 0 {
+		had = len(known)
+		for _, n := range known {
+			weight += len(n)
+		}
 	}
 	if n := max(had+len(r.subscribe), len(r.names), len(r.versions), len(r.unsubscribe)); n > maxNames {
 		return status.Errorf(codes.ResourceExhausted, "The proxy names %d resources of %s: at most %d are served.", max(n, r.count), r.typ.URL(), maxNames)
 	}
-	if r.weight > maxNamesBytes {
-		return status.Errorf(codes.ResourceExhausted, "The names of the proxy's resources of %s have %d bytes: at most %d are served.", r.typ.URL(), r.weight, maxNamesBytes)
+	if weight > maxNamesBytes {
+		return status.Errorf(codes.ResourceExhausted, "The names of the proxy's resources of %s have %d bytes: at most %d are served.", r.typ.URL(), weight, maxNamesBytes)
 	}
 	for _, names := range [][]string{r.names, r.subscribe} {
 		for _, n := range names {
