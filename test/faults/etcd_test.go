@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +32,7 @@ type member struct {
 	t                testing.TB
 	name, dir        string
 	client, peer     string // host:port
+	way              *link  // to peer, which the other members take
 	peers            string
 	cmd              *exec.Cmd
 	ended            chan struct{}
@@ -55,7 +57,8 @@ func prepareCluster(t testing.TB, n int) *cluster {
 	var peers []string
 	for i := range n {
 		m := &member{t: t, name: fmt.Sprintf("etcd%d", i), dir: t.TempDir(), client: address(t), peer: address(t)}
-		peers = append(peers, m.name+"=http://"+m.peer)
+		m.way = newLink(t, m.peer)
+		peers = append(peers, m.name+"=http://"+m.way.address)
 		c.members = append(c.members, m)
 	}
 	for _, m := range c.members {
@@ -105,6 +108,32 @@ func (c *cluster) leader() *member {
 	return nil
 }
 
+// isolate cuts a member off from the others, both ways. Those who call it are not.
+func (c *cluster) isolate(m *member) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	status, err := m.dial().Status(ctx, "http://"+m.client)
+	if err != nil {
+		c.t.Logf("%s is not isolated, as it does not say its id: %v", m.name, err)
+		return
+	}
+	for _, other := range c.members {
+		if other == m {
+			other.way.sever()
+		} else {
+			other.way.severFrom(strconv.FormatUint(status.Header.MemberId, 16))
+		}
+	}
+}
+
+// join ends every isolation.
+func (c *cluster) join() {
+	for _, m := range c.members {
+		m.way.mend()
+	}
+}
+
 // dial makes a client of this member alone, which ends with the test.
 func (m *member) dial() *clientv3.Client {
 	m.t.Helper()
@@ -117,7 +146,7 @@ func (m *member) dial() *clientv3.Client {
 func (m *member) start() {
 	m.t.Helper()
 	m.cmd = exec.Command("/proc/self/exe")
-	m.cmd.Env = as("etcd", m.name, m.dir, m.client, m.peer, m.peers)
+	m.cmd.Env = as("etcd", m.name, m.dir, m.client, m.peer, m.way.address, m.peers)
 	m.cmd.Stderr = os.Stderr
 	must(m.t, m.cmd.Start())
 	m.ended, m.running, m.stopped = make(chan struct{}), true, false
@@ -145,8 +174,8 @@ func (m *member) kill() {
 
 // playEtcd is an etcd with the settings that it has by itself. It ends with the program that started it.
 func playEtcd(words []string) error {
-	if len(words) != 5 {
-		return fmt.Errorf("etcd: want name, directory, addresses for clients and peers, and the peers; got %q", words)
+	if len(words) != 6 {
+		return fmt.Errorf("etcd: want name, directory, addresses for clients and peers, where peers find it, and the peers; got %q", words)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -154,8 +183,8 @@ func playEtcd(words []string) error {
 	c := embed.NewConfig()
 	c.Name, c.Dir = words[0], words[1]
 	c.ListenClientUrls, c.AdvertiseClientUrls = at(words[2]), at(words[2])
-	c.ListenPeerUrls, c.AdvertisePeerUrls = at(words[3]), at(words[3])
-	c.InitialCluster = words[4]
+	c.ListenPeerUrls, c.AdvertisePeerUrls = at(words[3]), at(words[4])
+	c.InitialCluster = words[5]
 	c.LogLevel = "panic"
 	c.UnsafeNoFsync = true // the machine does not lose power here, only processes end
 	e, err := embed.StartEtcd(c)

@@ -92,6 +92,12 @@ var faults = []fault{
 		}
 		s.etcd.awaitReady()
 	}},
+	{"etcd's leader is cut off from the other members", func(s *site, _ int) {
+		if m := s.etcd.leader(); m != nil {
+			s.etcd.isolate(m)
+		}
+	}, func(s *site, _ int) { s.etcd.join() }},
+	{"a member of etcd is cut off from the others", func(s *site, i int) { s.etcd.isolate(s.etcd.members[i]) }, func(s *site, _ int) { s.etcd.join() }},
 	{"etcd's leader stops for a while", func(s *site, _ int) {
 		if m := s.etcd.leader(); m != nil {
 			m.signal(syscall.SIGSTOP)
@@ -112,7 +118,7 @@ func TestHistoriesWithFaults(t *testing.T) {
 	t.Parallel()
 	random := chance(t)
 	dir := keep(t)
-	limit := 20 * time.Second
+	limit := 28 * time.Second
 	if *soak > 0 {
 		limit = *soak
 	}

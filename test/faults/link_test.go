@@ -3,15 +3,17 @@
 package faults
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
-// link is an address that leads to another one, until it is cut. Cut, it is as a network that lost its route: what is
-// sent is taken and goes nowhere, new connections are accepted and silent, nobody is told.
+// link is an address that leads to another one, until it is cut, wholly or for one sender. Cut, it is as a network that
+// lost its route: what is sent is taken and goes nowhere, new connections are accepted and silent, nobody is told.
 type link struct {
 	t       testing.TB
 	address string
@@ -20,15 +22,14 @@ type link struct {
 	running sync.WaitGroup
 
 	mu    sync.Mutex
-	cut   chan struct{} // closed while the link is whole
+	cuts  map[string]chan struct{} // by sender, "" for all; closed when it is mended
 	conns map[net.Conn]bool
 }
 
 // newLink opens a link to target, host:port; it ends with the test.
 func newLink(t testing.TB, target string) *link {
 	t.Helper()
-	l := &link{t: t, address: address(t), target: target, cut: make(chan struct{}), conns: map[net.Conn]bool{}}
-	close(l.cut)
+	l := &link{t: t, address: address(t), target: target, cuts: map[string]chan struct{}{}, conns: map[net.Conn]bool{}}
 	var err error
 	l.accept, err = net.Listen("tcp", l.address)
 	must(t, err)
@@ -43,11 +44,14 @@ func newLink(t testing.TB, target string) *link {
 }
 
 // sever cuts the link.
-func (l *link) sever() {
+func (l *link) sever() { l.severFrom("") }
+
+// severFrom cuts it for an etcd member, by its id.
+func (l *link) severFrom(sender string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.whole() {
-		l.cut = make(chan struct{})
+	if l.cuts[sender] == nil {
+		l.cuts[sender] = make(chan struct{})
 	}
 }
 
@@ -55,8 +59,9 @@ func (l *link) sever() {
 func (l *link) mend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.whole() {
-		close(l.cut)
+	for sender, cut := range l.cuts {
+		close(cut)
+		delete(l.cuts, sender)
 	}
 }
 
@@ -69,21 +74,16 @@ func (l *link) drop() {
 	}
 }
 
-func (l *link) whole() bool {
-	select {
-	case <-l.cut:
-		return true
-	default:
-		return false
+// gate waits until the link is whole for a sender.
+func (l *link) gate(sender string) {
+	for _, s := range []string{"", sender} {
+		l.mu.Lock()
+		cut := l.cuts[s]
+		l.mu.Unlock()
+		if cut != nil {
+			<-cut
+		}
 	}
-}
-
-// gate waits until the link is whole.
-func (l *link) gate() {
-	l.mu.Lock()
-	cut := l.cut
-	l.mu.Unlock()
-	<-cut
 }
 
 func (l *link) serve() {
@@ -110,7 +110,7 @@ func (l *link) hold(c net.Conn, yes bool) {
 
 func (l *link) carry(near net.Conn) {
 	defer l.hold(near, false)
-	l.gate()
+	l.gate("")
 	far, err := net.Dial("tcp", l.target)
 	if err != nil {
 		return // the near end learns it by the end of its connection
@@ -118,26 +118,44 @@ func (l *link) carry(near net.Conn) {
 	l.hold(far, true)
 	defer l.hold(far, false)
 	var ways sync.WaitGroup
-	pump := func(to, from net.Conn) {
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := from.Read(buf)
-			l.gate()
-			if n > 0 {
-				if _, werr := to.Write(buf[:n]); werr != nil {
-					err = errors.Join(err, werr)
-				}
-			}
-			if err != nil {
-				if !errors.Is(err, io.EOF) {
-					_ = from.Close()
-				}
-				_ = to.Close()
-				return
+	var sender atomic.Value
+	sender.Store("")
+	ways.Go(func() {
+		l.pump(far, near, &sender, func(first []byte) { sender.Store(senderOf(first)) })
+	})
+	ways.Go(func() { l.pump(near, far, &sender, func([]byte) {}) })
+	ways.Wait()
+}
+
+func (l *link) pump(to, from net.Conn, sender *atomic.Value, look func([]byte)) {
+	buf := make([]byte, 64<<10)
+	for first := true; ; first = false {
+		n, err := from.Read(buf)
+		if first {
+			look(buf[:n])
+		}
+		l.gate(sender.Load().(string))
+		if n > 0 {
+			if _, werr := to.Write(buf[:n]); werr != nil {
+				err = errors.Join(err, werr)
 			}
 		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				_ = from.Close()
+			}
+			_ = to.Close()
+			return
+		}
 	}
-	ways.Go(func() { pump(far, near) })
-	ways.Go(func() { pump(near, far) })
-	ways.Wait()
+}
+
+// senderOf is the etcd member that a request between members says it comes from; "" for other requests.
+func senderOf(request []byte) string {
+	_, rest, _ := bytes.Cut(request, []byte("\r\nX-Server-From: "))
+	id, _, found := bytes.Cut(rest, []byte("\r\n"))
+	if !found {
+		return ""
+	}
+	return string(id)
 }

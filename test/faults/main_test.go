@@ -66,7 +66,7 @@ func manyAtOnce() error {
 	if given {
 		return nil
 	}
-	return flag.Set("test.parallel", "6")
+	return flag.Set("test.parallel", "7")
 }
 
 // play is what the program does when it is started as something else than tests.

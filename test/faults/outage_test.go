@@ -198,42 +198,11 @@ func TestStartsThatCannotSucceed(t *testing.T) {
 			}
 		})
 	}
-	// An etcd that does not answer is waited for, a minute, and never in silence.
-	waits := func(name, endpoint, why string, then func(t *testing.T, r *replica)) {
-		r := newReplica(t, strings.ReplaceAll(name, " ", "-"), on(t, endpoint)...)
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r.t = t
-			r.launch()
-			began := time.Now()
-			until(t, "it says what it waits for", func() bool { return strings.Contains(r.said(), endpoint) })
-			if took := time.Since(began); took > soon {
-				t.Errorf("it took %v to say what it waits for", took)
-			}
-			first, _, _ := strings.Cut(r.said(), "\n")
-			t.Log(first)
-			if !strings.Contains(first, "level=WARN") || !strings.Contains(first, why) {
-				t.Errorf("its first line does not warn of %q: %s", why, first)
-			}
-			then(t, r)
-		})
-	}
-	waits("nobody listens at the endpoint", nobody, "connection refused", func(t *testing.T, r *replica) {
-		if code := r.exit(); code != 1 {
-			t.Errorf("exit code %d, want 1", code)
-		}
-		lines := strings.Split(strings.TrimSpace(r.said()), "\n")
-		last := lines[len(lines)-1]
-		t.Log(last)
-		if !strings.HasPrefix(last, "evermeshd: ") || !strings.Contains(last, nobody) {
-			t.Errorf("its last line does not name %s", nobody)
-		}
-	})
-	waits("something else listens at the endpoint", "http://"+r.api, "nothing there answers as etcd does", func(_ *testing.T, r *replica) {
+	waits(t, "something else listens at the endpoint", "http://"+r.api, "nothing there answers as etcd does", func(_ *testing.T, r *replica) {
 		r.stop() // told to, it waits no longer
 	})
 	late := prepareCluster(t, 1)
-	waits("etcd starts after evermeshd", late.endpoints()[0], "connection refused", func(_ *testing.T, r *replica) {
+	waits(t, "etcd starts after evermeshd", late.endpoints()[0], "connection refused", func(_ *testing.T, r *replica) {
 		late.members[0].start()
 		r.awaitReady()
 	})
