@@ -110,24 +110,31 @@ read and its checksum found right. No replica may run on the store meanwhile,
 and none starts on it until it is whole: repeat a restore that was interrupted.
 
 Names, versions, times, owners, tags and access keys are as they were. Start
-evermeshd with the master key that the control plane had.
+evermeshd with the master key that the control plane had. Where that is lost,
+--without-accounts brings back everything but accounts and their keys: the next
+start makes the first account anew, and evermeshd account add the others.
 
 The settings are those of evermeshd serve, and so are the environment and the
 file that --config names.`,
 		Args: oneArgument("the file to read"),
 	}
 	verbFlags(c.Flags())
+	c.Flags().Bool("without-accounts", false, "leave out accounts and access keys, for when the master key is lost")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		cfg, err := loadVerb(c.Flags())
 		if err != nil {
 			return err
 		}
-		return restore(c.Context(), cfg, args[0], c.InOrStdin(), c.ErrOrStderr())
+		var without []string
+		if lost, _ := c.Flags().GetBool("without-accounts"); lost {
+			without = append(without, "account/")
+		}
+		return restore(c.Context(), cfg, args[0], c.InOrStdin(), c.ErrOrStderr(), without...)
 	}
 	return c
 }
 
-func restore(ctx context.Context, cfg config, file string, stdin io.Reader, stderr io.Writer) (err error) {
+func restore(ctx context.Context, cfg config, file string, stdin io.Reader, stderr io.Writer, without ...string) (err error) {
 	from, err := openBackup(file, stdin)
 	if err != nil {
 		return err
@@ -147,7 +154,7 @@ func restore(ctx context.Context, cfg config, file string, stdin io.Reader, stde
 		return misconfigured(err)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	info, err := s.Restore(ctx, from, reporter(stderr))
+	info, err := s.Restore(ctx, from, reporter(stderr), without...)
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", file, err)
 	}

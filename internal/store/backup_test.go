@@ -260,6 +260,30 @@ func TestOldClientTokensAreNotRestored(t *testing.T) {
 	storetest.Open(t, o)
 }
 
+// Where the master key is lost, everything but the accounts comes back.
+func TestRestoreWithoutAccounts(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	fill(t, s)
+	other, _ := emptyStore(t)
+	info, err := other.Restore(context.Background(), bytes.NewReader(backup(t, s)), nil, "account/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := raw(t, other)
+	for key := range got {
+		if strings.Contains(key, "account/") {
+			t.Errorf("%s is back", key)
+		}
+	}
+	if info.Records != len(got) || len(got) < 7 {
+		t.Errorf("%d records are said to be restored, %d are there", info.Records, len(got))
+	}
+	if r := get(t, other, nodeKey("m", "n")); r == nil || r.Version != 7 {
+		t.Errorf("the node is %v", r)
+	}
+}
+
 func TestRestoreWantsAnEmptyStore(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)

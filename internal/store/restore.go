@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,8 @@ func (e *NotEmpty) Error() string {
 // it comes from a restore that was interrupted: that is begun again. Nothing is
 // written before all of the backup was read and found whole. Nobody else may
 // use the store meanwhile; other replicas refuse to open it until it is whole.
-func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, progress func(BackupInfo)) (BackupInfo, error) {
+// Keys below one of without, such as account/, are left out, with their locks.
+func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, progress func(BackupInfo), without ...string) (BackupInfo, error) {
 	info, err := CheckBackup(r)
 	if err != nil {
 		return info, err
@@ -54,6 +56,10 @@ func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, progress func(Back
 		if row.Expires && !kept {
 			return nil // it would be gone by now
 		}
+		tail := strings.TrimPrefix(row.Key, lockTail)
+		if slices.ContainsFunc(without, func(prefix string) bool { return strings.HasPrefix(tail, prefix) }) {
+			return nil
+		}
 		done.Records++
 		done.Bytes += int64(len(row.Value))
 		if err := w.put(ctx, row); err != nil {
@@ -73,6 +79,7 @@ func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, progress func(Back
 	if err != nil {
 		return info, err
 	}
+	info.Records = done.Records
 	return info, nil
 }
 
