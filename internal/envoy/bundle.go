@@ -172,7 +172,7 @@ type EndpointQuery struct {
 	Namespace string
 	Service   string
 	// Attributes are key=value pairs, sorted, joined by newlines: an instance
-	// must have all of them.
+	// must have all of them. In keys, = and % are percent-encoded.
 	Attributes   string
 	IPPreference string
 	Port         uint32 // used where an instance names none

@@ -30,7 +30,7 @@ func TestWithEndpoints(t *testing.T) {
 		Listeners: node.Listeners,
 		ServiceDiscovery: &api.ServiceDiscovery{AWSCloudMap: &api.AWSCloudMapServiceDiscovery{
 			NamespaceName: "example", ServiceName: "s0", IPPreference: api.IPPreferenceIPv4Only,
-			Attributes: []api.AWSCloudMapInstanceAttribute{{Key: "b", Value: "2"}, {Key: "a", Value: "1"}},
+			Attributes: []api.AWSCloudMapInstanceAttribute{{Key: "b", Value: "2"}, {Key: "a", Value: "1"}, {Key: "c=%", Value: "=3"}},
 		}},
 	}})
 	const name = "cds_egress_colors_s0-v1_http_80"
@@ -81,7 +81,7 @@ func TestWithEndpoints(t *testing.T) {
 	if gone := with(both, false); addresses(gone) != nil {
 		t.Error("a set that is unknown again stays")
 	}
-	want := envoy.EndpointQuery{Source: "cloudmap", Namespace: "example", Service: "s0", Attributes: "a=1\nb=2", IPPreference: "IPv4_ONLY", Port: 80}
+	want := envoy.EndpointQuery{Source: "cloudmap", Namespace: "example", Service: "s0", Attributes: "a=1\nb=2\nc%3D%25==3", IPPreference: "IPv4_ONLY", Port: 80}
 	if asked[0] != want {
 		t.Errorf("asked for %+v, want %+v", asked[0], want)
 	}

@@ -179,10 +179,13 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener) *piece {
 // noCloudMap is said to the node's callers and, as it may have none, to itself.
 const noCloudMap = "spec.serviceDiscovery.awsCloudMap: evermeshd was not told where Cloud Map is (--cloudmap-region, or --cloudmap-endpoint), so no new instances are found; callers of a node of which none are known are answered 503"
 
+// attributeKey keeps the sign that ends a key out of it.
+var attributeKey = strings.NewReplacer("%", "%25", "=", "%3D")
+
 func cloudMapQuery(d *api.AWSCloudMapServiceDiscovery, p api.IPPreference, port uint32) *EndpointQuery {
 	attributes := make([]string, 0, len(d.Attributes))
 	for _, a := range d.Attributes {
-		attributes = append(attributes, a.Key+"="+a.Value)
+		attributes = append(attributes, attributeKey.Replace(a.Key)+"="+a.Value)
 	}
 	slices.Sort(attributes)
 	return &EndpointQuery{

@@ -81,6 +81,9 @@ func New(c Config) *Source {
 	}
 }
 
+// attributeKey undoes what an EndpointQuery does to keys.
+var attributeKey = strings.NewReplacer("%3D", "=", "%25", "%")
+
 // plainHost keeps "data-" from the host of an endpoint that is not AWS's.
 func plainHost(stack *middleware.Stack) error {
 	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("PlainHost",
@@ -123,7 +126,7 @@ func (s *Source) instances(ctx context.Context, q envoy.EndpointQuery) (out *ser
 			if in.QueryParameters == nil {
 				in.QueryParameters = map[string]string{}
 			}
-			in.QueryParameters[key] = value
+			in.QueryParameters[attributeKey.Replace(key)] = value
 		}
 	}
 	err = s.request(ctx, func(ctx context.Context) (err error) {

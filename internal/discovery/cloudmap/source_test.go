@@ -167,6 +167,12 @@ func TestWatch(t *testing.T) {
 		q.Attributes = "odd=a=b\nstage=prod"
 		watch(t, s, q).until(at("10.0.0.1", 80))
 	})
+	t.Run("DISC-005 keys that hold what ends a key", func(t *testing.T) {
+		registry.Set("apps", "odd", cloudmaptest.At("10.0.0.1", "80", "a=b%3D", "c"), cloudmaptest.At("10.0.0.2", "80", "a", "b%3D=c"))
+		q := query("odd")
+		q.Attributes = "a%3Db%253D=c"
+		watch(t, s, q).until(at("10.0.0.1", 80))
+	})
 	t.Run("DISC-013 health moves no revision, and is seen", func(t *testing.T) {
 		one, two := cloudmaptest.At("10.0.0.1", "80"), cloudmaptest.At("10.0.0.2", "80")
 		one.Health, two.Health = "HEALTHY", "HEALTHY"
