@@ -95,11 +95,6 @@ func envoys(t *testing.T) []string {
 	return found
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
 // freePort is one that nobody listens on now.
 func freePort(t *testing.T) int {
 	t.Helper()
