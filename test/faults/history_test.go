@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"sort"
 	"sync"
 	"testing"
 	"time"
@@ -134,7 +137,7 @@ func (h *history) caller(id int, replicas []*appmesh.Client, r *rand.Rand, until
 		}
 		if in.Verb == create || in.Verb == update {
 			in.Text = fmt.Sprintf("w%d", h.number())
-			in.Token = "token-" + in.Text
+			in.Token = "token-" + h.meshes[0] + "-" + in.Text // other histories have others
 		}
 		for {
 			if o := h.call(id, c, in); in.Token == "" || o == done || o == refused {
@@ -179,6 +182,7 @@ func (h *history) judge(dir string) {
 		return
 	}
 	h.t.Errorf("the history of %d calls is not linearizable: %s", len(h.ops), result)
+	h.blame()
 	drawing := filepath.Join(dir, "history.html")
 	if err := porcupine.VisualizePath(model(), info, drawing); err != nil {
 		h.t.Error(err)
@@ -187,4 +191,29 @@ func (h *history) judge(dir string) {
 	must(h.t, err)
 	must(h.t, os.WriteFile(filepath.Join(dir, "history.json"), text, 0o600))
 	h.t.Logf("see %s and history.json beside it", drawing)
+}
+
+// blame logs, for each resource whose history has no order, the calls up to the first that fits no more.
+func (h *history) blame() {
+	h.t.Helper()
+	for _, part := range model().Partition(h.ops) {
+		slices.SortFunc(part, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+		n := sort.Search(len(part)+1, func(n int) bool {
+			// What has not returned by then may have happened all the same.
+			known := slices.Clone(part[:n])
+			for _, op := range part[n:] {
+				if n > 0 && op.Call <= part[n-1].Return {
+					known = append(known, porcupine.Operation{Input: op.Input, Output: output{Outcome: unknown}, Call: op.Call, Return: math.MaxInt64})
+				}
+			}
+			return porcupine.CheckOperationsTimeout(model(), known, 5*time.Second) == porcupine.Illegal
+		})
+		if n > len(part) {
+			continue
+		}
+		h.t.Logf("%s: the last of these %d calls fits no more", part[0].Input.(input).Key, n)
+		for _, op := range part[max(0, n-12):n] {
+			h.t.Logf("  %.3f to %.3f s: %s", float64(op.Call)/1e9, float64(op.Return)/1e9, model().DescribeOperation(op.Input, op.Output))
+		}
+	}
 }
