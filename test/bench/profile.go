@@ -53,7 +53,7 @@ func startProfile(ctx context.Context, base string) (end func() ([]byte, error),
 		return nil, errors.Join(err, conn.Close())
 	}
 	return func() ([]byte, error) {
-		defer conn.Close()
+		defer func() { _ = conn.Close() }() // it was only read
 		if err := errors.Join(conn.CloseWrite(), conn.SetReadDeadline(time.Now().Add(20*time.Second))); err != nil {
 			return nil, err
 		}
