@@ -86,7 +86,7 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{lock: lock, minFree: o.MinFree, quota: o.Quota, dir: o.Dir, log: o.Log}
-	err = whole(filepath.Join(o.Dir, "etcd"))
+	err = sound(filepath.Join(o.Dir, "etcd"))
 	if err == nil {
 		err = s.start(ctx, o)
 	}
@@ -103,19 +103,6 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 		o.Log.Warn("commands of evermeshd will need this process to be stopped first", "err", err)
 	}
 	return s, nil
-}
-
-// whole refuses data of which a part is missing: etcd would wait for a leader
-// that cannot come.
-func whole(dir string) error {
-	if info, err := os.Stat(filepath.Join(dir, "member", "snap", "db")); err != nil || info.Size() == 0 {
-		return nil // a new one, or etcd makes the database anew from its log
-	}
-	logs, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
-	if err == nil && len(logs) == 0 {
-		return fmt.Errorf("etcd's log is missing from %s: put a copy of the whole directory back, or restore a backup into an empty one", filepath.Join(dir, "member", "wal"))
-	}
-	return err
 }
 
 func (s *Server) start(ctx context.Context, o ServerOptions) error {

@@ -326,6 +326,28 @@ func TestDamagedDataDirectories(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "crc mismatch"},
+		"a damaged database": {func(t *testing.T, member string) {
+			f, err := os.OpenFile(filepath.Join(member, "snap", "db"), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			info, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Both copies of the head stay, and every other page loses its own.
+			for at := int64(2 * os.Getpagesize()); at < info.Size(); at += int64(os.Getpagesize()) {
+				if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, 64), at); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, "is damaged"},
+		"no database": {func(t *testing.T, member string) {
+			if err := os.WriteFile(filepath.Join(member, "snap", "db"), bytes.Repeat([]byte("x"), 1<<15), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "is damaged"},
 		"a file instead of the directory": {func(t *testing.T, member string) {
 			etcd := filepath.Dir(member)
 			if err := os.RemoveAll(etcd); err != nil {
