@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -182,4 +183,69 @@ func TestMovesToAnExternalEtcd(t *testing.T) {
 	// comes after another.
 	run1(1, "restore", "--etcd-endpoints", e.endpoint, file)
 	run1(0, "backup", "--etcd-endpoints", e.endpoint, file)
+}
+
+// The master key changes under two replicas with key files of their own, and
+// neither refuses a call meanwhile.
+func TestRotatesTheMasterKeyUnderTwoReplicas(t *testing.T) {
+	t.Parallel()
+	e := newEtcd(t).start(t)
+	var keys []string
+	var planes []*plane
+	for range 2 {
+		keys = append(keys, masterKey(t))
+		planes = append(planes, start(t, t.TempDir(), "--etcd-endpoints", e.endpoint, "--master-key-file", keys[len(keys)-1]))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var calls sync.WaitGroup
+	for i, p := range planes {
+		calls.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				if err := p.call(t.Context(), "ListMeshes", api.ListMeshesInput{}, nil); err != nil {
+					t.Errorf("call %d of replica %d: %v", n, i, err)
+					return
+				}
+			}
+		})
+	}
+	rotate := func(want int, args ...string) {
+		t.Helper()
+		if got := run(t.Context(), append([]string{"rotate-master-key", "--etcd-endpoints", e.endpoint, "--master-key-file", keys[0]}, args...)); got != want {
+			t.Errorf("exit code %d, want %d", got, want)
+		}
+	}
+	copyKey := func() {
+		t.Helper()
+		text, err := os.ReadFile(keys[0])
+		if err == nil {
+			err = writeWhole(keys[1], func(w io.Writer) error { _, err := w.Write(text); return err })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	rotate(exitFailure, "--wait", "100ms") // the other replica has not got it
+	copyKey()
+	rotate(0)
+	copyKey()
+	eventually(t, "both replicas have read the new key alone", func() bool {
+		return strings.Contains(planes[0].said(t), "keys=1") && strings.Contains(planes[1].said(t), "keys=1")
+	})
+	stop()
+	calls.Wait()
+	// With the new key alone both start again, and with the old one nobody does.
+	for i, p := range planes {
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		p.exit(t)
+		again := start(t, p.dir, "--etcd-endpoints", e.endpoint, "--master-key-file", keys[i])
+		if err := again.call(t.Context(), "ListMeshes", api.ListMeshesInput{}, nil); err != nil {
+			t.Errorf("replica %d after a restart: %v", i, err)
+		}
+	}
+	old := launch(t, t.TempDir(), "--etcd-endpoints", e.endpoint, "--master-key-file", masterKey(t))
+	if code := old.exit(t); code != exitUsage {
+		t.Errorf("with the old key: exit code %d, want %d:\n%s", code, exitUsage, old.said(t))
+	}
 }
