@@ -42,7 +42,10 @@ func sum(b []byte) string {
 
 // canonical writes set fields in the order of their numbers, map entries in the
 // order of their keys, and texts with their lengths: no two contents look alike.
-type canonical struct{ buf []byte }
+type canonical struct {
+	buf    []byte
+	fields []field // of the messages that are being written, the outermost first
+}
 
 func (c *canonical) number(n uint64) { c.buf = binary.AppendUvarint(c.buf, n) }
 
@@ -66,15 +69,16 @@ func (c *canonical) message(m protoreflect.Message) {
 			return
 		}
 	}
-	var stack [16]field
-	fields := stack[:0]
+	first := len(c.fields)
 	m.Range(func(d protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		fields = append(fields, field{d, v})
+		c.fields = append(c.fields, field{d, v})
 		return true
 	})
-	slices.SortFunc(fields, func(a, b field) int { return int(a.descriptor.Number()) - int(b.descriptor.Number()) })
+	last := len(c.fields)
+	slices.SortFunc(c.fields[first:], func(a, b field) int { return int(a.descriptor.Number()) - int(b.descriptor.Number()) })
 	c.buf = append(c.buf, '{')
-	for _, f := range fields {
+	for i := first; i < last; i++ {
+		f := c.fields[i] // it may move while a message in this one is written
 		c.number(uint64(f.descriptor.Number()))
 		switch {
 		case f.descriptor.IsList():
@@ -91,6 +95,7 @@ func (c *canonical) message(m protoreflect.Message) {
 		}
 	}
 	c.buf = append(c.buf, '}')
+	c.fields = c.fields[:first]
 }
 
 func (c *canonical) entries(d protoreflect.FieldDescriptor, m protoreflect.Map) {
