@@ -4,7 +4,8 @@
 // A Snapshot is every resource at one revision of the store. Its View of a
 // Client is all that one virtual node or gateway needs, every reference
 // resolved to a pointer; what cannot be resolved is a Problem and harms nothing
-// else. Reads say which resources a view came from, and an Index of them says
-// which clients a change concerns. Check holds the rules between resources that
-// writes must keep.
+// else. Services are resolved once and shared by all views (memo.go). Reads say
+// which resources a view came from, and an Index of them says which clients a
+// change concerns. Check holds the rules between resources that writes must
+// keep.
 package mesh

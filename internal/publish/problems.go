@@ -63,15 +63,19 @@ func (l *Loop) ProblemsOf(c mesh.Client) []mesh.Problem {
 // key only, when key is not zero.
 func (l *Loop) Problems(key api.Key) []mesh.Problem {
 	l.problems.mu.Lock()
-	defer l.problems.mu.Unlock()
 	var out []mesh.Problem
 	for x := range l.problems.count {
 		if key == (api.Key{}) || x.Key == key {
 			out = append(out, x)
 		}
 	}
+	l.problems.mu.Unlock() // the loop need not wait for the sorting
 	slices.SortFunc(out, func(a, b mesh.Problem) int {
-		return cmp.Or(cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
+		k, o := a.Key, b.Key
+		return cmp.Or(
+			cmp.Compare(k.Owner, o.Owner), cmp.Compare(k.Mesh, o.Mesh), cmp.Compare(k.Kind, o.Kind), cmp.Compare(k.Parent, o.Parent),
+			cmp.Compare(k.Name, o.Name), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message),
+		)
 	})
 	return out
 }
