@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -60,19 +59,12 @@ func TestLaggingReplica(t *testing.T) {
 			}
 			l.follow("blue", late)
 			before := l.changes()
-			var logged []int // by the agents until now
-			for _, c := range l.callers {
-				logged = append(logged, len(read(t, c.sidecar.Process.Log())))
-			}
+			logged := l.logged()
 			if err := ahead.Kill(); err != nil {
 				t.Fatal(err)
 			}
 			killed := time.Now()
-			for i, c := range l.callers {
-				l.until("the proxies have lost their streams", func(context.Context) bool {
-					return strings.Contains(read(t, c.sidecar.Process.Log())[logged[i]:], "management server stream ended")
-				})
-			}
+			l.lost(logged)
 			// All the while the agents ask the one that lags.
 			compare(t, l.answered(1000), map[string]float64{"blue": 0.5, late: 0.5})
 			l.unchanged(before)

@@ -126,13 +126,21 @@ func (l *line) follow(apps ...string) {
 	}
 }
 
-// connected waits until every client's Envoy has a stream that a control plane answers.
-func (l *line) connected() {
+// logged is how much each client's agent has logged.
+func (l *line) logged() (sizes []int) {
 	l.t.Helper()
-	for n, c := range l.callers {
-		l.until(fmt.Sprintf("client %d is connected", n+1), func(ctx context.Context) bool {
-			state, err := c.sidecar.Stat(ctx, "control_plane.connected_state")
-			return err == nil && state == 1
+	for _, c := range l.callers {
+		sizes = append(sizes, len(read(l.t, c.sidecar.Process.Log())))
+	}
+	return sizes
+}
+
+// lost waits until each client's agent has told of a stream that ended, after what it had logged.
+func (l *line) lost(logged []int) {
+	l.t.Helper()
+	for i, c := range l.callers {
+		l.until(fmt.Sprintf("client %d has lost its stream", i+1), func(context.Context) bool {
+			return strings.Contains(read(l.t, c.sidecar.Process.Log())[logged[i]:], "management server stream ended")
 		})
 	}
 }

@@ -63,7 +63,9 @@ func TestEtcdIsLost(t *testing.T) {
 			}
 			compare(t, l.answered(100), map[string]float64{"blue": 1})
 			l.unchanged(before)
-			l.connected() // open streams go on
+			if n := p.streams(l, 0) + p.streams(l, 1); n < len(l.callers) {
+				t.Errorf("the replicas have %d streams, want %d: those that are open go on", n, len(l.callers))
+			}
 			how.back()
 			l.insist(t, "green")
 			l.until("it is ready", func(ctx context.Context) bool {

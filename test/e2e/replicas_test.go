@@ -130,8 +130,10 @@ func TestReplicas(t *testing.T) {
 			p.gather(l, n)
 			for to, by := range map[string]int{"blue": 1 - n, "green": n} {
 				l.control = p.replicas[by]
-				l.shift(to, 1)
-				compare(t, l.answered(100), map[string]float64{to: 1})
+				if _, err := l.weigh(to, 1); err != nil {
+					t.Fatal(err)
+				}
+				l.follow(to)
 				t.Logf("%s wrote, %d proxies of %s followed", l.control.Name, len(l.callers), p.replicas[n].Name)
 			}
 		}
@@ -141,13 +143,16 @@ func TestReplicas(t *testing.T) {
 			if n == 0 {
 				p.gather(l, n)
 			}
-			l.shift("blue", 50, "green", 50)
+			if _, err := l.weigh("blue", 50, "green", 50); err != nil {
+				t.Fatal(err)
+			}
+			l.follow("blue", "green")
 			p.roll(t, l, n)
 		}
 		l.shift("blue", 1)
 		compare(t, l.answered(100), map[string]float64{"blue": 1})
 	})
-	t.Run("EMS-058 EMS-049 either is killed", func(t *testing.T) {
+	t.Run("EMS-058 EMS-008 either is killed", func(t *testing.T) {
 		for n, lost := range p.replicas {
 			if n == 0 { // then its streams have moved to the other one
 				p.gather(l, n)
@@ -163,7 +168,6 @@ func TestReplicas(t *testing.T) {
 			}
 			killed := time.Now()
 			l.until("the proxies have moved", func(context.Context) bool { return p.streams(l, 1-n) == len(l.callers) })
-			l.connected()
 			t.Logf("%s was killed; its %d proxies had streams on %s after %v", lost.Name, len(l.callers), l.control.Name, time.Since(killed).Round(time.Millisecond))
 			l.unchanged(before)
 			if _, err := l.weigh("green", 1); err != nil {
@@ -190,11 +194,7 @@ func (p *plane) roll(t *testing.T, l *line, n int) {
 	leaving, other := p.replicas[n], p.replicas[1-n]
 	l.control = other
 	before := l.changes()
-	logged := len(read(t, leaving.Process.Log()))
-	ended := make([]int, len(l.callers))
-	for i, c := range l.callers {
-		ended[i] = len(read(t, c.sidecar.Process.Log()))
-	}
+	logged, ended := len(read(t, leaving.Process.Log())), l.logged()
 	if err := leaving.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,6 @@ func (p *plane) roll(t *testing.T, l *line, n int) {
 		t.Errorf("%s, after SIGTERM: %v", leaving.Name, err)
 	}
 	l.until("all have moved", func(context.Context) bool { return p.streams(l, 1-n) == len(l.callers) })
-	l.connected()
 
 	var ends []time.Time
 	for _, line := range logLines(t, read(t, leaving.Process.Log())[logged:]) {
