@@ -21,7 +21,7 @@ import (
 
 // meshes is how many meshes a property is tried with: each costs some forty
 // writes. The rest of what rapid draws passes.
-const meshes = 25
+const meshes = 15
 
 // drawn are random inputs for one mesh, in random order. They keep the model, and
 // what they refer to is often there; the API refuses some all the same.

@@ -72,7 +72,7 @@ type Result struct {
 // nobody reads a thousand.
 const (
 	mostText        = 4 << 20
-	mostDifferences = 200
+	mostDifferences = 100
 )
 
 // On works out what the changes would do to a snapshot, under the quotas. They are done as package
