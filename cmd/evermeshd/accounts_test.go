@@ -182,5 +182,4 @@ func TestTwoAccountsOfEqualNames(t *testing.T) {
 			t.Errorf("%s's proxy in the other's mesh was sent %s", id, stranger.Responses())
 		}
 	}
-
 }

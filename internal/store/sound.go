@@ -47,7 +47,7 @@ func readThrough(file string) (err error) {
 	if err != nil {
 		return damaged(file, err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // nothing was written
 	if err := db.View(func(tx *bolt.Tx) error {
 		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
 			return b.ForEach(func(_, _ []byte) error { return nil })
