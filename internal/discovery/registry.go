@@ -62,6 +62,7 @@ type set struct {
 	Query     envoy.EndpointQuery
 	Endpoints []envoy.Endpoint
 	At        time.Time
+	saved     bool // memory has it
 }
 
 // New makes a Registry; call Load before Run.
@@ -153,13 +154,17 @@ func (r *Registry) Need(c mesh.Client, b *envoy.Bundle) {
 	signal(r.wanted)
 }
 
-// found takes in a set from the source and reports whether it differs.
-func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) *set {
+// found takes in a set from the source. It returns what memory does not have yet.
+func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) (unsaved *set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old := r.known[q]; old != nil && slices.Equal(old.Endpoints, endpoints) {
 		old.At = r.Now()
-		return nil
+		if old.saved {
+			return nil
+		}
+		again := *old
+		return &again
 	}
 	s := &set{Query: q, Endpoints: slices.Clone(endpoints), At: r.Now()}
 	r.known[q] = s
@@ -172,7 +177,17 @@ func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) *set
 		}
 	}
 	signal(r.changed)
-	return s
+	made := *s
+	return &made
+}
+
+// save notes that memory has the set, if it is still the one.
+func (r *Registry) save(s *set) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.known[s.Query]; now != nil && slices.Equal(now.Endpoints, s.Endpoints) {
+		now.saved = true
+	}
 }
 
 func signal(ch chan struct{}) {

@@ -33,6 +33,7 @@ func (r *Registry) Load(ctx context.Context) error {
 		if err := json.Unmarshal(value, s); err != nil {
 			return fmt.Errorf("load endpoint set %s: %w", key, err)
 		}
+		s.saved = true
 		r.known[s.Query] = s
 	}
 	return nil
@@ -112,6 +113,9 @@ func (r *Registry) remember(ctx context.Context, s *set) {
 		err = r.Memory.Write(ctx, false, []store.Op{{Key: memoryPrefix + hex.EncodeToString(sum[:16]), Value: value}})
 	}
 	if err != nil {
-		r.Log.Warn("endpoint set was not saved", "query", s.Query, "err", err)
+		// It is tried again when the source tells the set the next time.
+		r.trouble.unsaved(s.Query, err)
+		return
 	}
+	r.save(s)
 }

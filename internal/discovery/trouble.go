@@ -20,7 +20,8 @@ type trouble struct {
 	mu      sync.Mutex
 	failing map[envoy.EndpointQuery]bool
 	said    time.Time
-	sized   int // how many failed when it was said
+	sized   int       // how many failed when it was said
+	kept    time.Time // when it was last said that sets are not saved
 }
 
 // failed takes in that a query could not be answered. It is said at the first
@@ -36,6 +37,18 @@ func (t *trouble) failed(q envoy.EndpointQuery, err error) {
 	t.said, t.sized = now, n
 	t.log.Warn("endpoints cannot be looked up: those that are known stay", "source", q.Source, "failing", n,
 		"namespace", q.Namespace, "service", q.Service, "err", err)
+}
+
+// unsaved takes in that a set was not saved, and says so once in a while.
+func (t *trouble) unsaved(q envoy.EndpointQuery, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if now.Sub(t.kept) < troubleEvery {
+		return
+	}
+	t.kept = now
+	t.log.Warn("endpoints are not saved for a restart: it is tried again", "namespace", q.Namespace, "service", q.Service, "err", err)
 }
 
 // answered takes in that a query was answered.

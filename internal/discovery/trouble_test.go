@@ -99,3 +99,57 @@ func TestALongAbsenceIsSaidInAFewLines(t *testing.T) {
 		}
 	})
 }
+
+// full is a memory that takes nothing for a while.
+type full struct {
+	mu     sync.Mutex
+	refuse bool
+	rows   map[string][]byte
+}
+
+func (f *full) Write(_ context.Context, _ bool, ops []store.Op) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuse {
+		return errAway
+	}
+	for _, op := range ops {
+		f.rows[op.Key] = op.Value
+	}
+	return nil
+}
+
+func (f *full) Read(context.Context, string) (map[string][]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rows, nil
+}
+
+// What could not be saved is saved later, also when it has not changed since.
+func TestASetThatWasNotSavedIsSavedLater(t *testing.T) {
+	t.Parallel()
+	needed := bundle(t, "s")
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		memory := &full{refuse: true, rows: map[string][]byte{}}
+		r := discovery.New(discovery.Config{Source: &moody{}, Memory: memory, Log: slog.New(slog.NewTextHandler(&said, nil)), Now: time.Now})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = r.Run(ctx) })
+		r.Need(client("a"), needed)
+		time.Sleep(90 * time.Second)
+		memory.mu.Lock()
+		memory.refuse = false
+		memory.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		cancel()
+		running.Wait()
+		if rows, _ := memory.Read(ctx, ""); len(rows) != 1 {
+			t.Errorf("%d sets are saved, want 1", len(rows))
+		}
+		if n := strings.Count(said.String(), "endpoints are not saved"); n != 2 {
+			t.Errorf("it is said %d times in 90 s:\n%s", n, said.String())
+		}
+	})
+}
