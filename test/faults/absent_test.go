@@ -13,37 +13,31 @@ import (
 func TestEtcdThatNeverCame(t *testing.T) {
 	t.Parallel()
 	nobody := "http://" + address(t)
-	waits(t, "nobody listens at the endpoint", nobody, "connection refused", func(t *testing.T, r *replica) {
-		if code := r.exit(); code != 1 {
-			t.Errorf("exit code %d, want 1", code)
-		}
-		lines := strings.Split(strings.TrimSpace(r.said()), "\n")
-		last := lines[len(lines)-1]
-		t.Log(last)
-		if !strings.HasPrefix(last, "evermeshd: ") || !strings.Contains(last, nobody) {
-			t.Errorf("its last line does not name %s", nobody)
-		}
-	})
+	r := newReplica(t, "nobody", on(t, nobody)...)
+	r.warns(nobody, "connection refused")
+	if code := r.exit(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	lines := strings.Split(strings.TrimSpace(r.said()), "\n")
+	last := lines[len(lines)-1]
+	t.Log(last)
+	if !strings.HasPrefix(last, "evermeshd: ") || !strings.Contains(last, nobody) {
+		t.Errorf("its last line does not name %s", nobody)
+	}
 }
 
-// waits starts an evermeshd with an endpoint that does not answer. It must say so soon, and why, and goes on as then says.
-func waits(t *testing.T, name, endpoint, why string, then func(t *testing.T, r *replica)) {
-	t.Helper()
-	r := newReplica(t, strings.ReplaceAll(name, " ", "-"), on(t, endpoint)...)
-	t.Run(name, func(t *testing.T) {
-		t.Parallel()
-		r.t = t
-		r.launch()
-		began := time.Now()
-		until(t, "it says what it waits for", func() bool { return strings.Contains(r.said(), endpoint) })
-		if took := time.Since(began); took > soon {
-			t.Errorf("it took %v to say what it waits for", took)
-		}
-		first, _, _ := strings.Cut(r.said(), "\n")
-		t.Log(first)
-		if !strings.Contains(first, "level=WARN") || !strings.Contains(first, why) {
-			t.Errorf("its first line does not warn of %q: %s", why, first)
-		}
-		then(t, r)
-	})
+// warns starts an evermeshd whose endpoint does not answer. It must say so soon, and why.
+func (r *replica) warns(endpoint, why string) {
+	r.t.Helper()
+	r.launch()
+	began := time.Now()
+	until(r.t, "it says what it waits for", func() bool { return strings.Contains(r.said(), endpoint) })
+	if took := time.Since(began); took > soon {
+		r.t.Errorf("it took %v to say what it waits for", took)
+	}
+	first, _, _ := strings.Cut(r.said(), "\n")
+	r.t.Log(first)
+	if !strings.Contains(first, "level=WARN") || !strings.Contains(first, why) {
+		r.t.Errorf("its first line does not warn of %q: %s", why, first)
+	}
 }

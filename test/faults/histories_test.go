@@ -3,7 +3,9 @@
 package faults
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"syscall"
@@ -123,13 +125,19 @@ func TestHistoriesWithFaults(t *testing.T) {
 		limit = *soak
 	}
 	s := newSite(t)
+	acked := map[string]bool{}
 	for n, began := 0, time.Now(); (n == 0 || time.Since(began) < limit) && !t.Failed(); n++ {
 		// Judging takes more time than the calls do if a history is long: many shorter ones find more.
-		s.history(t, random, dir, n, min(limit, 30*time.Second))
+		maps.Copy(acked, s.history(t, random, dir, n, min(limit, 30*time.Second)))
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	readRevisions(ctx, t, s.etcd.members[0].dial(), acked)
 }
 
-func (s *site) history(t *testing.T, random *rand.Rand, dir string, n int, limit time.Duration) {
+// history is one of them; it returns the client tokens of what was acknowledged.
+func (s *site) history(t *testing.T, random *rand.Rand, dir string, n int, limit time.Duration) map[string]bool {
+	t.Helper()
 	var users []*appmesh.Client
 	key := s.replicas[0].key()
 	for _, r := range s.replicas {
@@ -182,5 +190,6 @@ func (s *site) history(t *testing.T, random *rand.Rand, dir string, n int, limit
 		}
 	}
 	t.Logf("history %d: %d faults", n, happened)
-	h.judge(dir)
+	t.Run("API-023 API-031 one order explains every answer", func(t *testing.T) { h.judge(t, dir) })
+	return h.acked
 }

@@ -156,8 +156,8 @@ func (h *history) caller(id int, replicas []*appmesh.Client, r *rand.Rand, until
 
 // judge asks whether there is an order of all calls, each within its time, in which every answer is right. If there is
 // none, the history and a drawing of it are kept in dir.
-func (h *history) judge(dir string) {
-	h.t.Helper()
+func (h *history) judge(t *testing.T, dir string) {
+	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	// A token that was sent once says nothing more than the write that it came with.
@@ -176,26 +176,26 @@ func (h *history) judge(dir string) {
 		h.ops[i].Input = in
 	}
 	result, info := porcupine.CheckOperationsVerbose(model(), h.ops, patience)
-	h.t.Logf("%d calls, %d of them without a known outcome, %d with a token that was sent again; the slowest took %v; not answered well: %v",
+	t.Logf("%d calls, %d of them without a known outcome, %d with a token that was sent again; the slowest took %v; not answered well: %v",
 		len(h.ops), open, repeated, h.slowest.Round(time.Millisecond), h.codes)
 	if result == porcupine.Ok {
 		return
 	}
-	h.t.Errorf("the history of %d calls is not linearizable: %s", len(h.ops), result)
-	h.blame()
+	t.Errorf("the history of %d calls is not linearizable: %s", len(h.ops), result)
+	h.blame(t)
 	drawing := filepath.Join(dir, "history.html")
 	if err := porcupine.VisualizePath(model(), info, drawing); err != nil {
-		h.t.Error(err)
+		t.Error(err)
 	}
 	text, err := json.MarshalIndent(h.ops, "", " ")
-	must(h.t, err)
-	must(h.t, os.WriteFile(filepath.Join(dir, "history.json"), text, 0o600))
-	h.t.Logf("see %s and history.json beside it", drawing)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "history.json"), text, 0o600))
+	t.Logf("see %s and history.json beside it", drawing)
 }
 
 // blame logs, for each resource whose history has no order, the calls up to the first that fits no more.
-func (h *history) blame() {
-	h.t.Helper()
+func (h *history) blame(t *testing.T) {
+	t.Helper()
 	for _, part := range model().Partition(h.ops) {
 		slices.SortFunc(part, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
 		n := sort.Search(len(part)+1, func(n int) bool {
@@ -211,9 +211,9 @@ func (h *history) blame() {
 		if n > len(part) {
 			continue
 		}
-		h.t.Logf("%s: the last of these %d calls fits no more", part[0].Input.(input).Key, n)
+		t.Logf("%s: the last of these %d calls fits no more", part[0].Input.(input).Key, n)
 		for _, op := range part[max(0, n-12):n] {
-			h.t.Logf("  %.3f to %.3f s: %s", float64(op.Call)/1e9, float64(op.Return)/1e9, model().DescribeOperation(op.Input, op.Output))
+			t.Logf("  %.3f to %.3f s: %s", float64(op.Call)/1e9, float64(op.Return)/1e9, model().DescribeOperation(op.Input, op.Output))
 		}
 	}
 }

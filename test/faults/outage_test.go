@@ -198,13 +198,19 @@ func TestStartsThatCannotSucceed(t *testing.T) {
 			}
 		})
 	}
-	waits(t, "something else listens at the endpoint", "http://"+r.api, "nothing there answers as etcd does", func(_ *testing.T, r *replica) {
-		r.stop() // told to, it waits no longer
+	t.Run("something else listens at the endpoint", func(t *testing.T) {
+		t.Parallel()
+		waiting := newReplica(t, "api", on(t, "http://"+r.api)...)
+		waiting.warns("http://"+r.api, "nothing there answers as etcd does")
+		waiting.stop() // told to, it waits no longer
 	})
-	late := prepareCluster(t, 1)
-	waits(t, "etcd starts after evermeshd", late.endpoints()[0], "connection refused", func(_ *testing.T, r *replica) {
+	t.Run("etcd starts after evermeshd", func(t *testing.T) {
+		t.Parallel()
+		late := prepareCluster(t, 1)
+		waiting := newReplica(t, "early", on(t, late.endpoints()...)...)
+		waiting.warns(late.endpoints()[0], "connection refused")
 		late.members[0].start()
-		r.awaitReady()
+		waiting.awaitReady()
 	})
 	ends("the endpoint is no URL", newReplica(t, "no-url", on(t, "ftp://etcd.test:2379")...), 2, "--etcd-endpoints", "ftp://etcd.test:2379")
 	ends("the master key is another", newReplica(t, "key", "--etcd-endpoints", etcd.endpoints()[0], "--master-key-file", other), 2, "master key", other)

@@ -19,8 +19,8 @@ import (
 
 const prefix = "/evermesh/v1/"
 
-// readHistory opens the etcd that an evermeshd left and reads all that was ever written, revision by revision. Each
-// that changes a resource has, at the same revision: its mesh's lock, the head, and the token of its caller with the
+// readHistory opens the etcd that an evermeshd left and reads all that was ever written, revision by revision. Each that
+// changes a resource has, at the same revision: its mesh's lock, the head, and the token of its caller with the
 // answer that says so. Every token of acked is there, once.
 func readHistory(t *testing.T, dir string, acked map[string]bool) {
 	t.Helper()
@@ -43,6 +43,12 @@ func readHistory(t *testing.T, dir string, acked map[string]bool) {
 	}
 	db := v3client.New(e.Server)
 	defer func() { _ = db.Close() }() // it only ends what is in this process
+	readRevisions(ctx, t, db, acked)
+}
+
+// readRevisions is readHistory for an etcd that runs.
+func readRevisions(ctx context.Context, t *testing.T, db *clientv3.Client, acked map[string]bool) {
+	t.Helper()
 	head, err := db.Get(ctx, prefix+"head")
 	must(t, err)
 	if len(head.Kvs) == 0 {
