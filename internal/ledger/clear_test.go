@@ -39,7 +39,7 @@ func TestClearRemovesWhatAKilledReplicaLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	reader := &ledger.Reader{Store: s, Now: time.Now}
+	reader := &ledger.Reader{Store: s, Now: time.Now, Flushed: func() <-chan struct{} { return make(chan struct{}) }}
 	if proxies, replicas, err := reader.Proxies(t.Context(), "000000000000"); err != nil || len(proxies) != 1 || len(replicas) != 1 {
 		t.Fatalf("before: %v, %v, %v; want the first replica's", proxies, replicas, err)
 	}

@@ -25,11 +25,11 @@ type Reader struct {
 	Now     func() time.Time
 
 	mu       sync.Mutex
-	readings map[string]*reading // by prefix
+	readings map[string]*reading // by prefix and account
 }
 
-// reading is what was read of one mesh. Rollouts that are asked for at the same
-// time share it, as it costs all rows of the mesh.
+// reading is what was read of one mesh, or of one account's nodes and gateways in
+// all. Who asks at the same time shares it, as it costs all rows of them.
 type reading struct {
 	at      time.Time
 	flushed <-chan struct{} // of the flush that follows it
@@ -43,30 +43,35 @@ type reading struct {
 // Changed is closed at the next change that this replica wrote.
 func (r *Reader) Changed() <-chan struct{} { return r.Flushed() }
 
-// mesh returns the rows of the key's mesh and all replicas, as they were at most
-// 250 ms ago and not before this replica's last flush. They are not to be changed.
+// mesh returns the rows of the key's mesh and all replicas.
 func (r *Reader) mesh(ctx context.Context, key api.Key) ([]row, []api.Replica, error) {
-	prefix, flushed, now := below(key), r.Flushed(), r.Now()
+	return r.shared(ctx, below(key), "", func(place) bool { return true })
+}
+
+// shared returns the wanted rows below a prefix, all those of an account if there
+// is one, and all replicas, as they were at most 250 ms ago and not before this
+// replica's last flush. They are not to be changed.
+func (r *Reader) shared(ctx context.Context, prefix, account string, wanted func(place) bool) ([]row, []api.Replica, error) {
+	flushed, now, name := r.Flushed(), r.Now(), prefix+" "+account
 	old := func(_ string, x *reading) bool {
 		age := now.Sub(x.at)
 		return age > flushEvery || age < 0 || x.flushed != flushed
 	}
 	r.mu.Lock()
 	maps.DeleteFunc(r.readings, old)
-	x := r.readings[prefix]
+	x := r.readings[name]
 	mine := x == nil
 	if mine {
 		x = &reading{at: now, flushed: flushed, done: make(chan struct{})}
 		if r.readings == nil {
 			r.readings = map[string]*reading{}
 		}
-		r.readings[prefix] = x
+		r.readings[name] = x
 	}
 	r.mu.Unlock()
-	all := func(place) bool { return true }
 	if mine {
 		defer close(x.done)
-		x.rows, x.replicas, x.err = r.read(ctx, prefix, all)
+		x.rows, x.replicas, x.err = r.read(ctx, prefix, wanted)
 		return x.rows, x.replicas, x.err
 	}
 	select {
@@ -75,7 +80,7 @@ func (r *Reader) mesh(ctx context.Context, key api.Key) ([]row, []api.Replica, e
 		return nil, nil, ctx.Err()
 	}
 	if x.err != nil { // perhaps only because the other caller left
-		return r.read(ctx, prefix, all)
+		return r.read(ctx, prefix, wanted)
 	}
 	return x.rows, x.replicas, nil
 }
@@ -124,7 +129,7 @@ func decodeAll[T any](in map[string][]byte) ([]T, error) {
 // Proxies returns every connected proxy of nodes and gateways that the account
 // owns, and every replica.
 func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error) {
-	rows, replicas, err := r.read(ctx, rowPrefix, func(p place) bool { return p.account == account })
+	rows, replicas, err := r.shared(ctx, rowPrefix, account, func(p place) bool { return p.account == account })
 	if err != nil {
 		return nil, nil, err
 	}
