@@ -49,6 +49,17 @@ type Token struct {
 	Result      json.RawMessage `json:"result"`      // the answer that the first request got
 }
 
+// value is the token's JSON. The result in it is JSON already and is not looked
+// at again.
+func (t *Token) value() string {
+	fingerprint, _ := json.Marshal(t.Fingerprint) // a text always can be
+	result := t.Result
+	if len(result) == 0 {
+		result = json.RawMessage("null")
+	}
+	return `{"fingerprint":` + string(fingerprint) + `,"result":` + string(result) + `}`
+}
+
 // TokenTaken is Update's error when another write has claimed the token.
 type TokenTaken struct{ Token Token }
 

@@ -199,11 +199,7 @@ func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
 		return nil, err
 	}
 	if tx.token != nil {
-		value, err := marshal(tx.token)
-		if err != nil {
-			return nil, fmt.Errorf("encode token: %w", err)
-		}
-		ops = append(ops, clientv3.OpPut(s.key(tokenTail+tx.token.Key), string(value), clientv3.WithLease(lease)))
+		ops = append(ops, clientv3.OpPut(s.key(tokenTail+tx.token.Key), tx.token.value(), clientv3.WithLease(lease)))
 	}
 	if tx.outbox != nil {
 		ops = append(ops, clientv3.OpPut(s.key(outboxTail+uuid.NewString()), string(tx.outbox), clientv3.WithLease(lease)))
