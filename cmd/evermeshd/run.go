@@ -158,6 +158,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("ledger", d.ledger.Run)
 	part("xds", func(ctx context.Context) error { return d.proxies.Serve(ctx, l.xds, creds) })
 	part("certificate", func(ctx context.Context) error { return d.renew(ctx, l.ownDir) })
+	part("heap", tuneHeap)
 	part("api", func(context.Context) error { return serveHTTP(apiServer, l.api) })
 	part("admin", func(context.Context) error { return serveHTTP(adminServer, l.admin) })
 	part("shutdown", func(working context.Context) error {
