@@ -31,6 +31,11 @@ build: ## Build the programs into bin/, static, to be copied anywhere
 	@umask 022; mkdir -p bin
 	umask 022; CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
+.PHONY: man
+man: build ## Write the manual pages into build/man
+	bin/evermesh man --out build/man
+	bin/evermeshd man --out build/man
+
 # The first stage is everything that runs in one process or in a few; the second
 # runs whole meshes, one package at a time, because what it measures must not
 # share two cores with a compiler.
@@ -69,7 +74,7 @@ requirements: ## Show which requirements the last `make test` showed, per group 
 	@go run ./test/house requirements -results build/test.json -list docs/requirements.md $(if $(V),-v)
 
 .PHONY: soak
-soak: tools build ## Fuzz, repeat and break code on purpose, for SOAK= minutes
+soak: tools build ## Kill, look for leaks, fuzz, repeat and break code on purpose, for SOAK= minutes
 	go run ./test/house soak -minutes $(SOAK)
 
 .PHONY: clean
