@@ -41,8 +41,8 @@ func (r *recent) put(tx *Tx) {
 	}
 }
 
-// take returns the resource of an event, or nil where it has to be decoded.
-func (r *recent) take(tail string, kv *mvccpb.KeyValue) *api.Resource {
+// take returns the record of an event, or nil where it has to be decoded.
+func (r *recent) take(tail string, kv *mvccpb.KeyValue) *held {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w, ok := r.writes[tail]
@@ -52,5 +52,6 @@ func (r *recent) take(tail string, kv *mvccpb.KeyValue) *api.Resource {
 	delete(r.writes, tail)
 	out := w.resource
 	out.Revision = kv.ModRevision
-	return &out
+	t := resourceType(out.Key.Kind)
+	return &held{Record: Record{Key: tail, Type: t.Name, Schema: t.Schema, Revision: kv.ModRevision}, resource: &out}
 }

@@ -129,8 +129,8 @@ func (m *memory) catchUp(s *Store, lock []*mvccpb.KeyValue, changed []*mvccpb.Ke
 	if !m.loaded || count == 0 {
 		m.reset(at)
 	}
-	for _, kv := range changed {
-		m.put(decode(s.tail(kv.Key), kv))
+	for _, h := range s.known.decode(s, changed) {
+		m.put(h)
 	}
 	m.lock = at
 	m.loaded = int64(len(m.records)) == count

@@ -66,6 +66,7 @@ type Store struct {
 	mu     sync.Mutex
 	scopes map[Scope]*memory
 	recent recent
+	known  known
 }
 
 // Open opens the store and reads from it once; ctx bounds the start only. An

@@ -42,36 +42,41 @@ func (s *Store) Watch(ctx context.Context, fn func(Batch) error) error {
 	f := follower{
 		store: s, tail: meshTail,
 		reset: func(revision int64, all []*mvccpb.KeyValue) error {
-			return fn(Batch{Revision: revision, Reset: true, Changes: s.changes(all, nil)})
+			return fn(Batch{Revision: revision, Reset: true, Changes: s.changes(true, all, nil)})
 		},
 		step: func(revision int64, put, gone []*mvccpb.KeyValue) error {
-			return fn(Batch{Revision: revision, Changes: s.changes(put, gone)})
+			return fn(Batch{Revision: revision, Changes: s.changes(false, put, gone)})
 		},
 	}
 	return f.run(ctx)
 }
 
-func (s *Store) changes(put, gone []*mvccpb.KeyValue) []api.Change {
+// changes are what a watch has read, all that there is or what one revision
+// changed.
+func (s *Store) changes(reset bool, put, gone []*mvccpb.KeyValue) []api.Change {
 	out := make([]api.Change, 0, len(put)+len(gone))
+	read, removed := make([]*held, 0, len(put)), make([]string, 0, len(gone))
 	for _, kv := range gone {
 		tail := s.tail(kv.Key)
+		removed = append(removed, tail)
 		if key, err := api.ParseKey(strings.TrimPrefix(tail, meshTail)); err == nil {
 			out = append(out, api.Change{Key: key})
 		}
 	}
 	for _, kv := range put {
 		tail := s.tail(kv.Key)
-		if r := s.recent.take(tail, kv); r != nil {
-			out = append(out, api.Change{Key: r.Key, New: r})
-			continue
+		h := s.recent.take(tail, kv)
+		if h == nil {
+			h = decode(tail, kv)
 		}
-		h := decode(tail, kv)
+		read = append(read, h)
 		if h.unread != nil {
 			s.options.Log.Warn("record was written by a newer release and is left out", "key", h.Key, "err", h.unread)
 			continue
 		}
 		out = append(out, api.Change{Key: h.resource.Key, New: h.resource})
 	}
+	s.known.take(reset, read, removed)
 	return out
 }
 
