@@ -175,6 +175,70 @@ func TestServicesAreResolvedOnce(t *testing.T) {
 	}
 }
 
+// TestAChangeLeavesOtherServicesAlone counts the services that nobody has to
+// look at again after a change, and those that are forgotten.
+func TestAChangeLeavesOtherServicesAlone(t *testing.T) {
+	resources, clients, route := town(10, 3)
+	snapshot := mesh.NewSnapshot(1, resources)
+	look := func(s *mesh.Snapshot) {
+		for _, c := range clients {
+			s.View(c)
+		}
+	}
+	look(snapshot)
+	apply := func(changes ...api.Change) *mesh.Snapshot {
+		return snapshot.Apply(snapshot.Revision()+1, changes)
+	}
+	change := func(key api.Key, spec any) api.Change {
+		return api.Change{Key: key, New: &api.Resource{Key: key, Spec: spec}}
+	}
+	service, router := worldKey(api.KindVirtualService, "", "s3"), worldKey(api.KindVirtualRouter, "", "s4")
+	for _, step := range []struct {
+		name              string
+		changes           []api.Change
+		services, holding int
+	}{
+		{"a route", []api.Change{change(route, weights("s0", "s1", 7))}, 10, 9},
+		{"a route and a node of two services", []api.Change{change(route, weights("s0", "s1", 8)), change(worldKey(api.KindVirtualNode, "", "s5"), &api.VirtualNodeSpec{})}, 10, 7},
+		{"a router goes", []api.Change{{Key: router}}, 10, 9},
+		{"a router comes back", []api.Change{change(router, &api.VirtualRouterSpec{})}, 10, 9},
+		{"a new route of it", []api.Change{change(worldKey(api.KindRoute, "s4", "more"), weights("s0", "none", 1))}, 10, 9},
+		{"the node that it named in vain", []api.Change{change(worldKey(api.KindVirtualNode, "", "none"), &api.VirtualNodeSpec{})}, 10, 9},
+		{"nothing that was read", []api.Change{change(worldKey(api.KindVirtualNode, "", "other"), &api.VirtualNodeSpec{})}, 10, 10},
+		{"a service goes", []api.Change{{Key: service}}, 9, 9},
+	} {
+		snapshot = apply(step.changes...)
+		if services, holding := snapshot.Remembered(); services != step.services || holding != step.holding {
+			t.Errorf("%s: %d services are remembered, %d hold; want %d, %d", step.name, services, holding, step.services, step.holding)
+		}
+		look(snapshot)
+		if services, holding := snapshot.Remembered(); holding != services {
+			t.Errorf("%s: looked at again, %d of %d services hold", step.name, holding, services)
+		}
+	}
+
+	// What never was, as of a plan, costs the next look and no more.
+	look(apply(api.Change{Key: route}))
+	look(snapshot)
+	snapshot = apply(change(route, weights("s0", "s1", 9)))
+	look(snapshot)
+	snapshot = apply(change(route, weights("s0", "s1", 10)))
+	if services, holding := snapshot.Remembered(); holding != services-1 {
+		t.Errorf("after a plan and two changes %d of %d services hold", holding, services)
+	}
+
+	var all []api.Change
+	for _, r := range resources {
+		if r.Key.Kind != api.KindMesh {
+			all = append(all, api.Change{Key: r.Key})
+		}
+	}
+	snapshot = apply(all...)
+	if services, _ := snapshot.Remembered(); services != 0 || snapshot.Sources() != 0 {
+		t.Errorf("of an empty mesh %d services from %d sources are remembered", services, snapshot.Sources())
+	}
+}
+
 // TestViewsInParallel resolves all views of an old and a new snapshot at once.
 func TestViewsInParallel(t *testing.T) {
 	resources, clients, route := town(20, 5)

@@ -124,7 +124,7 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 		return &Snapshot{revision: revision, meshes: s.meshes}
 	}
 	next := &Snapshot{revision: revision, meshes: maps.Clone(s.meshes)}
-	mine := map[scope]*[nested + 1]bool{} // what is copied already
+	mine := map[scope]*copied{}
 	for _, c := range changes {
 		at := scope{c.Key.Owner, c.Key.Mesh}
 		t := next.meshes[at]
@@ -133,19 +133,20 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 			continue
 		case t == nil:
 			t = newTables()
-			mine[at] = &[nested + 1]bool{}
+			mine[at] = &copied{}
 		case mine[at] == nil:
-			copied := *t
-			t = &copied
-			mine[at] = &[nested + 1]bool{}
+			clone := *t
+			t = &clone
+			mine[at] = &copied{}
 		}
+		mine[at].changes = append(mine[at].changes, c)
 		next.meshes[at] = t
 		if i, ok := place(c.Key.Kind); !ok {
 			t.mesh = c.New
 		} else {
 			k := &t.kinds[i]
-			if !mine[at][i] {
-				mine[at][i] = true
+			if !mine[at].kinds[i] {
+				mine[at].kinds[i] = true
 				k.lists, k.generation = maps.Clone(k.lists), t.memo.generation()
 			}
 			k.put(c)
@@ -154,7 +155,19 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 			delete(next.meshes, at)
 		}
 	}
+	for at, copied := range mine {
+		if then, now := s.meshes[at], next.meshes[at]; then != nil && now != nil && then.memo == now.memo {
+			now.memo.advance(then.stamp(), now.stamp(), copied.changes)
+		}
+	}
 	return next
+}
+
+// copied is which tables of a mesh an Apply has copied already, and the changes
+// that it made in them.
+type copied struct {
+	kinds   [nested + 1]bool
+	changes []api.Change
 }
 
 // put replaces one short list by another; the map is the caller's own.
