@@ -164,3 +164,44 @@ func TestCitedDecisionsExist(t *testing.T) {
 		}
 	}
 }
+
+// named is a test in docs/faults.md, with the folder that was named last before it.
+var named = regexp.MustCompile("`((?:internal|cmd|test)/[a-z0-9/-]+)`|`((?:Test|Fuzz)[A-Za-z0-9]+)`")
+
+// TestFaultsHaveTheirTests holds the table of what the product withstands
+// against the tests that it names.
+func TestFaultsHaveTheirTests(t *testing.T) {
+	tests := map[string]bool{} // folder and name
+	for _, name := range repositoryFiles(t, func(name string) bool { return strings.HasSuffix(name, "_test.go") }) {
+		_, f := parse(t, name)
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
+				tests[filepath.Dir(name)+" "+fn.Name.Name] = true
+			}
+		}
+	}
+	rows := 0
+	for _, line := range strings.Split(readFile(t, "docs/faults.md"), "\n") {
+		if !strings.HasPrefix(line, "| ") || strings.HasSuffix(line, "| test |") {
+			continue
+		}
+		rows++
+		cells := strings.Split(line, " | ")
+		folder, found := "", 0
+		for _, m := range named.FindAllStringSubmatch(cells[len(cells)-1], -1) {
+			if m[1] != "" {
+				folder = m[1]
+				continue
+			}
+			if found++; !tests[folder+" "+m[2]] {
+				t.Errorf("%s: there is no %s in %s", cells[0], m[2], folder)
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s: names no test", cells[0])
+		}
+	}
+	if rows == 0 {
+		t.Fatal("docs/faults.md has no table")
+	}
+}
