@@ -131,7 +131,7 @@ func (r *resolver) serviceName(s string) (string, bool) {
 
 func (r *resolver) gateway() {
 	v := r.view
-	list := r.tables.kinds[nested].lists[v.Client.Key.Name]
+	list := r.tables.kinds[nested].list(v.Client.Key.Name)
 	v.GatewayRoutes = make([]GatewayRoute, 0, len(list))
 	var names []string
 	for _, route := range list {

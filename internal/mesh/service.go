@@ -33,7 +33,7 @@ func (t *tables) service(mesh api.Key, name string) *Service {
 }
 
 func (s *Service) router(t *tables, found *api.Resource) {
-	list := t.kinds[routes].lists[found.Key.Name]
+	list := t.kinds[routes].list(found.Key.Name)
 	s.Router = &Router{Resource: found, Routes: make([]Route, 0, len(list))}
 	for _, route := range list {
 		x := Route{Resource: route}
@@ -88,7 +88,7 @@ func (s *Service) holds(t *tables, then, now stamp) bool {
 	case then[1] != now[1] && t.get(routers, "", s.Router.Key.Name) != s.Router.Resource:
 		return false
 	}
-	list := t.kinds[routes].lists[s.Router.Key.Name]
+	list := t.kinds[routes].list(s.Router.Key.Name)
 	if then[2] != now[2] && !slices.EqualFunc(s.Router.Routes, list, func(x Route, r *api.Resource) bool { return x.Resource == r }) {
 		return false
 	}

@@ -28,10 +28,37 @@ type tables struct {
 }
 
 // table holds the resources of a kind: per parent's name, sorted by name. A
-// change copies one of those short lists and the map above it.
+// change copies one of those short lists and the shelf that it is on, so that
+// its work does not grow with the mesh.
 type table struct {
 	generation uint64 // another one with every change
-	lists      map[string][]*api.Resource
+	shelves    *[shelves]shelf
+}
+
+// shelf are the lists of those parents whose names come to its number.
+type shelf map[string][]*api.Resource
+
+const shelves = 64
+
+// shelved is the number of a parent's shelf: FNV-1a's.
+func shelved(parent string) uint32 {
+	n := uint32(2166136261)
+	for i := range len(parent) {
+		n = (n ^ uint32(parent[i])) * 16777619
+	}
+	return n % shelves
+}
+
+// list is what is under a parent.
+func (t *table) list(parent string) []*api.Resource {
+	if t.shelves == nil {
+		return nil
+	}
+	return t.shelves[shelved(parent)][parent]
+}
+
+func (t *table) empty() bool {
+	return t.shelves == nil || !slices.ContainsFunc(t.shelves[:], func(s shelf) bool { return len(s) > 0 })
 }
 
 // The places of the kinds in tables.
@@ -66,7 +93,7 @@ func place(kind api.Kind) (i int, ok bool) {
 func newTables() *tables { return &tables{memo: newMemo()} }
 
 func (t *tables) empty() bool {
-	return t.mesh == nil && !slices.ContainsFunc(t.kinds[:], func(k table) bool { return len(k.lists) > 0 })
+	return t.mesh == nil && !slices.ContainsFunc(t.kinds[:], func(k table) bool { return !k.empty() })
 }
 
 // NewSnapshot makes the snapshot of a store that holds these resources at the
@@ -86,16 +113,25 @@ func NewSnapshot(revision int64, resources []*api.Resource) *Snapshot {
 		}
 		if i, ok := place(r.Key.Kind); ok {
 			k := &t.kinds[i]
-			if k.lists == nil {
-				k.lists, k.generation = map[string][]*api.Resource{}, t.memo.generation()
+			if k.shelves == nil {
+				k.shelves, k.generation = &[shelves]shelf{}, t.memo.generation()
 			}
-			k.lists[r.Key.Parent] = append(k.lists[r.Key.Parent], r)
+			on := &k.shelves[shelved(r.Key.Parent)]
+			if *on == nil {
+				*on = shelf{}
+			}
+			(*on)[r.Key.Parent] = append((*on)[r.Key.Parent], r)
 		}
 	}
 	for _, t := range s.meshes {
 		for _, k := range t.kinds {
-			for name, list := range k.lists {
-				k.lists[name] = sorted(list)
+			if k.shelves == nil {
+				continue
+			}
+			for _, on := range k.shelves {
+				for name, list := range on {
+					on[name] = sorted(list)
+				}
 			}
 		}
 	}
@@ -147,7 +183,7 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 			k := &t.kinds[i]
 			if !mine[at].kinds[i] {
 				mine[at].kinds[i] = true
-				k.lists, k.generation = maps.Clone(k.lists), t.memo.generation()
+				k.generation = t.memo.generation()
 			}
 			k.put(c)
 		}
@@ -170,12 +206,20 @@ type copied struct {
 	changes []api.Change
 }
 
-// put replaces one short list by another; the map is the caller's own.
+// put replaces one short list by another; the shelves of other snapshots stay as
+// they are.
 func (t *table) put(c api.Change) {
-	if t.lists == nil {
-		t.lists = map[string][]*api.Resource{}
+	var now [shelves]shelf
+	if t.shelves != nil {
+		now = *t.shelves
 	}
-	list := t.lists[c.Key.Parent]
+	at := shelved(c.Key.Parent)
+	on := maps.Clone(now[at])
+	if on == nil {
+		on = shelf{}
+	}
+	now[at], t.shelves = on, &now
+	list := on[c.Key.Parent]
 	i, found := find(list, c.Key.Name)
 	switch {
 	case c.New == nil && !found:
@@ -187,8 +231,8 @@ func (t *table) put(c api.Change) {
 	default:
 		list = slices.Concat(list[:i], []*api.Resource{c.New}, list[i:])
 	}
-	if t.lists[c.Key.Parent] = list; len(list) == 0 {
-		delete(t.lists, c.Key.Parent)
+	if on[c.Key.Parent] = list; len(list) == 0 {
+		delete(on, c.Key.Parent)
 	}
 }
 
@@ -215,7 +259,7 @@ func (s *Snapshot) Get(key api.Key) *api.Resource {
 }
 
 func (t *tables) get(place int, parent, name string) *api.Resource {
-	list := t.kinds[place].lists[parent]
+	list := t.kinds[place].list(parent)
 	if i, ok := find(list, name); ok {
 		return list[i]
 	}
@@ -245,7 +289,7 @@ func (s *Snapshot) List(kind api.Kind, parent api.Key) []*api.Resource {
 		name = parent.Name
 	}
 	if i, ok := place(kind); ok {
-		return t.kinds[i].lists[name]
+		return t.kinds[i].list(name)
 	}
 	return nil
 }
