@@ -81,13 +81,21 @@ func (s *Store) load(ctx context.Context, memories []*memory) error {
 	return nil
 }
 
-// guard are the conditions that nothing moved, and what to read if it did.
-func (s *Store) guard(memories []*memory) (conditions []clientv3.Cmp, otherwise []clientv3.Op) {
+// guard are the conditions that nothing moved.
+func (s *Store) guard(memories []*memory) []clientv3.Cmp {
+	conditions := make([]clientv3.Cmp, 0, len(memories)+1)
 	for _, m := range memories {
 		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(s.key(lockTail+m.path)), "=", m.lock))
-		otherwise = append(otherwise, m.fetch(s)...)
 	}
-	return conditions, otherwise
+	return conditions
+}
+
+// otherwise is what to read if something did.
+func (s *Store) otherwise(memories []*memory) (ops []clientv3.Op) {
+	for _, m := range memories {
+		ops = append(ops, m.fetch(s)...)
+	}
+	return ops
 }
 
 func (s *Store) catchUp(memories []*memory, resp *clientv3.TxnResponse) {
@@ -99,8 +107,7 @@ func (s *Store) catchUp(memories []*memory, resp *clientv3.TxnResponse) {
 
 // unchanged says whether the scopes are as remembered; if not it catches up.
 func (s *Store) unchanged(ctx context.Context, memories []*memory) (int64, bool, error) {
-	conditions, otherwise := s.guard(memories)
-	resp, err := s.client.Txn(ctx).If(conditions...).Else(otherwise...).Commit()
+	resp, err := s.client.Txn(ctx).If(s.guard(memories)...).Else(s.otherwise(memories)...).Commit()
 	if err != nil {
 		return 0, false, err
 	}
@@ -120,11 +127,9 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 		return 0, false, err
 	}
 	s.recent.put(tx)
-	conditions, otherwise := s.guard(tx.memories)
+	conditions := s.guard(tx.memories)
 	if tx.token != nil {
-		key := s.key(tokenTail + tx.token.Key)
-		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
-		otherwise = append(otherwise, clientv3.OpGet(key))
+		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(s.key(tokenTail+tx.token.Key)), "=", 0))
 	}
 	// What to read if it fails is asked then: every write would carry it into
 	// etcd's log.
@@ -138,6 +143,10 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 	}
 	s.full.Store(false)
 	if !resp.Succeeded {
+		otherwise := s.otherwise(tx.memories)
+		if tx.token != nil {
+			otherwise = append(otherwise, clientv3.OpGet(s.key(tokenTail+tx.token.Key)))
+		}
 		if resp, err = s.client.Txn(ctx).Then(otherwise...).Commit(); err != nil {
 			return 0, false, err
 		}
