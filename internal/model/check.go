@@ -52,17 +52,26 @@ const mostViolations = 100
 // afterwards is exactly what was checked (encoding/json would match LISTENERS
 // to listeners), and unknown members are ignored as AWS ignores them.
 func (m *Model) Check(shape string, doc any) []Violation {
-	c := checker{m: m}
-	c.check(shape, "", doc)
+	c := checker{m: m, at: make([]step, 0, 16)}
+	c.check(shape, doc)
 	return c.found
 }
 
 type checker struct {
 	m     *Model
 	found []Violation
+	at    []step
 }
 
-func (c *checker) fail(shape, path string, value any, format string, args ...any) {
+// step is how a part of a document is reached from what is above it: a member of
+// that, or an item, counted from 1. The steps become text only where a violation
+// names them.
+type step struct {
+	member string
+	item   int
+}
+
+func (c *checker) fail(shape string, value any, format string, args ...any) {
 	shown := ""
 	if value != nil {
 		text := fmt.Sprint(value)
@@ -71,45 +80,56 @@ func (c *checker) fail(shape, path string, value any, format string, args ...any
 		}
 		shown = fmt.Sprintf("'%s' ", text)
 	}
-	c.found = append(c.found, Violation{Path: path, Value: shown, Constraint: fmt.Sprintf(format, args...), Shape: shape})
+	c.found = append(c.found, Violation{Path: c.path(), Value: shown, Constraint: fmt.Sprintf(format, args...), Shape: shape})
 }
 
-func join(path, member string) string {
-	if path == "" {
-		return member
+// path is where the checker is.
+func (c *checker) path() string {
+	var b strings.Builder
+	for i, s := range c.at {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		if b.WriteString(s.member); s.item > 0 {
+			b.WriteString(strconv.Itoa(s.item) + ".member")
+		}
 	}
-	return path + "." + member
+	return b.String()
 }
 
-func (c *checker) check(name, path string, doc any) {
+func (c *checker) enter(s step) { c.at = append(c.at, s) }
+
+func (c *checker) leave() { c.at = c.at[:len(c.at)-1] }
+
+func (c *checker) check(name string, doc any) {
 	if len(c.found) >= mostViolations {
 		return
 	}
 	s := c.m.Shapes[name]
 	switch s.Type {
 	case "structure":
-		c.structure(name, s, path, doc)
+		c.structure(name, s, doc)
 	case "list":
-		c.list(name, s, path, doc)
+		c.list(name, s, doc)
 	case "string":
-		c.string(name, s, path, doc)
+		c.string(name, s, doc)
 	case "integer", "long":
-		c.integer(name, s, path, doc)
+		c.integer(name, s, doc)
 	case "boolean":
 		if _, ok := doc.(bool); !ok {
-			c.fail(name, path, nil, "Member must be a boolean")
+			c.fail(name, nil, "Member must be a boolean")
 		}
 	case "timestamp":
 		if _, ok := doc.(json.Number); !ok {
-			c.fail(name, path, nil, "Member must be a number of seconds since the epoch")
+			c.fail(name, nil, "Member must be a number of seconds since the epoch")
 		}
 	}
 }
 
-func (c *checker) structure(name string, s *Shape, path string, doc any) {
+func (c *checker) structure(name string, s *Shape, doc any) {
 	members, ok := doc.(map[string]any)
 	if !ok {
-		c.fail(name, path, nil, "Member must be a structure")
+		c.fail(name, nil, "Member must be a structure")
 		return
 	}
 	for member, v := range members {
@@ -119,69 +139,80 @@ func (c *checker) structure(name string, s *Shape, path string, doc any) {
 	}
 	for _, member := range s.Required {
 		if _, set := members[member]; !set {
-			c.fail(name, join(path, member), nil, "Member must not be null")
+			c.enter(step{member: member})
+			c.fail(name, nil, "Member must not be null")
+			c.leave()
 		}
 	}
 	if s.Union && len(members) != 1 {
-		c.fail(name, path, nil, "Member must have exactly one of %s set", strings.Join(sortedKeys(s.Members), ", "))
+		c.fail(name, nil, "Member must have exactly one of %s set", strings.Join(sortedKeys(s.Members), ", "))
 	}
-	for _, member := range sortedKeys(members) {
-		c.check(s.Members[member].Shape, join(path, member), members[member])
+	var few [16]string // on the stack; almost every structure has fewer
+	present := few[:0]
+	for member := range members {
+		present = append(present, member)
+	}
+	slices.Sort(present)
+	for _, member := range present {
+		c.enter(step{member: member})
+		c.check(s.Members[member].Shape, members[member])
+		c.leave()
 	}
 }
 
-func (c *checker) list(name string, s *Shape, path string, doc any) {
+func (c *checker) list(name string, s *Shape, doc any) {
 	items, ok := doc.([]any)
 	if !ok {
-		c.fail(name, path, nil, "Member must be a list")
+		c.fail(name, nil, "Member must be a list")
 		return
 	}
 	if s.Min != nil && int64(len(items)) < *s.Min {
-		c.fail(name, path, nil, "Member must have length greater than or equal to %d", *s.Min)
+		c.fail(name, nil, "Member must have length greater than or equal to %d", *s.Min)
 	}
 	if s.Max != nil && int64(len(items)) > *s.Max {
-		c.fail(name, path, nil, "Member must have length less than or equal to %d", *s.Max)
+		c.fail(name, nil, "Member must have length less than or equal to %d", *s.Max)
 	}
 	for i, item := range items {
-		at := join(path, strconv.Itoa(i+1)+".member")
+		c.enter(step{item: i + 1})
 		if item == nil {
-			c.fail(name, at, nil, "Member must not be null")
-			continue
+			c.fail(name, nil, "Member must not be null")
+		} else {
+			c.check(s.Member.Shape, item)
 		}
-		c.check(s.Member.Shape, at, item)
+		c.leave()
 	}
 }
 
-func (c *checker) string(name string, s *Shape, path string, doc any) {
+func (c *checker) string(name string, s *Shape, doc any) {
 	text, ok := doc.(string)
 	if !ok {
-		c.fail(name, path, nil, "Member must be a string")
+		c.fail(name, nil, "Member must be a string")
 		return
 	}
 	length := int64(utf8.RuneCountInString(text))
 	if s.Min != nil && length < *s.Min {
-		c.fail(name, path, text, "Member must have length greater than or equal to %d", *s.Min)
+		c.fail(name, text, "Member must have length greater than or equal to %d", *s.Min)
 	}
 	if s.Max != nil && length > *s.Max {
-		c.fail(name, path, text, "Member must have length less than or equal to %d", *s.Max)
+		c.fail(name, text, "Member must have length less than or equal to %d", *s.Max)
 	}
 	if s.Enum != nil && !slices.Contains(s.Enum, text) {
-		c.fail(name, path, text, "Member must satisfy enum value set: [%s]", strings.Join(s.Enum, ", "))
+		c.fail(name, text, "Member must satisfy enum value set: [%s]", strings.Join(s.Enum, ", "))
 	}
 	if s.pattern != nil && !s.pattern.MatchString(text) {
-		c.fail(name, path, text, "Member must satisfy regular expression pattern: %s", s.Pattern)
+		c.fail(name, text, "Member must satisfy regular expression pattern: %s", s.Pattern)
 	}
 }
 
-func (c *checker) integer(name string, s *Shape, path string, doc any) {
+func (c *checker) integer(name string, s *Shape, doc any) {
 	num, ok := doc.(json.Number)
 	if !ok {
-		c.fail(name, path, nil, "Member must be a number")
+		c.fail(name, nil, "Member must be a number")
 		return
 	}
 	v, err := num.Int64()
 	if err != nil {
-		c.fail(name, path, num, "Member must be a whole number")
+		c.fail(name, num, "Member must be a whole number")
 		return
 	}
 	low, high := int64(math.MinInt32), int64(math.MaxInt32)
@@ -195,10 +226,10 @@ func (c *checker) integer(name string, s *Shape, path string, doc any) {
 		high = *s.Max
 	}
 	if v < low {
-		c.fail(name, path, num, "Member must have value greater than or equal to %d", low)
+		c.fail(name, num, "Member must have value greater than or equal to %d", low)
 	}
 	if v > high {
-		c.fail(name, path, num, "Member must have value less than or equal to %d", high)
+		c.fail(name, num, "Member must have value less than or equal to %d", high)
 	}
 }
 
