@@ -31,6 +31,26 @@ const (
 	ConditionTypeProgrammed   ConditionType = "Programmed"
 )
 
+// DefaultRetry is the model's enum of that name.
+type DefaultRetry string
+
+// Values of DefaultRetry.
+const (
+	DefaultRetryOn  DefaultRetry = "ON"
+	DefaultRetryOff DefaultRetry = "OFF"
+)
+
+// DescribeMeshSettingsInput is the model's DescribeMeshSettingsInput.
+type DescribeMeshSettingsInput struct {
+	MeshName  string  `json:"meshName"`
+	MeshOwner *string `json:"meshOwner,omitempty"`
+}
+
+// DescribeMeshSettingsOutput is the model's DescribeMeshSettingsOutput.
+type DescribeMeshSettingsOutput struct {
+	Settings MeshSettings `json:"settings"`
+}
+
 // DescribeRolloutInput is the model's DescribeRolloutInput.
 type DescribeRolloutInput struct {
 	ResourceARN string `json:"resourceArn"`
@@ -115,6 +135,12 @@ type ListProxiesOutput struct {
 	NextToken *string   `json:"nextToken,omitempty"`
 	Proxies   []Proxy   `json:"proxies"`
 	Replicas  []Replica `json:"replicas"`
+}
+
+// MeshSettings is the model's MeshSettings.
+type MeshSettings struct {
+	DefaultRetry DefaultRetry `json:"defaultRetry,omitempty"`
+	Quotas       QuotaSet     `json:"quotas,omitempty"`
 }
 
 // PlanAction is the model's enum of that name.
@@ -213,6 +239,15 @@ const (
 	ProxyStateRefused ProxyState = "REFUSED"
 )
 
+// QuotaSet is the model's enum of that name.
+type QuotaSet string
+
+// Values of QuotaSet.
+const (
+	QuotaSetNone QuotaSet = "NONE"
+	QuotaSetAWS  QuotaSet = "AWS"
+)
+
 // Refusal is the model's Refusal.
 type Refusal struct {
 	At      Timestamp `json:"at"`
@@ -278,12 +313,27 @@ type TypeStatus struct {
 	Wanted     *string       `json:"wanted,omitempty"`
 }
 
+// UpdateMeshSettingsInput is the model's UpdateMeshSettingsInput.
+type UpdateMeshSettingsInput struct {
+	DefaultRetry DefaultRetry `json:"defaultRetry,omitempty"`
+	MeshName     string       `json:"meshName"`
+	MeshOwner    *string      `json:"meshOwner,omitempty"`
+	Quotas       QuotaSet     `json:"quotas,omitempty"`
+}
+
+// UpdateMeshSettingsOutput is the model's UpdateMeshSettingsOutput.
+type UpdateMeshSettingsOutput struct {
+	Settings MeshSettings `json:"settings"`
+}
+
 // EvermeshOperations lists the operations of the model by name.
 func EvermeshOperations() []Operation {
 	return []Operation{
+		{Name: "DescribeMeshSettings", Method: "GET", Pattern: "/evermesh/v1/mesh-settings"},
 		{Name: "DescribeRollout", Method: "GET", Pattern: "/evermesh/v1/rollout"},
 		{Name: "Explain", Method: "GET", Pattern: "/evermesh/v1/explain"},
 		{Name: "ListProxies", Method: "GET", Pattern: "/evermesh/v1/proxies"},
 		{Name: "Plan", Method: "POST", Pattern: "/evermesh/v1/plan"},
+		{Name: "UpdateMeshSettings", Method: "PUT", Pattern: "/evermesh/v1/mesh-settings"},
 	}
 }

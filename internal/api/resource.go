@@ -24,6 +24,9 @@ type Resource struct {
 	Document json.RawMessage
 	// Spec is Document decoded: a pointer to the kind's spec type.
 	Spec any
+	// Settings are Evermesh's own of a mesh (D11), the zero value for the other
+	// kinds. They are no part of the spec, and changing them counts no version.
+	Settings MeshSettings
 	// Revision is the store's revision that wrote this version.
 	Revision int64
 }

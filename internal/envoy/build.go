@@ -33,16 +33,17 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 		b.previous, b.oldPieces, b.oldCallees = previous, previous.pieces, previous.callees
 		b.callees = make([]*callee, 0, len(previous.callees))
 	}
+	b.meshWide.noRetry = view.Mesh != nil && view.Mesh.Settings.DefaultRetry == api.DefaultRetryOff
 	spec := view.Mesh.MeshSpec()
 	if spec != nil {
 		b.allowAll = spec.EgressFilter != nil && spec.EgressFilter.Type == api.EgressFilterTypeAllowAll
 		if spec.ServiceDiscovery != nil {
-			b.meshPreference = spec.ServiceDiscovery.IPPreference
+			b.meshWide.preference = spec.ServiceDiscovery.IPPreference
 		}
 	}
 	out := &Bundle{View: view, owner: o}
 	if view.Gateway != nil {
-		b.ip = ipFor(b.meshPreference)
+		b.ip = ipFor(b.meshWide.preference)
 		b.checkLog()
 		b.gateway(view.Gateway.VirtualGatewaySpec())
 	} else {
@@ -89,15 +90,21 @@ func (b *build) sameClusters() bool {
 	return false
 }
 
+// meshWide is what services' configuration takes from the mesh itself.
+type meshWide struct {
+	preference api.IPPreference
+	noRetry    bool // routes without a retry policy have none (D11)
+}
+
 // build is one Build under way.
 type build struct {
-	owner          *Builder
-	view           *mesh.View
-	own            *api.Resource // the client's
-	mesh           string        // its name, without owner
-	meshPreference api.IPPreference
-	ip             ip
-	allowAll       bool
+	owner    *Builder
+	view     *mesh.View
+	own      *api.Resource // the client's
+	mesh     string        // its name, without owner
+	meshWide meshWide
+	ip       ip
+	allowAll bool
 
 	previous   *Bundle // nil at first
 	oldPieces  []*piece

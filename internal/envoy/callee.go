@@ -18,8 +18,8 @@ import (
 // does not depend on who calls, so the nodes of a mesh share it: a change of the
 // service is made once, and a bundle is mostly a list of callees.
 type callee struct {
-	service    *mesh.Service
-	preference api.IPPreference // of the mesh
+	service  *mesh.Service
+	meshWide meshWide
 	calleeKey
 
 	clusters []*Resource
@@ -42,8 +42,8 @@ type calleeKey struct {
 
 // is says whether the callee was made from these. The service is looked at first:
 // mostly it is the very same, and then so is its name.
-func (c *callee) is(key calleeKey, s *mesh.Service, preference api.IPPreference) bool {
-	return c != nil && c.at == key.at && c.policy == key.policy && c.preference == preference &&
+func (c *callee) is(key calleeKey, s *mesh.Service, wide meshWide) bool {
+	return c != nil && c.at == key.at && c.policy == key.policy && c.meshWide == wide &&
 		(c.service == s || c.calleeKey == key && c.service.Same(s))
 }
 
@@ -58,8 +58,8 @@ func (b *build) callee(s *mesh.Service, at portOf, p policy) *callee {
 		old = b.oldCallees[i]
 	}
 	c := old
-	if !c.is(key, s, b.meshPreference) {
-		c = b.owner.callee(key, s, b.meshPreference, b.makeCallee)
+	if !c.is(key, s, b.meshWide) {
+		c = b.owner.callee(key, s, b.meshWide, b.makeCallee)
 		if old == nil || !slices.Equal(old.clusters, c.clusters) {
 			b.clustersDiffer = true
 		}
@@ -70,19 +70,19 @@ func (b *build) callee(s *mesh.Service, at portOf, p policy) *callee {
 }
 
 // callee returns the callee that all share, or makes it.
-func (o *Builder) callee(key calleeKey, s *mesh.Service, preference api.IPPreference, mk func(c *callee)) *callee {
+func (o *Builder) callee(key calleeKey, s *mesh.Service, wide meshWide, mk func(c *callee)) *callee {
 	o.mu.Lock()
 	held := o.callees[key].Value()
 	o.mu.Unlock()
-	if held.is(key, s, preference) {
+	if held.is(key, s, wide) {
 		return held
 	}
-	made := &callee{service: s, preference: preference, calleeKey: key}
+	made := &callee{service: s, meshWide: wide, calleeKey: key}
 	mk(made)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	// Another goroutine may have been faster; what it made is shared then.
-	if held := o.callees[key].Value(); held.is(key, s, preference) {
+	if held := o.callees[key].Value(); held.is(key, s, wide) {
 		return held
 	}
 	if o.callees == nil {

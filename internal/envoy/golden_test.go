@@ -127,11 +127,12 @@ func (c *goldenCase) words(label string) []string {
 func parseResources(t testing.TB, path string, text []byte) []*api.Resource {
 	t.Helper()
 	var rows []struct {
-		Mesh   string          `json:"mesh"`
-		Kind   api.Kind        `json:"kind"`
-		Parent string          `json:"parent"`
-		Name   string          `json:"name"`
-		Spec   json.RawMessage `json:"spec"`
+		Mesh     string           `json:"mesh"`
+		Kind     api.Kind         `json:"kind"`
+		Parent   string           `json:"parent"`
+		Name     string           `json:"name"`
+		Spec     json.RawMessage  `json:"spec"`
+		Settings api.MeshSettings `json:"settings"`
 	}
 	if err := yaml.UnmarshalStrict(text, &rows); err != nil {
 		t.Fatalf("%s: %v", path, err)
@@ -151,7 +152,7 @@ func parseResources(t testing.TB, path string, text []byte) []*api.Resource {
 		owner := rows[0].Mesh
 		out = append(out, &api.Resource{
 			Key:  api.Key{Owner: account, Mesh: owner, Kind: row.Kind, Parent: row.Parent, Name: row.Name},
-			Spec: spec, Owner: account, Version: 1, Created: time.Unix(int64(60*i), 0),
+			Spec: spec, Settings: row.Settings, Owner: account, Version: 1, Created: time.Unix(int64(60*i), 0),
 		})
 	}
 	return out

@@ -31,7 +31,7 @@ func ipFor(p api.IPPreference) ip {
 
 // preference is a node's own IP preference, or that of the mesh.
 func (b *build) preference(node *api.Resource) api.IPPreference {
-	return cmp.Or(ownPreference(node), b.meshPreference)
+	return cmp.Or(ownPreference(node), b.meshWide.preference)
 }
 
 func ownPreference(node *api.Resource) api.IPPreference {

@@ -51,7 +51,7 @@ func (b *build) inner() *inner {
 	in := &inner{node: b.own, ip: b.ip, allowAll: b.allowAll}
 	of := &build{
 		owner: b.owner, view: b.view, own: b.own, mesh: b.mesh,
-		meshPreference: b.meshPreference, ip: b.ip, allowAll: b.allowAll, previous: b.previous,
+		meshWide: b.meshWide, ip: b.ip, allowAll: b.allowAll, previous: b.previous,
 	}
 	if b.previous != nil && b.previous.inner != nil {
 		of.oldPieces = b.previous.inner.pieces

@@ -214,7 +214,7 @@ func (b *build) claim(o *outbound, hosts []*VirtualHost, callees []*callee) (fre
 		if len(domains) == len(usual) {
 			continue
 		}
-		hosts[i] = b.host(o.config, hostName(s.Key.Name), domains, fmt.Sprint(c.at.protocol, c.policy), inputs(s), s.Key, func(f *faults) []*routev3.Route {
+		hosts[i] = b.host(o.config, hostName(s.Key.Name), domains, fmt.Sprint(c.at.protocol, c.policy, b.meshWide.noRetry), inputs(s), s.Key, func(f *faults) []*routev3.Route {
 			return b.routes(s, c.at, c.policy, f)
 		})
 	}

@@ -26,8 +26,12 @@ func retrying(on []string, retries int64, codes []uint32) *routev3.RetryPolicy {
 }
 
 // defaultRetry is App Mesh's hidden policy of routes without one and of
-// services that a node provides (EMS-038, EMS-039).
-func defaultRetry() *routev3.RetryPolicy {
+// services that a node provides (EMS-038, EMS-039); nil where the mesh's settings
+// say that there is none.
+func (b *build) defaultRetry() *routev3.RetryPolicy {
+	if b.meshWide.noRetry {
+		return nil
+	}
 	return retrying([]string{"unavailable", "reset", "connect-failure", "refused-stream", "retriable-status-codes"}, 2, []uint32{503})
 }
 
@@ -44,7 +48,7 @@ func statusEvents(event string) []uint32 {
 	return nil
 }
 
-func retryPolicy(spec *api.RouteSpec) *routev3.RetryPolicy {
+func (b *build) retryPolicy(spec *api.RouteSpec) *routev3.RetryPolicy {
 	http := spec.HTTPRoute
 	if http == nil {
 		http = spec.HTTP2Route
@@ -57,7 +61,7 @@ func retryPolicy(spec *api.RouteSpec) *routev3.RetryPolicy {
 		p := spec.GRPCRoute.RetryPolicy
 		return explicitRetry(p.GRPCRetryEvents, p.HTTPRetryEvents, p.TCPRetryEvents, p.MaxRetries, &p.PerRetryTimeout)
 	}
-	return defaultRetry()
+	return b.defaultRetry()
 }
 
 // explicitRetry translates a policy. The order of Envoy's words and of codes is

@@ -56,7 +56,7 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 func (b *build) serviceHosts(config string, s *mesh.Service, p policy, chosen *chosen, taken names) []*VirtualHost {
 	name := s.Key.Name
 	host := func(name string, domains []string, at portOf) *VirtualHost {
-		extra, in := fmt.Sprint(at, p), inputs(s)
+		extra, in := fmt.Sprint(at, p, b.meshWide.noRetry), inputs(s)
 		if chosen != nil {
 			extra, in = extra+" "+chosen.extra, append(in, chosen.inputs...)
 		}

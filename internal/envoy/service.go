@@ -180,7 +180,7 @@ func (b *build) routes(s *mesh.Service, at portOf, p policy, f *faults) []*route
 			return []*routev3.Route{r}
 		}
 		action := forward([]weighted{{egressCluster(b.mesh, s.Node, l), 1}})
-		action.Timeout, action.RetryPolicy = durationpb.New(defaultTimeout), defaultRetry()
+		action.Timeout, action.RetryPolicy = durationpb.New(defaultTimeout), b.defaultRetry()
 		return []*routev3.Route{{Match: match, Action: &routev3.Route_Route{Route: action}, Metadata: metadata}}
 	}
 	var out []*routev3.Route
@@ -216,7 +216,7 @@ func (b *build) route(r mesh.Route, p policy, metadata *corev3.Metadata, f *faul
 	} else {
 		action := forward(to)
 		limit, idle := routeTimeout(spec)
-		action.Timeout, action.IdleTimeout, action.RetryPolicy = perRequest(limit), duration(idle), retryPolicy(spec)
+		action.Timeout, action.IdleTimeout, action.RetryPolicy = perRequest(limit), duration(idle), b.retryPolicy(spec)
 		out.Action = &routev3.Route_Route{Route: action}
 	}
 	if err := out.ValidateAll(); err != nil {

@@ -27,6 +27,21 @@ func AppMeshQuotas() Quotas {
 	}
 }
 
+// Of returns the quotas that count in a mesh: those that its settings name (D11),
+// else q. A nil mesh names none.
+func (q Quotas) Of(mesh *api.Resource) Quotas {
+	if mesh == nil {
+		return q
+	}
+	switch mesh.Settings.Quotas {
+	case api.QuotaSetAWS:
+		return AppMeshQuotas()
+	case api.QuotaSetNone:
+		return Quotas{}
+	}
+	return q
+}
+
 // CheckQuotas says whether a write keeps the quotas: a LimitExceededException
 // if not (QUOTA-009). old is nil when the resource is created. r lists the
 // siblings of what is created; for a mesh, all meshes of its owner.

@@ -179,7 +179,11 @@ func (w *writer) one(r *Resource) {
 	}
 	err := mesh.Check(w.now, old, made)
 	if err == nil && made != nil {
-		err = mesh.CheckQuotas(w.quotas, w.now, old, made)
+		quotas := w.quotas
+		if r.Key.Kind != api.KindMesh {
+			quotas = quotas.Of(w.now.Get(r.Key.MeshKey()))
+		}
+		err = mesh.CheckQuotas(quotas, w.now, old, made)
 	}
 	if err != nil {
 		r.Action, r.Refusal = api.PlanActionRefused, err

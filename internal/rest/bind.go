@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -25,12 +27,16 @@ type binder struct {
 	uri    map[string]string // wire name: member
 	query  map[string]string
 	body   map[string]string
+	// strict refuses unknown members of the body. App Mesh drops them; a setting
+	// that is dropped would look as if it acted.
+	strict bool
 }
 
 func newBinder(m *model.Model, op *model.Operation) *binder {
 	return &binder{
 		m: m, op: op, action: m.Metadata.EndpointPrefix + ":" + op.Name,
 		uri: m.In(op, "uri"), query: m.In(op, "querystring"), body: m.In(op, "body"),
+		strict: op.Name == "UpdateMeshSettings",
 	}
 }
 
@@ -42,6 +48,13 @@ func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
 		sent, err := parseBody(r, body)
 		if err != nil {
 			return nil, err
+		}
+		if b.strict {
+			for _, name := range slices.Sorted(maps.Keys(sent)) {
+				if _, known := b.body[name]; !known {
+					return nil, api.Errorf(api.CodeBadRequest, "The member %q at '/%s' is not known.", name, name)
+				}
+			}
 		}
 		for name, member := range b.body {
 			if v, ok := sent[name]; ok {

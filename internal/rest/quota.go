@@ -24,7 +24,11 @@ func (s *Server) counts(key api.Key) bool { return key.Kind == api.KindMesh && s
 
 // withinQuotas checks what is created or changed against the quotas.
 func (s *Server) withinQuotas(ctx context.Context, tx *store.Tx, old, now *api.Resource) error {
-	if s.Quotas == (mesh.Quotas{}) {
+	quotas := s.Quotas
+	if now.Key.Kind != api.KindMesh { // how many meshes there may be is not a mesh's to say
+		quotas = quotas.Of(tx.Get(now.Key.MeshKey()))
+	}
+	if quotas == (mesh.Quotas{}) {
 		return nil
 	}
 	r := mesh.Reader(tx)
@@ -38,7 +42,7 @@ func (s *Server) withinQuotas(ctx context.Context, tx *store.Tx, old, now *api.R
 		tx.PutRecord(store.Type{Name: "meshCount", Schema: 1, Members: []string{"newest"}}, store.AccountScope(now.Key.Owner).Tail("mesh-count"), map[string]string{"newest": now.UID})
 		r = meshesOf{tx, all}
 	}
-	return mesh.CheckQuotas(s.Quotas, r, old, now)
+	return mesh.CheckQuotas(quotas, r, old, now)
 }
 
 // meshesOf is a transaction that lists all meshes of an account.

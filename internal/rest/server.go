@@ -115,6 +115,7 @@ func New(c Config) (*Server, error) {
 	}
 	if err := s.register(evermesh, map[string]handler{
 		"ListProxies": s.listProxies, "DescribeRollout": s.describeRollout, "Explain": s.explain, "Plan": s.plan,
+		"DescribeMeshSettings": s.describeSettings, "UpdateMeshSettings": s.updateSettings,
 	}); err != nil {
 		return nil, err
 	}

@@ -85,7 +85,9 @@ func fill(t *testing.T, s *store.Store) {
 	node.Tags = []api.TagRef{{Key: "a", Value: "<&>"}, {Key: "b", Value: "ü"}}
 	node.Owner = "999988887777"
 	theirs := resource(t, api.Key{Owner: "444455556666", Mesh: "m", Kind: api.KindVirtualNode, Name: "n"}, 2)
-	put(t, s, resource(t, meshKey("m"), 3), node)
+	m := resource(t, meshKey("m"), 3)
+	m.Settings = api.MeshSettings{DefaultRetry: api.DefaultRetryOff, Quotas: api.QuotaSetAWS}
+	put(t, s, m, node)
 	put(t, s, theirs)
 	account := store.AccountScope(owner)
 	if _, err := s.Update(ctx, []store.Scope{account, store.MeshScope(owner, "tokens")}, func(tx *store.Tx) error {
@@ -142,6 +144,9 @@ func TestBackupAndRestoreKeepEverything(t *testing.T) {
 	before.Revision = got.Revision // etcd's own counter
 	if diff := cmp.Diff(before, got); diff != "" {
 		t.Errorf("resource (-before +after):\n%s", diff)
+	}
+	if got := get(t, again, meshKey("m")).Settings; got != (api.MeshSettings{DefaultRetry: api.DefaultRetryOff, Quotas: api.QuotaSetAWS}) {
+		t.Errorf("the mesh's settings are %v", got)
 	}
 	if err := raise(again, nodeKey("m", "n")); err != nil {
 		t.Errorf("the restored store cannot be written: %v", err)

@@ -57,11 +57,13 @@ type resourceBody struct {
 	Owner   string          `json:"owner"`
 	Tags    []api.TagRef    `json:"tags,omitempty"`
 	Spec    json.RawMessage `json:"spec"`
+	// Settings are a mesh's (D11).
+	Settings api.MeshSettings `json:"settings,omitzero"`
 }
 
 // resourceType is the type of a kind's records.
 func resourceType(kind api.Kind) Type {
-	return Type{Name: string(kind), Schema: resourceSchema, Members: []string{"uid", "version", "created", "updated", "owner", "tags", "spec"}}
+	return Type{Name: string(kind), Schema: resourceSchema, Members: []string{"uid", "version", "created", "updated", "owner", "tags", "spec", "settings"}}
 }
 
 // envelope is the outside of a stored value.
@@ -204,7 +206,7 @@ func decodeResource(path string, r Record) (*api.Resource, error) {
 	}
 	return &api.Resource{
 		Key: key, UID: b.UID, Version: b.Version, Created: b.Created, Updated: b.Updated, Owner: b.Owner,
-		Tags: b.Tags, Document: b.Spec, Spec: spec, Revision: r.Revision,
+		Tags: b.Tags, Document: b.Spec, Spec: spec, Settings: b.Settings, Revision: r.Revision,
 	}, nil
 }
 
@@ -226,7 +228,7 @@ func encodeResource(r *api.Resource, before *held) (*held, []byte, error) {
 	}
 	value, err := encode(t, resourceBody{
 		UID: kept.UID, Version: kept.Version, Created: kept.Created, Updated: kept.Updated, Owner: kept.Owner,
-		Tags: kept.Tags, Spec: kept.Document,
+		Tags: kept.Tags, Spec: kept.Document, Settings: kept.Settings,
 	}, raw)
 	if err != nil {
 		return nil, nil, err
