@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/evermesh/evermesh/internal/agent"
 )
@@ -50,6 +51,10 @@ func supervising(ctx context.Context, args []string, stdout, stderr *os.File) er
 		return err
 	} else if err != nil {
 		return &exitError{exitUsage, err.Error() + "; see evermesh-agent --help"}
+	}
+	if word := flags.Arg(0); word != "" && !strings.HasPrefix(word, "-") {
+		// Envoy takes none that is not a flag, so it is a verb or a value gone astray.
+		return &exitError{exitUsage, fmt.Sprintf("%q is neither a command nor an argument for Envoy; see evermesh-agent --help", word)}
 	}
 	settings, err := agent.Parse(os.Getenv, given, os.Getuid())
 	if err == nil && *ready {
