@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	completionCommand(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -94,7 +95,9 @@ is something to change (plan --detailed-exitcode).`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%v: see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), man.Command("Evermesh "+version), &cobra.Command{
+	pages := man.Command("Evermesh " + version)
+	pages.Args = noArguments
+	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), pages, &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

@@ -96,17 +96,25 @@ func planFiles(c *cobra.Command, args []string) error {
 		return err
 	}
 	var refused []string
-	changes := false
+	changes, unnamed := false, false // one that is to go is in no file
 	for _, r := range out.Resources {
 		changes = changes || r.Action != apply.Unchanged && r.Action != apply.Gone
 		if r.Action == refuse {
-			refused = append(refused, fmt.Sprintf("%s: %s: %s: %s", r.Where, r.Resource, r.Code, oneLine(r.Message)))
+			place := r.Resource
+			if r.Where != "" {
+				place = r.Where + ": " + place
+			}
+			unnamed = unnamed || r.Where == ""
+			refused = append(refused, fmt.Sprintf("%s: %s: %s", place, r.Code, oneLine(r.Message)))
 		}
 	}
 	if err := complain(c.ErrOrStderr(), refused); err != nil {
 		return err
 	}
 	if n := int64(len(refused)); n > 0 {
+		if unnamed {
+			return &exitError{exitFailure, fmt.Sprintf("%s would be refused: see above why, and correct the files", count(n, "resource", "resources"))}
+		}
 		return &exitError{exitFailure, fmt.Sprintf("%s would be refused: correct the files named above", count(n, "resource", "resources"))}
 	}
 	if detailed, _ := c.Flags().GetBool("detailed-exitcode"); detailed && changes {

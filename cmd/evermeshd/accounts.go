@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -72,6 +73,9 @@ second.` + whereText,
 		if !accountForm.MatchString(id) {
 			return usagef("%q is not an account: want 12 digits", id)
 		}
+		if err := deliverable(c); err != nil {
+			return err
+		}
 		return manage(c.Context(), cfg, func(k *iam.Keys, _ *store.Store) error {
 			root, err := k.AddAccount(c.Context(), id)
 			if err != nil {
@@ -112,6 +116,9 @@ it need the new one.` + whereText,
 		if !accountForm.MatchString(id) {
 			return usagef("%q is not an account: want 12 digits", id)
 		}
+		if err := deliverable(c); err != nil {
+			return err
+		}
 		return manage(c.Context(), cfg, func(k *iam.Keys, _ *store.Store) error {
 			root, err := k.ResetRoot(c.Context(), id)
 			if err != nil {
@@ -121,6 +128,23 @@ it need the new one.` + whereText,
 		})
 	}
 	return c
+}
+
+// deliverable refuses a file for a root key that cannot be made, before there is
+// a key.
+func deliverable(c *cobra.Command) error {
+	file, _ := c.Flags().GetString(credentialsFlag)
+	if file == "" || file == "-" {
+		return nil
+	}
+	if at, err := os.Stat(file); err == nil && at.IsDir() {
+		return usagef("--%s %s is a directory: name the file to write", credentialsFlag, file)
+	}
+	dir := filepath.Dir(file)
+	if at, err := os.Stat(dir); err != nil || !at.IsDir() {
+		return usagef("--%s %s: there is no directory %s", credentialsFlag, file, dir)
+	}
+	return nil
 }
 
 // deliver writes a new root key where it is wanted. It is shown only once.

@@ -20,7 +20,8 @@ func backupCommand() *cobra.Command {
 		Short: "Write all that the control plane keeps to a file",
 		Long: `Write all that the control plane keeps, as of one moment, to a file with a
 checksum, or to standard output for "-". Replicas go on meanwhile. The file has
-mode 0600 and is there whole or not at all.
+mode 0600 and is there whole or not at all; one of that name is replaced in one
+step, and stays as it is when the backup fails.
 
 Secrets in it are sealed: keep a copy of the master key elsewhere, for without
 it nobody can use the access keys in a backup.` + whereText,
@@ -38,6 +39,9 @@ it nobody can use the access keys in a backup.` + whereText,
 }
 
 func backUp(ctx context.Context, cfg config, file string, stdout, stderr io.Writer) (err error) {
+	if at, err := os.Stat(file); err == nil && at.IsDir() {
+		return usagef("backup: %s is a directory: name the file to write", file)
+	}
 	s, err := openExisting(ctx, cfg)
 	if err != nil {
 		return err

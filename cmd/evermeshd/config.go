@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -247,8 +248,14 @@ func (c config) check() error {
 	if err := c.checkCloudMap(); err != nil {
 		return err
 	}
-	if c.DrainSeconds < 0 || c.PublishWait < 0 || c.APIRate < 0 {
-		return usagef("--drain-seconds, --publish-wait and --api-rate cannot be negative")
+	if c.DrainSeconds < 0 {
+		return usagef("--drain-seconds %d: want seconds, or 0", c.DrainSeconds)
+	}
+	if c.PublishWait < 0 {
+		return usagef("--publish-wait %s: want a time such as 30s, or 0", c.PublishWait)
+	}
+	if !(c.APIRate >= 0) || math.IsInf(c.APIRate, 0) { // also what is not a number
+		return usagef("--api-rate %v: want requests per second, or 0 for no limit", c.APIRate)
 	}
 	return nil
 }

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/man"
 )
 
@@ -34,11 +36,17 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	root := command()
 	root.SetArgs(args)
+	completionCommand(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "evermeshd: %v\n", err)
+	text := err.Error()
+	if known, ok := errors.AsType[*api.Error](err); ok {
+		// The codes of AWS's API mean nothing to who ran a command.
+		text = strings.ReplaceAll(text, known.Error(), known.Message)
+	}
+	fmt.Fprintf(os.Stderr, "evermeshd: %s\n", text)
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
 	}
@@ -47,18 +55,17 @@ func run(ctx context.Context, args []string) int {
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "evermeshd",
-		Short:         "The Evermesh control plane",
-		Long:          "evermeshd serves the App Mesh API, the management service that Envoys connect to, and keeps both in etcd.",
+		Use:   "evermeshd",
+		Short: "The Evermesh control plane",
+		Long: `evermeshd serves the App Mesh API and the management service that Envoys connect
+to, and keeps both in etcd. Its other commands work on what it keeps.
+
+Exit codes: 0 done, and after SIGTERM; 1 something failed; 2 wrong usage or
+configuration.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("%q is not a command: see %s --help", args[0], c.CommandPath())
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:          cobra.ArbitraryArgs,
+		RunE:          group,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, c.CommandPath())
@@ -96,7 +103,9 @@ name. A flag outranks the environment, and the environment the file.`,
 	}
 	root.AddCommand(serve, check)
 	root.AddCommand(verbs()...)
-	root.AddCommand(man.Command("Evermesh "+version), &cobra.Command{
+	pages := man.Command("Evermesh " + version)
+	pages.Args = noArguments
+	root.AddCommand(pages, &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,

@@ -21,15 +21,15 @@ func verbs() []*cobra.Command {
 	account := &cobra.Command{
 		Use:   "account",
 		Short: "Accounts of the control plane",
-		Args:  noArguments,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:  cobra.ArbitraryArgs,
+		RunE:  group,
 	}
 	account.AddCommand(accountAddCommand())
 	credentials := &cobra.Command{
 		Use:   "credentials",
 		Short: "Root keys of accounts",
-		Args:  noArguments,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:  cobra.ArbitraryArgs,
+		RunE:  group,
 	}
 	credentials.AddCommand(credentialsResetCommand())
 	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand()}
@@ -57,8 +57,13 @@ func verbFlags(f *pflag.FlagSet, more ...string) {
 // oneArgument wants what a verb works on.
 func oneArgument(name string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != 1 || args[0] == "" {
-			return usagef("%s takes one argument, %s, but got %q", c.CommandPath(), name, args)
+		switch {
+		case len(args) == 0:
+			return usagef("%s takes %s, but got none: see %s --help", c.CommandPath(), name, c.CommandPath())
+		case len(args) > 1:
+			return usagef("%s takes one argument, %s, but got %d: see %s --help", c.CommandPath(), name, len(args), c.CommandPath())
+		case args[0] == "":
+			return usagef("%s: %s is empty", c.CommandPath(), name)
 		}
 		return nil
 	}

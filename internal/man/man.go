@@ -1,4 +1,4 @@
-// Package man gives a program's command line the hidden command man, which
+// Package man gives a program's command line the command man, which
 // writes manual pages of all its commands: what --help says, as packages of
 // distributions want it. Command is all there is.
 package man
@@ -20,10 +20,9 @@ import (
 // "Evermesh v1.0".
 func Command(source string) *cobra.Command {
 	c := &cobra.Command{
-		Use:    "man",
-		Short:  "Write the manual pages of all commands, one file each",
-		Hidden: true,
-		Args:   cobra.NoArgs,
+		Use:   "man",
+		Short: "Write the manual pages of all commands, one file each",
+		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := c.Flags().GetString("out")
 			if err != nil {
