@@ -25,6 +25,9 @@ const (
 	// before the second attempt; each wait is twice the one before.
 	attempts   = 4
 	firstPause = 200 * time.Millisecond
+	// patience is how long after its start a call makes no further attempt: a
+	// server whose store is silent takes its time for each refusal.
+	patience = 10 * time.Second
 	// callTimeout bounds one attempt of Call. A stream has no bound but its
 	// context.
 	callTimeout = 30 * time.Second
@@ -94,7 +97,8 @@ func New(c Config) (*Client, error) {
 // given one, so that a repeated attempt is the same request.
 //
 // What the server refuses comes back as *api.Error. Answers 429 and 503 are
-// tried again with back-off, four attempts in all; nothing else is.
+// tried again with back-off, four attempts in all and none begun later than ten
+// seconds after the first; nothing else is.
 func (c *Client) Call(ctx context.Context, operation string, in, out any) error {
 	return c.run(ctx, operation, in, func(ctx context.Context, req *request) error {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -146,7 +150,7 @@ func (c *Client) run(ctx context.Context, operation string, in any, attempt func
 	if err != nil {
 		return fmt.Errorf("%s: %w", operation, err)
 	}
-	pause := firstPause
+	pause, start := firstPause, c.Now()
 	for n := 1; ; n++ {
 		err = attempt(ctx, req)
 		var busy *busyError
@@ -154,10 +158,11 @@ func (c *Client) run(ctx context.Context, operation string, in any, attempt func
 			break
 		}
 		err = busy.answer
-		if n == attempts {
+		wait := pause/2 + rand.N(pause)
+		if n == attempts || c.Now().Sub(start)+wait > patience {
 			break
 		}
-		if serr := c.Sleep(ctx, pause/2+rand.N(pause)); serr != nil {
+		if serr := c.Sleep(ctx, wait); serr != nil {
 			break // the answer says more than that the caller gave up
 		}
 		pause *= 2

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -216,6 +217,27 @@ func TestBackOffGrows(t *testing.T) {
 		if got := (*waits)[i]; got < mean/2 || got > mean*3/2 {
 			t.Errorf("wait %d is %s, want about %s", i+1, got, mean)
 		}
+	}
+}
+
+// A store that is silent makes each refusal take 5 s: a person is not kept
+// waiting for four of them.
+func TestSlowRefusalsAreNotTriedAgainForLong(t *testing.T) {
+	t.Parallel()
+	var late atomic.Int64
+	e := serve(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+		late.Add(int64(5 * time.Second))
+		refuse(w, 503, "ServiceUnavailableException", "The store did not answer within 5s: try again.")
+	})
+	begin := time.Now()
+	c, _ := caller(t, e, secret)
+	c.Now = func() time.Time { return begin.Add(time.Duration(late.Load())) }
+	err := c.Call(t.Context(), "ListMeshes", nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "The store did not answer") {
+		t.Errorf("error %v, want what the server says", err)
+	}
+	if len(e.came) != 2 {
+		t.Errorf("%d attempts, want 2", len(e.came))
 	}
 }
 
