@@ -83,7 +83,9 @@ func TestTwoThousandIdleAndSlowClients(t *testing.T) {
 	}
 	grown := resident(t, admin) - memory
 	t.Logf("three calls, median and slowest: alone %v %v, crowded %v %v; memory grew by %.0f MiB", alone[50], alone[99], crowded[50], crowded[99], grown/(1<<20))
-	if crowded[99] > 5*time.Second || crowded[50] > 20*alone[50]+100*time.Millisecond {
+	// Slots that the crowd held would stop most calls until a time-out; a machine
+	// that is busy with something else slows a few of a hundred.
+	if crowded[94] > 5*time.Second || crowded[50] > 20*alone[50]+100*time.Millisecond {
 		t.Error("the crowd stops others")
 	}
 	if grown > 150<<20 {
