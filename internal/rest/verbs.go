@@ -110,9 +110,10 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 		return answer, nil
 	case errors.As(err, &taken):
 		return replay(token, &taken.Token)
-	case token != nil && errors.As(err, &refusal):
+	case token != nil && errors.As(err, &refusal) && refusal.Code != api.CodeServiceUnavailable:
 		// The rules refused a repeat (it exists already, say) before the
-		// transaction could see the token.
+		// transaction could see the token. A store that did not answer is not asked
+		// once more: the write has had its time.
 		earlier, terr := s.Store.Token(ctx, token.Key)
 		if terr != nil {
 			return nil, terr
