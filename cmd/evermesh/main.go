@@ -97,7 +97,7 @@ is something to change (plan --detailed-exitcode).`,
 	})
 	pages := man.Command("Evermesh " + version)
 	pages.Args = noArguments
-	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), xdsCommand(), pages, &cobra.Command{
+	root.AddCommand(applyCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), settingsCommand(), xdsCommand(), pages, &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,
