@@ -79,7 +79,9 @@ func (e *envoyModel) edit(mended bool) {
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(named)) {
-		s[envoy.Cluster] = append(s[envoy.Cluster], resource(n, content()))
+		// Clusters of virtual nodes have a query also while no endpoints are known:
+		// without it they would be of another type as soon as some are, under one hash.
+		s[envoy.Cluster] = append(s[envoy.Cluster], resource(n, content()).WithQuery(envoy.EndpointQuery{}))
 	}
 	for _, n := range pick(clusterNames, "known endpoints") {
 		if named[n] {

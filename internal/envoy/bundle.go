@@ -132,6 +132,14 @@ func (r *Resource) Query() (q EndpointQuery, ok bool) {
 	return r.query.query, true
 }
 
+// WithQuery returns a copy of a cluster whose endpoints come by EDS, and are found
+// by the query.
+func (r *Resource) WithQuery(q EndpointQuery) *Resource {
+	c := *r
+	c.query = &discovered{query: q}
+	return &c
+}
+
 // List is all resources of one type, sorted by name.
 type List struct {
 	Resources []*Resource
