@@ -13,13 +13,16 @@ import (
 	"time"
 )
 
+// testFiles prints package=file for each test file.
+const testFiles = `{{range .TestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}`
+
 var fuzzTest = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
 
 // fuzz divides the time among all fuzz tests of the module.
 func fuzz(ctx context.Context, w io.Writer, total time.Duration) (string, error) {
 	type target struct{ pkg, name string }
 	var targets []target
-	files, err := goList(`{{range .TestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$.ImportPath}}={{$.Dir}}/{{.}}{{"\n"}}{{end}}`)
+	files, err := goList(testFiles)
 	if err != nil {
 		return "", err
 	}
@@ -76,45 +79,88 @@ func executions(out []byte) int {
 	return n
 }
 
-// tries is how often each property is tried in a round.
-const tries = 300
+// firstTries is how often each property is tried in the first round. Every round
+// tries twice as often as the one before, so that however little time there is,
+// each property has its turn.
+const firstTries = 10
 
-// properties repeats the packages that use rapid, each time with new seeds and
-// with the race detector where there is a C compiler, until the time is over. A
-// round that the time cuts off is not counted.
+var (
+	testFunc     = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	propertyCall = regexp.MustCompile(`\brapid\.Check\(`)
+)
+
+// propertiesIn names the tests of a file that check a property.
+func propertiesIn(text string) []string {
+	var out []string
+	starts := testFunc.FindAllStringSubmatchIndex(text, -1)
+	for i, m := range starts {
+		end := len(text)
+		if i+1 < len(starts) {
+			end = starts[i+1][0]
+		}
+		if propertyCall.MatchString(text[m[1]:end]) {
+			out = append(out, text[m[2]:m[3]])
+		}
+	}
+	return out
+}
+
+// properties tries the module's properties again and again, each time with new
+// seeds, until the time is over. What the time cuts off is not counted.
 func properties(ctx context.Context, w io.Writer, total time.Duration) (string, error) {
-	packages, err := goList(`{{range .TestImports}}{{if eq . "pgregory.net/rapid"}}{{$.ImportPath}}{{"\n"}}{{end}}{{end}}{{range .XTestImports}}{{if eq . "pgregory.net/rapid"}}{{$.ImportPath}}{{"\n"}}{{end}}{{end}}`)
+	files, err := goList(testFiles)
 	if err != nil {
 		return "", err
 	}
+	var packages []string
+	names := map[string][]string{}
+	for _, line := range files {
+		pkg, file, _ := strings.Cut(line, "=")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		if found := propertiesIn(string(text)); len(found) > 0 {
+			if names[pkg] == nil {
+				packages = append(packages, pkg)
+			}
+			names[pkg] = append(names[pkg], found...)
+		}
+	}
+	if len(packages) == 0 {
+		return "", errors.New("found no property")
+	}
 	ctx, cancel := context.WithTimeout(ctx, total)
 	defer cancel()
-	race := raceDetector()
-	done := 0
-	for i := 0; ctx.Err() == nil && len(packages) > 0; i++ {
-		pkg := packages[i%len(packages)]
-		args := append([]string{"test", "-count=1", "-timeout", "60m"}, race...)
-		out, err := command(ctx, "go", append(args, pkg, "-rapid.checks="+strconv.Itoa(tries))...).CombinedOutput()
-		if ctx.Err() != nil {
-			break
+	most := map[string]int{}
+	for tries := firstTries; ; tries *= 2 {
+		for _, pkg := range packages {
+			out, err := command(ctx, "go", "test", "-count=1", "-timeout", "60m", "-run", "^("+strings.Join(names[pkg], "|")+")$", pkg, "-rapid.checks="+strconv.Itoa(tries)).CombinedOutput()
+			if ctx.Err() != nil {
+				return held(names, most), nil
+			}
+			if err != nil {
+				fmt.Fprintf(w, "%s", out)
+				return fmt.Sprintf("%s failed", pkg), err
+			}
+			most[pkg] = tries
 		}
-		if err != nil {
-			fmt.Fprintf(w, "%s", out)
-			return fmt.Sprintf("%s failed", pkg), err
-		}
-		done++
 	}
-	return fmt.Sprintf("%d packages held in %d runs of %d tries", min(done, len(packages)), done, tries), nil
 }
 
-// raceDetector is the flag for it, where there is the C compiler that it needs.
-func raceDetector() []string {
-	for _, compiler := range []string{"gcc", "clang", "cc"} {
-		if _, err := exec.LookPath(compiler); err == nil {
-			return []string{"-race"}
+// held sums up how many properties held, and in how many tries of a round.
+func held(names map[string][]string, most map[string]int) string {
+	all, tried, least := 0, 0, 0
+	for pkg, tests := range names {
+		all += len(tests)
+		if n := most[pkg]; n > 0 {
+			tried += len(tests)
+			if least == 0 || n < least {
+				least = n
+			}
 		}
 	}
-	return nil
+	return fmt.Sprintf("%d of %d tests of properties held in %d tries and more", tried, all, least)
 }
 
 // goList prints one line a package by a template and returns the distinct ones.
