@@ -32,7 +32,8 @@ import (
 )
 
 // TestHostileProxies has proxies on the very node of two real Envoys that do what a broken or a malicious one does. The
-// Envoys follow every change all the same, and as soon as before.
+// Envoys follow every change all the same, and about as soon as before: within five times that and half a second, which is
+// far below what waiting for a proxy that does not answer would take.
 func TestHostileProxies(t *testing.T) {
 	m := newMesh(t, "hostile", "DROP_ALL")
 	l := newLine(m, 2, m.control)
@@ -70,6 +71,9 @@ func TestHostileProxies(t *testing.T) {
 		among := shifts(t)
 		t.Logf("a weight was followed by both Envoys after %v alone, after %v among %d mute proxies, %d that refuse everything, %d that reconnect in a loop (%d times) and a stranger (%d times)",
 			alone.Round(time.Millisecond), among.Round(time.Millisecond), mute, len(refusing), loops, visits.Load(), len(strangers.Ends()))
+		if most := 5*alone + 500*time.Millisecond; among > most {
+			t.Errorf("among hostile proxies a weight was followed after %v, more than the %v that follow from %v alone", among, most, alone)
+		}
 		if n := visits.Load(); n < 50 {
 			t.Errorf("the loops connected %d times only", n)
 		}
