@@ -1,6 +1,7 @@
 package internal
 
 import (
+	"fmt"
 	"go/ast"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/evermesh/evermesh/internal/model"
 )
 
 func isMarkdown(name string) bool { return filepath.Ext(name) == ".md" }
@@ -203,5 +206,26 @@ func TestFaultsHaveTheirTests(t *testing.T) {
 	}
 	if rows == 0 {
 		t.Fatal("docs/faults.md has no table")
+	}
+}
+
+// TestActionsAreListed holds docs/security.md against the operations of
+// Evermesh's own API, whose names are what callers must be allowed (D11).
+func TestActionsAreListed(t *testing.T) {
+	m, err := model.Evermesh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := readFile(t, "docs/security.md")
+	listed := 0
+	for name, op := range m.Operations {
+		row := fmt.Sprintf("| `%s:%s` | `%s %s` |", m.Metadata.EndpointPrefix, name, op.HTTP.Method, op.HTTP.RequestURI)
+		if !strings.Contains(text, row) {
+			t.Errorf("docs/security.md has no row %s", row)
+		}
+		listed++
+	}
+	if got := strings.Count(text, "\n| `evermesh:"); got != listed {
+		t.Errorf("docs/security.md has %d actions of Evermesh's own, and the model %d", got, listed)
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 const helpText = `evermesh-agent runs beside a workload's Envoy, as the agent of App Mesh's Envoy image did.
 
-  evermesh-agent [flags] [arguments for Envoy]   start Envoy for a virtual node or gateway
+  evermesh-agent [flags] [-- flags of Envoy]     start Envoy for a virtual node or gateway
   evermesh-agent intercept [--remove]            redirect the workload's traffic into Envoy
   evermesh-agent version                         print the version
 
