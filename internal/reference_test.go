@@ -57,6 +57,7 @@ var commands = [][]string{
 	{"evermesh", "plan"},
 	{"evermesh", "proxies"},
 	{"evermesh", "rollout"},
+	{"evermesh", "settings"},
 	{"evermesh", "xds"},
 }
 
