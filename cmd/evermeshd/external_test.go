@@ -112,8 +112,14 @@ func TestStopsPromptlyWithoutItsEtcd(t *testing.T) {
 	}
 	code := p.exit(t)
 	took := time.Since(begin)
-	if code != 0 || took > 4*time.Second {
-		t.Errorf("exit code %d after %v, want 0 within 4 s:\n%s", code, took, p.said(t))
+	// Without a store it waits for a few seconds in all. With one it would let the
+	// drain have its ten, and that is what the bound tells apart on a busy machine;
+	// that it looked, and took the short way, is in its log.
+	if code != 0 || took > 8*time.Second {
+		t.Errorf("exit code %d after %v, want 0 within 8 s:\n%s", code, took, p.said(t))
+	}
+	if !strings.Contains(p.said(t), "until it is forgotten, as the store does not answer") {
+		t.Errorf("it did not notice that its store is gone:\n%s", p.said(t))
 	}
 	t.Logf("ended after %v", took.Round(time.Millisecond))
 }

@@ -156,7 +156,12 @@ func TestMetrics(t *testing.T) {
 		}
 		all.Wait()
 	}
-	after := one.scrape(t)
+	// The writes put the proxies back to pending until they answer again.
+	var after map[string]*dto.MetricFamily
+	eventually(t, "one proxy refuses the last write, and one has it", func() bool {
+		after = one.scrape(t)
+		return value(after, "evermesh_proxies", "state=REFUSED") == 1 && value(after, "evermesh_proxies", "state=CURRENT") == 1
+	})
 
 	for _, c := range []struct {
 		name   string
