@@ -39,6 +39,11 @@ type ServerOptions struct {
 	MinFree uint64
 	// Quota is the largest size of etcd's data in bytes; 0 is 8 GiB.
 	Quota int64
+	// DefragEvery is how often the store looks whether half of its file is free,
+	// and gives that back if the file has DefragFrom bytes; 0 is 10 minutes and 64
+	// MiB.
+	DefragEvery time.Duration
+	DefragFrom  int64
 	// Fatal is told when etcd cannot go on; it must not return. nil prints one
 	// line on stderr and exits with code 1.
 	Fatal func(message string)
@@ -55,6 +60,8 @@ type Server struct {
 	lock    *os.File
 	minFree uint64
 	quota   int64
+	every   time.Duration // see ServerOptions.DefragEvery
+	from    int64         // bytes
 	dir     string
 	low     atomic.Bool // disk space
 	log     *slog.Logger
@@ -74,6 +81,12 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	if o.Quota == 0 {
 		o.Quota = quota
 	}
+	if o.DefragEvery == 0 {
+		o.DefragEvery = defragEvery
+	}
+	if o.DefragFrom == 0 {
+		o.DefragFrom = defragFrom
+	}
 	if o.Fatal == nil {
 		o.Fatal = exit
 	}
@@ -85,7 +98,7 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{lock: lock, minFree: o.MinFree, quota: o.Quota, dir: o.Dir, log: o.Log}
+	s := &Server{lock: lock, minFree: o.MinFree, quota: o.Quota, every: o.DefragEvery, from: o.DefragFrom, dir: o.Dir, log: o.Log}
 	err = sound(filepath.Join(o.Dir, "etcd"))
 	if err == nil {
 		err = s.start(ctx, o)

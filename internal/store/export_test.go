@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 // QueueLimit is queueLimit.
@@ -40,6 +42,13 @@ func (s *Store) SessionLease() clientv3.LeaseID {
 
 // Defragment does what the server does every few minutes, from a size on.
 func (s *Server) Defragment(ctx context.Context, from int64) error { return s.defragment(ctx, from) }
+
+// Config is the configuration that etcd runs with.
+func (s *Server) Config() embed.Config { return s.etcd.Config() }
+
+// Schedule is how often the server looks whether to defragment, and from which
+// size on.
+func (s *Server) Schedule() (time.Duration, int64) { return s.every, s.from }
 
 type counting struct {
 	clientv3.KV

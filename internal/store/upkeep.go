@@ -20,7 +20,7 @@ const (
 
 // upkeep looks after the disk until ctx ends.
 func (s *Server) upkeep(ctx context.Context) {
-	space, defrag := time.NewTicker(spaceEvery), time.NewTicker(defragEvery)
+	space, defrag := time.NewTicker(spaceEvery), time.NewTicker(s.every)
 	defer space.Stop()
 	defer defrag.Stop()
 	var rescued time.Time
@@ -35,7 +35,7 @@ func (s *Server) upkeep(ctx context.Context) {
 				}
 			}
 		case <-defrag.C:
-			if err := s.defragment(ctx, defragFrom); err != nil && ctx.Err() == nil {
+			if err := s.defragment(ctx, s.from); err != nil && ctx.Err() == nil {
 				s.log.Warn("store was not defragmented", "err", err)
 			}
 		case <-ctx.Done():
