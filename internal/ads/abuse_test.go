@@ -270,6 +270,7 @@ func TestAMillionNames(t *testing.T) {
 				good := r.open(t, "a", delta)
 				feed(t, good)
 				bad := r.open(t, "a", delta)
+				before := heapInUse()
 				var all []string
 				for sent := 0; sent < million && sent < 20*c.of; {
 					var names []string
@@ -291,9 +292,19 @@ func TestAMillionNames(t *testing.T) {
 					row, _ := r.Row(client("a"))
 					return len(row.Members) == 1
 				})
+				// The names alone are 16 MB or more.
+				testenv.Eventually(t, "its memory is free again", func() bool { return heapInUse() < before+8<<20 })
 			})
 		})
 	}
+}
+
+// heapInUse is what is reachable, in bytes.
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // As many names as are allowed cost their own stream time, and bounded memory.
@@ -307,6 +318,7 @@ func TestManyNamesStayWithTheirProxy(t *testing.T) {
 		for i := range maxNames - 1 {
 			names = append(names, fmt.Sprintf("there-is-no-such-route-%05d", i))
 		}
+		before := heapInUse()
 		adstest.Must(t, greedy.Send(adstest.Request{Type: adstest.RDS, Names: names, Subscribe: names[1:]}))
 		r.follow(t, "a", good, 0)
 		testenv.Eventually(t, "all names are known", func() bool {
@@ -320,6 +332,13 @@ func TestManyNamesStayWithTheirProxy(t *testing.T) {
 			}
 			return false
 		})
+		// 400 bytes a name, in both ends of the stream.
+		if grown := int64(heapInUse()) - int64(before); grown > 400*maxNames {
+			t.Errorf("%d bytes are kept for %d names", grown, maxNames)
+		} else {
+			t.Logf("%d bytes are kept for %d names", grown, maxNames)
+		}
+		runtime.KeepAlive(names)
 	})
 }
 
