@@ -61,6 +61,9 @@ func env(c *cobra.Command, _ []string) error {
 		}
 		facts.APIEndpoint = endpoint
 	}
+	if err := sayNoCA(c, facts); err != nil {
+		return err
+	}
 	settings := settingsOf(facts)
 	if wantsJSON(c) {
 		out := map[string]string{}
@@ -82,6 +85,17 @@ func env(c *cobra.Command, _ []string) error {
 		fmt.Fprintf(&text, "export %s=%s\n", s.name, quote(s.value))
 	}
 	_, err = fmt.Fprint(c.OutOrStdout(), text.String())
+	return err
+}
+
+// sayNoCA says what AWS's tools need when the control plane serves TLS with a
+// certificate whose root it does not know. AWS_CA_BUNDLE replaces what those
+// tools trust by themselves, so it is not set to anything less than a root.
+func sayNoCA(c *cobra.Command, f client.Facts) error {
+	if os.Getenv("AWS_CA_BUNDLE") != "" || f.APICertificate == "" || f.CABundle != "" || !strings.HasPrefix(f.APIEndpoint, "https:") {
+		return nil
+	}
+	_, err := fmt.Fprintf(c.ErrOrStderr(), "evermesh: AWS_CA_BUNDLE is not set, as %s does not end with a root: unless a public authority signed it, export AWS_CA_BUNDLE=FILE with the certificate of its CA\n", f.APICertificate)
 	return err
 }
 

@@ -242,6 +242,9 @@ func (c config) check() error {
 	if !local(c.APIListen) && c.APITLSCert == "" && !c.InsecurePlaintext {
 		return usagef("--api-listen %s is not a loopback address: give --api-tls-cert and --api-tls-key, or --insecure-plaintext", c.APIListen)
 	}
+	if c.XDSClientCA != "" && c.XDSTLSCert == "" && !c.ownXDS() {
+		return usagef("--xds-client-ca is for TLS, and --xds-listen %s goes without: give --xds-tls-cert and --xds-tls-key, or remove it", c.XDSListen)
+	}
 	if c.Auth == "off" && (!local(c.APIListen) || !local(c.XDSListen)) && !c.InsecurePlaintext {
 		return usagef("--auth off is for loopback addresses: remove it, or add --insecure-plaintext")
 	}
@@ -258,6 +261,12 @@ func (c config) check() error {
 		return usagef("--api-rate %v: want requests per second, or 0 for no limit", c.APIRate)
 	}
 	return nil
+}
+
+// ownXDS says whether the management service is served with a certificate that
+// the control plane makes for itself.
+func (c config) ownXDS() bool {
+	return c.XDSTLSCert == "" && !local(c.XDSListen) && !c.InsecurePlaintext
 }
 
 // local says whether an address is a unix socket or loopback only.

@@ -12,20 +12,20 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/tls/certprovider"
 )
 
 // addresses is where the control plane can be reached, once it listens.
 type addresses struct {
 	api, xds     string // as clients write them
-	apiCA, xdsCA string // files, empty without TLS or when a public CA signed
+	apiCA, xdsCA string // files, empty without TLS or when they hold no root
+	apiCert      string // file, empty without TLS
 }
 
 // listeners are the open listeners and what they serve with.
 type listeners struct {
 	api, xds, admin net.Listener
 	apiTLS, xdsTLS  *tls.Config
-	providers       []certprovider.Provider
+	certificates    []*certificate
 	addresses       addresses
 	ownDir          string // of the certificate that is ours to renew; empty when none is
 }
@@ -35,9 +35,6 @@ func (l *listeners) close() {
 		if x != nil {
 			_ = x.Close() // served listeners are closed already
 		}
-	}
-	for _, p := range l.providers {
-		p.Close()
 	}
 }
 
@@ -68,12 +65,15 @@ func (d *daemon) listenAll(l *listeners) error {
 	l.addresses.api, l.addresses.xds = "http://"+reachable(l.api), "http://"+reachable(l.xds)
 	if c.APITLSCert != "" {
 		if l.apiTLS, err = d.certificate(l, "api", c.APITLSCert, c.APITLSKey, ""); err != nil {
-			return usagef("--api-tls-cert: %v", err)
+			return err
 		}
-		l.addresses.api, l.addresses.apiCA = "https://"+reachable(l.api), c.APITLSCert
+		l.addresses.api, l.addresses.apiCert = "https://"+reachable(l.api), c.APITLSCert
+		if rooted(c.APITLSCert) {
+			l.addresses.apiCA = c.APITLSCert
+		}
 	}
 	cert, key := c.XDSTLSCert, c.XDSTLSKey
-	if cert == "" && !local(c.XDSListen) && !c.InsecurePlaintext {
+	if c.ownXDS() {
 		l.ownDir = filepath.Join(c.DataDir, "tls")
 		if cert, key, err = ownCertificate(l.ownDir, ownHosts(c.XDSListen), time.Now()); err != nil {
 			return err
@@ -84,27 +84,20 @@ func (d *daemon) listenAll(l *listeners) error {
 		return nil
 	}
 	if l.xdsTLS, err = d.certificate(l, "xds", cert, key, c.XDSClientCA); err != nil {
-		return usagef("--xds-tls-cert: %v", err)
+		return err
 	}
 	l.addresses.xds = reachable(l.xds)
 	return nil
 }
 
 func (d *daemon) certificate(l *listeners, name, cert, key, clientCA string) (*tls.Config, error) {
-	config, provider, err := serverTLS(cert, key, clientCA)
+	served, err := newCertificate(name, cert, key, clientCA, d.log)
 	if err != nil {
-		return nil, err
+		return nil, usagef("%v", err)
 	}
-	l.providers = append(l.providers, provider)
-	d.metrics.certificate(name, func() time.Time {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if m, err := provider.KeyMaterial(ctx); err == nil && len(m.Certs) > 0 && m.Certs[0].Leaf != nil {
-			return m.Certs[0].Leaf.NotAfter
-		}
-		return time.Time{}
-	})
-	return config, nil
+	l.certificates = append(l.certificates, served)
+	d.metrics.certificate(name, served.notAfter)
+	return served.config(), nil
 }
 
 // reachable is a listener's address for a client on this host.
@@ -157,6 +150,9 @@ func (d *daemon) run(ctx context.Context) error {
 	part("publishing", d.loop.Run)
 	part("ledger", d.ledger.Run)
 	part("xds", func(ctx context.Context) error { return d.proxies.Serve(ctx, l.xds, creds) })
+	for _, served := range l.certificates {
+		part("certificate of "+served.listener, served.follow)
+	}
 	part("certificate", func(ctx context.Context) error { return d.renew(ctx, l.ownDir) })
 	part("heap", tuneHeap)
 	part("api", func(context.Context) error { return serveHTTP(apiServer, l.api) })

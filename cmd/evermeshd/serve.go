@@ -231,7 +231,7 @@ func replicaID() string {
 // facts is what local tools need to know.
 func (d *daemon) facts(a *addresses) client.Facts {
 	return client.Facts{
-		APIEndpoint: a.api, XDSEndpoint: a.xds, CABundle: absolute(a.apiCA), XDSCABundle: absolute(a.xdsCA),
+		APIEndpoint: a.api, XDSEndpoint: a.xds, APICertificate: absolute(a.apiCert), CABundle: absolute(a.apiCA), XDSCABundle: absolute(a.xdsCA),
 		Region: d.config.Region, Partition: d.config.Partition, Account: d.config.Account,
 		Credentials: absolute(d.credentials()),
 	}

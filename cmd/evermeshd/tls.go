@@ -16,49 +16,12 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"google.golang.org/grpc/credentials/tls/certprovider"
-	"google.golang.org/grpc/credentials/tls/certprovider/pemfile"
 )
 
 const (
 	caLifetime     = 10 * 365 * 24 * time.Hour
 	serverLifetime = 365 * 24 * time.Hour
-	reloadEvery    = time.Second
 )
-
-// serverTLS serves the certificate of two files and follows their changes
-// without a restart. clientCA may be empty; certificates of clients are
-// verified when given, never demanded.
-func serverTLS(certFile, keyFile, clientCA string) (*tls.Config, certprovider.Provider, error) {
-	if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
-		return nil, nil, fmt.Errorf("load certificate: %w", err)
-	}
-	provider, err := pemfile.NewProvider(pemfile.Options{
-		CertFile: certFile, KeyFile: keyFile, RootFile: clientCA, RefreshDuration: reloadEvery,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("watch certificate: %w", err)
-	}
-	c := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2", "http/1.1"},
-	}
-	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		material, err := provider.KeyMaterial(hello.Context())
-		if err != nil {
-			return nil, fmt.Errorf("read certificate: %w", err)
-		}
-		now := c.Clone()
-		now.GetConfigForClient = nil
-		now.Certificates = material.Certs
-		if clientCA != "" {
-			now.ClientCAs, now.ClientAuth = material.Roots, tls.VerifyClientCertIfGiven
-		}
-		return now, nil
-	}
-	return c, provider, nil
-}
 
 // ownCertificate returns the files of a server certificate in dir, signed by a
 // CA in dir (ca.pem is for agents). What is there is kept; the server's

@@ -21,9 +21,12 @@ type Facts struct {
 	Region      string `json:"region"`
 	Partition   string `json:"partition"`
 	Account     string `json:"account"`
-	CABundle    string `json:"caBundle,omitempty"`    // of the API, when it uses TLS
+	CABundle    string `json:"caBundle,omitempty"`    // of the API, when it uses TLS and the file has the root
 	XDSCABundle string `json:"xdsCaBundle,omitempty"` // of the management service
 	Credentials string `json:"credentials"`           // AWS shared-credentials file
+	// APICertificate is the chain that the API serves with TLS. Clients in Go can
+	// trust its first certificate without a root.
+	APICertificate string `json:"apiCertificate,omitempty"`
 }
 
 // ErrNoControlPlane says that a directory holds neither facts nor credentials:
@@ -54,7 +57,7 @@ func ReadFacts(dir string) (Facts, error) {
 			return Facts{}, fmt.Errorf("read %s: %w", filepath.Join(dir, FactsFile), err)
 		}
 	}
-	for _, name := range []*string{&f.Credentials, &f.CABundle, &f.XDSCABundle} {
+	for _, name := range []*string{&f.Credentials, &f.CABundle, &f.XDSCABundle, &f.APICertificate} {
 		if *name != "" && !filepath.IsAbs(*name) {
 			*name = filepath.Join(dir, *name)
 		}

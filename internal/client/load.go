@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -57,8 +58,8 @@ func loadLocal(ctx context.Context, dataDir string) (Config, error) {
 		config.WithSharedConfigProfile("default"),
 		config.WithEC2IMDSClientEnableState(imds.ClientDisabled),
 	}
-	if facts.CABundle != "" {
-		pem, err := os.ReadFile(facts.CABundle)
+	if trusted := cmp.Or(facts.CABundle, facts.APICertificate); trusted != "" {
+		pem, err := os.ReadFile(trusted)
 		if err != nil {
 			return Config{}, fmt.Errorf("read the API's CA: %w", err)
 		}
