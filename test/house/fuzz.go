@@ -79,10 +79,11 @@ func executions(out []byte) int {
 	return n
 }
 
-// firstTries is how often each property is tried in the first round. Every round
-// tries twice as often as the one before, so that however little time there is,
+// firstTries is how often each property is tried in the first round, as often as
+// in the tests: some look whether chance brought all that they are about. Every
+// round tries twice as often as the one before, so that with little time too
 // each property has its turn.
-const firstTries = 10
+const firstTries = 100
 
 var (
 	testFunc     = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
