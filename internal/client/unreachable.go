@@ -34,7 +34,7 @@ func (e *UnreachableError) Error() string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("nothing answers at %s: start the control plane with 'evermeshd serve', or correct AWS_ENDPOINT_URL", e.Endpoint)
 	case errors.As(err, &authority):
-		return fmt.Sprintf("the certificate of %s is signed by an authority that is not trusted here: name its CA in AWS_CA_BUNDLE, as eval \"$(evermesh env)\" does on the control plane's host", e.Endpoint)
+		return fmt.Sprintf("the certificate of %s is signed by an authority that is not trusted here: name its CA in AWS_CA_BUNDLE; eval \"$(evermesh env)\" does on the control plane's host, or says why not", e.Endpoint)
 	case errors.As(err, &hostname):
 		return fmt.Sprintf("the certificate of %s is for another name (%v): call it by a name that is in the certificate, or give it one with this name", e.Endpoint, hostname)
 	case errors.As(err, &certificate):
