@@ -84,7 +84,7 @@ var below = map[string][][2]string{
 }
 
 // TestMovedToExternalEtcd moves a control plane with embedded etcd, which has proxies and a load, to an external etcd, by
-// backup and restore. No proxy behind an agent, which speaks delta, is sent anything, no read fails, and all is as it was.
+// backup and restore. No proxy behind an agent, which speaks delta, is sent anything, no read is refused by both, and all is as it was. The backup that is made under writes is restored too.
 func TestMovedToExternalEtcd(t *testing.T) {
 	t.Parallel()
 	old := newReplica(t, "embedded").start()
@@ -124,12 +124,14 @@ func TestMovedToExternalEtcd(t *testing.T) {
 	file := filepath.Join(dir, "backup")
 	l := newLoad(t, "load", c)
 	until(t, "there is some load", func() bool { return l.calls.Load() > 50 })
-	before := l.calls.Load()
-	if code, text := old.verb("backup", "--data-dir", old.dir, file); code != 0 {
+	before, acked := l.calls.Load(), l.acknowledged()
+	busy := filepath.Join(dir, "busy")
+	if code, text := old.verb("backup", "--data-dir", old.dir, busy); code != 0 {
 		t.Fatalf("backup under load ended with %d: %s", code, text)
 	}
 	t.Logf("%d calls while the backup was made", l.calls.Load()-before)
 	l.stop()
+	ended := l.acknowledged()
 
 	// The move: the last backup is made when nobody writes any more.
 	reads := newReads(t, []*appmesh.Client{c, userOf("http://"+now.api, key)}, "move")
@@ -162,16 +164,30 @@ func TestMovedToExternalEtcd(t *testing.T) {
 	reads.stop()
 
 	// The same backup also goes into an empty data directory.
-	again := newReplica(t, "again")
-	must(t, os.MkdirAll(again.dir, 0o700))
-	if code, text := again.verb("restore", "--data-dir", again.dir, file); code != 0 {
-		t.Fatalf("restore into an empty data directory ended with %d: %s", code, text)
-	}
 	masterKey, err := os.ReadFile(filepath.Join(old.dir, "master-key"))
 	must(t, err)
-	must(t, os.WriteFile(filepath.Join(again.dir, "master-key"), masterKey, 0o600))
-	again.start()
+	embedded := func(name, file string) *replica {
+		t.Helper()
+		r := newReplica(t, name)
+		must(t, os.MkdirAll(r.dir, 0o700))
+		if code, text := r.verb("restore", "--data-dir", r.dir, file); code != 0 {
+			t.Fatalf("restore into an empty data directory ended with %d: %s", code, text)
+		}
+		must(t, os.WriteFile(filepath.Join(r.dir, "master-key"), masterKey, 0o600))
+		return r.start()
+	}
+	again := embedded("again", file)
 	compareEverything(t, "what was restored into embedded etcd is what was", want, everything(t, again, key))
+
+	// So does the one that was made under writes.
+	under := embedded("under", busy)
+	isAsAcknowledged(t, under.user(), l.mesh, acked, ended)
+	of := func(all map[string]any) map[string]any { // the mesh that nobody wrote to meanwhile
+		out := maps.Clone(all)
+		maps.DeleteFunc(out, func(path string, _ any) bool { return !strings.HasPrefix(path+"/", "/Mesh/move/") })
+		return out
+	}
+	compareEverything(t, "what was restored of the backup under writes is what was", of(want), of(everything(t, under, key)))
 
 	// A damaged backup is not restored, not even in part.
 	damaged, err := os.ReadFile(file)
@@ -185,6 +201,24 @@ func TestMovedToExternalEtcd(t *testing.T) {
 	} else {
 		t.Logf("damaged: exit code %d: %s", code, strings.TrimSpace(text))
 	}
+}
+
+// isAsAcknowledged checks what a backup under a load has of the load's nodes: at least what was acknowledged before it
+// began, and nothing that was written after it ended; a node's text says with which write it came.
+func isAsAcknowledged(t *testing.T, c *appmesh.Client, mesh string, before, after map[string]state) {
+	t.Helper()
+	if len(before) == 0 {
+		t.Error("nothing was acknowledged before the backup: nothing is shown")
+	}
+	for name, least := range before {
+		got, err := onNode(t.Context(), c, describe, mesh, name, "", "")
+		must(t, err)
+		want := fmt.Sprintf("l%s-%d", strings.TrimPrefix(name, "n"), got.Version-1)
+		if !got.Exists || got.UID != least.UID || got.Version < least.Version || got.Version > after[name].Version || got.Text != want {
+			t.Errorf("%s is %+v in the backup, with the text of its version %s; %+v was acknowledged before it, %+v in the end", name, got, want, least, after[name])
+		}
+	}
+	t.Logf("before the backup was acknowledged %v", before)
 }
 
 // newReads is a load that only reads: a mesh that is there all the while.

@@ -5,6 +5,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,12 +29,13 @@ type load struct {
 	calls, again atomic.Int64
 	mu           sync.Mutex
 	why          map[string]int
+	acked        map[string]state // what was acknowledged last, by node
 }
 
 func newLoad(t *testing.T, mesh string, users ...*appmesh.Client) *load {
 	t.Helper()
 	must(t, makeMesh(t.Context(), users[0], mesh))
-	l := &load{t: t, users: users, mesh: mesh, until: make(chan struct{}), why: map[string]int{}}
+	l := &load{t: t, users: users, mesh: mesh, until: make(chan struct{}), why: map[string]int{}, acked: map[string]state{}}
 	for id := range 4 {
 		l.running.Go(func() { l.run(id) })
 	}
@@ -58,13 +60,20 @@ func (l *load) run(id int) {
 			l.t.Errorf("%s %s answered %+v, want %+v", a.verb, name, got, want)
 		}
 		is = got
+		if ok {
+			l.mu.Lock()
+			l.acked[name] = is
+			l.mu.Unlock()
+		}
 		if got, ok = l.do(id+1, describe, name, ""); ok && got != is {
 			l.t.Errorf("%s is %+v, but what was acknowledged is %+v", name, got, is)
 		}
 	}
 }
 
-// do makes one call, at another replica if need be; ok is false when the load is over or the test has failed.
+// do makes one call, at another replica if need be, as a client with retries does: a request that fails at one replica and
+// then succeeds is counted in again, and does not fail the test. One that is refused as wrong, or that no replica took in
+// 100 tries, does; then ok is false.
 func (l *load) do(first int, v verb, name, text string) (s state, ok bool) {
 	l.calls.Add(1)
 	pause := time.NewTicker(100 * time.Millisecond)
@@ -93,12 +102,19 @@ func (l *load) do(first int, v verb, name, text string) (s state, ok bool) {
 	return s, false
 }
 
+// acknowledged is what was acknowledged last of each node so far.
+func (l *load) acknowledged() map[string]state {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.acked)
+}
+
 // stop ends the load and tells of it.
 func (l *load) stop() {
 	l.t.Helper()
 	close(l.until)
 	l.running.Wait()
-	l.t.Logf("%d calls, %d tries were repeated at the other replica: %v", l.calls.Load(), l.again.Load(), l.why)
+	l.t.Logf("%d calls; %d tries failed and were made again, at the other replica if there is one: %v", l.calls.Load(), l.again.Load(), l.why)
 	if l.calls.Load() == 0 {
 		l.t.Error("there was no load")
 	}
