@@ -59,6 +59,71 @@ func makeShop(ctx context.Context, c *appmesh.Client, mesh string, blue, green i
 	return err
 }
 
+// widen gives makeShop's mesh what else a mesh has: a gateway edge with a route to shop.test, and a service db.test of TCP
+// behind a router, which the node client calls too.
+func widen(ctx context.Context, c *appmesh.Client, mesh string) error {
+	gateway, port := aws.String("edge"), aws.Int32(5432)
+	listener := types.PortMapping{Port: port, Protocol: types.PortProtocolTcp}
+	backend := func(service string) types.Backend {
+		return &types.BackendMemberVirtualService{Value: types.VirtualServiceBackend{VirtualServiceName: &service}}
+	}
+	db := specOf("db")
+	db.Listeners = []types.Listener{{PortMapping: &listener}}
+	client := specOf("client")
+	client.Backends = []types.Backend{backend("shop.test"), backend("db.test")}
+	client.Listeners[0].Timeout = &types.ListenerTimeoutMemberHttp{Value: types.HttpTimeout{Idle: &types.Duration{Unit: types.DurationUnitS, Value: aws.Int64(30)}}}
+	var err error
+	for _, do := range []func(){
+		func() {
+			_, err = c.CreateVirtualNode(ctx, &appmesh.CreateVirtualNodeInput{MeshName: &mesh, VirtualNodeName: aws.String("db"), Spec: db})
+		},
+		func() {
+			_, err = c.CreateVirtualRouter(ctx, &appmesh.CreateVirtualRouterInput{
+				MeshName: &mesh, VirtualRouterName: aws.String("db"), Spec: &types.VirtualRouterSpec{Listeners: []types.VirtualRouterListener{{PortMapping: &listener}}},
+			})
+		},
+		func() {
+			_, err = c.CreateRoute(ctx, &appmesh.CreateRouteInput{
+				MeshName: &mesh, VirtualRouterName: aws.String("db"), RouteName: aws.String("all"), Spec: &types.RouteSpec{TcpRoute: &types.TcpRoute{
+					Action: &types.TcpRouteAction{WeightedTargets: []types.WeightedTarget{{VirtualNode: aws.String("db"), Weight: 1}}},
+				}},
+			})
+		},
+		func() {
+			_, err = c.CreateVirtualService(ctx, &appmesh.CreateVirtualServiceInput{
+				MeshName: &mesh, VirtualServiceName: aws.String("db.test"), Spec: &types.VirtualServiceSpec{
+					Provider: &types.VirtualServiceProviderMemberVirtualRouter{Value: types.VirtualRouterServiceProvider{VirtualRouterName: aws.String("db")}},
+				},
+			})
+		},
+		func() {
+			_, err = c.UpdateVirtualNode(ctx, &appmesh.UpdateVirtualNodeInput{MeshName: &mesh, VirtualNodeName: aws.String("client"), Spec: client})
+		},
+		func() {
+			_, err = c.CreateVirtualGateway(ctx, &appmesh.CreateVirtualGatewayInput{
+				MeshName: &mesh, VirtualGatewayName: gateway, Spec: &types.VirtualGatewaySpec{Listeners: []types.VirtualGatewayListener{
+					{PortMapping: &types.VirtualGatewayPortMapping{Port: aws.Int32(9080), Protocol: types.VirtualGatewayPortProtocolHttp}},
+				}},
+			})
+		},
+		func() {
+			_, err = c.CreateGatewayRoute(ctx, &appmesh.CreateGatewayRouteInput{
+				MeshName: &mesh, VirtualGatewayName: gateway, GatewayRouteName: aws.String("in"), Spec: &types.GatewayRouteSpec{HttpRoute: &types.HttpGatewayRoute{
+					Match: &types.HttpGatewayRouteMatch{Prefix: aws.String("/")},
+					Action: &types.HttpGatewayRouteAction{Target: &types.GatewayRouteTarget{
+						VirtualService: &types.GatewayRouteVirtualService{VirtualServiceName: aws.String("shop.test")},
+					}},
+				}},
+			})
+		},
+	} {
+		if do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func weighted(blue, green int64) *types.RouteSpec {
 	return &types.RouteSpec{HttpRoute: &types.HttpRoute{
 		Match: &types.HttpRouteMatch{Prefix: aws.String("/")},
@@ -82,6 +147,12 @@ type proxy struct{ *adstest.Proxy }
 // connect starts a proxy of a mesh's node client. addresses are tried in turn.
 func connect(t testing.TB, key aws.Credentials, mesh, instance string, delta bool, addresses ...string) *proxy {
 	t.Helper()
+	return connectAs(t, key, "mesh/"+mesh+"/virtualNode/client", instance, delta, addresses...)
+}
+
+// connectAs starts a proxy of any node or gateway.
+func connectAs(t testing.TB, key aws.Credentials, node, instance string, delta bool, addresses ...string) *proxy {
+	t.Helper()
 	r := manual.NewBuilderWithScheme("replicas")
 	var all []resolver.Address
 	for _, a := range addresses {
@@ -95,7 +166,7 @@ func connect(t testing.TB, key aws.Credentials, mesh, instance string, delta boo
 		}))
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	return &proxy{adstest.Connect(t, conn, adstest.Options{Node: "mesh/" + mesh + "/virtualNode/client", Instance: instance, Delta: delta})}
+	return &proxy{adstest.Connect(t, conn, adstest.Options{Node: node, Instance: instance, Delta: delta})}
 }
 
 // signing signs streams as the agent does.

@@ -220,7 +220,8 @@ func unpack(r io.Reader, dir string) error {
 }
 
 // TestPreviousReleaseAndBack rolls the previous release to this one and back, side by side on one etcd. Each reads what
-// the other wrote, and no proxy is sent a listener, unless the changelog announces it.
+// the other wrote, and no proxy of a node, which has HTTP and TCP services, or of a gateway is sent a listener, unless the
+// changelog announces it.
 func TestPreviousReleaseAndBack(t *testing.T) {
 	t.Parallel()
 	program, before, commit := previousRelease(t)
@@ -233,11 +234,24 @@ func TestPreviousReleaseAndBack(t *testing.T) {
 	key := previous.key()
 	ctx := t.Context()
 	must(t, makeShop(ctx, previous.user(), "roll", 90, 10))
+	must(t, widen(ctx, previous.user(), "roll"))
 	var all proxies
 	for i := range 8 {
 		all = append(all, connect(t, key, "roll", fmt.Sprintf("p%d", i), i%4 > 0, previous.xds, this.xds))
 	}
+	client := all[0]
+	for i := range 4 {
+		all = append(all, connectAs(t, key, "mesh/roll/virtualGateway/edge", fmt.Sprintf("g%d", i), i%4 > 0, previous.xds, this.xds))
+	}
 	all.have(t, 90, 10)
+	until(t, "a proxy has the cluster of the TCP service", func() bool {
+		for name := range client.Clusters(t) {
+			if strings.Contains(name, "db") {
+				return true
+			}
+		}
+		return false
+	})
 	sent := all.sent()
 
 	this.start()
