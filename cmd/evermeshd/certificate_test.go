@@ -196,20 +196,32 @@ func TestCertificateIsReadAgain(t *testing.T) {
 			t.Errorf("%q: the old certificate is not served any more", text)
 		}
 	}
-	// The CA of clients is watched likewise. By its warning a repetition of the
-	// others would have been seen.
-	third := time.Now().Add(3 * time.Hour).Truncate(time.Second)
-	ca.leaf(t, dir, "server", third)
-	eventually(t, "the repaired certificate is served", func() bool { return served(api, third) && served(facts.XDSEndpoint, third) })
+	// The CA of clients is watched likewise. Until xDS has warned of it, the API's
+	// files have been looked at again and again.
+	roots, err := os.ReadFile(ca.file())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Remove(ca.file()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the missing CA is warned about", func() bool { return warned("xds") > 2 })
-	if !served(facts.XDSEndpoint, third) {
+	eventually(t, "another change is warned about", func() bool { return warned("xds") > 2 })
+	if got := warned("api"); got != 2 {
+		t.Errorf("%d warnings of the API's certificate for two changes:\n%s", got, p.said(t))
+	}
+	third := time.Now().Add(3 * time.Hour).Truncate(time.Second)
+	ca.leaf(t, dir, "server", third)
+	eventually(t, "the repaired certificate is served", func() bool { return served(api, third) })
+	eventually(t, "the missing CA is warned about", func() bool { return strings.Contains(p.said(t), "--xds-client-ca: open ") })
+	if !served(facts.XDSEndpoint, second) {
 		t.Error("without the file of the CA another certificate is served")
 	}
-	if api, xds := warned("api"), warned("xds"); api != 2 || xds != 3 {
-		t.Errorf("%d warnings of the API's certificate and %d of xDS', want 2 and 3:\n%s", api, xds, p.said(t))
+	if err := os.WriteFile(ca.file(), roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "with the CA the repaired certificate is served", func() bool { return served(facts.XDSEndpoint, third) })
+	if api, xds := warned("api"), warned("xds"); api != 2 || xds != 4 {
+		t.Errorf("%d warnings of the API's certificate and %d of xDS', want 2 and 4:\n%s", api, xds, p.said(t))
 	}
 }
 
