@@ -52,10 +52,10 @@ func (b *bodies) read(r *http.Request) (body []byte, done func(), err error) {
 		return nil, nil, err
 	}
 	if buf.Len() > MaxBody {
+		done() // what follows is not held
 		// A client that is still sending would see a broken connection and
 		// never the answer.
 		_, _ = io.CopyN(io.Discard, r.Body, 8*MaxBody)
-		done()
 		return nil, nil, api.Errorf(codeBodyTooLarge, "The request's body is larger than %d bytes.", MaxBody)
 	}
 	return buf.Bytes(), done, nil
