@@ -157,6 +157,7 @@ func (k *Keys) ensure(ctx context.Context, id string) (root AccessKey, made bool
 // read opens the record of a key.
 func (k *Keys) read(r store.Record) (c credential) {
 	c.account, c.ID, _ = parseKeyTail(r.Key)
+	c.record = r
 	var b keyBody
 	if err := json.Unmarshal(r.Body, &b); err != nil {
 		c.err = fmt.Errorf("read access key %s: %w", c.ID, err)

@@ -46,13 +46,16 @@ type Keys struct {
 	mu    sync.RWMutex
 	known map[string]credential // by access key id
 	root  string                // access key id of Account's root
+
+	writing sync.Mutex // the credentials file: what is known last is written last
 }
 
 // credential is what is known of an access key; err is why its secret cannot be
-// read.
+// read from its record.
 type credential struct {
 	AccessKey
 	account string
+	record  store.Record
 	err     error
 }
 
@@ -92,7 +95,7 @@ func Manage(ctx context.Context, c Config) (*Keys, error) {
 		return nil, err
 	}
 	k.master.Store(m)
-	k.replace(records)
+	k.take(store.RecordBatch{Reset: true, Records: records})
 	for _, known := range k.known {
 		if known.err != nil {
 			return nil, known.err
@@ -132,53 +135,43 @@ func (k *Keys) Run(ctx context.Context) error {
 	defer stop()
 	file.Go(func() { k.followMaster(following) })
 	return k.config.Store.WatchRecords(ctx, accountsTail, func(b store.RecordBatch) error {
-		if b.Reset {
-			k.replace(b.Records)
-			k.refreshCredentials()
-			return nil
-		}
-		for _, tail := range b.Gone {
-			if _, id, ok := parseKeyTail(tail); ok {
-				k.forget(id)
-			}
-		}
-		for _, r := range b.Records {
-			k.note(r)
-			if _, id, ok := parseKeyTail(r.Key); ok {
-				c := k.read(r)
-				if c.err != nil {
-					k.config.Log.Error("access key cannot be read", "key", id, "err", c.err)
-				}
-				k.learn(c)
-			}
-		}
+		k.take(b)
 		k.refreshCredentials()
 		return nil
 	})
 }
 
-// replace makes the records all that is known. A key that cannot be opened is
-// refused when it is used; the others go on.
-func (k *Keys) replace(records []store.Record) {
-	known := map[string]credential{}
-	for _, r := range records {
-		k.note(r)
-		if _, id, ok := parseKeyTail(r.Key); ok {
-			known[id] = k.read(r)
-		}
-	}
+// take learns what the watch has told, a batch at once. Only the watch says
+// which keys there are, so that nothing older comes after something newer. A key
+// that cannot be opened is refused when it is used; the others go on.
+func (k *Keys) take(b store.RecordBatch) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for id, c := range known {
-		known[id] = k.better(c)
+	before := k.known
+	if b.Reset {
+		k.known = make(map[string]credential, len(b.Records))
 	}
-	k.known = known
+	for _, tail := range b.Gone {
+		if _, id, ok := parseKeyTail(tail); ok {
+			delete(k.known, id)
+		}
+	}
+	for _, r := range b.Records {
+		k.note(r)
+		if _, id, ok := parseKeyTail(r.Key); ok {
+			c := better(before[id], k.read(r))
+			if c.err != nil {
+				k.config.Log.Error("access key cannot be read and is refused", "key", id, "err", c.err)
+			}
+			k.known[id] = c
+		}
+	}
 }
 
 // better is what a key is known as from now on. A secret never changes: when it
 // was sealed anew with a master key that is not here yet, what is known stays.
-func (k *Keys) better(c credential) credential {
-	if before, ok := k.known[c.ID]; ok && c.err != nil && before.err == nil && before.account == c.account {
+func better(before, c credential) credential {
+	if before.ID == c.ID && c.err != nil && before.err == nil && before.account == c.account {
 		if _, ok := errors.AsType[*MasterKeyError](c.err); ok {
 			return before
 		}
@@ -186,27 +179,30 @@ func (k *Keys) better(c credential) credential {
 	return c
 }
 
+// reopen tries the keys again that could not be read: the master key is another.
+// Which keys there are it leaves to the watch.
+func (k *Keys) reopen() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id, c := range k.known {
+		if c.err != nil {
+			k.known[id] = k.read(c.record)
+		}
+	}
+}
+
 func (k *Keys) learn(c credential) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.known[c.ID] = k.better(c)
+	k.known[c.ID] = c
 }
 
-func (k *Keys) forget(id string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.known, id)
-}
-
-// note remembers which key is the root of the first account.
+// note remembers which key is the root of the first account; mu is held.
 func (k *Keys) note(r store.Record) {
 	var b accountBody
-	if r.Key != accountTail(k.config.Account) || json.Unmarshal(r.Body, &b) != nil {
-		return
+	if r.Key == accountTail(k.config.Account) && json.Unmarshal(r.Body, &b) == nil {
+		k.root = b.RootKey
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.root = b.RootKey
 }
 
 // refreshCredentials writes the credentials file when the root key is another.
@@ -214,6 +210,8 @@ func (k *Keys) refreshCredentials() {
 	if k.config.CredentialsFile == "" {
 		return
 	}
+	k.writing.Lock()
+	defer k.writing.Unlock()
 	k.mu.RLock()
 	c, ok := k.known[k.root]
 	k.mu.RUnlock()

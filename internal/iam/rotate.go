@@ -276,14 +276,9 @@ func (k *Keys) followMaster(ctx context.Context) {
 		}
 		k.master.Store(m)
 		k.config.Log.Info("master key file was read again", "keys", len(m.keys))
+		k.reopen()
+		k.refreshCredentials()
 		announced = false
-		records, _, err := k.config.Store.Records(ctx, accountsTail)
-		if err != nil {
-			k.config.Log.Warn("access keys were not read again", "err", err)
-			tried = "" // with the next tick
-			continue
-		}
-		k.replace(records)
 	}
 }
 
