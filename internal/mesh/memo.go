@@ -12,7 +12,7 @@ import (
 // memo keeps what the services of a mesh resolve to, as that does not depend on
 // who calls them: a service is resolved once for all clients, and again only
 // when something that it was resolved from has changed. All snapshots that came
-// from one another by Apply share a memo. Each looks whether what it finds there
+// from one another by Apply share a memo; what never was has one apart. Each looks whether what it finds there
 // holds for itself, so that a snapshot gives the same views whoever else uses
 // the memo; only the sharing suffers when old and new ones take turns.
 type memo struct {
@@ -49,6 +49,13 @@ type stamp [4]uint64
 
 func newMemo() *memo {
 	return &memo{services: map[string]*remembered{}, from: map[source][]*remembered{}, newest: &standing{}}
+}
+
+// apart is an empty memo for tables of this one's.
+func (m *memo) apart() *memo {
+	out := newMemo()
+	out.generations.Store(m.generations.Load())
+	return out
 }
 
 // generation is one that no other table of the mesh has.

@@ -32,7 +32,11 @@ func TestSharedServicesAreThoseResolvedAnew(t *testing.T) {
 			if rapid.IntRange(0, 4).Draw(t, "aside") == 0 {
 				// A change that never was, as of a plan.
 				key := drawKey(t)
-				aside := newest.snapshot.Apply(99, []api.Change{{Key: key, New: &api.Resource{Key: key, Spec: drawSpec(t, key.Kind)}}})
+				from := newest.snapshot
+				if rapid.Bool().Draw(t, "apart") {
+					from = from.Apart()
+				}
+				aside := from.Apply(99, []api.Change{{Key: key, New: &api.Resource{Key: key, Spec: drawSpec(t, key.Kind)}}})
 				for _, c := range w.clients() {
 					aside.View(c)
 				}
@@ -236,6 +240,43 @@ func TestAChangeLeavesOtherServicesAlone(t *testing.T) {
 	snapshot = apply(all...)
 	if services, _ := snapshot.Remembered(); services != 0 || snapshot.Sources() != 0 {
 		t.Errorf("of an empty mesh %d services from %d sources are remembered", services, snapshot.Sources())
+	}
+}
+
+// TestWhatIsApartLeavesNothing looks at services that exist only apart: nothing of
+// them is remembered with what is, and no service has to be looked at again.
+func TestWhatIsApartLeavesNothing(t *testing.T) {
+	resources, clients, route := town(10, 3)
+	snapshot := mesh.NewSnapshot(1, resources)
+	look := func(s *mesh.Snapshot) {
+		for _, c := range clients {
+			s.View(c)
+		}
+	}
+	look(snapshot)
+	services, sources := 10, snapshot.Sources()
+	client := clients[0].Key
+	for i := range 1000 {
+		name := fmt.Sprint("thrown-away-", i)
+		service := worldKey(api.KindVirtualService, "", name)
+		aside := snapshot.Apart().Apply(1, []api.Change{
+			{Key: service, New: &api.Resource{Key: service, Spec: &api.VirtualServiceSpec{Provider: &api.VirtualServiceProvider{
+				VirtualNode: &api.VirtualNodeServiceProvider{VirtualNodeName: name},
+			}}}},
+			{Key: client, New: &api.Resource{Key: client, Spec: &api.VirtualNodeSpec{Backends: []api.Backend{
+				{VirtualService: &api.VirtualServiceBackend{VirtualServiceName: name}},
+			}}}},
+		})
+		if view, _, _ := aside.View(clients[0]); len(view.Backends) != 1 || view.Backends[0].Service.Key != service {
+			t.Fatalf("%s is not seen apart", name)
+		}
+	}
+	if got, holding := snapshot.Remembered(); got != services || holding != services || snapshot.Sources() != sources {
+		t.Errorf("%d services from %d sources are remembered, %d hold; want %d, %d, all", got, snapshot.Sources(), holding, services, sources)
+	}
+	next := snapshot.Apply(2, []api.Change{{Key: route, New: &api.Resource{Key: route, Spec: weights("s0", "s1", 7)}}})
+	if got, holding := next.Remembered(); got != services || holding != services-1 {
+		t.Errorf("after the next change %d services are remembered, %d hold; want %d, %d", got, holding, services, services-1)
 	}
 }
 

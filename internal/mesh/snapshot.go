@@ -199,6 +199,20 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 	return next
 }
 
+// Apart returns a snapshot of the same resources that remembers for itself what
+// services resolve to. It is for snapshots of what never was, as of a plan: what
+// is applied to it and looked at in it goes with it, and does not stay in what the
+// snapshots share that follow the receiver.
+func (s *Snapshot) Apart() *Snapshot {
+	out := &Snapshot{revision: s.revision, meshes: make(map[scope]*tables, len(s.meshes))}
+	for at, t := range s.meshes {
+		clone := *t
+		clone.memo = t.memo.apart()
+		out.meshes[at] = &clone
+	}
+	return out
+}
+
 // copied is which tables of a mesh an Apply has copied already, and the changes
 // that it made in them.
 type copied struct {

@@ -79,7 +79,7 @@ const (
 // apply does them: what others refer to first, again after others when that
 // helps, and removals last and only when nothing was refused. The error is ctx's.
 func On(ctx context.Context, s *mesh.Snapshot, quotas mesh.Quotas, changes []Change) (Result, error) {
-	w := writer{s, quotas}
+	w := writer{s.Apart(), quotas}
 	resources := w.write(changes)
 	after := w.now
 	out := Result{Resources: resources, Complete: true}
