@@ -30,6 +30,20 @@ func (s *Store) Remembered() int {
 	return len(s.scopes)
 }
 
+// MostRecentBytes is mostRecentBytes.
+const MostRecentBytes = mostRecentBytes
+
+// Recent is how many writes the store remembers whose events have not come, and
+// how many bytes they count.
+func (s *Store) Recent() (writes, bytes int) {
+	s.recent.mu.Lock()
+	defer s.recent.mu.Unlock()
+	for _, w := range s.recent.writes {
+		bytes += 2 * len(w.value)
+	}
+	return len(s.recent.writes), bytes
+}
+
 // KeepSession does what the store does every few seconds.
 func (s *Store) KeepSession(ctx context.Context) error { return s.session.keep(ctx) }
 

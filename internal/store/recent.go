@@ -9,8 +9,13 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 )
 
-// mostRecent bounds how many writes are remembered whose events have not come.
-const mostRecent = 1024
+// mostRecent and mostRecentBytes bound the writes that are remembered because
+// their events have not come. A write counts twice its value: what it was made
+// from is about as large.
+const (
+	mostRecent      = 1024
+	mostRecentBytes = 16 << 20
+)
 
 // recent remembers the resources that this process has just written, so that
 // their events, which bring the same bytes back, are not decoded again. An event
@@ -18,12 +23,15 @@ const mostRecent = 1024
 type recent struct {
 	mu     sync.Mutex
 	writes map[string]recentWrite // by tail
+	bytes  int                    // of all writes
 }
 
 type recentWrite struct {
 	value    []byte
 	resource api.Resource
 }
+
+func (w recentWrite) size() int { return 2 * len(w.value) }
 
 // put remembers what a transaction is about to write. Values with members that
 // nobody here knows are left to decode.
@@ -34,11 +42,37 @@ func (r *recent) put(tx *Tx) {
 		if w.now == nil || w.now.resource == nil || w.now.raw != nil {
 			continue
 		}
-		if r.writes == nil || len(r.writes) >= mostRecent {
-			r.writes = map[string]recentWrite{}
+		r.remove(tail)
+		add := recentWrite{w.value, *w.now.resource}
+		if r.writes == nil || len(r.writes) >= mostRecent || r.bytes+add.size() > mostRecentBytes {
+			r.writes, r.bytes = map[string]recentWrite{}, 0
 		}
-		r.writes[tail] = recentWrite{w.value, *w.now.resource}
+		r.writes[tail] = add
+		r.bytes += add.size()
 	}
+}
+
+// drop forgets a transaction that did not succeed, or is not known to: its
+// events may never come. Its scopes have no other writer here meanwhile.
+func (r *recent) drop(tx *Tx) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for tail := range tx.writes {
+		r.remove(tail)
+	}
+}
+
+// clear forgets everything: what a watch has read as a whole brings no events.
+func (r *recent) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writes, r.bytes = nil, 0
+}
+
+// remove forgets a write; mu is held.
+func (r *recent) remove(tail string) {
+	r.bytes -= r.writes[tail].size()
+	delete(r.writes, tail)
 }
 
 // take returns the record of an event, or nil where it has to be decoded.
@@ -49,7 +83,7 @@ func (r *recent) take(tail string, kv *mvccpb.KeyValue) *held {
 	if !ok || !bytes.Equal(w.value, kv.Value) {
 		return nil
 	}
-	delete(r.writes, tail)
+	r.remove(tail)
 	out := w.resource
 	out.Revision = kv.ModRevision
 	t := resourceType(out.Key.Kind)

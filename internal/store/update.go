@@ -134,6 +134,9 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 	// What to read if it fails is asked then: every write would carry it into
 	// etcd's log.
 	resp, err := s.client.Txn(ctx).If(conditions...).Then(ops...).Commit()
+	if err != nil || !resp.Succeeded {
+		s.recent.drop(tx)
+	}
 	if says(err, textLeaseNotFound) {
 		s.hourly.forget() // a lease that was lost with its etcd: take another
 		return 0, false, nil

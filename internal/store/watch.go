@@ -76,6 +76,9 @@ func (s *Store) changes(reset bool, put, gone []*mvccpb.KeyValue) []api.Change {
 		}
 		out = append(out, api.Change{Key: h.resource.Key, New: h.resource})
 	}
+	if reset {
+		s.recent.clear()
+	}
 	s.known.take(reset, read, removed)
 	return out
 }
