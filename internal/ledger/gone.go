@@ -32,37 +32,29 @@ const orphansEvery = 120
 // are removed: of replicas that are forgotten, and of one in whose place this one
 // is, on the same host with the same address.
 func (w *Writer) sweep(ctx context.Context) error {
-	values, err := w.Store.Read(ctx, replicaPrefix)
+	replicas, err := w.replicas(ctx)
 	if err != nil {
 		return err
 	}
-	replicas, err := decodeAll[api.Replica](values)
-	if err != nil {
-		return err
-	}
-	now := w.Now()
-	ends, silent := map[string]bool{}, map[string]bool{}
-	for _, r := range replicas {
-		quiet := now.Sub(r.SeenAt.Time)
-		switch {
-		case r.ID == w.Replica.ID:
-		case quiet > forgottenAfter, quiet > silentAfter && w.succeeds(r):
-			ends[r.ID] = true
-		case gone(r, now):
-			silent[r.ID] = true
-		}
-	}
+	ends, silent := w.quiet(replicas)
 	w.sweeps++
 	if len(ends)+len(silent) == 0 && w.sweeps%orphansEvery != 1 {
 		return nil
 	}
-	if values, err = w.Store.Read(ctx, rowPrefix); err != nil {
+	values, err := w.Store.Read(ctx, rowPrefix)
+	if err != nil {
 		return err
 	}
 	rows, err := joined(values, func(place) bool { return true })
 	if err != nil {
 		return err
 	}
+	// Of a replica that has rows its own was written before them: read after them,
+	// it is there, also if it started or came back just now.
+	if replicas, err = w.replicas(ctx); err != nil {
+		return err
+	}
+	ends, silent = w.quiet(replicas)
 	ops, left, err := w.moved(rows, replicas, ends, silent)
 	if err != nil {
 		return err
@@ -79,6 +71,33 @@ func (w *Writer) sweep(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// replicas are those that have a row of their own.
+func (w *Writer) replicas(ctx context.Context) ([]api.Replica, error) {
+	values, err := w.Store.Read(ctx, replicaPrefix)
+	if err != nil {
+		return nil, err
+	}
+	return decodeAll[api.Replica](values)
+}
+
+// quiet tells which other replicas can have no streams any more, and which have
+// only been silent for long.
+func (w *Writer) quiet(replicas []api.Replica) (ends, silent map[string]bool) {
+	now := w.Now()
+	ends, silent = map[string]bool{}, map[string]bool{}
+	for _, r := range replicas {
+		quiet := now.Sub(r.SeenAt.Time)
+		switch {
+		case r.ID == w.Replica.ID:
+		case quiet > forgottenAfter, quiet > silentAfter && w.succeeds(r):
+			ends[r.ID] = true
+		case gone(r, now):
+			silent[r.ID] = true
+		}
+	}
+	return ends, silent
 }
 
 // moved is what is to be written for proxies to be in the rows of one replica

@@ -86,6 +86,7 @@ type Writer struct {
 	reached time.Time                // before the last flush that succeeded
 	again   bool                     // everything is written once more
 	sweeps  int                      // so far
+	known   bool                     // this replica's own row is stored, as far as it can tell
 }
 
 // Init makes the Writer ready for its other methods.
@@ -171,8 +172,7 @@ func (w *Writer) Changed() <-chan struct{} {
 // Run flushes what is dirty until ctx ends. A batch that could not be written
 // is tried again with the next.
 func (w *Writer) Run(ctx context.Context) error {
-	// Rows without their replica belong to nobody: it comes first.
-	if err := w.only(ctx, nil); err != nil && ctx.Err() == nil {
+	if err := w.introduce(ctx); err != nil && ctx.Err() == nil {
 		w.Log.Warn("ledger was not written", "err", err)
 	}
 	alive := time.NewTicker(aliveEvery)
@@ -219,7 +219,9 @@ func (w *Writer) flush(ctx context.Context) error {
 	w.dirty = map[mesh.Client]bool{}
 	w.mu.Unlock()
 	if !w.reached.IsZero() && w.since(began) > silentAfter {
-		w.again = true // others may have taken proxies out meanwhile, and may be at it
+		// Others may have taken proxies out meanwhile, and may be at it; or they have
+		// forgotten this replica.
+		w.again, w.known = true, false
 		w.all(dirty)
 	}
 
@@ -276,6 +278,9 @@ func (w *Writer) lose(ctx context.Context) {
 // write is one flush. If a node's row cannot be written, the replica's own says
 // that it lives, and nothing newer.
 func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied int64) error {
+	if err := w.introduce(ctx); err != nil {
+		return err
+	}
 	ops, keys, err := w.rows(dirty)
 	if err != nil {
 		return w.only(ctx, err)
@@ -298,6 +303,19 @@ func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied 
 			delete(w.keys, c)
 		}
 	}
+	return nil
+}
+
+// introduce writes the replica's own row unless others know it: rows without
+// their replica belong to nobody and are removed, so it comes before them.
+func (w *Writer) introduce(ctx context.Context) error {
+	if w.known {
+		return nil
+	}
+	if err := w.only(ctx, nil); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	w.known = true
 	return nil
 }
 

@@ -40,6 +40,8 @@ type world struct {
 	refuse func(ops []store.Op) error
 	// unreachable says that nothing can be read.
 	unreachable bool
+	// reading, if set, is told of each read before it.
+	reading func(prefix string)
 	*store.Store
 }
 
@@ -80,6 +82,9 @@ func (w *world) Write(ctx context.Context, lease bool, ops []store.Op) error {
 func (w *world) Read(ctx context.Context, prefix string) (map[string][]byte, error) {
 	if w.unreachable {
 		return nil, errBroken
+	}
+	if w.reading != nil {
+		w.reading(prefix)
 	}
 	return w.Store.Read(ctx, prefix)
 }
