@@ -5,13 +5,16 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
@@ -116,4 +119,85 @@ func TestAMasterKeyThatComesLaterOpensWhatIsThere(t *testing.T) {
 	announced(t, stores[1], "one", 2)
 	serves(t, k, fresh)
 	within(t, "the credentials file has it", func() bool { return rootOf(t, filepath.Join(one, "credentials")).ID == fresh.ID })
+}
+
+// A replica that runs counts also when it never said which keys it accepts; one
+// that ended long ago does not.
+func TestRotateWaitsForAReplicaThatHasSaidNothing(t *testing.T) {
+	t.Parallel()
+	s, dir := storetest.New(t), t.TempDir()
+	open(t, replica(s, dir))
+	row := func(id string, seen time.Time) {
+		t.Helper()
+		value, err := json.Marshal(api.Replica{ID: id, SeenAt: api.Timestamp{Time: seen}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Write(context.Background(), false, []store.Op{{Key: "ledger/replicas/" + id, Value: value}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	row("two", time.Now())
+	row("gone", time.Now().Add(-time.Minute))
+	k := manage(t, s, dir)
+	o := iam.RotateOptions{Wait: 50 * time.Millisecond, Say: func(string) {}}
+	n, err := k.Rotate(context.Background(), o)
+	if err == nil || n != 0 || !strings.Contains(err.Error(), "two (which has not said") || strings.Contains(err.Error(), "gone") {
+		t.Fatalf("sealed %d, error %v", n, err)
+	}
+	row("two", time.Now().Add(-time.Minute))
+	if n, err := k.Rotate(context.Background(), o); n != 1 || err != nil {
+		t.Errorf("sealed %d, error %v; want 1", n, err)
+	}
+}
+
+// One key that cannot be read keeps no replica from starting, unless it is the
+// root key of the first account.
+func TestAStartNeedsOnlyTheFirstRootKey(t *testing.T) {
+	t.Parallel()
+	s, dir := storetest.New(t), t.TempDir()
+	k := open(t, replica(s, dir))
+	root := rootOf(t, filepath.Join(dir, "credentials"))
+	other, err := k.AddAccount(context.Background(), "111122223333")
+	if err != nil {
+		t.Fatal(err)
+	}
+	damage := func(account string, key iam.AccessKey) {
+		t.Helper()
+		scope := store.AccountScope(account)
+		if _, err := s.Update(context.Background(), []store.Scope{scope}, func(tx *store.Tx) error {
+			tx.PutRecord(store.Type{Name: "accessKey", Schema: 1}, scope.Tail("key", key.ID), map[string]any{"secret": map[string]any{"masterKey": "00"}})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage("111122223333", other)
+	var log bytes.Buffer
+	var mu sync.Mutex
+	c := replica(s, dir)
+	c.Log = newLog(&mu, &log)
+	k = open(t, c)
+	serves(t, k, root)
+	if _, _, err := k.Credential(context.Background(), other.ID); err == nil {
+		t.Error("a key that cannot be read is not refused")
+	}
+	if !strings.Contains(log.String(), other.ID) {
+		t.Errorf("the log does not tell of it:\n%s", log.String())
+	}
+	// It is replaced as any other.
+	fresh, err := manage(t, s, dir).ResetRoot(context.Background(), "111122223333")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serves(t, open(t, c), root, fresh)
+
+	damage(first, root)
+	var wrong *iam.MasterKeyError
+	if _, err := iam.Open(context.Background(), c); !errors.As(err, &wrong) {
+		t.Errorf("without the first root key: %v", err)
+	}
+	if _, err := iam.Manage(context.Background(), c); !errors.As(err, &wrong) {
+		t.Errorf("a command without the first root key: %v", err)
+	}
 }

@@ -60,7 +60,9 @@ type credential struct {
 }
 
 // Open reads all keys, makes the first account if need be and writes the
-// credentials file. A master key that does not fit is a *MasterKeyError.
+// credentials file. A master key that does not open the first account's root key
+// is a *MasterKeyError; what else it does not open is logged, and refused when it
+// is used.
 func Open(ctx context.Context, c Config) (*Keys, error) {
 	if !accountForm.MatchString(c.Account) {
 		return nil, fmt.Errorf("open keys: %q is not an account: want 12 digits", c.Account)
@@ -95,13 +97,30 @@ func Manage(ctx context.Context, c Config) (*Keys, error) {
 		return nil, err
 	}
 	k.master.Store(m)
-	k.take(store.RecordBatch{Reset: true, Records: records})
-	for _, known := range k.known {
-		if known.err != nil {
-			return nil, known.err
-		}
+	refused := k.take(store.RecordBatch{Reset: true, Records: records})
+	if err := k.fits(refused); err != nil {
+		return nil, err
 	}
+	k.warn(refused)
 	return k, nil
+}
+
+// fits says whether the master key is the one of what is stored: it has to open
+// the root key of the first account or, where that is not stored, any key.
+func (k *Keys) fits(refused []credential) error {
+	if root, ok := k.known[k.root]; ok {
+		return root.err
+	}
+	if len(refused) > 0 && len(refused) == len(k.known) {
+		return refused[0].err
+	}
+	return nil
+}
+
+func (k *Keys) warn(refused []credential) {
+	for _, c := range refused {
+		k.config.Log.Error("access key cannot be read and is refused", "key", c.ID, "err", c.err)
+	}
 }
 
 // Credential finds the credential of an access key, from memory. It satisfies
@@ -135,7 +154,7 @@ func (k *Keys) Run(ctx context.Context) error {
 	defer stop()
 	file.Go(func() { k.followMaster(following) })
 	return k.config.Store.WatchRecords(ctx, accountsTail, func(b store.RecordBatch) error {
-		k.take(b)
+		k.warn(k.take(b))
 		k.refreshCredentials()
 		return nil
 	})
@@ -143,8 +162,9 @@ func (k *Keys) Run(ctx context.Context) error {
 
 // take learns what the watch has told, a batch at once. Only the watch says
 // which keys there are, so that nothing older comes after something newer. A key
-// that cannot be opened is refused when it is used; the others go on.
-func (k *Keys) take(b store.RecordBatch) {
+// that cannot be opened is refused when it is used, and returned; the others go
+// on.
+func (k *Keys) take(b store.RecordBatch) (refused []credential) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	before := k.known
@@ -161,11 +181,12 @@ func (k *Keys) take(b store.RecordBatch) {
 		if _, id, ok := parseKeyTail(r.Key); ok {
 			c := better(before[id], k.read(r))
 			if c.err != nil {
-				k.config.Log.Error("access key cannot be read and is refused", "key", id, "err", c.err)
+				refused = append(refused, c)
 			}
 			k.known[id] = c
 		}
 	}
+	return refused
 }
 
 // better is what a key is known as from now on. A secret never changes: when it

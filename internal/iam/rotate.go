@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -205,6 +206,45 @@ type presence struct {
 	MasterKeys []string `json:"masterKeys"` // ids
 }
 
+// replicasTail is where the ledger has a row of each replica that runs. One that
+// runs and has not said which keys it accepts may lack the new one as well.
+// silentAfter is when a row is of a replica that has ended: its other rows have
+// gone with its lease then.
+const (
+	replicasTail = "ledger/replicas/"
+	silentAfter  = 30 * time.Second
+)
+
+// lacking names the replicas that do not accept a master key.
+func (k *Keys) lacking(ctx context.Context, id string) ([]string, error) {
+	rows, err := k.config.Store.Read(ctx, presenceTail)
+	if err != nil {
+		return nil, err
+	}
+	running, err := k.config.Store.Read(ctx, replicasTail)
+	if err != nil {
+		return nil, err
+	}
+	var without []string
+	for key, value := range rows {
+		var p presence
+		if err := json.Unmarshal(value, &p); err != nil || !slices.Contains(p.MasterKeys, id) {
+			without = append(without, strings.TrimPrefix(key, presenceTail))
+		}
+	}
+	for key, value := range running {
+		var r api.Replica
+		if err := json.Unmarshal(value, &r); err != nil {
+			return nil, fmt.Errorf("read %s: %w", key, err)
+		}
+		if _, said := rows[presenceTail+r.ID]; !said && k.config.Now().Sub(r.SeenAt.Time) < silentAfter {
+			without = append(without, r.ID+" (which has not said what keys it accepts)")
+		}
+	}
+	slices.Sort(without)
+	return without, nil
+}
+
 // everywhere waits until all replicas accept a master key.
 func (k *Keys) everywhere(ctx context.Context, id string, o RotateOptions) error {
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -213,21 +253,13 @@ func (k *Keys) everywhere(ctx context.Context, id string, o RotateOptions) error
 	defer limit.Stop()
 	said := false
 	for {
-		rows, err := k.config.Store.Read(ctx, presenceTail)
+		without, err := k.lacking(ctx, id)
 		if err != nil {
-			return err
-		}
-		var without []string
-		for key, value := range rows {
-			var p presence
-			if err := json.Unmarshal(value, &p); err != nil || !slices.Contains(p.MasterKeys, id) {
-				without = append(without, strings.TrimPrefix(key, presenceTail))
-			}
+			return fmt.Errorf("rotate master key: %w", err)
 		}
 		if len(without) == 0 {
 			return nil
 		}
-		slices.Sort(without)
 		if !said {
 			o.Say("waiting for " + strings.Join(without, ", ") + " to take the new key")
 			said = true
