@@ -73,6 +73,10 @@ type Result struct {
 const (
 	mostText        = 4 << 20
 	mostDifferences = 100
+	// mostPasses is how often changes are done that were refused. Rules look from
+	// one kind to another, so no chain of changes that wait for one another is as
+	// long; whatever is refused still by then is refused.
+	mostPasses = 20
 )
 
 // On works out what the changes would do to a snapshot, under the quotas. They are done as package
@@ -80,7 +84,10 @@ const (
 // helps, and removals last and only when nothing was refused. The error is ctx's.
 func On(ctx context.Context, s *mesh.Snapshot, quotas mesh.Quotas, changes []Change) (Result, error) {
 	w := writer{s.Apart(), quotas}
-	resources := w.write(changes)
+	resources, err := w.write(ctx, changes)
+	if err != nil {
+		return Result{}, err
+	}
 	after := w.now
 	out := Result{Resources: resources, Complete: true}
 	meshes := map[api.Key]bool{}
@@ -117,8 +124,8 @@ type writer struct {
 	quotas mesh.Quotas
 }
 
-// write does the changes, as far as the rules allow.
-func (w *writer) write(changes []Change) []Resource {
+// write does the changes, as far as the rules allow. The error is ctx's.
+func (w *writer) write(ctx context.Context, changes []Change) ([]Resource, error) {
 	out := make([]Resource, len(changes))
 	var writes, removals []int
 	for n, c := range changes {
@@ -132,28 +139,33 @@ func (w *writer) write(changes []Change) []Resource {
 	byRank := func(a, b int) int { return rank(changes[a].Key.Kind) - rank(changes[b].Key.Kind) }
 	slices.SortStableFunc(writes, byRank)
 	slices.SortStableFunc(removals, func(a, b int) int { return byRank(b, a) })
-	if w.pass(out, writes) {
-		w.pass(out, removals)
+	done, err := w.pass(ctx, out, writes)
+	if done {
+		_, err = w.pass(ctx, out, removals)
 	}
-	return out
+	return out, err
 }
 
 // pass does the changes of those numbers, those that were refused again after
-// the others for as long as that helps. It says whether all were done.
-func (w *writer) pass(all []Resource, todo []int) bool {
-	for len(todo) > 0 {
+// the others for as long as that helps, but in at most mostPasses rounds. It says
+// whether all were done. The error is ctx's.
+func (w *writer) pass(ctx context.Context, all []Resource, todo []int) (done bool, err error) {
+	for range mostPasses {
 		var left []int
 		for _, n := range todo {
+			if ctx.Err() != nil {
+				return false, ctx.Err()
+			}
 			if w.one(&all[n]); all[n].Refusal != nil {
 				left = append(left, n)
 			}
 		}
-		if len(left) == len(todo) {
-			return false
+		if len(left) == 0 || len(left) == len(todo) {
+			return len(left) == 0, nil
 		}
 		todo = left
 	}
-	return true
+	return false, nil
 }
 
 // one does one change.

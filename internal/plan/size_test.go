@@ -121,3 +121,40 @@ func TestAPlanEndsWithItsCaller(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// leaving is a context that ends when it was looked at so many times.
+type leaving struct {
+	context.Context
+	looks int
+}
+
+func (l *leaving) Err() error {
+	if l.looks--; l.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Whoever leaves ends the work also while the changes are checked, of however many
+// resources, before any proxy is compared.
+func TestAPlanEndsWithItsCallerWhileItChecks(t *testing.T) {
+	t.Parallel()
+	var changes []plan.Change
+	for i := range 100 {
+		node := made(t, api.KindVirtualNode, "", fmt.Sprint("n", i), `{}`)
+		changes = append(changes, plan.Change{Key: node.Key, Now: node})
+	}
+	removals := make([]plan.Change, len(changes))
+	for i, c := range changes {
+		removals[i].Key = c.Key
+	}
+	empty := mesh.NewSnapshot(1, nil) // every node is refused for want of its mesh
+	for name, todo := range map[string][]plan.Change{"writes": changes, "removals": removals} {
+		if _, err := plan.On(&leaving{t.Context(), 50}, empty, mesh.Quotas{}, todo); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if _, err := plan.On(&leaving{t.Context(), 100}, empty, mesh.Quotas{}, todo); err != nil {
+			t.Errorf("%s: who stays gets %v", name, err)
+		}
+	}
+}
