@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
-	"time"
 )
 
 const (
@@ -16,10 +16,9 @@ const (
 	// headroomPercent is what a large heap may grow by. Most of it is what
 	// proxies are to have, which lives long; the runtime's 100 would keep as much
 	// memory again for each of them.
-	headroomPercent = 60
+	headroomPercent = 40
 	// mostPercent bounds the rate before there is anything to go by.
 	mostPercent = 1000
-	heapEvery   = 2 * time.Second
 )
 
 // tuneHeap keeps the collector's rate at what fits the heap, until ctx ends. An
@@ -28,11 +27,10 @@ func tuneHeap(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
 		return nil
 	}
-	tick := time.NewTicker(heapEvery)
-	defer tick.Stop()
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
 	samples := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
-	set := 100
-	defer func() { debug.SetGCPercent(100) }()
+	set, collected := 100, make(chan struct{}, 1)
 	for {
 		runtimemetrics.Read(samples)
 		var base uint64
@@ -44,8 +42,16 @@ func tuneHeap(ctx context.Context) error {
 			set = want
 			debug.SetGCPercent(want)
 		}
+		// What nobody holds tells when a collection is over. A heap that grows
+		// fast would be far beyond its mark before a clock had come round.
+		runtime.AddCleanup(&struct{ _ [16]byte }{}, func(collected chan<- struct{}) {
+			select {
+			case collected <- struct{}{}:
+			default:
+			}
+		}, (chan<- struct{})(collected))
 		select {
-		case <-tick.C:
+		case <-collected:
 		case <-ctx.Done():
 			return nil
 		}

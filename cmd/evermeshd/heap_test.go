@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
-	"os"
+	"runtime"
 	"runtime/debug"
+	runtimemetrics "runtime/metrics"
 	"testing"
 )
 
@@ -28,26 +29,48 @@ func TestCollectorPercent(t *testing.T) {
 	}
 }
 
-func TestAnOperatorsGOGCIsKept(t *testing.T) {
-	before := debug.SetGCPercent(100)
+func TestTheHeapIsTunedUntilItEnds(t *testing.T) {
+	before := debug.SetGCPercent(77)
 	defer debug.SetGCPercent(before)
-	ended, end := context.WithCancel(t.Context())
+	rate := func() int { return int(sampleOf(t, "/gc/gogc:percent")) }
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- tuneHeap(ctx) }()
+	held := make([]byte, 200<<20) // of which every page counts, touched or not
+	eventually(t, "a large heap has a low rate", func() bool {
+		runtime.GC()
+		return rate() == headroomPercent
+	})
+	runtime.KeepAlive(held)
+	held = nil
+	eventually(t, "a small one has a high rate", func() bool {
+		runtime.GC()
+		return rate() > headroomPercent
+	})
 	end()
-	debug.SetGCPercent(77)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := rate(); got != 77 {
+		t.Errorf("it left the rate at %d, not as it was", got)
+	}
+}
+
+func TestAnOperatorsGOGCIsKept(t *testing.T) {
+	before := debug.SetGCPercent(77)
+	defer debug.SetGCPercent(before)
 	t.Setenv("GOGC", "77")
-	if err := tuneHeap(ended); err != nil {
+	if err := tuneHeap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := debug.SetGCPercent(77); got != 77 {
 		t.Errorf("the rate became %d", got)
 	}
-	if err := os.Unsetenv("GOGC"); err != nil {
-		t.Fatal(err)
-	}
-	if err := tuneHeap(ended); err != nil {
-		t.Fatal(err)
-	}
-	if got := debug.SetGCPercent(100); got != 100 {
-		t.Errorf("the rate is left at %d", got)
-	}
+}
+
+func sampleOf(t *testing.T, name string) uint64 {
+	t.Helper()
+	s := []runtimemetrics.Sample{{Name: name}}
+	runtimemetrics.Read(s)
+	return s[0].Value.Uint64()
 }
