@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"google.golang.org/grpc"
@@ -16,6 +17,21 @@ import (
 // socketName is the file in the data directory through which other processes
 // of the same user reach the embedded etcd: the verbs of evermeshd.
 const socketName = "etcd.sock"
+
+// socketDir begins the names of the directories in which sockets are bound.
+const socketDir = ".socket-"
+
+// sweepSockets removes those that killed processes left behind. The data
+// directory is locked: no other process binds in one now.
+func (s *Server) sweepSockets() error {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), socketDir) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	return err
+}
 
 // within returns a path for a file of dir that fits into a socket's address,
 // which has 107 bytes, however long dir is. It is good until done is called.
@@ -31,7 +47,10 @@ func within(dir, name string) (path string, done func(), err error) {
 // bound in a directory of its own and moved from there, over one that a killed
 // process left behind.
 func (s *Server) listen() error {
-	private, err := os.MkdirTemp(s.dir, ".socket-") // mode 0700
+	if err := s.sweepSockets(); err != nil {
+		s.log.Warn("what a killed process left behind was not removed", "err", err)
+	}
+	private, err := os.MkdirTemp(s.dir, socketDir+"*") // mode 0700
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
 	}

@@ -88,3 +88,22 @@ func TestTheOtherProcessDoesNotAnswer(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// What was killed while it bound its socket leaves a directory, which goes with
+// the next start; what has another name is somebody else's.
+func TestAStartRemovesSocketDirectoriesOfAKilledProcess(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".socket-123", ".socket-456", "sockets"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "etcd.sock"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeServer(t, startServer(t, store.ServerOptions{Dir: dir}))
+	left, err := filepath.Glob(filepath.Join(dir, "*socket*"))
+	if diff := cmp.Diff([]string{filepath.Join(dir, "sockets")}, left); diff != "" || err != nil {
+		t.Errorf("left (-want +got), error %v:\n%s", err, diff)
+	}
+}
