@@ -30,7 +30,8 @@ const (
 
 // ledgerTail is what replicas say of the proxies that they have. It is of no use
 // to other replicas at another time, and is in no backup; nor are rows with the
-// lease of a replica.
+// lease of a replica, and events: they may have been delivered, and would be
+// delivered again.
 const ledgerTail = "ledger/"
 
 // BackupInfo is what a backup says of itself.
@@ -52,7 +53,7 @@ type backupHead struct {
 type backupRow struct {
 	Key   string `json:"key"` // below <prefix>/v1/
 	Value []byte `json:"value"`
-	// Expires marks client tokens and events, which are kept for 8 hours.
+	// Expires marks client tokens, which are kept for 8 hours.
 	Expires bool `json:"expires,omitempty"`
 }
 
@@ -87,11 +88,11 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, progress func(BackupInf
 		}
 		for _, kv := range resp.Kvs {
 			tail := s.tail(kv.Key)
-			row := backupRow{tail, kv.Value, strings.HasPrefix(tail, tokenTail) || strings.HasPrefix(tail, outboxTail)}
+			row := backupRow{tail, kv.Value, strings.HasPrefix(tail, tokenTail)}
 			switch {
 			case tail == restoreTail:
 				return info, errRestoring
-			case strings.HasPrefix(tail, ledgerTail), kv.Lease != 0 && !row.Expires:
+			case strings.HasPrefix(tail, ledgerTail), strings.HasPrefix(tail, outboxTail), kv.Lease != 0 && !row.Expires:
 				continue
 			}
 			if err := out.line(row); err != nil {

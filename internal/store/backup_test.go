@@ -119,7 +119,15 @@ func TestBackupAndRestoreKeepEverything(t *testing.T) {
 		}
 		delete(want, gone)
 	}
+	events := len(want)
+	maps.DeleteFunc(want, func(key, _ string) bool { return strings.HasPrefix(key, "outbox/") })
+	if events -= len(want); events != 1 {
+		t.Fatalf("the store has %d events", events)
+	}
 	kept := backup(t, s)
+	if bytes.Contains(kept, []byte(`"outbox/`)) {
+		t.Error("the backup has an event, which may have been delivered")
+	}
 
 	e := newExternal(t, nil)
 	outside := storetest.Open(t, store.Options{Endpoints: []string{e.endpoint}, Prefix: "/another", Restoring: true})
@@ -265,6 +273,26 @@ func TestOldClientTokensAreNotRestored(t *testing.T) {
 	storetest.Open(t, o)
 }
 
+// Releases before this one kept events in backups; a restore delivers none again.
+func TestEventsInABackupAreNotRestored(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	fill(t, s)
+	old := reseal(t, backup(t, s), func(line string) string { return strings.Replace(line, `"key":"token/`, `"key":"outbox/`, 1) })
+	if !bytes.Contains(old, []byte(`"outbox/`)) {
+		t.Fatal("the backup has no event")
+	}
+	other, _ := emptyStore(t)
+	if err := restore(other, old); err != nil {
+		t.Fatal(err)
+	}
+	for key := range raw(t, other) {
+		if strings.HasPrefix(key, "outbox/") {
+			t.Errorf("%s is back", key)
+		}
+	}
+}
+
 // Where the master key is lost, everything but the accounts comes back.
 func TestRestoreWithoutAccounts(t *testing.T) {
 	t.Parallel()
@@ -379,7 +407,7 @@ func TestAnInterruptedRestore(t *testing.T) {
 	}
 	want := raw(t, s)
 	maps.DeleteFunc(want, func(key, _ string) bool {
-		return strings.HasPrefix(key, "ledger/") || strings.HasPrefix(key, "keys/")
+		return strings.HasPrefix(key, "ledger/") || strings.HasPrefix(key, "keys/") || strings.HasPrefix(key, "outbox/")
 	})
 	if diff := cmp.Diff(want, raw(t, other)); diff != "" {
 		t.Errorf("after the second restore (-want +got):\n%s", diff)

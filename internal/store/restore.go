@@ -56,6 +56,9 @@ func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, progress func(Back
 		if row.Expires && !kept {
 			return nil // it would be gone by now
 		}
+		if strings.HasPrefix(row.Key, outboxTail) {
+			return nil // releases before this one kept events
+		}
 		tail := strings.TrimPrefix(row.Key, lockTail)
 		if slices.ContainsFunc(without, func(prefix string) bool { return strings.HasPrefix(tail, prefix) }) {
 			return nil
