@@ -12,7 +12,7 @@ const (
 	// leastHeadroom is what a small heap may grow by before it is collected. At
 	// the runtime's own rate a control plane of a few megabytes that is asked to
 	// write all the time spends a quarter of its processor on collections.
-	leastHeadroom = 32 << 20
+	leastHeadroom = 64 << 20
 	// headroomPercent is what a large heap may grow by. Most of it is what
 	// proxies are to have, which lives long; the runtime's 100 would keep as much
 	// memory again for each of them.

@@ -16,9 +16,9 @@ func TestCollectorPercent(t *testing.T) {
 	}{
 		{"nothing yet", 0, mostPercent},
 		{"a few kilobytes", 100 << 10, mostPercent},
-		{"a fresh control plane", 8 << 20, 400},
-		{"as large as the headroom", 32 << 20, 100},
-		{"a thousand proxies", 100 << 20, headroomPercent},
+		{"a fresh control plane", 8 << 20, 800},
+		{"as large as the headroom", 64 << 20, 100},
+		{"a thousand proxies", 80 << 20, 80},
 		{"very large", 1 << 40, headroomPercent},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -141,6 +141,9 @@ func (s *Server) start(ctx context.Context, o ServerOptions) error {
 	c.QuotaBackendBytes = o.Quota
 	c.MaxRequestBytes = maxRequest
 	c.MaxTxnOps = 1024
+	// Entries that are applied wait in memory for members that are slow. There
+	// are none, and 5,000 of them are much to hold and to scan.
+	c.SnapshotCatchUpEntries = 100
 	if o.Test {
 		c.UnsafeNoFsync = true
 		c.TickMs, c.ElectionMs = 10, 100
