@@ -42,7 +42,6 @@ func TestTheHeapIsTunedUntilItEnds(t *testing.T) {
 		return rate() == headroomPercent
 	})
 	runtime.KeepAlive(held)
-	held = nil
 	eventually(t, "a small one has a high rate", func() bool {
 		runtime.GC()
 		return rate() > headroomPercent
