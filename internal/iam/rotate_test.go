@@ -75,6 +75,12 @@ func TestRotateMasterKeyWithTwoReplicas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, x := range []*iam.Keys{first1, second} { // from here on it is never unknown again
+		within(t, "the other account's key is known", func() bool {
+			_, ok := known(t, x, other.ID)
+			return ok
+		})
+	}
 	old := lines(t, filepath.Join(one, "master-key"))[0]
 
 	k := manage(t, stores[2], one)
