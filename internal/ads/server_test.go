@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -514,11 +515,10 @@ func TestLifetimesDiffer(t *testing.T) {
 }
 
 func TestPoliciesAreCheckedAgain(t *testing.T) {
-	allowed := make(chan bool, 1)
-	allowed <- true
+	var forbidden atomic.Bool
 	r := newRig(t, func(c *Config) {
 		c.Authorize = func(auth.Principal, api.Key) error {
-			if ok := <-allowed; !ok {
+			if forbidden.Load() {
 				return api.Errorf(api.CodeAccessDenied, "no")
 			}
 			return nil
@@ -526,7 +526,7 @@ func TestPoliciesAreCheckedAgain(t *testing.T) {
 	})
 	s := r.open(t, "a", true)
 	feed(t, s)
-	allowed <- false
+	forbidden.Store(true)
 	r.Recheck()
 	if code, _ := s.End(t); code != codes.PermissionDenied {
 		t.Errorf("ended with %v", code)
