@@ -28,8 +28,8 @@ var edits = map[string][][2]string{
 	"internal/store/record.go": {
 		{"const resourceSchema = 1\n", "const resourceSchema = 2\n"},
 		{"\tSpec    json.RawMessage `json:\"spec\"`\n", "\tSpec    json.RawMessage `json:\"spec\"`\n\tOrigin  string `json:\"origin\"`\n"},
-		{"\"tags\", \"spec\"}}", "\"tags\", \"spec\", \"origin\"}}"},
-		{"Tags: kept.Tags, Spec: kept.Document,\n", "Tags: kept.Tags, Spec: kept.Document, Origin: \"next\",\n"},
+		{"\"spec\", \"settings\"}}", "\"spec\", \"settings\", \"origin\"}}"},
+		{"Tags: kept.Tags, Spec: kept.Document, ", "Tags: kept.Tags, Spec: kept.Document, Origin: \"next\", "},
 		{"\tt := resourceType(r.Key.Kind)\n", "\tt := resourceType(r.Key.Kind)\n\tif !strings.HasPrefix(r.Key.Name, \"newer\") {\n\t\tt.Schema = 1\n\t}\n"},
 	},
 }
