@@ -4,18 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
@@ -37,34 +33,11 @@ func keyIn(t *testing.T, file string) aws.Credentials {
 	return key
 }
 
-// signing signs streams as the agent does.
-type signing struct{ key aws.Credentials }
-
-func (s signing) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	const unsigned = "UNSIGNED-PAYLOAD"
-	info, _ := credentials.RequestInfoFromContext(ctx)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://evermesh"+info.Method, nil)
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("X-Amz-Content-Sha256", unsigned)
-	if err := v4.NewSigner().SignHTTP(ctx, s.key, r, unsigned, "appmesh", "us-east-1", time.Now()); err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for name := range r.Header {
-		out[strings.ToLower(name)] = r.Header.Get(name)
-	}
-	return out, nil
-}
-
-func (signing) RequireTransportSecurity() bool { return false }
-
 // proxy connects as a node, signed with a key.
 func proxy(t *testing.T, address, node string, key aws.Credentials) *adstest.Proxy {
 	t.Helper()
 	conn, err := grpc.NewClient(address, grpc.WithAuthority("evermesh"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(signing{key}))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(adstest.Signing{Key: key}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,18 +5,15 @@ package faults
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/appmesh"
 	"github.com/aws/aws-sdk-go-v2/service/appmesh/types"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -160,7 +157,7 @@ func connectAs(t testing.TB, key aws.Credentials, node, instance string, delta b
 	}
 	r.InitialState(resolver.State{Addresses: all})
 	conn, err := grpc.NewClient(r.Scheme()+":///evermesh", grpc.WithResolvers(r), grpc.WithAuthority("evermesh"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(signing{key}),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(adstest.Signing{Key: key}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}, MinConnectTimeout: time.Second,
 		}))
@@ -168,29 +165,6 @@ func connectAs(t testing.TB, key aws.Credentials, node, instance string, delta b
 	t.Cleanup(func() { _ = conn.Close() })
 	return &proxy{adstest.Connect(t, conn, adstest.Options{Node: node, Instance: instance, Delta: delta})}
 }
-
-// signing signs streams as the agent does.
-type signing struct{ key aws.Credentials }
-
-func (s signing) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	const unsigned = "UNSIGNED-PAYLOAD"
-	info, _ := credentials.RequestInfoFromContext(ctx)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://evermesh"+info.Method, nil)
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("X-Amz-Content-Sha256", unsigned)
-	if err := v4.NewSigner().SignHTTP(ctx, s.key, r, unsigned, "appmesh", "us-east-1", time.Now()); err != nil {
-		return nil, err
-	}
-	out := map[string]string{}
-	for name := range r.Header {
-		out[strings.ToLower(name)] = r.Header.Get(name)
-	}
-	return out, nil
-}
-
-func (signing) RequireTransportSecurity() bool { return false }
 
 // weights are those of the proxy's route to shop.test, as "blue green"; "" while it has none.
 func (p *proxy) weights(t testing.TB) string {
