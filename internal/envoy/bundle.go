@@ -64,6 +64,9 @@ type Resource struct {
 	Clusters []string
 	// Hosts are the virtual hosts of a route configuration, in its order.
 	Hosts []*VirtualHost
+	// Secrets are the names of the secrets that a listener or cluster refers to and
+	// that come from the management service, sorted; ParseSecret reads them.
+	Secrets []string
 
 	headHash string      // of a route configuration: the hash of Encoded
 	query    *discovered // of a cluster whose endpoints come by EDS
@@ -145,6 +148,8 @@ type List struct {
 	Resources []*Resource
 	// Hash is the content hash of the whole list: the type's version.
 	Hash string
+
+	secrets []string // of all of them, sorted
 }
 
 // Get returns the resource of that name, or nil.

@@ -124,5 +124,5 @@ func list(resources []*Resource, old *List) *List {
 	for _, r := range resources {
 		parts = append(parts, r.Name, r.Hash)
 	}
-	return &List{Resources: resources, Hash: combined(parts)}
+	return &List{Resources: resources, Hash: combined(parts), secrets: secretsOf(resources)}
 }

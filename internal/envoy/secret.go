@@ -1,0 +1,144 @@
+package envoy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A bundle holds names of secrets, never secrets (D9). A name says by itself
+// what is to be sent for it, so that whoever answers SDS needs no table, and
+// who reads a config dump sees which certificate a listener has:
+//
+//	file-certificate:<chain path>:<key path>   tls_certificate, read by Envoy itself
+//	file-trust:<path>                          validation_context, read by Envoy itself
+//	acm-certificate:<certificate arn>          tls_certificate with its chain and key
+//	acm-trust:<authority arn>[,<arn>...]       validation_context: the certificates of these authorities
+//	acm-issuer:<certificate arn>               validation_context: the root that this certificate chains to
+//
+// In paths, % and : are percent-encoded; in ARNs, % and the comma. Certificates
+// of a workload's own SDS server (sds in the API) have no such name: Envoy asks
+// its socket for them, under the name that the resource gives.
+
+// SecretKind is what a secret is made of.
+type SecretKind string
+
+// The kinds; each is the first word of the names.
+const (
+	FileCertificate SecretKind = "file-certificate"
+	FileTrust       SecretKind = "file-trust"
+	ACMCertificate  SecretKind = "acm-certificate"
+	ACMTrust        SecretKind = "acm-trust"
+	ACMIssuer       SecretKind = "acm-issuer"
+)
+
+// SecretName is what the name of a secret says. Certificates and keys are
+// sent for FileCertificate and ACMCertificate, authorities for the others.
+type SecretName struct {
+	Kind SecretKind
+	// Path is the file of the certificate chain, or of the trusted authorities, on
+	// the machine of the proxy; for files.
+	Path string
+	// Key is the file of the private key; for FileCertificate.
+	Key string
+	// ARNs are one certificate, for ACMCertificate and ACMIssuer, or authorities,
+	// sorted, for ACMTrust.
+	ARNs []string
+}
+
+var (
+	pathEscape = strings.NewReplacer("%", "%25", ":", "%3A")
+	arnEscape  = strings.NewReplacer("%", "%25", ",", "%2C")
+	unescape   = strings.NewReplacer("%25", "%", "%3A", ":", "%2C", ",")
+)
+
+// String is the secret's name on the wire, which ParseSecret reads.
+func (n SecretName) String() string {
+	var parts []string
+	switch n.Kind {
+	case FileCertificate:
+		return string(n.Kind) + ":" + pathEscape.Replace(n.Path) + ":" + pathEscape.Replace(n.Key)
+	case FileTrust:
+		return string(n.Kind) + ":" + pathEscape.Replace(n.Path)
+	default:
+		for _, arn := range n.ARNs {
+			parts = append(parts, arnEscape.Replace(arn))
+		}
+	}
+	return string(n.Kind) + ":" + strings.Join(parts, ",")
+}
+
+// fileCertificate names a certificate and key that lie beside the proxy.
+func fileCertificate(chain, key string) SecretName {
+	return SecretName{Kind: FileCertificate, Path: chain, Key: key}
+}
+
+// fileTrust names authorities that lie beside the proxy.
+func fileTrust(path string) SecretName { return SecretName{Kind: FileTrust, Path: path} }
+
+// acmSecret names a secret of certificates' or authorities' ARNs; their order
+// does not matter.
+func acmSecret(kind SecretKind, arns ...string) SecretName {
+	sorted := slices.Clone(arns)
+	slices.Sort(sorted)
+	return SecretName{Kind: kind, ARNs: slices.Compact(sorted)}
+}
+
+var errSecretName = errors.New("no name of a secret")
+
+// ParseSecret reads a name as String writes it; anything else is an error, so
+// that a secret has one name.
+func ParseSecret(name string) (SecretName, error) {
+	kind, rest, _ := strings.Cut(name, ":")
+	n := SecretName{Kind: SecretKind(kind)}
+	switch n.Kind {
+	case FileCertificate:
+		chain, key, _ := strings.Cut(rest, ":")
+		n.Path, n.Key = unescape.Replace(chain), unescape.Replace(key)
+	case FileTrust:
+		n.Path = unescape.Replace(rest)
+	case ACMCertificate, ACMIssuer:
+		n.ARNs = []string{unescape.Replace(rest)}
+	case ACMTrust:
+		for arn := range strings.SplitSeq(rest, ",") {
+			n.ARNs = append(n.ARNs, unescape.Replace(arn))
+		}
+	default:
+		return SecretName{}, fmt.Errorf("read %q: %w", name, errSecretName)
+	}
+	if n.String() != name {
+		return SecretName{}, fmt.Errorf("read %q: %w", name, errSecretName)
+	}
+	return n, nil
+}
+
+// Secrets are the names of the secrets that the client's proxies may ask the
+// management service for, sorted: those that the bundle's listeners and clusters
+// refer to. Nobody writes to the slice.
+func (b *Bundle) Secrets() []string {
+	l, c := b.lists[Listener].secrets, b.lists[Cluster].secrets
+	switch {
+	case len(c) == 0:
+		return l
+	case len(l) == 0:
+		return c
+	}
+	return union(l, c)
+}
+
+// secretsOf are the names that some resources refer to, sorted.
+func secretsOf(resources []*Resource) []string {
+	var out []string
+	for _, r := range resources {
+		out = append(out, r.Secrets...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func union(a, b []string) []string {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
