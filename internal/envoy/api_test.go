@@ -21,21 +21,22 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 )
 
 // TestEnvoy122KnowsEveryField collects the messages, fields and values of enumerations that the goldens of the translator
 // and of the agent's bootstrap use. Each is in the API of Envoy 1.22 (D12), or in newer.
 func TestEnvoy122KnowsEveryField(t *testing.T) {
 	used := uses{}
-	for _, c := range loadCases(t) {
-		for _, client := range c.clients(t) {
-			bundle, _ := c.bundle(t, client)
+	for _, c := range envoytest.Cases(t) {
+		for _, client := range c.Clients(t) {
+			bundle, _ := c.Bundle(t, client)
 			bundle = bundle.WithEndpoints(func(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
 				return []envoy.Endpoint{{Address: "10.0.0.1", Port: q.Port}}, true
 			})
 			for _, of := range []envoy.Type{envoy.Listener, envoy.Route, envoy.Cluster, envoy.LoadAssignment} {
 				for _, r := range bundle.List(of).Resources {
-					used.any(t, c.name, &anypb.Any{TypeUrl: of.URL(), Value: r.Append(nil)})
+					used.any(t, c.Name, &anypb.Any{TypeUrl: of.URL(), Value: r.Append(nil)})
 				}
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 )
 
 // listenersFile holds what the last accepted commit made: a line for each client of each golden case, with a hash of the
@@ -96,16 +97,16 @@ func drained(before, now [][]string) []string {
 func listenersOf(t *testing.T) [][]string {
 	t.Helper()
 	var out [][]string
-	for _, c := range loadCases(t) {
+	for _, c := range envoytest.Cases(t) {
 		input := sha256.New()
-		fmt.Fprintln(input, strings.Join(c.words("clients:"), " "))
-		for _, f := range c.archive.Files {
-			if f.Name == resourcesSection {
+		fmt.Fprintln(input, strings.Join(c.Words("clients:"), " "))
+		for _, f := range c.Archive.Files {
+			if f.Name == envoytest.ResourcesSection {
 				input.Write(f.Data)
 			}
 		}
-		for _, client := range c.clients(t) {
-			bundle, _ := c.bundle(t, client)
+		for _, client := range c.Clients(t) {
+			bundle, _ := c.Bundle(t, client)
 			var all []any
 			for _, r := range bundle.List(envoy.Listener).Resources {
 				all = append(all, readable(t, envoy.Listener, r))
@@ -115,7 +116,7 @@ func listenersOf(t *testing.T) [][]string {
 				t.Fatal(err)
 			}
 			sum := sha256.Sum256(text)
-			out = append(out, []string{c.name, string(client.Kind) + "/" + client.Name, hex.EncodeToString(input.Sum(nil)[:8]), hex.EncodeToString(sum[:8])})
+			out = append(out, []string{c.Name, string(client.Kind) + "/" + client.Name, hex.EncodeToString(input.Sum(nil)[:8]), hex.EncodeToString(sum[:8])})
 		}
 	}
 	return out

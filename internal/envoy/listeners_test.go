@@ -9,67 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/anypb"
-
-	"github.com/evermesh/evermesh/internal/envoy"
 )
-
-// intercepted runs an Envoy with the bundle's listeners as they are, all chains
-// with what chooses between them. Only two things are others: a listener is at
-// a socket file of its name, and where a connection was going comes from the
-// PROXY protocol in place of the kernel's interception, which needs rights.
-func intercepted(t *testing.T, bundle *envoy.Bundle) *realEnvoy {
-	t.Helper()
-	text, err := bundle.Static("test", "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	static := &bootstrapv3.Bootstrap{}
-	if err := protojson.Unmarshal(text, static); err != nil {
-		t.Fatal(err)
-	}
-	packed, err := anypb.New(&proxyprotocolv3.ProxyProtocol{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := prepare(t)
-	for _, l := range static.GetStaticResources().GetListeners() {
-		l.Address = pipe(filepath.Join(e.dir, l.GetName()))
-		for _, f := range l.GetListenerFilters() {
-			if f.GetName() == "envoy.filters.listener.original_dst" {
-				f.Name = "envoy.filters.listener.proxy_protocol"
-				f.ConfigType = &listenerv3.ListenerFilter_TypedConfig{TypedConfig: packed}
-			}
-		}
-	}
-	e.start(t, static.GetStaticResources().GetListeners(), e.endpoints(t, bundle))
-	return e
-}
-
-// connect opens a connection that was going to that address.
-func (e *realEnvoy) connect(t *testing.T, listener string, to netip.AddrPort) net.Conn {
-	t.Helper()
-	conn, err := net.Dial("unix", filepath.Join(e.dir, listener))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := fmt.Fprintf(conn, "PROXY TCP4 10.0.0.9 %s 40000 %d\r\n", to.Addr(), to.Port()); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
 
 // get asks over the connection and says at which cluster it arrived, or that
 // the connection was closed, or with which status Envoy answered by itself.
@@ -224,7 +167,7 @@ func TestNames(t *testing.T) {
 		{"EMS-029 several listeners' statistics", many, "/stats", []string{"\nhttp.ingress.http.8080.downstream_rq_total:", "\nhttp.ingress.grpc.8081.downstream_rq_total:", "\ntcp.ingress.tcp.8082.downstream_cx_total:"}, []string{"\nhttp.ingress.downstream"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			page := "\n" + test.of.admin(t, test.page)
+			page := "\n" + test.of.AdminPage(t, test.page)
 			for _, want := range test.want {
 				if !strings.Contains(page, want) {
 					t.Errorf("%s does not have %q", test.page, want)

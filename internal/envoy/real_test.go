@@ -1,344 +1,23 @@
 package envoy_test
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
-	"sync"
-	"syscall"
+	"net/netip"
 	"testing"
-	"time"
 
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/evermesh/evermesh/internal/envoy"
-	"github.com/evermesh/evermesh/internal/testenv"
+	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 )
 
-// realEnvoy is a running Envoy with the HTTP chains, route configurations and
-// clusters of a bundle. Only addresses are others: every chain listens on a
-// socket of its own, every cluster has two endpoints that tell what arrived
-// where, and a gateway's first hop finds its second.
-type realEnvoy struct {
-	dir     string
-	clients map[string]*http.Client // by route configuration and protocol
+// account owns everything in the cases and worlds.
+const account = envoytest.Account
 
-	mu    sync.Mutex
-	tries map[string][]string // endpoints that a request was tried at, by its id
-	check map[string][]string // health checks that arrived, by cluster
-}
+// realEnvoy is a running Envoy.
+type realEnvoy struct{ *envoytest.Envoy }
 
-// arrival is what an endpoint answers with: what it was asked.
-type arrival struct {
-	Cluster, Endpoint, Method, Host, Path string
-	Header                                http.Header
-}
-
-// run starts an Envoy; it ends with the test. Each HTTP chain may be changed.
-func run(t *testing.T, bundle *envoy.Bundle, change ...func(*hcmv3.HttpConnectionManager)) *realEnvoy {
-	t.Helper()
-	e := prepare(t)
-	e.start(t, e.chains(t, bundle, change), e.endpoints(t, bundle))
-	return e
-}
-
-func prepare(t *testing.T) *realEnvoy {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "envoy") // short: sockets have at most 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &realEnvoy{dir: dir, clients: map[string]*http.Client{}, tries: map[string][]string{}, check: map[string][]string{}}
-}
-
-// start runs the Envoy and waits until it is ready.
-func (e *realEnvoy) start(t *testing.T, listeners []*listenerv3.Listener, clusters []*clusterv3.Cluster) {
-	t.Helper()
-	binary := testenv.Envoy(t)
-	logVersion(t, binary)
-	config := &bootstrapv3.Bootstrap{
-		Node:            &corev3.Node{Id: "test", Cluster: "test"},
-		Admin:           &bootstrapv3.Admin{Address: pipe(filepath.Join(e.dir, "admin"))},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: listeners, Clusters: clusters},
-	}
-	text, err := envoy.JSON(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(e.dir, "envoy.json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	cmd := exec.Command(binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn")
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-		if t.Failed() {
-			t.Logf("Envoy said:\n%s", &log)
-		}
-	})
-	admin := socketClient(filepath.Join(e.dir, "admin"), false)
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		resp, err := admin.Get("http://admin/ready")
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("Envoy ended: %v\n%s", err, &log)
-		case <-time.After(20 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatalf("Envoy is not ready: %v", err)
-			}
-		}
-	}
-}
-
-func pipe(path string) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}
-}
-
-// chains are the bundle's HTTP chains, each in a listener named after its route
-// configuration, which is put inside.
-func (e *realEnvoy) chains(t *testing.T, bundle *envoy.Bundle, change []func(*hcmv3.HttpConnectionManager)) []*listenerv3.Listener {
-	var out []*listenerv3.Listener
-	for _, r := range bundle.List(envoy.Listener).Resources {
-		l := &listenerv3.Listener{}
-		if err := r.UnmarshalTo(l); err != nil {
-			t.Fatal(err)
-		}
-		for _, chain := range l.GetFilterChains() {
-			hcm := &hcmv3.HttpConnectionManager{}
-			if chain.GetFilters()[0].GetTypedConfig().UnmarshalTo(hcm) != nil {
-				continue
-			}
-			name := hcm.GetRds().GetRouteConfigName()
-			hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: decoded(t, bundle.List(envoy.Route).Get(name))}
-			hcm.AccessLog = nil
-			for _, f := range change {
-				f(hcm)
-			}
-			packed, err := anypb.New(hcm)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, &listenerv3.Listener{Name: name, Address: pipe(filepath.Join(e.dir, name)), FilterChains: []*listenerv3.FilterChain{{
-				Filters: []*listenerv3.Filter{{Name: chain.GetFilters()[0].GetName(), ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed}}},
-			}}})
-		}
-	}
-	return out
-}
-
-// endpoints are the bundle's clusters with endpoints of the test.
-func (e *realEnvoy) endpoints(t *testing.T, bundle *envoy.Bundle) []*clusterv3.Cluster {
-	var out []*clusterv3.Cluster
-	for i, r := range bundle.List(envoy.Cluster).Resources {
-		c := &clusterv3.Cluster{}
-		if err := r.UnmarshalTo(c); err != nil {
-			t.Fatal(err)
-		}
-		if c.GetType() == clusterv3.Cluster_ORIGINAL_DST { // wherever the connection was going
-			out = append(out, c)
-			continue
-		}
-		var paths []string
-		if strings.Contains(r.Name, "self_redirect") {
-			for _, route := range bundle.List(envoy.Route).Resources {
-				if strings.HasPrefix(route.Name, "rds_egress") {
-					paths = append(paths, filepath.Join(e.dir, route.Name))
-				}
-			}
-		} else {
-			for _, endpoint := range []string{"one", "two"} {
-				path := filepath.Join(e.dir, fmt.Sprint(endpoint, i))
-				e.serve(t, path, r.Name, endpoint)
-				paths = append(paths, path)
-			}
-		}
-		group := &endpointv3.LocalityLbEndpoints{}
-		for _, path := range paths {
-			group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: pipe(path)}},
-			})
-		}
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-		c.LbPolicy, c.EdsClusterConfig = clusterv3.Cluster_ROUND_ROBIN, nil
-		if c.GetLoadAssignment() == nil || len(c.GetLoadAssignment().GetEndpoints()) > 0 { // a node without endpoints keeps none
-			c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: r.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
-		}
-		out = append(out, c)
-	}
-	return out
-}
-
-// serve is an endpoint. Headers of a request tell it what to do: x-fail answers
-// its first tries with these statuses, x-break names an endpoint that answers 500, x-wait delays every answer, x-grpc makes
-// it a gRPC answer with that status.
-func (e *realEnvoy) serve(t *testing.T, path, cluster, endpoint string) {
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	both := &http.Protocols{}
-	both.SetHTTP1(true)
-	both.SetUnencryptedHTTP2(true)
-	server := &http.Server{Protocols: both, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.UserAgent() == "Envoy/HC" {
-			e.mu.Lock()
-			e.check[cluster] = append(e.check[cluster], fmt.Sprint(endpoint, " ", r.URL.Path, " ", r.Host))
-			e.mu.Unlock()
-			return
-		}
-		if r.Header.Get("x-break") == endpoint {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-		id := r.Header.Get("x-id")
-		e.mu.Lock()
-		e.tries[id] = append(e.tries[id], endpoint)
-		try := len(e.tries[id])
-		e.mu.Unlock()
-		if r.Header.Get("upgrade") == "websocket" {
-			echo(w)
-			return
-		}
-		if d, err := time.ParseDuration(r.Header.Get("x-wait")); err == nil {
-			select {
-			case <-time.After(d):
-			case <-r.Context().Done():
-				return
-			}
-		}
-		fail := strings.Fields(r.Header.Get("x-fail"))
-		if try <= len(fail) {
-			if fail[try-1] == "reset" {
-				panic(http.ErrAbortHandler)
-			}
-			if name, ok := strings.CutPrefix(fail[try-1], "grpc:"); ok {
-				w.Header().Set("content-type", "application/grpc")
-				w.Header().Set("grpc-status", name) // with the headers: trailers only
-				return
-			}
-			status, _ := strconv.Atoi(fail[try-1])
-			w.WriteHeader(status)
-			return
-		}
-		_ = json.NewEncoder(w).Encode(arrival{cluster, endpoint, r.Method, r.Host, r.URL.RequestURI(), r.Header})
-	})}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(listener)
-	}()
-	t.Cleanup(func() {
-		_ = server.Close()
-		<-done
-	})
-}
-
-func socketClient(path string, http2 bool) *http.Client {
-	one := &http.Protocols{}
-	one.SetHTTP1(!http2)
-	one.SetUnencryptedHTTP2(http2)
-	return &http.Client{
-		Timeout: 30 * time.Second,
-		Transport: &http.Transport{
-			Protocols: one,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", path)
-			},
-		},
-	}
-}
-
-// echo takes the connection over and sends back what comes.
-func echo(w http.ResponseWriter) {
-	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-	_, _ = io.Copy(conn, buffered)
-}
-
-// upgrade opens a byte stream and wants an echo on it.
-func (e *realEnvoy) upgrade(t *testing.T, config, host string) {
-	t.Helper()
-	conn, err := net.Dial("unix", filepath.Join(e.dir, config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", host)
-	reader := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(reader, nil)
-	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("upgrade: %v %v", resp, err)
-	}
-	for _, word := range []string{"ping\n", "pong\n"} {
-		if _, err := io.WriteString(conn, word); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := reader.ReadString('\n'); got != word {
-			t.Fatalf("echo of %q: %q, %v", word, got, err)
-		}
-	}
-}
-
-// checks are the health checks that arrived at a cluster's endpoints.
-func (e *realEnvoy) checks(cluster string) []string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return slices.Clone(e.check[cluster])
-}
-
-// admin reads a page of Envoy's admin interface.
-func (e *realEnvoy) admin(t *testing.T, page string) string {
-	t.Helper()
-	resp, err := socketClient(filepath.Join(e.dir, "admin"), false).Get("http://admin" + page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
+type arrival = envoytest.Arrival
 
 // ask is a request to one of the route configurations.
 type ask struct {
@@ -347,51 +26,22 @@ type ask struct {
 	http2              bool
 }
 
-// do sends the request and returns the status and, if an endpoint answered,
-// what arrived there; and at which endpoints it was tried.
+func run(t *testing.T, bundle *envoy.Bundle, change ...func(*hcmv3.HttpConnectionManager)) *realEnvoy {
+	t.Helper()
+	return &realEnvoy{envoytest.Run(t, bundle, change...)}
+}
+
+func intercepted(t *testing.T, bundle *envoy.Bundle) *realEnvoy {
+	t.Helper()
+	return &realEnvoy{envoytest.Intercepted(t, bundle)}
+}
+
 func (e *realEnvoy) do(t *testing.T, config string, a ask) (status int, got *arrival, tries []string) {
 	t.Helper()
-	e.mu.Lock()
-	key := fmt.Sprint(config, a.http2)
-	client := e.clients[key]
-	if client == nil {
-		client = socketClient(filepath.Join(e.dir, config), a.http2)
-		e.clients[key] = client
-		t.Cleanup(client.CloseIdleConnections)
-	}
-	id := fmt.Sprint(len(e.tries), time.Now().UnixNano())
-	e.tries[id] = nil
-	e.mu.Unlock()
-	method := a.method
-	if method == "" {
-		method = http.MethodGet
-	}
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+a.host+a.path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.SplitSeq(a.header, "; ") {
-		if name, value, ok := strings.Cut(line, ": "); ok {
-			req.Header.Add(name, value)
-		}
-	}
-	req.Header.Set("x-id", id)
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatalf("%s %s%s: %v", method, a.host, a.path, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp.StatusCode == http.StatusOK && len(body) > 0 {
-		got = &arrival{}
-		if err := json.Unmarshal(body, got); err != nil {
-			t.Fatalf("%v in %q", err, body)
-		}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return resp.StatusCode, got, e.tries[id]
+	return e.Do(t, config, envoytest.Ask{Method: a.method, Host: a.host, Path: a.path, Header: a.header, HTTP2: a.http2})
+}
+
+func (e *realEnvoy) connect(t *testing.T, listener string, to netip.AddrPort) net.Conn {
+	t.Helper()
+	return e.Connect(t, listener, to)
 }

@@ -13,24 +13,13 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 )
 
 // bundleOf is what a client of a case gets.
 func bundleOf(t *testing.T, file, client string) *envoy.Bundle {
 	t.Helper()
-	for _, c := range loadCases(t) {
-		if c.name == file {
-			kind, name, _ := strings.Cut(client, "/")
-			for _, key := range c.clients(t) {
-				if string(key.Kind) == kind && key.Name == name {
-					b, _ := c.bundle(t, key)
-					return b
-				}
-			}
-		}
-	}
-	t.Fatalf("no client %s in case %s", client, file)
-	return nil
+	return envoytest.BundleOf(t, file, client)
 }
 
 // expectation is a request and where it must arrive, or how it is refused.
@@ -429,16 +418,16 @@ func TestUpgrades(t *testing.T) {
 	node := run(t, bundleOf(t, "traffic_routes", "virtualNode/front"))
 	server := run(t, bundleOf(t, "traffic_routes", "virtualNode/rest"))
 	gateway := run(t, bundleOf(t, "traffic_gateway", "virtualGateway/ingress"))
-	t.Run("VR-004 a router's listener", func(t *testing.T) { node.upgrade(t, webConfig, "web.local") })
-	t.Run("VN-007 a node's listener", func(t *testing.T) { server.upgrade(t, "rds_ingress_http_9080", "any") })
-	t.Run("VG-003 a gateway's listener", func(t *testing.T) { gateway.upgrade(t, "rds_ingress_http_8080", "example.com") })
+	t.Run("VR-004 a router's listener", func(t *testing.T) { node.Upgrade(t, webConfig, "web.local") })
+	t.Run("VN-007 a node's listener", func(t *testing.T) { server.Upgrade(t, "rds_ingress_http_9080", "any") })
+	t.Run("VG-003 a gateway's listener", func(t *testing.T) { gateway.Upgrade(t, "rds_ingress_http_8080", "example.com") })
 }
 
 // TestConfigDump looks for the hidden defaults in what Envoy itself shows.
 func TestConfigDump(t *testing.T) {
 	t.Parallel()
 	e := run(t, bundleOf(t, "traffic_routes", "virtualNode/front"))
-	dump := e.admin(t, "/config_dump")
+	dump := e.AdminPage(t, "/config_dump")
 	for _, test := range []struct{ name, text string }{
 		{"EMS-041 the default retry policy", `"retry_on": "unavailable,reset,connect-failure,refused-stream,retriable-status-codes"`},
 		{"EMS-043 the default circuit breakers", `"max_pending_requests": 2147483647`},
@@ -450,7 +439,7 @@ func TestConfigDump(t *testing.T) {
 		})
 	}
 	t.Run("EMS-042 thresholds of every cluster", func(t *testing.T) {
-		clusters := e.admin(t, "/clusters")
+		clusters := e.AdminPage(t, "/clusters")
 		for _, r := range bundleOf(t, "traffic_routes", "virtualNode/front").List(envoy.Cluster).Resources {
 			for _, limit := range []string{"max_connections", "max_pending_requests", "max_requests", "max_retries"} {
 				if line := fmt.Sprintf("%s::default_priority::%s::2147483647", r.Name, limit); !strings.Contains(clusters, line) {
@@ -468,8 +457,8 @@ func TestEndpointsAreWatched(t *testing.T) {
 	const cluster = "cds_egress_colors_checked_http_9080"
 	t.Run("EMS-045 the client checks every endpoint", func(t *testing.T) {
 		eventually(t, func() bool {
-			return slices.Contains(e.checks(cluster), "one /ping checked.local:9080") && slices.Contains(e.checks(cluster), "two /ping checked.local:9080")
-		}, func() string { return fmt.Sprintf("checks %q", e.checks(cluster)) })
+			return slices.Contains(e.Checks(cluster), "one /ping checked.local:9080") && slices.Contains(e.Checks(cluster), "two /ping checked.local:9080")
+		}, func() string { return fmt.Sprintf("checks %q", e.Checks(cluster)) })
 	})
 	t.Run("VN-012 VN-013 an endpoint of errors is ejected by the client", func(t *testing.T) {
 		// 500 is not tried again by default, so each one is seen.

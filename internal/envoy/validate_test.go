@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
@@ -23,11 +24,11 @@ import (
 // about a field.
 func TestEnvoyAccepts(t *testing.T) {
 	binaries := validators(t)
-	for _, c := range loadCases(t) {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range envoytest.Cases(t) {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			for _, client := range c.clients(t) {
-				bundle, _ := c.bundle(t, client)
+			for _, client := range c.Clients(t) {
+				bundle, _ := c.Bundle(t, client)
 				for _, binary := range binaries {
 					validate(t, binary, bundle, client.String())
 				}
@@ -100,26 +101,9 @@ func validators(t testing.TB) []string {
 	for _, binary := range out {
 		// Not the words for an Envoy that runs: a configuration that is taken shows
 		// nothing of what it does.
-		t.Logf("validated by envoy %s", version(t, binary))
+		t.Logf("validated by envoy %s", envoytest.Version(t, binary))
 	}
 	return out
-}
-
-// logVersion says which Envoy runs for the test; the count of requirements looks
-// for it.
-func logVersion(t testing.TB, binary string) {
-	t.Helper()
-	t.Logf("real envoy: %s", version(t, binary))
-}
-
-func version(t testing.TB, binary string) string {
-	t.Helper()
-	out, err := exec.Command(binary, "--version").Output()
-	m := regexp.MustCompile(`/(\d+\.\d+\.\d+)`).FindSubmatch(out)
-	if err != nil || m == nil {
-		t.Fatalf("%s --version: %v\n%s", binary, err, out)
-	}
-	return string(m[1])
 }
 
 func moduleRoot() (string, error) {
