@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 const (
@@ -58,6 +59,26 @@ func instanceOf(n *corev3.Node, peer string) string {
 		}
 	}
 	return clipped(peer)
+}
+
+// statsLogger is Envoy's extension that the metrics extension's families are made
+// with: some supported versions have it, others do not.
+const statsLogger = "envoy.access_loggers.stats"
+
+// traitsOf is what the node says of its proxy that its configuration depends on.
+// lacks is a note when it asks for what its Envoy cannot do: a configuration that
+// names an extension is refused by an Envoy without it.
+func traitsOf(n *corev3.Node) (t mesh.Traits, lacks string) {
+	if lookup(n.GetMetadata(), []string{"aws.appmesh.metric_filter", "level"}) != "1" {
+		return t, ""
+	}
+	for _, e := range n.GetExtensions() {
+		if e.GetName() == statsLogger && !e.GetDisabled() {
+			t.Metrics = true
+			return t, ""
+		}
+	}
+	return t, "It asks for the metrics extension, but its Envoy does not have " + statsLogger + ": it gets no metrics of the extension."
 }
 
 func lookup(s *structpb.Struct, path []string) string {

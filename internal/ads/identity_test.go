@@ -51,3 +51,35 @@ func TestEnvoyVersion(t *testing.T) {
 		t.Errorf("got %v", v)
 	}
 }
+
+func TestTraits(t *testing.T) {
+	const can, cannot = "envoy.access_loggers.stats", "envoy.access_loggers.file"
+	for _, c := range []struct {
+		name      string
+		level     any
+		extension *corev3.Extension
+		metrics   bool
+		noted     bool
+	}{
+		{"asked for, and Envoy can", "1", &corev3.Extension{Name: can}, true, false},
+		{"asked for, and Envoy cannot", "1", &corev3.Extension{Name: cannot}, false, true},
+		{"asked for, and switched off in Envoy", "1", &corev3.Extension{Name: can, Disabled: true}, false, true},
+		{"not asked for", nil, &corev3.Extension{Name: can}, false, false},
+		{"another version", "2", &corev3.Extension{Name: can}, false, false},
+		{"no text", 1.0, &corev3.Extension{Name: can}, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := structpb.NewStruct(map[string]any{"aws.appmesh.metric_filter": map[string]any{"level": c.level}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, lacks := traitsOf(&corev3.Node{Metadata: m, Extensions: []*corev3.Extension{{Name: cannot}, c.extension}})
+			if got.Metrics != c.metrics || (lacks != "") != c.noted {
+				t.Errorf("traits are %+v with the note %q", got, lacks)
+			}
+		})
+	}
+	if got, lacks := traitsOf(&corev3.Node{}); got.Metrics || lacks != "" {
+		t.Errorf("a node that says nothing has %+v and the note %q", got, lacks)
+	}
+}

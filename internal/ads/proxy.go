@@ -33,6 +33,7 @@ type proxy struct {
 	instance  string
 	peer      string
 	envoy     *string // its version
+	lacks     string  // a note on what its Envoy cannot do
 	delta     bool    // its dialect
 	connected time.Time
 	stream    grpc.ServerStream
@@ -188,6 +189,7 @@ func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth
 	}
 	// Whatever form the node id has, others see the one name of the resource.
 	p.client, p.arn = client, s.Realm.ARN(client.Key, owner)
+	p.client.Traits, p.lacks = traitsOf(node)
 	return p, p.authorized()
 }
 

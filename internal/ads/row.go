@@ -17,24 +17,37 @@ func discoveryType(t envoy.Type) api.DiscoveryType {
 	}[t]
 }
 
-// Row is what the ledger keeps of the client's proxies on this replica (D8):
-// false when there are none.
+// Row is what the ledger keeps of the proxies of the client's node or gateway on
+// this replica (D8), whatever their traits: false when there are none.
 func (s *Server) Row(c mesh.Client) (api.LedgerRow, bool) {
+	type group struct {
+		goal    *goal
+		members []*proxy
+	}
+	var groups []group
 	s.mu.Lock()
-	g := s.groups[c]
-	if g == nil {
-		s.mu.Unlock()
+	for _, traits := range mesh.EveryTraits() {
+		if g := s.groups[mesh.Client{Key: c.Key, Traits: traits}]; g != nil {
+			groups = append(groups, group{g.goal, slices.Collect(maps.Keys(g.members))})
+		}
+	}
+	s.mu.Unlock()
+	if len(groups) == 0 {
 		return api.LedgerRow{}, false
 	}
-	goal, members := g.goal, slices.Collect(maps.Keys(g.members))
-	s.mu.Unlock()
 
 	row := api.LedgerRow{Client: c.Key.String(), Replica: s.Replica}
-	if goal != nil {
-		row.Revision = goal.revision
-	}
-	for _, p := range members {
-		row.Members = append(row.Members, p.describe(goal))
+	for i, g := range groups {
+		revision := int64(0)
+		if g.goal != nil {
+			revision = g.goal.revision
+		}
+		if i == 0 || revision < row.Revision { // what all of them are to have
+			row.Revision = revision
+		}
+		for _, p := range g.members {
+			row.Members = append(row.Members, p.describe(g.goal))
+		}
 	}
 	slices.SortFunc(row.Members, func(a, b api.Proxy) int { return strings.Compare(a.Instance, b.Instance) })
 	return row, true
@@ -125,6 +138,9 @@ func (m *machine) status(t envoy.Type, goal *goal) (status api.TypeStatus, ok bo
 // notes are sentences for the person who looks at a proxy.
 func (p *proxy) notes() []string {
 	var out []string
+	if p.lacks != "" {
+		out = append(out, p.lacks)
+	}
 	if f := p.m.of[envoy.Cluster].flight; f != nil && !p.s.Now().Before(f.at.Add(p.m.silence)) {
 		out = append(out, "Its clusters have not been acknowledged for "+p.m.silence.String()+": routes were sent without.")
 	}

@@ -64,7 +64,8 @@ type Store interface {
 type Writer struct {
 	Store   Store
 	Replica api.Replica // ID, Address and Version
-	// Row is the row of a client as of now; false when it has no proxy here.
+	// Row is the row of a client's node or gateway as of now, whatever the traits of
+	// its proxies; false when it has no proxy here. The client has no traits.
 	Row func(mesh.Client) (api.LedgerRow, bool)
 	// Lost is told when the store is out of reach: proxies that connected after
 	// since may be in no row, and nobody could tell whether they are served. It is
@@ -138,10 +139,11 @@ func (w *Writer) Leave(ctx context.Context) error {
 	return nil
 }
 
-// Dirty says that the client's row changed; it returns at once.
+// Dirty says that the row of the client's node or gateway changed; it returns at
+// once.
 func (w *Writer) Dirty(c mesh.Client) {
 	w.mu.Lock()
-	w.dirty[c] = true
+	w.dirty[c.Plain()] = true
 	w.mu.Unlock()
 	w.poke()
 }

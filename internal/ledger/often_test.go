@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
@@ -75,5 +76,28 @@ func TestAWideChangeIsFewTransactions(t *testing.T) {
 	}
 	if n := rows.Load(); n < nodes {
 		t.Errorf("%d rows were written of %d nodes: nothing is shown", n, nodes)
+	}
+}
+
+// A node whose proxies differ in their traits has one row, which no proxy's changes
+// take another's place in.
+func TestOneRowForAllTraits(t *testing.T) {
+	s := storetest.New(t)
+	w := newWorld(s, "a")
+	plain := node("n")
+	measured := mesh.Client{Key: plain.Key, Traits: mesh.Traits{Metrics: true}}
+	w.connect(plain, w.proxy(plain, "1"), w.proxy(plain, "2"))
+	w.Dirty(measured)
+	asked := map[mesh.Client]int{}
+	row := w.Row
+	w.Row = func(c mesh.Client) (api.LedgerRow, bool) { asked[c]++; return row(c) }
+	w.flush(t)
+	if len(asked) != 1 || asked[plain] != 1 {
+		t.Errorf("rows were asked for of %v", asked)
+	}
+	w.Dirty(measured)
+	w.flush(t)
+	if got := proxies(t, reader(s, w.now), account); len(got) != 2 {
+		t.Errorf("the ledger has %q", got)
 	}
 }

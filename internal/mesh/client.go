@@ -2,12 +2,30 @@ package mesh
 
 import "github.com/evermesh/evermesh/internal/api"
 
-// Client is what configuration is made for: a virtual node or a virtual gateway.
-// All proxies of a client get the same. It is comparable and the key of
-// everything that is kept per configuration.
+// Client is what configuration is made for: a virtual node or a virtual gateway,
+// and what its proxies say of themselves that makes their configuration another
+// than that of its other proxies. All proxies of a client get the same. It is
+// comparable and the key of everything that is kept per configuration.
 type Client struct {
-	Key api.Key
+	Key    api.Key
+	Traits Traits
 }
+
+// Traits are what a proxy says of itself, when it connects, that its configuration
+// depends on. Nearly all proxies have none. What a client reads of the snapshot
+// does not depend on them.
+type Traits struct {
+	// Metrics: the proxy asks for the metrics extension, and its Envoy has the
+	// extension that the families are made with (OBS-024).
+	Metrics bool
+}
+
+// EveryTraits are all traits that proxies of one node or gateway can have.
+func EveryTraits() []Traits { return []Traits{{}, {Metrics: true}} }
+
+// Plain is the client of the same node or gateway whose proxies have no traits: it
+// stands for all of them where only the node counts, as in the ledger (D8).
+func (c Client) Plain() Client { return Client{Key: c.Key} }
 
 // Problem is a fault of one resource, found while its meaning for a client was
 // worked out. It never stops anything else. Problem is comparable: many clients

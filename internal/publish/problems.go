@@ -52,11 +52,25 @@ func (p *problems) set(c mesh.Client, now []mesh.Problem) (changed bool) {
 	return !slices.Equal(old, now)
 }
 
-// ProblemsOf returns the problems that were found for a connected client.
+// ProblemsOf returns the problems that were found for the connected proxies of the
+// client's node or gateway, whatever their traits.
 func (l *Loop) ProblemsOf(c mesh.Client) []mesh.Problem {
 	l.problems.mu.Lock()
 	defer l.problems.mu.Unlock()
-	return l.problems.byClient[c]
+	var out []mesh.Problem
+	for _, traits := range mesh.EveryTraits() {
+		switch of := l.problems.byClient[mesh.Client{Key: c.Key, Traits: traits}]; {
+		case len(out) == 0:
+			out = of
+		default:
+			for _, x := range of {
+				if !slices.Contains(out, x) {
+					out = append(slices.Clip(out), x)
+				}
+			}
+		}
+	}
+	return out
 }
 
 // Problems returns the problems of all connected clients' views, sorted; of one

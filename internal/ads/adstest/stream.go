@@ -50,6 +50,8 @@ type Options struct {
 	Node     string // node id
 	Instance string // evermesh.instance in the node's metadata
 	Delta    bool
+	// Metrics: the node asks for the metrics extension, and its Envoy can have it.
+	Metrics bool
 	// Headers are gRPC metadata.
 	Headers map[string]string
 	// NodeAlways repeats the node in every request, as Envoy does unless told
@@ -128,6 +130,15 @@ func open(ctx context.Context, conn *grpc.ClientConn, o Options) (*Stream, error
 	s := &Stream{options: o, node: &corev3.Node{Id: o.Node, Cluster: "test"}}
 	if o.Instance != "" {
 		s.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{"evermesh.instance": structpb.NewStringValue(o.Instance)}}
+	}
+	if o.Metrics {
+		if s.node.Metadata == nil {
+			s.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		}
+		s.node.Metadata.Fields["aws.appmesh.metric_filter"] = structpb.NewStructValue(&structpb.Struct{
+			Fields: map[string]*structpb.Value{"level": structpb.NewStringValue("1")},
+		})
+		s.node.Extensions = []*corev3.Extension{{Name: "envoy.access_loggers.stats", Category: "envoy.access_loggers"}}
 	}
 	c := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
 	var err error

@@ -1,0 +1,52 @@
+package ads
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/testenv"
+)
+
+// Proxies of one node may differ in what their configuration depends on: each has
+// a goal for its kind, and the ledger has one row for all (D8).
+func TestProxiesOfOneNodeDiffer(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		r := newRig(t, nil)
+		measured := mesh.Client{Key: client("a").Key, Traits: mesh.Traits{Metrics: true}}
+		other := simple()
+		other[envoy.Listener] = []*envoy.Resource{resource("in", "with metrics"), resource("out", "with metrics")}
+		r.mu.Lock()
+		r.goals[measured] = goalWith(other)
+		r.goals[measured].revision = 7
+		r.mu.Unlock()
+
+		feed(t, r.open(t, "a", delta))
+		s := adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{Node: nodeID("a"), Instance: "a-2", Delta: delta, Metrics: true})
+		var listeners []string
+		for _, f := range feed(t, s) {
+			if f.Type == adstest.LDS {
+				for _, r := range f.Resources {
+					listeners = append(listeners, string(r.Value))
+				}
+			}
+		}
+		if want := []string{"in=with metrics", "out=with metrics"}; !slices.Equal(listeners, want) {
+			t.Errorf("the second proxy got %q, want %q", listeners, want)
+		}
+		testenv.Eventually(t, "both are current, in one row", func() bool {
+			row, _ := r.Row(client("a"))
+			same, _ := r.Row(measured)
+			return len(row.Members) == 2 && len(same.Members) == 2 && row.Members[0].Instance == "a-1" && row.Members[1].Instance == "a-2" &&
+				row.Members[0].State == api.ProxyStateCurrent && row.Members[1].State == api.ProxyStateCurrent && row.Revision == 1
+		})
+		s.Close()
+		testenv.Eventually(t, "one is left", func() bool {
+			row, _ := r.Row(measured)
+			return len(row.Members) == 1 && row.Members[0].Instance == "a-1"
+		})
+	})
+}
