@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
@@ -13,12 +14,16 @@ import (
 // the version of the whole. It is immutable and shared by the client's streams.
 type goal struct {
 	lists    [envoy.Secret]*envoy.List
-	version  string // hash of the bundle: system_version_info (D12)
-	revision int64  // of the store
+	version  string    // hash of the bundle: system_version_info (D12)
+	held     []api.Key // nodes that the bundle does not show as they are stored
+	revision int64     // of the store
 }
 
 func goalOf(b *envoy.Bundle, revision int64) *goal {
 	g := &goal{revision: revision}
+	if b.View != nil {
+		g.held = b.View.Held
+	}
 	for _, t := range envoy.Types() {
 		g.lists[t] = b.List(t)
 	}

@@ -45,6 +45,13 @@ func (s *Server) Row(c mesh.Client) (api.LedgerRow, bool) {
 		if i == 0 || revision < row.Revision { // what all of them are to have
 			row.Revision = revision
 		}
+		if g.goal != nil {
+			for _, key := range g.goal.held {
+				if !slices.Contains(row.Held, key.String()) {
+					row.Held = append(row.Held, key.String())
+				}
+			}
+		}
 		for _, p := range g.members {
 			row.Members = append(row.Members, p.describe(g.goal))
 		}

@@ -116,6 +116,7 @@ type Explanation struct {
 // LedgerRow is the model's LedgerRow.
 type LedgerRow struct {
 	Client   string    `json:"client"`
+	Held     []string  `json:"held,omitempty"`
 	Members  []Proxy   `json:"members"`
 	Problems []Problem `json:"problems,omitempty"`
 	Replica  string    `json:"replica"`

@@ -20,7 +20,7 @@ func (s *Snapshot) View(c Client) (*View, []Problem, Reads) {
 		return nil, nil, Reads{client: c.Key}
 	}
 	v := &View{Client: c}
-	switch own := s.Get(c.Key); {
+	switch own := s.own(c.Key); {
 	case c.Key.Kind == api.KindVirtualNode && own.VirtualNodeSpec() != nil:
 		v.Node = own
 	case c.Key.Kind == api.KindVirtualGateway && own.VirtualGatewaySpec() != nil:
@@ -38,6 +38,7 @@ func (s *Snapshot) View(c Client) (*View, []Problem, Reads) {
 		r.gateway()
 	}
 	r.reads.backends, r.reads.routes = v.Backends, v.GatewayRoutes
+	v.Held = s.held(v)
 	return v, r.problems, r.reads
 }
 

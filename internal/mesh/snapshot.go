@@ -14,6 +14,7 @@ import (
 type Snapshot struct {
 	revision int64
 	meshes   map[scope]*tables
+	offers   Offers // of WithOffers; nil of what Apply makes
 }
 
 // scope is one mesh of one account.

@@ -21,6 +21,9 @@ type View struct {
 	Gateway *api.Resource
 	// GatewayRoutes are those of Gateway, sorted by name.
 	GatewayRoutes []GatewayRoute
+	// Held are the nodes of the view that are not shown as they are stored, but as
+	// they are offered (D6.3); mostly none.
+	Held []api.Key
 }
 
 // Backend is one backend of a node.
@@ -73,7 +76,7 @@ func (v *View) Equal(w *View) bool {
 	if v == nil || w == nil {
 		return v == w
 	}
-	return v.Client == w.Client && v.Mesh == w.Mesh && v.Node == w.Node && v.Gateway == w.Gateway &&
+	return v.Client == w.Client && v.Mesh == w.Mesh && v.Node == w.Node && v.Gateway == w.Gateway && slices.Equal(v.Held, w.Held) &&
 		slices.EqualFunc(v.Backends, w.Backends, func(a, b Backend) bool { return a.Spec == b.Spec && a.Service.Same(b.Service) }) &&
 		slices.EqualFunc(v.GatewayRoutes, w.GatewayRoutes, func(a, b GatewayRoute) bool { return a.Resource == b.Resource && a.Service.Same(b.Service) })
 }
