@@ -1,0 +1,404 @@
+package cloudformation
+
+import (
+	"encoding/base64"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// deepest is how far values may be made of values of others.
+const deepest = 500
+
+// mostMade bounds the text that all functions of a template make, in bytes.
+const mostMade = 16 << 20
+
+func unknown(at Position, format string, args ...any) *node {
+	return &node{form: isUnknown, at: at, text: fmt.Sprintf(format, args...)}
+}
+
+// need tells that a value is needed which is not known: where the parameter
+// stands whose value it is, or where it is needed.
+func (s *stack) need(n *node, at Position, path string) {
+	if n.members != nil {
+		at, path = n.members[0].at, n.members[0].name
+	}
+	s.problems.add(at, path, "%s", n.text)
+}
+
+func (s *stack) broken(at Position, path, format string, args ...any) *node {
+	s.problems.add(at, path, format, args...)
+	return &node{form: isBroken, at: at}
+}
+
+func (s *stack) notSupported(at Position, path, name string) *node {
+	return s.broken(at, path, "%s is not supported", name)
+}
+
+// enter keeps count of how deep values lie in values; leave ends it.
+func (s *stack) enter(n *node, path string) bool {
+	if s.depth >= deepest {
+		s.problems.add(n.at, path, "its value is made of too many others in turn")
+		return false
+	}
+	s.depth++
+	return true
+}
+
+func (s *stack) leave() { s.depth-- }
+
+// resolve returns the node with values in the place of all functions in it. It
+// is the node itself where there are none.
+func (s *stack) resolve(n *node, path string) *node {
+	if !s.enter(n, path) {
+		return &node{form: isBroken, at: n.at}
+	}
+	defer s.leave()
+	switch n.form {
+	case isText:
+		if strings.Contains(n.text, "{{resolve:") {
+			return unknown(n.at, "dynamic references ({{resolve:…}}) are not followed: write the value, or a parameter")
+		}
+	case isList:
+		out := &node{form: isList, at: n.at, items: make([]*node, 0, len(n.items))}
+		for i, item := range n.items {
+			if v := s.resolve(item, fmt.Sprintf("%s[%d]", path, i)); v.form != isNothing {
+				out.items = append(out.items, v)
+			}
+		}
+		return out
+	case isObject:
+		for _, m := range n.members {
+			if m.name != "Ref" && !strings.HasPrefix(m.name, "Fn::") {
+				continue
+			}
+			if len(n.members) > 1 {
+				return s.broken(m.at, path, "%s stands beside other members: a function is alone in its object", m.name)
+			}
+			return s.call(m, path)
+		}
+		out := &node{form: isObject, at: n.at, members: make([]member, 0, len(n.members))}
+		for _, m := range n.members {
+			if v := s.resolve(m.value, path+"."+m.name); v.form != isNothing {
+				out.members = append(out.members, member{m.name, m.at, v})
+			}
+		}
+		return out
+	}
+	return n
+}
+
+// call works one function out.
+func (s *stack) call(call member, path string) *node {
+	switch call.name {
+	case "Ref":
+		if call.value.form != isText {
+			return s.broken(call.at, path, "Ref wants a name")
+		}
+		return s.ref(call.value.text, call.at, path)
+	case "Fn::GetAtt":
+		return s.getAtt(call, path)
+	case "Fn::Sub":
+		return s.sub(call, path)
+	case "Fn::Join":
+		return s.join(call, path)
+	case "Fn::Split":
+		return s.split(call, path)
+	case "Fn::Select":
+		return s.selectItem(call, path)
+	case "Fn::FindInMap":
+		return s.findInMap(call, path)
+	case "Fn::If":
+		return s.choose(call, path)
+	case "Fn::ImportValue":
+		return s.importValue(call, path)
+	case "Fn::Base64":
+		v := s.text(call.value, path)
+		if v.form != isText {
+			return v
+		}
+		return s.make(call.at, path, v.secret, base64.StdEncoding.EncodeToString([]byte(v.text)))
+	case "Fn::GetAZs", "Fn::Cidr":
+		return unknown(call.at, "%s is worked out by AWS and not known here: write the value, or a parameter", call.name)
+	case "Fn::Transform", "Fn::Length", "Fn::ToJsonString":
+		return s.broken(call.at, path, "%s is a macro's, which AWS runs: give the template as it leaves it (aws cloudformation get-template --template-stage Processed)", call.name)
+	}
+	return s.broken(call.at, path, "%s is no function of CloudFormation%s", call.name, meant(call.name, valueFunctions))
+}
+
+var valueFunctions = []string{
+	"Fn::GetAtt", "Fn::Sub", "Fn::Join", "Fn::Split", "Fn::Select", "Fn::FindInMap", "Fn::If", "Fn::ImportValue", "Fn::Base64",
+}
+
+// make is a text that a function made.
+func (s *stack) make(at Position, path string, secret bool, text string) *node {
+	if s.made += len(text); s.made > mostMade {
+		return s.broken(at, path, "the template's functions make more than %d MiB of text", mostMade>>20)
+	}
+	return &node{at: at, text: text, secret: secret}
+}
+
+// arguments are a function's arguments, which stand in the template as a list.
+func (s *stack) arguments(call member, path string, least, most int) (args []*node, ok bool) {
+	if call.value.form == isBroken {
+		return nil, false
+	}
+	if n := len(call.value.items); call.value.form != isList || n < least || n > most {
+		want := strconv.Itoa(least)
+		if most != least {
+			want += " to " + strconv.Itoa(most)
+		}
+		s.problems.add(call.at, path, "%s wants a list of %s", call.name, want)
+		return nil, false
+	}
+	return call.value.items, true
+}
+
+// text resolves a node that is to be a text: a text, unknown or broken.
+func (s *stack) text(n *node, path string) *node {
+	v := s.resolve(n, path)
+	switch v.form {
+	case isText, isUnknown, isBroken:
+		return v
+	case isNothing:
+		return s.broken(n.at, path, "AWS::NoValue stands where a text is wanted")
+	}
+	return s.broken(n.at, path, "is %s: want a text", v.what())
+}
+
+// list resolves a node that is to be a list: a list, unknown or broken.
+func (s *stack) list(n *node, path string) *node {
+	v := s.resolve(n, path)
+	switch v.form {
+	case isList, isUnknown, isBroken:
+		return v
+	case isNothing:
+		return s.broken(n.at, path, "AWS::NoValue stands where a list is wanted")
+	}
+	return s.broken(n.at, path, "is %s: want a list", v.what())
+}
+
+func (s *stack) join(call member, path string) *node {
+	args, ok := s.arguments(call, path, 2, 2)
+	if !ok {
+		return &node{form: isBroken, at: call.at}
+	}
+	between, list := s.text(args[0], path), s.list(args[1], path)
+	for _, v := range []*node{between, list} {
+		if v.form == isUnknown || v.form == isBroken {
+			return v
+		}
+	}
+	secret := between.secret
+	texts := make([]string, len(list.items))
+	size := 0
+	for i, item := range list.items {
+		switch item.form {
+		case isText:
+			texts[i] = item.text
+			size += len(item.text) + len(between.text)
+			secret = secret || item.secret
+		case isUnknown, isBroken:
+			return item
+		default:
+			return s.broken(item.at, path, "Fn::Join joins texts, and this is %s", item.what())
+		}
+	}
+	if size > mostMade {
+		return s.make(call.at, path, secret, strings.Repeat(" ", mostMade+1))
+	}
+	return s.make(call.at, path, secret, strings.Join(texts, between.text))
+}
+
+func (s *stack) split(call member, path string) *node {
+	args, ok := s.arguments(call, path, 2, 2)
+	if !ok {
+		return &node{form: isBroken, at: call.at}
+	}
+	between, text := s.text(args[0], path), s.text(args[1], path)
+	for _, v := range []*node{between, text} {
+		if v.form != isText {
+			return v
+		}
+	}
+	if between.text == "" {
+		return s.broken(args[0].at, path, "Fn::Split wants a delimiter that is not empty")
+	}
+	out := &node{form: isList, at: call.at}
+	for part := range strings.SplitSeq(text.text, between.text) {
+		v := s.make(call.at, path, text.secret, part)
+		s.made++ // also an empty part takes room
+		out.items = append(out.items, v)
+	}
+	return out
+}
+
+func (s *stack) selectItem(call member, path string) *node {
+	args, ok := s.arguments(call, path, 2, 2)
+	if !ok {
+		return &node{form: isBroken, at: call.at}
+	}
+	which, list := s.text(args[0], path), s.list(args[1], path)
+	for _, v := range []*node{which, list} {
+		if v.form == isUnknown || v.form == isBroken {
+			return v
+		}
+	}
+	i, err := strconv.Atoi(which.text)
+	if err != nil || i < 0 || i >= len(list.items) {
+		return s.broken(call.at, path, "Fn::Select wants the place of an item, from 0 to %d", len(list.items)-1)
+	}
+	return list.items[i]
+}
+
+func (s *stack) findInMap(call member, path string) *node {
+	args, ok := s.arguments(call, path, 3, 3)
+	if !ok {
+		return &node{form: isBroken, at: call.at}
+	}
+	at, names := (*node)(nil), make([]string, 3)
+	for i, a := range args {
+		v := s.text(a, path)
+		if v.form != isText {
+			return v
+		}
+		names[i] = v.text
+		next := at.get(v.text)
+		if i == 0 {
+			next = s.mappings[v.text]
+		}
+		if next == nil {
+			known := keys(s.mappings)
+			if i > 0 {
+				known = nil
+				for _, m := range at.members {
+					known = append(known, m.name)
+				}
+			}
+			return s.broken(call.at, path, "Mappings has no %s%s", strings.Join(names[:i+1], "."), meant(v.text, known))
+		}
+		at = next
+	}
+	if at.form == isObject {
+		return s.broken(at.at, "Mappings."+strings.Join(names, "."), "is an object: want a text or a list")
+	}
+	return at
+}
+
+func (s *stack) choose(call member, path string) *node {
+	args, ok := s.arguments(call, path, 3, 3)
+	if !ok {
+		return &node{form: isBroken, at: call.at}
+	}
+	if args[0].form != isText {
+		return s.broken(args[0].at, path, "Fn::If wants the name of a condition")
+	}
+	holds, known := s.named(args[0].text, args[0].at, path)
+	switch {
+	case !known:
+		return &node{form: isBroken, at: call.at}
+	case holds:
+		return s.resolve(args[1], path)
+	}
+	return s.resolve(args[2], path)
+}
+
+func (s *stack) importValue(call member, path string) *node {
+	name := s.text(call.value, path)
+	if name.form != isText {
+		return name
+	}
+	v, given := s.options.Imports[name.text]
+	if !given {
+		return unknown(call.at, "the value of the export %s is not known here: give it (--imports FILE)", name.text)
+	}
+	return s.make(call.at, path, false, v)
+}
+
+// variable is what Fn::Sub replaces, and what it only takes the mark from.
+var variable = regexp.MustCompile(`\$\{([^{}]*)\}`)
+
+var variableName = regexp.MustCompile(`^[A-Za-z0-9_.:]+$`)
+
+func (s *stack) sub(call member, path string) *node {
+	format, own := call.value, (*node)(nil)
+	if format.form == isList {
+		args, ok := s.arguments(call, path, 2, 2)
+		if !ok {
+			return &node{form: isBroken, at: call.at}
+		}
+		if format, own = args[0], args[1]; own.form != isObject {
+			return s.broken(own.at, path, "Fn::Sub wants the variables as an object")
+		}
+	}
+	if format.form != isText {
+		return s.broken(call.at, path, "Fn::Sub wants a text, or a list of a text and its variables")
+	}
+	var out strings.Builder
+	secret, last := false, 0
+	for _, at := range variable.FindAllStringSubmatchIndex(format.text, -1) {
+		name := format.text[at[2]:at[3]]
+		out.WriteString(format.text[last:at[0]])
+		last = at[1]
+		if literal, ok := strings.CutPrefix(name, "!"); ok {
+			out.WriteString("${" + literal + "}")
+			continue
+		}
+		if !variableName.MatchString(name) {
+			return s.broken(format.at, path, "${%s} is no variable: want letters, digits and _ . : only, or ${!…} for the text itself", name)
+		}
+		v := s.variable(own, name, format.at, path)
+		if v.form != isText {
+			return v
+		}
+		secret = secret || v.secret
+		out.WriteString(v.text)
+		if out.Len() > mostMade {
+			break
+		}
+	}
+	out.WriteString(format.text[last:])
+	return s.make(call.at, path, secret, out.String())
+}
+
+// variable is the value of a variable in a text.
+func (s *stack) variable(own *node, name string, at Position, path string) *node {
+	if v := own.get(name); v != nil {
+		return s.text(v, path)
+	}
+	var v *node
+	if id, attribute, ok := strings.Cut(name, "."); ok {
+		v = s.attributeOf(id, attribute, at, path)
+	} else {
+		v = s.ref(name, at, path)
+	}
+	switch v.form {
+	case isText, isUnknown, isBroken:
+		return v
+	}
+	return s.broken(at, path, "${%s} is no text", name)
+}
+
+func (s *stack) getAtt(call member, path string) *node {
+	arg := call.value
+	if arg.form == isText {
+		id, attribute, ok := strings.Cut(arg.text, ".")
+		if !ok {
+			return s.broken(call.at, path, "Fn::GetAtt wants a resource and its attribute, as ID.Attribute")
+		}
+		return s.attributeOf(id, attribute, arg.at, path)
+	}
+	args, ok := s.arguments(call, path, 2, 2)
+	if !ok {
+		return &node{form: isBroken, at: call.at}
+	}
+	if args[0].form != isText {
+		return s.broken(args[0].at, path, "Fn::GetAtt wants the logical id of a resource")
+	}
+	attribute := s.text(args[1], path)
+	if attribute.form != isText {
+		return attribute
+	}
+	return s.attributeOf(args[0].text, attribute.text, args[0].at, path)
+}

@@ -1,0 +1,256 @@
+package cloudformation
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/model"
+)
+
+// stack is a template that is being read, and what is known of it.
+type stack struct {
+	model    *model.Model
+	options  Options
+	problems *problems
+
+	parameters map[string]*parameter
+	mappings   map[string]*node
+	conditions map[string]*condition
+	resources  []*declared // in order
+	byID       map[string]*declared
+	written    []member // the outputs
+
+	takes map[string]bool
+	made  int // bytes of text that functions made
+	depth int // of the value that is being worked out
+	// inCondition says that a condition is being worked out.
+	inCondition bool
+}
+
+// declared is a resource as the template has it.
+type declared struct {
+	id         string
+	at         Position
+	kind       string // AWS::AppMesh::Mesh
+	row        api.KindRow
+	isAppMesh  bool
+	condition  *node
+	properties *node // nil without
+
+	attributes map[string]*node // worked out
+	asking     map[string]bool  // being worked out
+}
+
+func newStack(m *model.Model, o Options, p *problems) *stack {
+	return &stack{
+		model: m, options: o, problems: p,
+		parameters: map[string]*parameter{}, mappings: map[string]*node{}, conditions: map[string]*condition{},
+		byID: map[string]*declared{}, takes: map[string]bool{},
+	}
+}
+
+// sectionNames are the sections that a template may have.
+var sectionNames = []string{
+	"AWSTemplateFormatVersion", "Description", "Metadata", "Parameters", "Rules", "Mappings", "Conditions", "Transform",
+	"Hooks", "Resources", "Outputs",
+}
+
+// sections reads what the template declares. Values are worked out when they are
+// asked for.
+func (s *stack) sections(root *node) {
+	for _, m := range root.members {
+		switch m.name {
+		case "Parameters":
+			s.each(m, s.parameter)
+		case "Mappings":
+			s.each(m, func(name string, m member) { s.mappings[name] = m.value })
+		case "Conditions":
+			s.each(m, func(name string, m member) { s.conditions[name] = &condition{at: m.at, value: m.value} })
+		case "Resources":
+			s.each(m, s.declare)
+		case "Outputs":
+			s.each(m, func(_ string, m member) { s.written = append(s.written, m) })
+		case "Transform":
+			s.problems.add(m.at, "Transform", "macros are run by AWS and not read: give the template as they leave it (aws cloudformation get-template --template-stage Processed)")
+		case "Fn::Transform":
+			s.notSupported(m.at, "", m.name)
+		default:
+			if !slices.Contains(sectionNames, m.name) {
+				s.problems.add(m.at, m.name, "unknown section%s", meant(m.name, sectionNames))
+			}
+		}
+	}
+	if root.get("Resources") == nil {
+		s.problems.add(root.at, "", "has no section Resources: want a CloudFormation template")
+	}
+}
+
+// each calls do for every member of a section.
+func (s *stack) each(section member, do func(name string, m member)) {
+	if !s.object(section.value, section.name) {
+		return
+	}
+	for _, m := range section.value.members {
+		if strings.HasPrefix(m.name, "Fn::") {
+			s.notSupported(m.at, section.name, m.name)
+			continue
+		}
+		do(m.name, m)
+	}
+}
+
+// object says whether the node is an object, and complains when it is not.
+func (s *stack) object(n *node, path string) bool {
+	if n.form == isObject {
+		return true
+	}
+	if n.form != isBroken {
+		s.problems.add(n.at, path, "is %s: want an object", n.what())
+	}
+	return false
+}
+
+// attributes are what a resource may have beside its type and properties.
+var resourceMembers = []string{
+	"Type", "Properties", "DependsOn", "Condition", "Metadata", "DeletionPolicy", "UpdateReplacePolicy", "UpdatePolicy", "CreationPolicy",
+}
+
+const appMesh, cloudMap = "AWS::AppMesh::", "AWS::ServiceDiscovery::"
+
+func (s *stack) declare(id string, m member) {
+	path := "Resources." + id
+	if !s.object(m.value, path) {
+		return
+	}
+	kind := m.value.get("Type")
+	if kind == nil || kind.form != isText {
+		s.problems.add(m.at, path, "has no Type that is a text")
+		return
+	}
+	d := &declared{
+		id: id, at: m.at, kind: kind.text, condition: m.value.get("Condition"), properties: m.value.get("Properties"),
+		attributes: map[string]*node{}, asking: map[string]bool{},
+	}
+	if name, ok := strings.CutPrefix(d.kind, appMesh); ok {
+		types := make([]string, 0, len(api.Kinds()))
+		for _, row := range api.Kinds() {
+			types = append(types, appMesh+row.Type)
+			if row.Type == name {
+				d.row, d.isAppMesh = row, true
+			}
+		}
+		if !d.isAppMesh {
+			s.problems.add(kind.at, path+".Type", "%s is no type of App Mesh%s", d.kind, meant(d.kind, types))
+		}
+	}
+	if d.isAppMesh {
+		for _, part := range m.value.members {
+			if !slices.Contains(resourceMembers, part.name) {
+				s.problems.add(part.at, path+"."+part.name, "unknown%s", meant(part.name, resourceMembers))
+			}
+		}
+	}
+	s.resources = append(s.resources, d)
+	s.byID[id] = d
+}
+
+// skips says why a resource is not applied; why is empty for one that is.
+func (s *stack) skips(d *declared) (out Skipped, why string) {
+	out = Skipped{Position: d.at, LogicalID: d.id, Type: d.kind}
+	made := s.isMade(d)
+	switch {
+	case d.isAppMesh && made:
+		return out, ""
+	case d.isAppMesh:
+		out.Why = "its condition is false"
+	case strings.HasPrefix(d.kind, cloudMap):
+		out.Why = "Cloud Map resource"
+		if n := s.cloudMapName(d); n.form == isText && !n.secret {
+			out.Name = n.text
+		}
+	case d.kind == "AWS::CloudFormation::Stack":
+		out.Why = "nested stack: give its template as a file"
+	default:
+		out.Why = "not a resource of App Mesh"
+	}
+	return out, out.Why
+}
+
+// isMade says whether a resource's condition is true, or it has none.
+func (s *stack) isMade(d *declared) bool {
+	if d.condition == nil {
+		return true
+	}
+	if d.condition.form != isText {
+		if d.condition.form != isBroken {
+			s.problems.add(d.condition.at, "Resources."+d.id+".Condition", "is %s: want the name of a condition", d.condition.what())
+		}
+		return true
+	}
+	if !d.isAppMesh && s.conditions[d.condition.text] == nil {
+		return true // nothing of ours depends on it
+	}
+	holds, known := s.named(d.condition.text, d.condition.at, "Resources."+d.id+".Condition")
+	return holds || !known
+}
+
+// outputs works the outputs out.
+func (s *stack) outputs() []Output {
+	var out []Output
+	for _, m := range s.written {
+		path := "Outputs." + m.name
+		if !s.object(m.value, path) {
+			continue
+		}
+		if c := m.value.get("Condition"); c != nil && c.form == isText {
+			if holds, known := s.named(c.text, c.at, path+".Condition"); known && !holds {
+				continue
+			}
+		}
+		value := m.value.get("Value")
+		if value == nil {
+			s.problems.add(m.at, path, "has no Value")
+			continue
+		}
+		o := Output{Position: m.at, Name: m.name}
+		switch v := s.resolve(value, path+".Value"); v.form {
+		case isText:
+			o.Value = v.text
+			if v.secret {
+				o.Value = "****"
+			}
+		case isUnknown:
+			o.Unknown = v.text
+		case isBroken:
+			continue
+		default:
+			s.problems.add(value.at, path+".Value", "is %s: want a text", v.what())
+			continue
+		}
+		if name := m.value.get("Export").get("Name"); name != nil {
+			if v := s.resolve(name, path+".Export.Name"); v.form == isText && !v.secret {
+				o.Export = v.text
+			}
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// ids are the logical ids of all resources and the names of all parameters.
+func (s *stack) ids() []string {
+	return slices.Sorted(func(yield func(string) bool) {
+		for id := range maps.Keys(s.byID) {
+			if !yield(id) {
+				return
+			}
+		}
+		for name := range s.parameters {
+			if !yield(name) {
+				return
+			}
+		}
+	})
+}
