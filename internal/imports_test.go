@@ -31,6 +31,7 @@ var mayImport = map[string]struct {
 	"internal/api":                             {nil, "the vocabulary depends on nothing that speaks it"},
 	"internal/mesh":                            {[]string{"api"}, "views are pure functions of resources"},
 	"internal/envoy":                           {[]string{"api", "mesh"}, "bundles are pure functions of views"},
+	"internal/envoy/sdstest":                   {nil, "it issues certificates and serves secrets, for tests"},
 	"internal/envoy/envoytest":                 {[]string{"api", "mesh", "envoy", "testenv"}, "it reads the translator's cases and runs real Envoys, for tests"},
 	"internal/auth":                            {[]string{"api"}, "who is asking is settled before anything else is known"},
 	"internal/store":                           {[]string{"api"}, "the store keeps records and does not understand them"},
