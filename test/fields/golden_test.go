@@ -1,0 +1,111 @@
+//go:build linux
+
+package fields
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/plan"
+)
+
+// TestGoldens compares what each case changes in the configuration of the
+// scene's Envoys with testdata/SCENE.txtar.
+func TestGoldens(t *testing.T) {
+	for _, s := range scenes() {
+		t.Run(s.name, func(t *testing.T) {
+			base, err := parseBase(s.name, s.base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := txtar.Archive{Comment: []byte("What each case of the scene " + s.name + " changes in the configuration of its Envoys.\n\n")}
+			for _, f := range s.fields {
+				before, after := f.states(t, base)
+				text := golden(t, s, before, after)
+				if text == "" {
+					t.Errorf("%s changes nothing", f.name(t))
+				}
+				if f.ignored != "" && !strings.Contains(text, f.ignored) {
+					t.Errorf("%s is not reported to be ignored:\n%s", f.name(t), text)
+				}
+				out.Files = append(out.Files, txtar.File{Name: f.name(t), Data: []byte(text)})
+			}
+			compare(t, goldenName(s), string(txtar.Format(&out)))
+		})
+	}
+}
+
+func goldenName(s scene) string { return s.mesh() + ".txtar" }
+
+// golden is what the change from one list of resources to another does to the
+// Envoys of the scene, or why the API refuses it.
+func golden(t *testing.T, s scene, before, after []resource) string {
+	t.Helper()
+	old, err := snapshot(s.mesh(), 1, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := snapshot(s.mesh(), 1, after)
+	if err != nil {
+		return "refused: " + err.Error() + "\n"
+	}
+	var b strings.Builder
+	for _, name := range s.envoys {
+		was, is := configuration(t, old, client(s.mesh(), name)), configuration(t, now, client(s.mesh(), name))
+		var names []string
+		for n := range was {
+			names = append(names, n)
+		}
+		for n := range is {
+			if _, both := was[n]; !both {
+				names = append(names, n)
+			}
+		}
+		slices.Sort(names)
+		for _, n := range names {
+			if !bytes.Equal(was[n], is[n]) {
+				fmt.Fprintf(&b, "%s: %s\n%s", name, n, plan.Difference(was[n], is[n]))
+			}
+		}
+	}
+	return b.String()
+}
+
+// configuration is the client's, by type and name, as text.
+func configuration(t *testing.T, s *mesh.Snapshot, c mesh.Client) map[string][]byte {
+	t.Helper()
+	view, problems, _ := s.View(c)
+	if view == nil {
+		t.Fatalf("%s does not exist", c.Key)
+	}
+	bundle, more := new(envoy.Builder).Build(view, nil)
+	bundle = bundle.WithEndpoints(func(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
+		return []envoy.Endpoint{{Address: "10.0.0.1", Port: q.Port}}, true
+	})
+	out := map[string][]byte{}
+	for _, of := range envoy.Types() {
+		for _, r := range bundle.List(of).Resources {
+			m, err := (&anypb.Any{TypeUrl: of.URL(), Value: r.Append(nil)}).UnmarshalNew()
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := envoy.JSON(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[r.Name] = append(out[r.Name], plan.YAML(text)...)
+		}
+	}
+	for _, p := range slices.Concat(problems, more) {
+		out["problems"] = fmt.Appendf(out["problems"], "%s %s: %s\n", p.Reason, p.Key, p.Message)
+	}
+	return out
+}
