@@ -14,13 +14,14 @@ import (
 // the version of the whole. It is immutable and shared by the client's streams.
 type goal struct {
 	lists    [envoy.Secret]*envoy.List
+	secrets  []string  // that the proxies may ask for, sorted
 	version  string    // hash of the bundle: system_version_info (D12)
 	held     []api.Key // nodes that the bundle does not show as they are stored
 	revision int64     // of the store
 }
 
 func goalOf(b *envoy.Bundle, revision int64) *goal {
-	g := &goal{revision: revision}
+	g := &goal{revision: revision, secrets: b.Secrets()}
 	if b.View != nil {
 		g.held = b.View.Held
 	}

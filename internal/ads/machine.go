@@ -25,8 +25,10 @@ type machine struct {
 	of        [envoy.Secret + 1]subscription
 	nonces    uint64
 
-	secrets []*envoy.Resource // what of the subscribed secrets may be delivered
-	doubts  doubts            // left by the stream before, of types yet to open
+	secrets  []*envoy.Resource   // what of the subscribed secrets may be delivered
+	troubles map[string]*trouble // why others are not had, by name
+	renewed  map[string]bool     // to be asked for again
+	doubts   doubts              // left by the stream before, of types yet to open
 }
 
 // subscription is the state of one type on a stream.
@@ -132,6 +134,13 @@ func (m *machine) receive(now time.Time, r request) error {
 			s.refuse(now, f, r.reason, now.Sub(f.at) >= m.silence)
 		} else {
 			s.accept(now, f)
+		}
+		switch {
+		case r.typ != envoy.Secret:
+		case r.refused:
+			m.refusedSecrets(now, f, r.reason)
+		default:
+			m.acceptedSecrets(f)
 		}
 		m.share(r.typ)
 	} else if !m.delta && r.nonce != "" && r.nonce != s.nonce {

@@ -29,7 +29,7 @@ func (m *machine) next(now time.Time) (*flight, time.Time) {
 		}
 		wake = sooner(wake, again)
 	}
-	return nil, wake
+	return nil, sooner(wake, m.retry())
 }
 
 func (m *machine) try(now time.Time, t envoy.Type) (*flight, time.Time) {
@@ -195,7 +195,8 @@ func (m *machine) whole(s *subscription, t envoy.Type, content []*envoy.Resource
 }
 
 // each is the response for types that are asked for by name: what changed and
-// what is owed.
+// what is owed. Secrets go one by one: Envoy refuses a response as a whole, and
+// one that it cannot use is to harm no other.
 func (m *machine) each(now time.Time, s *subscription, t envoy.Type) (*flight, time.Time) {
 	if len(s.owed) == 0 && t != envoy.Secret && same(s.held, m.goal.list(t)) {
 		return nil, time.Time{}
@@ -203,13 +204,18 @@ func (m *machine) each(now time.Time, s *subscription, t envoy.Type) (*flight, t
 	var wake time.Time
 	f := &flight{}
 	for _, n := range s.names {
+		if t == envoy.Secret && len(f.sent)+len(f.removed) > 0 {
+			break
+		}
 		since, owed := s.owed[n]
 		r, absent := m.target(now, s, t, n)
 		old := find(s.held, n)
 		switch {
 		case r != nil && s.refused[n] == r.Hash && r.Hash != uncertain:
+		case r != nil && t == envoy.Secret && r.Encoded == nil: // sent, or had
 		case r != nil && (owed || old == nil || old.Hash != r.Hash):
 			f.sent = append(f.sent, r)
+		case r == nil && owed && absent && t == envoy.Secret && m.troubles[n] == nil: // its source is being asked
 		case r == nil && owed && absent:
 			if m.delta {
 				f.removed = append(f.removed, n)

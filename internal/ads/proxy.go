@@ -50,8 +50,8 @@ type proxy struct {
 	mu     sync.Mutex // lets others look in
 	m      *machine   // nil until there is a goal
 	end    time.Time
-	denied map[string]string // secrets that are not delivered, and why
-	doubts doubts            // left by its stream before, for m
+	asking bool   // the source of secrets is being asked
+	doubts doubts // left by its stream before, for m
 }
 
 // calm is how much may be on its way to a proxy for a send not to wait: gRPC
@@ -304,18 +304,16 @@ func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done boo
 			return false, err
 		}
 		p.checked = now
-		if err := p.fetch(ctx, true); err != nil {
-			return false, err
+		p.mu.Lock()
+		if p.m != nil {
+			p.m.renew(func(string) bool { return true })
 		}
+		p.mu.Unlock()
 	}
 	if err := p.take(goal, r); err != nil {
 		return false, err
 	}
-	if r != nil && r.typ == envoy.Secret {
-		if err := p.fetch(ctx, false); err != nil {
-			return false, err
-		}
-	}
+	p.ask(ctx)
 	for {
 		p.mu.Lock()
 		if !patient && p.m.unanswered() > calm {
@@ -334,6 +332,11 @@ func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done boo
 		if err := p.stream.SendMsg(outgoingOf(f, p.delta)); err != nil {
 			return false, p.ender.because(err)
 		}
+		if f.typ == envoy.Secret {
+			p.mu.Lock()
+			p.m.seal(f)
+			p.mu.Unlock()
+		}
 	}
 }
 
@@ -348,7 +351,7 @@ func (p *proxy) take(goal *goal, r *request) error {
 	if r == nil {
 		return nil
 	}
-	if r.refused {
+	if r.refused && !p.m.known(*r) {
 		p.s.Log.Warn("proxy refused configuration", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance,
 			"revision", goal.revision, "type", string(discoveryType(r.typ)), "err", oneLine(r.reason))
 		if p.s.Meter.Refused != nil {

@@ -55,12 +55,15 @@ func (q *queue) work() {
 }
 
 // apart goes on with a slow proxy.
-func (q *queue) apart(p *proxy) {
+func (q *queue) apart(p *proxy) { q.run(func() { p.follow(true) }) }
+
+// run runs f in a goroutine that wait waits for.
+func (q *queue) run(f func()) {
 	q.mu.Lock()
 	q.running++
 	q.mu.Unlock()
 	go func() {
-		p.follow(true)
+		f()
 		q.mu.Lock()
 		q.done()
 		q.mu.Unlock()

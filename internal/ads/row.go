@@ -54,8 +54,14 @@ func (s *Server) Row(c mesh.Client) (api.LedgerRow, bool) {
 		}
 		for _, p := range g.members {
 			row.Members = append(row.Members, p.describe(g.goal))
+			for _, problem := range p.problems() {
+				if len(row.Problems) < maxNotes && !slices.Contains(row.Problems, problem) {
+					row.Problems = append(row.Problems, problem)
+				}
+			}
 		}
 	}
+	slices.SortFunc(row.Problems, func(a, b api.Problem) int { return strings.Compare(a.Message, b.Message) })
 	slices.SortFunc(row.Members, func(a, b api.Proxy) int { return strings.Compare(a.Instance, b.Instance) })
 	return row, true
 }
@@ -136,6 +142,9 @@ func (m *machine) status(t envoy.Type, goal *goal) (status api.TypeStatus, ok bo
 			accepted = m.goal.lists[t].Hash
 		}
 	}
+	if t == envoy.Secret {
+		status.Refusal = m.refusedSecret()
+	}
 	if accepted != "" {
 		status.Accepted, status.AcceptedAt = &accepted, &api.Timestamp{Time: s.acceptedAt}
 	}
@@ -154,11 +163,13 @@ func (p *proxy) notes() []string {
 	for _, n := range slices.Sorted(maps.Keys(p.m.of[envoy.LoadAssignment].empty)) {
 		out = append(out, "Endpoints of "+n+" are not known: it was given an empty set.")
 	}
-	for _, n := range slices.Sorted(maps.Keys(p.denied)) {
-		out = append(out, "Secret "+clipped(n)+" was not delivered: "+p.denied[n])
+	for _, n := range slices.Sorted(maps.Keys(p.m.troubles)) {
+		if t := p.m.troubles[n]; !t.refused {
+			out = append(out, t.sentence(n))
+		}
 	}
 	return out[:min(len(out), maxNotes)]
 }
 
-// maxNotes bounds the sentences about one proxy.
+// maxNotes bounds the sentences about one proxy, and the problems of a node's.
 const maxNotes = 20

@@ -5,60 +5,101 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"slices"
 
-	"google.golang.org/grpc/status"
-
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
-// fetch gets the secrets that the proxy asked for (D9): all of them, or those
-// whose delivery is due. What it may not have is left out and noted.
-func (p *proxy) fetch(ctx context.Context, all bool) error {
-	if p.m == nil {
-		return nil
-	}
-	s := &p.m.of[envoy.Secret] // read here, written by this goroutine only
-	secrets, denied := slices.Clone(p.m.secrets), map[string]string{}
-	secrets = slices.DeleteFunc(secrets, func(r *envoy.Resource) bool { return !s.has(r.Name) })
-	for _, n := range s.names {
-		if _, owed := s.owed[n]; !owed && !all {
-			if why := p.denied[n]; why != "" {
-				denied[n] = why
-			}
-			continue
-		}
-		secrets = without(secrets, []string{n})
-		r, err := p.secret(ctx, n)
-		if err != nil {
-			denied[n] = oneLine(err.Error())
-			continue
-		}
-		secrets = union([]*envoy.Resource{r}, secrets)
-	}
-	if ctx.Err() != nil {
-		return status.FromContextError(ctx.Err()).Err()
-	}
-	p.mu.Lock()
-	p.m.secrets, p.denied = secrets, denied
-	p.mu.Unlock()
-	p.s.dirty(p.client)
-	return nil
+// Secrets gives the secrets that bundles only name (D9).
+type Secrets interface {
+	// Secret returns the encoded envoy.extensions.transport_sockets.tls.v3.Secret
+	// of that name, if the principal may have it. It is asked at each delivery.
+	//
+	// again counts how often in a row the proxy has refused the secret. Envoy does
+	// not look again at content that it refused: what may be good the next time, as
+	// files may, has to be encoded in another way each time. What is encoded as it
+	// was is not sent again.
+	//
+	// An *api.Error stands until Renew or Recheck; after others the source is asked
+	// again by itself.
+	Secret(ctx context.Context, p auth.Principal, name string, again int) (auth.Secret, error)
 }
 
-func (p *proxy) secret(ctx context.Context, name string) (*envoy.Resource, error) {
+// Renew has the secrets whose names concern says yes to asked for again, on all
+// streams whose proxies want them; call it when they are others. It returns at
+// once; concerns is called from this goroutine only.
+func (s *Server) Renew(concerns func(name string) bool) {
+	s.mu.Lock()
+	members := make([]*proxy, 0, s.streams)
+	for _, g := range s.groups {
+		for p := range g.members {
+			members = append(members, p)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range members {
+		p.mu.Lock()
+		some := p.m != nil && p.m.renew(concerns)
+		p.mu.Unlock()
+		if some {
+			p.poke()
+		}
+	}
+}
+
+// ask gets the secrets that are due, in a goroutine of its own: nothing else on
+// the stream waits for their source. turn is held.
+func (p *proxy) ask(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asking {
+		return // what is due meanwhile is asked for when it is done
+	}
+	due := p.m.due(p.s.Now())
+	if len(due) == 0 {
+		return
+	}
+	p.asking = true
+	p.s.queue.run(func() { p.fetch(ctx, due) })
+}
+
+// fetch asks the source. What the proxy may not have is left out and noted.
+func (p *proxy) fetch(ctx context.Context, due []wanted) {
+	for _, w := range due {
+		r, err := p.secret(ctx, w)
+		if ctx.Err() != nil {
+			break
+		}
+		p.mu.Lock()
+		if err == nil {
+			p.m.supply(r)
+		} else {
+			reason, final := err.Error(), false
+			if known, ok := errors.AsType[*api.Error](err); ok {
+				reason, final = known.Message, true
+			}
+			p.m.deny(p.s.Now(), w.name, oneLine(reason), final)
+		}
+		p.mu.Unlock()
+	}
+	p.mu.Lock()
+	p.asking = false
+	p.mu.Unlock()
+	p.s.dirty(p.client)
+	p.poke()
+}
+
+func (p *proxy) secret(ctx context.Context, w wanted) (*envoy.Resource, error) {
 	if p.s.Secrets == nil {
-		return nil, errors.New("no source serves it")
+		return nil, api.Errorf(api.CodeBadRequest, "no source serves it")
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveWait)
 	defer cancel()
-	value, err := p.s.Secrets.Secret(ctx, p.principal, name)
+	value, err := p.s.Secrets.Secret(ctx, p.principal, w.name, w.again)
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(value))
-	return &envoy.Resource{
-		Name: name, Hash: hex.EncodeToString(sum[:16]),
-		Encoded: []byte(value),
-	}, nil
+	return &envoy.Resource{Name: w.name, Hash: hex.EncodeToString(sum[:16]), Encoded: []byte(value)}, nil
 }

@@ -3,16 +3,20 @@ package ads
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/testenv"
@@ -22,7 +26,31 @@ import (
 type vault struct {
 	mu     sync.Mutex
 	values map[string]string
+	varies bool // encoded in another way each time
+	fails  bool // for another reason than that it may not be had
+	gate   chan struct{}
 	asked  []string
+}
+
+// times is how often it was asked: account, name, and refusals before.
+func (v *vault) times(question string) (n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, a := range v.asked {
+		if a == question {
+			n++
+		}
+	}
+	return n
+}
+
+func (v *vault) has(question string) bool { return v.times(question) > 0 }
+
+// others are the questions that were asked for another account.
+func (v *vault) others(account string) []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(v.asked), func(a string) bool { return strings.HasPrefix(a, account+" ") })
 }
 
 func (v *vault) set(name, value string) {
@@ -31,13 +59,25 @@ func (v *vault) set(name, value string) {
 	v.values[name] = value
 }
 
-func (v *vault) Secret(_ context.Context, p auth.Principal, name string) (auth.Secret, error) {
+func (v *vault) Secret(ctx context.Context, p auth.Principal, name string, again int) (auth.Secret, error) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.asked = append(v.asked, p.Account+" "+name)
+	v.asked = append(v.asked, fmt.Sprintf("%s %s %d", p.Account, name, again))
 	value := v.values[name]
-	if value == "" {
-		return "", errors.New("acm:ExportCertificate is not allowed")
+	v.mu.Unlock()
+	if v.gate != nil {
+		select {
+		case <-v.gate:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	switch {
+	case value == "" && v.fails:
+		return "", errors.New("the store is away")
+	case value == "":
+		return "", api.Errorf(api.CodeAccessDenied, "acm:ExportCertificate is not allowed")
+	case v.varies:
+		value += strings.Repeat(" ", again%2)
 	}
 	content := &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: value}}
 	b, err := proto.Marshal(&tlsv3.Secret{Name: name, Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: content}}})
@@ -52,45 +92,278 @@ func (r *rig) notes(name string) string {
 	return strings.Join(row.Members[0].Notes, "\n")
 }
 
+// naming is the simple goal with a listener that names these secrets.
+func naming(names ...string) spec {
+	out := simple()
+	in := *out[envoy.Listener][0]
+	in.Secrets, in.Hash = names, in.Hash+strings.Join(names, " ")
+	out[envoy.Listener] = []*envoy.Resource{&in, out[envoy.Listener][1]}
+	return out
+}
+
+// secretRig is a rig whose client may ask for these secrets, with a stream that
+// has everything else.
+func secretRig(t *testing.T, v *vault, delta bool, names ...string) (*rig, *adstest.Stream) {
+	t.Helper()
+	r := newRig(t, func(c *Config) { c.Secrets = v })
+	r.give("a", naming(names...))
+	s := r.open(t, "a", delta)
+	feed(t, s)
+	return r, s
+}
+
+func askFor(t *testing.T, s *adstest.Stream, names ...string) {
+	t.Helper()
+	adstest.Must(t, s.Send(adstest.Request{Type: adstest.SDS, Names: names, Subscribe: names}))
+}
+
 func TestSecretsAreGivenToWhoMayHaveThem(t *testing.T) {
 	both(t, func(t *testing.T, delta bool) {
 		v := &vault{values: map[string]string{"mine": "1"}}
-		r := newRig(t, func(c *Config) { c.Secrets = v })
-		s := r.open(t, "a", delta)
-		feed(t, s)
-		names := []string{"mine", "theirs"}
-		adstest.Must(t, s.Send(adstest.Request{Type: adstest.SDS, Names: names, Subscribe: names}))
-		want := "sds mine"
+		r, s := secretRig(t, v, delta, "mine", "theirs")
+		names := []string{"mine", "theirs", "unnamed"}
+		askFor(t, s, names...)
+		want := []string{"sds mine"}
 		if delta {
-			want += " -theirs"
+			want = []string{"sds -theirs", "sds -unnamed", "sds mine"}
 		}
-		f := s.Expect(t, want)
-		if f.Resources[0].GetTypeUrl() != envoy.Secret.URL() {
-			t.Errorf("type is %s", f.Resources[0].GetTypeUrl())
+		var got []string
+		for range want { // one by one, in any order
+			f, err := s.Recv()
+			adstest.Must(t, err)
+			got = append(got, f.String())
+			refusal := ""
+			if len(f.Removed) > 0 {
+				refusal = "Envoy refuses what it cannot use"
+			} else if f.Resources[0].GetTypeUrl() != envoy.Secret.URL() {
+				t.Errorf("type is %s", f.Resources[0].GetTypeUrl())
+			}
+			adstest.Must(t, s.Send(s.Answer(f, refusal, names...)))
 		}
-		adstest.Must(t, s.Send(s.Answer(f, "", names...)))
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		const denied = "Secret theirs was not delivered: acm:ExportCertificate is not allowed"
+		const unnamed = "Secret unnamed was not delivered: nothing that the proxy is to have names it"
 		testenv.Eventually(t, "the ledger says what is missing, and why", func() bool {
-			return r.notes("a") == "Secret theirs was not delivered: acm:ExportCertificate is not allowed"
+			return r.notes("a") == denied+"\n"+unnamed
 		})
+		row, _ := r.Row(client("a"))
+		arn := row.Members[0].ResourceARN
+		if diff := cmp.Diff([]api.Problem{
+			{ResourceARN: arn, Reason: ReasonSecretDenied, Message: denied}, {ResourceARN: arn, Reason: ReasonSecretDenied, Message: unnamed},
+		}, row.Problems); diff != "" {
+			t.Errorf("problems (-want +got):\n%s", diff)
+		}
 		if got := r.state("a"); got != "CURRENT" {
 			t.Errorf("state is %s: a missing secret is to stay with itself", got)
 		}
 		v.set("theirs", "2")
 		r.Recheck()
 		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds theirs"), "", names...)))
-		testenv.Eventually(t, "nothing is missing", func() bool { return r.notes("a") == "" })
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if slices.ContainsFunc(v.asked, func(a string) bool { return !strings.HasPrefix(a, account+" ") }) {
+		testenv.Eventually(t, "only what nothing names is missing", func() bool { return r.notes("a") == unnamed })
+		if v.has(account+" unnamed 0") || len(v.others(account)) > 0 {
 			t.Errorf("asked for %q", v.asked)
 		}
 	})
 }
 
+func TestSecretsFollowTheConfiguration(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		v := &vault{values: map[string]string{"old": "1", "new": "1"}}
+		r, s := secretRig(t, v, delta, "old")
+		askFor(t, s, "old")
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds old"), "", "old")))
+		t.Run("what is on its way out may be asked for until it is gone", func(t *testing.T) {
+			r.give("a", naming("new"))
+			f := s.Expect(t, lds(delta))
+			askFor(t, s, "new", "old")
+			adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds new"), "", "new", "old")))
+			v.set("old", "2")
+			r.Renew(func(name string) bool { return name == "old" })
+			adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds old"), "", "new", "old")))
+			adstest.Must(t, s.Send(s.Answer(f, "")))
+		})
+		t.Run("and not after that", func(t *testing.T) {
+			testenv.Eventually(t, "the ledger says so", func() bool {
+				return r.notes("a") == "Secret old was not delivered: "+unnamed
+			})
+		})
+		t.Run("when it is named again, it may", func(t *testing.T) {
+			v.set("old", "3")
+			r.give("a", naming("new", "old"))
+			var fromLDS, fromSDS bool
+			for range 2 {
+				f, err := s.Recv()
+				adstest.Must(t, err)
+				fromLDS, fromSDS = fromLDS || f.String() == lds(delta), fromSDS || f.String() == "sds old"
+				adstest.Must(t, s.Send(s.Answer(f, "", "new", "old")))
+			}
+			if !fromLDS || !fromSDS {
+				t.Errorf("listeners came: %v, the secret: %v", fromLDS, fromSDS)
+			}
+			testenv.Eventually(t, "nothing is missing", func() bool { return r.notes("a") == "" })
+		})
+	})
+}
+
+// lds is the response that changes the listener of naming.
+func lds(delta bool) string {
+	if delta {
+		return "lds in"
+	}
+	return "lds in out"
+}
+
+func TestOnlyRenewedSecretsAreAskedForAgain(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		v := &vault{values: map[string]string{"one": "1", "two": "1"}}
+		r, s := secretRig(t, v, delta, "one", "two")
+		askFor(t, s, "one", "two")
+		for _, want := range []string{"sds one", "sds two"} {
+			adstest.Must(t, s.Send(s.Answer(s.Expect(t, want), "", "one", "two")))
+		}
+		v.set("two", "2")
+		r.Renew(func(name string) bool { return name == "two" })
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds two"), "", "one", "two")))
+		if n := v.times(account + " one 0"); n != 1 {
+			t.Errorf("the other one was asked for %d times", n)
+		}
+		r.Renew(func(string) bool { return true }) // nothing is another: nothing is sent
+		testenv.Eventually(t, "the source was asked", func() bool { return v.times(account+" one 0") == 2 && v.times(account+" two 0") == 3 })
+		v.set("one", "3")
+		r.Renew(func(name string) bool { return name == "one" })
+		s.Expect(t, "sds one")
+	})
+}
+
+func TestRefusedSecretIsTriedAgain(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		v := &vault{values: map[string]string{"bad": "no key", "good": "1"}, varies: true}
+		r, s := secretRig(t, v, delta, "bad", "good")
+		names := []string{"bad", "good"}
+		askFor(t, s, names...)
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds bad"), "no such file", names...)))
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds good"), "", names...)))
+		for range 2 {
+			adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds bad"), "no such file", names...)))
+		}
+		row, _ := r.Row(client("a"))
+		if len(row.Problems) != 1 || row.Problems[0].Message != "Secret bad was refused by Envoy: no such file" || row.Problems[0].Reason != ReasonSecretRefused {
+			t.Errorf("problems are %+v", row.Problems)
+		}
+		if got := r.state("a"); got != "CURRENT" {
+			t.Errorf("state is %s: a refused secret is to stay with itself", got)
+		}
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds bad"), "", names...)))
+		testenv.Eventually(t, "nothing is wrong any more", func() bool { row, _ := r.Row(client("a")); return len(row.Problems) == 0 })
+		for again := range 4 {
+			if !v.has(fmt.Sprintf("%s bad %d", account, again)) {
+				t.Errorf("the source was not told of refusal %d: %q", again, v.asked)
+			}
+		}
+	})
+}
+
+func TestRefusedSecretThatStaysAsItIsIsNotSentAgain(t *testing.T) {
+	v := &vault{values: map[string]string{"bad": "no key"}}
+	r, s := secretRig(t, v, true, "bad")
+	askFor(t, s, "bad")
+	adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds bad"), "no key")))
+	testenv.Eventually(t, "its source is asked again", func() bool { return v.has(account + " bad 1") })
+	v.set("bad", "a key")
+	r.Renew(func(name string) bool { return name == "bad" })
+	s.Expect(t, "sds bad")
+}
+
+func TestSourceThatFailsIsAskedAgain(t *testing.T) {
+	v := &vault{values: map[string]string{}, fails: true}
+	r, s := secretRig(t, v, true, "mine")
+	askFor(t, s, "mine")
+	adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds -mine"), "not found")))
+	testenv.Eventually(t, "the ledger says so", func() bool { return r.notes("a") == "Secret mine was not delivered: the store is away" })
+	v.set("mine", "1")
+	s.Expect(t, "sds mine")
+}
+
+func TestSlowSourceHoldsNothingElseBack(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		v := &vault{values: map[string]string{"mine": "1"}, gate: make(chan struct{})}
+		r, s := secretRig(t, v, delta, "mine")
+		askFor(t, s, "mine")
+		testenv.Eventually(t, "the source is asked", func() bool { return v.has(account + " mine 0") })
+		next := naming("mine")
+		next[envoy.Route] = []*envoy.Resource{routeOf("r", virtualHost("x", "2", "a"), virtualHost("y", "1", "b"))}
+		r.give("a", next)
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "rds r"), "", "r")))
+		close(v.gate)
+		s.Expect(t, "sds mine")
+	})
+}
+
+func TestReturningProxyIsGivenWhatIsAnother(t *testing.T) {
+	v := &vault{values: map[string]string{"same": "1", "other": "1"}}
+	r, s := secretRig(t, v, true, "other", "same")
+	askFor(t, s, "other", "same")
+	versions := map[string]string{}
+	for _, want := range []string{"sds other", "sds same"} {
+		f := s.Expect(t, want)
+		versions[f.Names[0]] = f.Versions[f.Names[0]]
+		adstest.Must(t, s.Send(s.Answer(f, "")))
+	}
+	s.Close()
+	v.set("other", "2")
+	s = r.open(t, "a", true)
+	feed(t, s)
+	adstest.Must(t, s.Send(adstest.Request{Type: adstest.SDS, Subscribe: []string{"other", "same"}, Versions: versions}))
+	adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds other"), "")))
+	v.set("same", "2")
+	r.Renew(func(name string) bool { return true })
+	s.Expect(t, "sds same")
+}
+
+func TestSentSecretsAreNotKept(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		r, s := secretRig(t, &vault{values: map[string]string{"mine": "1"}}, delta, "mine")
+		askFor(t, s, "mine")
+		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds mine"), "", "mine")))
+		r.Renew(func(string) bool { return true })
+		testenv.Eventually(t, "no content is left in memory", func() bool {
+			r.Server.mu.Lock()
+			defer r.Server.mu.Unlock()
+			for p := range r.groups[client("a")].members {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				of := &p.m.of[envoy.Secret]
+				if p.asking || of.flight != nil || len(of.held) != 1 {
+					return false
+				}
+				return of.held[0].Encoded == nil && p.m.secrets[0].Encoded == nil
+			}
+			return false
+		})
+	})
+}
+
 func TestSecretsWithoutASource(t *testing.T) {
 	r := newRig(t, nil)
+	r.give("a", naming("cert"))
 	s := r.open(t, "a", false)
 	feed(t, s)
 	adstest.Must(t, s.Send(adstest.Request{Type: adstest.SDS, Names: []string{"cert"}}))
 	testenv.Eventually(t, "the ledger says so", func() bool { return r.notes("a") == "Secret cert was not delivered: no source serves it" })
+}
+
+func TestRetriesHaveABound(t *testing.T) {
+	var last time.Duration
+	for count := 1; count < 100; count++ {
+		d := retryAfter(count)
+		if d < last || d > 5*time.Second || d <= 0 {
+			t.Fatalf("retry %d comes after %v, the one before after %v", count, d, last)
+		}
+		last = d
+	}
+	if last != 5*time.Second {
+		t.Errorf("the last ones come after %v", last)
+	}
 }

@@ -64,13 +64,6 @@ type Clients interface {
 	Unwant(c mesh.Client)
 }
 
-// Secrets gives the secrets that bundles only name (D9).
-type Secrets interface {
-	// Secret returns the encoded envoy.extensions.transport_sockets.tls.v3.Secret
-	// of that name, if the principal may have it. It is asked at each delivery.
-	Secret(ctx context.Context, p auth.Principal, name string) (auth.Secret, error)
-}
-
 // Config is what a Server needs. Clients may be set after New, before the first
 // stream.
 type Config struct {

@@ -46,6 +46,13 @@ func goalWith(lists map[envoy.Type][]*envoy.Resource) *goal {
 		slices.SortFunc(l, func(a, b *envoy.Resource) int { return byName(a, b.Name) })
 		g.lists[t] = &envoy.List{Resources: l, Hash: digest(l)}
 	}
+	for _, t := range []envoy.Type{envoy.Cluster, envoy.Listener} {
+		for _, r := range g.lists[t].Resources {
+			g.secrets = append(g.secrets, r.Secrets...)
+		}
+	}
+	slices.Sort(g.secrets)
+	g.secrets = slices.Compact(g.secrets)
 	g.version = g.digest()
 	return g
 }
