@@ -140,6 +140,23 @@ func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []ap
 	return proxies, replicas, nil
 }
 
+// Mesh returns what each replica says of each node and gateway of the key's mesh,
+// and all replicas. complete is false when some of it was being written, so that
+// proxies may be missing. Nothing of it is to be changed.
+func (r *Reader) Mesh(ctx context.Context, key api.Key) (rows []api.LedgerRow, replicas []api.Replica, complete bool, err error) {
+	all, replicas, err := r.mesh(ctx, key)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	complete = true
+	rows = make([]api.LedgerRow, 0, len(all))
+	for _, x := range all {
+		complete = complete && !x.torn
+		rows = append(rows, x.LedgerRow)
+	}
+	return rows, replicas, complete, nil
+}
+
 // Rollout tells how far the newest version of the key has come. It is DONE when
 // every replica has applied the revision that wrote it and every proxy whose
 // view reads it has accepted what is wanted of it; a replica that is silent, or
@@ -238,10 +255,11 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 				out.Problems = append(out.Problems, p)
 			}
 		}
+		held := slices.Contains(row.Held, key.String()) // what is wanted is not all of it yet (D6.3)
 		for _, p := range row.Members {
 			out.ProxiesAffected++
 			switch {
-			case !current[row.Replica]:
+			case !current[row.Replica], held:
 				out.Waiting = append(out.Waiting, p)
 			case stateOf(p, concerned) == api.ProxyStateRefused:
 				out.Refused = append(out.Refused, p)

@@ -32,7 +32,8 @@ type part struct {
 	ARN      string        `json:"arn,omitempty"` // of the node or gateway
 	Members  []member      `json:"m,omitempty"`
 	Problems []api.Problem `json:"p,omitempty"`
-	Parts    int           `json:"of"` // into so many the row was cut
+	Held     []string      `json:"h,omitempty"` // keys of nodes that are not shown as stored
+	Parts    int           `json:"of"`          // into so many the row was cut
 	// Write is the same in all parts of one row, and grows with each writing.
 	Write int64 `json:"w"`
 }
@@ -106,7 +107,7 @@ func cut(c mesh.Client, replica string, row api.LedgerRow, write int64) ([]store
 	for i := range row.Problems {
 		row.Problems[i].Message = clipped(row.Problems[i].Message)
 	}
-	parts := []part{{Problems: row.Problems}}
+	parts := []part{{Problems: row.Problems, Held: row.Held}}
 	size := 0
 	for _, p := range row.Members {
 		m := memberOf(p)
@@ -265,6 +266,7 @@ func join(at place, parts []part) row {
 			}
 		}
 		out.Problems = append(out.Problems, p.Problems...)
+		out.Held = append(out.Held, p.Held...)
 	}
 	return out
 }

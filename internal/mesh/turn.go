@@ -17,6 +17,9 @@ type Turn struct {
 	// Goal is the node as it is stored.
 	Goal *api.Resource
 	Offer
+	// used are the listeners that clients may still use, as they saw them before,
+	// beside those that they see.
+	used []api.Listener
 }
 
 // Entering says that clients wait for the node's proxies.
@@ -39,24 +42,24 @@ func (t Turn) To(goal *api.Resource) Turn {
 	if t.Seen != nil {
 		seen = listenersOf(t.Seen)
 	}
-	used := seen
-	if t.Own != nil {
-		used = listenersOf(t.Own)
-	}
 	now := listenersOf(goal)
+	out.used = both(seen, t.used)
 	if gains(seen, now) {
 		out.Seen = withListeners(goal, shown(seen, now))
 	}
-	if lasting(used, now) {
-		out.Own = withListeners(goal, both(now, used))
+	if lasting(out.used, now) {
+		out.Own = withListeners(goal, both(now, out.used))
+	}
+	if out.Resting() {
+		out.used = nil // the goal has it all
 	}
 	return out
 }
 
 // Next is the turn when those who were waited for have accepted what they got.
 func (t Turn) Next() Turn {
-	if t.Entering() {
-		return Turn{Goal: t.Goal, Offer: Offer{Own: t.Own}}
+	if t.Entering() && t.Leaving() {
+		return Turn{Goal: t.Goal, Offer: Offer{Own: t.Own}, used: t.used}
 	}
 	return Turn{Goal: t.Goal}
 }
@@ -173,4 +176,45 @@ func joint(l, old *api.Listener) *api.ListenerTLS {
 		tls.Mode = api.ListenerTLSModePermissive
 	}
 	return &tls
+}
+
+// Form is a Turn as it is written down. A list that is nil stands for what is
+// stored.
+type Form struct {
+	Goal []api.Listener `json:"goal"`
+	Seen []api.Listener `json:"seen"`
+	Own  []api.Listener `json:"own"`
+	Used []api.Listener `json:"used"`
+}
+
+// Form is what of the turn cannot be read from what is stored.
+func (t Turn) Form() Form {
+	out := Form{Goal: listenersOf(t.Goal), Used: t.used}
+	if t.Seen != nil {
+		out.Seen = listenersOf(t.Seen)
+	}
+	if t.Own != nil {
+		out.Own = listenersOf(t.Own)
+	}
+	return out
+}
+
+// Of is the turn that the form is of. same says that the node is as it was then; if
+// not, it is the turn that has come of it. It rests if the node is none any more.
+func (f Form) Of(node *api.Resource, same bool) Turn {
+	if node.VirtualNodeSpec() == nil {
+		return Turn{Goal: node}
+	}
+	out := Turn{Goal: withListeners(node, f.Goal), used: f.Used}
+	if f.Seen != nil {
+		out.Seen = withListeners(node, f.Seen)
+	}
+	if f.Own != nil {
+		out.Own = withListeners(node, f.Own)
+	}
+	if !same {
+		return out.To(node)
+	}
+	out.Goal = node
+	return out
 }
