@@ -54,6 +54,7 @@ type app struct {
 type seen struct {
 	App    string
 	Port   int
+	Family string // IPv4 or IPv6
 	Proto  string
 	Method string
 	Host   string
@@ -65,7 +66,7 @@ func startApp(h *ground.Host, name string) (*app, error) {
 	a := &app{name: name, tries: map[string][]string{}, conns: map[net.Conn]bool{}, rpc: grpc.NewServer(grpc.UnknownServiceHandler(answerRPC))}
 	healthpb.RegisterHealthServer(a.rpc, health.NewServer())
 	for port := firstHTTP; port <= lastHTTP; port++ {
-		l, err := h.Listen("tcp4", fmt.Sprint(":", port))
+		l, err := h.Listen("tcp", fmt.Sprint(":", port))
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +84,7 @@ func startApp(h *ground.Host, name string) (*app, error) {
 		a.running.Go(func() { _ = s.Serve(l) })
 	}
 	for port := firstTCP; port <= lastTCP; port++ {
-		l, err := h.Listen("tcp4", fmt.Sprint(":", port))
+		l, err := h.Listen("tcp", fmt.Sprint(":", port))
 		if err != nil {
 			return nil, err
 		}
@@ -139,9 +140,11 @@ func (a *app) greet(l net.Listener, port int) {
 }
 
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	port := 0
+	port, family := 0, "IPv4"
 	if at, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
-		port = at.Port
+		if port = at.Port; at.IP.To4() == nil {
+			family = "IPv6"
+		}
 	}
 	isRPC := strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
 	if r.UserAgent() == "Envoy/HC" {
@@ -165,7 +168,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fails(w, fail[try])
 		return
 	}
-	s := seen{a.name, port, r.Proto, r.Method, r.Host, r.URL.RequestURI(), r.Header}
+	s := seen{a.name, port, family, r.Proto, r.Method, r.Host, r.URL.RequestURI(), r.Header}
 	text, err := json.Marshal(s)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -75,7 +75,8 @@ func get2(target string, header ...string) ask {
 }
 
 // rpc is a gRPC call from the client: its target is HOST:PORT/SERVICE/METHOD, its
-// headers are metadata.
+// headers are metadata. Of both kinds of requests the header host says for whom they
+// are.
 func rpc(target string, header ...string) ask {
 	a := get(target, header...)
 	a.http2, a.rpc = true, true
@@ -123,6 +124,33 @@ func (a ask) result(t *testing.T, p *play) string {
 	return fmt.Sprintf("%s after %d tries", got.code, got.tries)
 }
 
+// path sees the path that the application was asked for, host the name.
+func (a ask) path(t *testing.T, p *play) string {
+	got := a.do(t, p)
+	if got.seen == nil {
+		return got.code
+	}
+	return got.seen.Path
+}
+
+func (a ask) host(t *testing.T, p *play) string {
+	got := a.do(t, p)
+	if got.seen == nil {
+		return got.code
+	}
+	return got.seen.Host
+}
+
+// family sees the application and by which family of addresses it was reached:
+// "green by IPv6".
+func (a ask) family(t *testing.T, p *play) string {
+	got := a.do(t, p)
+	if got.seen == nil {
+		return got.code
+	}
+	return got.seen.App + " by " + got.seen.Family
+}
+
 // status sees the status alone.
 func (a ask) status(t *testing.T, p *play) string { return a.do(t, p).code }
 
@@ -157,8 +185,9 @@ func (a ask) request(ctx context.Context, t *testing.T, p *play, id string) answ
 	}
 	for _, h := range a.header {
 		name, value, _ := strings.Cut(h, ": ")
-		if strings.EqualFold(name, "host") {
+		if name == "host" {
 			req.Host = value
+			continue
 		}
 		req.Header.Add(name, value)
 	}
@@ -190,7 +219,13 @@ func (a ask) call(ctx context.Context, t *testing.T, p *play, id string) answer 
 	t.Helper()
 	at, method, _ := strings.Cut(a.target, "/")
 	from := p.host(t, a.from)
-	conn, err := grpc.NewClient("passthrough:///"+at, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
+	authority := at
+	for _, h := range a.header {
+		if name, ok := strings.CutPrefix(h, "host: "); ok {
+			authority = name
+		}
+	}
+	conn, err := grpc.NewClient("passthrough:///"+at, grpc.WithAuthority(authority), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return from.Dial(ctx, "tcp", addr) }))
 	if err != nil {
 		t.Fatal(err)
@@ -198,8 +233,9 @@ func (a ask) call(ctx context.Context, t *testing.T, p *play, id string) answer 
 	defer conn.Close()
 	pairs := metadata.Pairs("x-id", id)
 	for _, h := range a.header {
-		name, value, _ := strings.Cut(h, ": ")
-		pairs.Append(name, value)
+		if name, value, _ := strings.Cut(h, ": "); name != "host" {
+			pairs.Append(name, value)
+		}
 	}
 	var out wrapperspb.StringValue
 	err = conn.Invoke(metadata.NewOutgoingContext(ctx, pairs), "/"+method, wrapperspb.String("?"), &out)

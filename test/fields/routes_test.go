@@ -145,7 +145,7 @@ func httpScene(name, protocol, route string, get func(string, ...string) ask) sc
 			see:    get("web.local:8080/m").app, before: "green", after: "blue",
 		},
 	},
-		headerFields(route+".match", "headers", func(headers string) string { return match(`{"prefix": "/", "headers": ` + headers + `}`) },
+		headerFields("route web/main", route+".match.headers", func(headers string) string { return match(`{"prefix": "/", "headers": ` + headers + `}`) },
 			func(header string) probe { return get("web.local:8080/", header).app }),
 		targetFields(protocol, route, get("web.local:8080/m")),
 		limitFields(route, func(header ...string) ask { return get("web.local:8080/m", header...) }, "200", "504", "504"),
@@ -176,7 +176,7 @@ func grpcScene() scene {
 		},
 		portField("grpc", route, "", 8080, 8081, all(call().app, rpc("web.local:8081/color.Color/Get").app), "green, blue", "Unimplemented, green"),
 	},
-		headerFields(route+".match", "metadata", func(metadata string) string { return match(`{"metadata": ` + metadata + `}`) },
+		headerFields("route web/main", route+".match.metadata", func(metadata string) string { return match(`{"metadata": ` + metadata + `}`) },
 			func(header string) probe { return call(header).app }),
 		targetFields("grpc", route, call()),
 		limitFields(route, call, "OK", "Unavailable", "Unavailable"),
@@ -195,9 +195,9 @@ func grpcScene() scene {
 	return s
 }
 
-// headerFields are the cases of a list of header or metadata matches. given makes
-// the route main match with such a list.
-func headerFields(match, list string, given func(list string) string, see func(header string) probe) []field {
+// headerFields are the cases of a list of header or metadata matches of a route
+// main, to green. given makes it match with such a list.
+func headerFields(main, list string, given func(list string) string, see func(header string) probe) []field {
 	var out []field
 	for _, c := range []struct{ given, member, value, header string }{
 		{`{"match": {"exact": "1"}}`, "name", `"x-b"`, "x-a: 1"},
@@ -211,7 +211,7 @@ func headerFields(match, list string, given func(list string) string, see func(h
 	} {
 		out = append(out, field{
 			given:  given(`[{"name": "x-a", ` + c.given[1:] + `]`),
-			change: edits(fmt.Sprintf("%s.%s[0].%s = %s", match, list, c.member, c.value)),
+			change: fmt.Sprintf("%s %s[0].%s = %s", main, list, c.member, c.value),
 			see:    see(c.header), before: "green", after: "blue",
 		})
 	}

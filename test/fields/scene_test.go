@@ -35,8 +35,8 @@ type scene struct {
 	base string
 	// envoys are the nodes and gateways that have one: "virtualNode/client".
 	envoys []string
-	// names are further names of the name server with the hosts that they lead to;
-	// at the host "" nothing listens.
+	// names are further names of the name server with the hosts that they lead to: at
+	// the host "" nothing listens, and "blue v6" is blue's IPv6 address.
 	names  map[string][]string
 	fields []field
 }
@@ -89,9 +89,13 @@ func (s scene) start(t *testing.T) *play {
 	for name, hosts := range s.names {
 		var addrs []netip.Addr
 		for _, h := range hosts {
-			if h == "" {
+			of, six := strings.CutSuffix(h, " v6")
+			switch {
+			case h == "":
 				addrs = append(addrs, shared.Home().Addr())
-			} else {
+			case six:
+				addrs = append(addrs, p.host(t, of).Addr6())
+			default:
 				addrs = append(addrs, p.host(t, h).Addr())
 			}
 		}

@@ -18,7 +18,7 @@ import (
 
 // scenes are all scenes.
 func scenes() []scene {
-	return slices.Concat(routeScenes())
+	return slices.Concat(meshScenes(), routeScenes(), gatewayRouteScenes())
 }
 
 // TestFields plays all cases with real Envoys. With -update it then writes
