@@ -110,7 +110,7 @@ func itemsFrom(t testingT, docs []map[string]any) []apply.Item {
 		}
 		file.Write(append(text, '\n'))
 	}
-	inputs, err := parseFile("file", file.Bytes())
+	inputs, err := parseJSON("file", file.Bytes())
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

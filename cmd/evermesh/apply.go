@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/charmbracelet/x/term"
@@ -24,10 +25,10 @@ func applyCommand() *cobra.Command {
 each other. Only what differs is written, so it is safe to run again, also after
 it failed half way. "evermesh plan" shows beforehand what it would do.
 
-A file holds the input of an "aws appmesh create-…" call as JSON, a list of
-inputs, or one in each line; "-" is standard input, and so is what "evermesh
-export" writes. Tags are set as the input says; where it says none at all, they
-are left as they are. Client tokens in files are ignored.
+` + aboutFiles + `
+
+Tags are set as the input says; where it says none at all, they are left as they
+are. Client tokens in files are ignored.
 
 With --prune, what is in the meshes that the files name, and in no file, is
 removed afterwards: it is listed first, and asked for unless --yes. Meshes that
@@ -37,6 +38,8 @@ removed. When something could not be written, nothing is removed.
 Exit codes: 0 all is as the files say; 1 something was not done, and what was is
 listed; 2 wrong usage, or a file that cannot be used: nothing was written.`,
 		Example: `  evermesh apply mesh.json nodes.json routes.jsonl
+  evermesh apply template.yaml --stack-name shop --parameter Domain=shop.local
+  kubectl kustomize overlays/prod | evermesh apply -
   evermesh export shop | ssh other evermesh apply -
   evermesh apply shop/*.json --prune --yes`,
 		Args:              takesFiles,
@@ -45,6 +48,7 @@ listed; 2 wrong usage, or a file that cannot be used: nothing was written.`,
 	}
 	outputFlag(c)
 	dataDirFlag(c)
+	fileFlags(c)
 	c.Flags().Bool("prune", false, "remove what is in the meshes of the files and in no file")
 	c.Flags().Bool("yes", false, "with --prune: do not ask")
 	return c
@@ -59,20 +63,28 @@ func takesFiles(c *cobra.Command, args []string) error {
 
 // itemsOf reads files as what is to be applied. Faults are told, a line each.
 func itemsOf(c *cobra.Command, names []string) ([]apply.Item, error) {
-	inputs, err := readFiles(names, c.InOrStdin())
+	options, err := fileOptionsOf(c)
 	if err != nil {
 		return nil, err
 	}
-	var read reading
-	found, err := read.check(inputs, "")
+	options.liveRealm(c)
+	read, err := readFiles(names, c.InOrStdin(), options)
 	if err != nil {
 		return nil, err
 	}
-	if err := complain(c.ErrOrStderr(), append(read.notes, read.faults...)); err != nil {
+	told := reading{notes: slices.Concat(read.skipped, read.notes), faults: read.faults}
+	found, err := told.check(read.inputs, "")
+	if err != nil {
 		return nil, err
 	}
-	if n := int64(len(read.faults)); n > 0 {
-		return nil, usagef("%s above: the API would refuse these resources; nothing was written", count(n, "fault", "faults"))
+	if err := complain(c.ErrOrStderr(), append(told.notes, told.faults...)); err != nil {
+		return nil, err
+	}
+	if n := int64(len(told.faults)); n > 0 {
+		return nil, usagef("%s above: correct the files; nothing was written", count(n, "fault", "faults"))
+	}
+	if len(found) == 0 {
+		return nil, usagef("the files hold no App Mesh resource: nothing was written")
 	}
 	items := make([]apply.Item, len(found))
 	for i, x := range found {

@@ -22,7 +22,7 @@ func completeMesh(c *cobra.Command, _ []string, _ string) ([]string, cobra.Shell
 
 // completeFiles completes names of files.
 func completeFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return []string{"json", "jsonl"}, cobra.ShellCompDirectiveFilterFileExt
+	return []string{"json", "jsonl", "yaml", "yml", "template"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
 // completePath completes the short form of an ARN part by part: meshes, kinds,

@@ -2,49 +2,70 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/cloudformation"
+	"github.com/evermesh/evermesh/internal/manifest"
 	"github.com/evermesh/evermesh/internal/model"
 )
 
 // maxFile is the size of the largest file that is read, in bytes.
 const maxFile = 256 << 20
 
-// input is one create call's input, as a file holds it.
-type input struct {
-	where string // file:line
-	row   api.KindRow
-	doc   map[string]any
+// files is what files come to, before the model of the API is asked.
+type files struct {
+	inputs []input
+	// skipped, notes and faults are lines for a person: what was left out, what
+	// was taken for granted, and what must be corrected.
+	skipped, notes, faults []string
 }
 
-// readFiles reads the create inputs of all files; "-" is standard input. A file
-// of another kind, or one that cannot be read, ends it: exit code 2.
-func readFiles(names []string, stdin io.Reader) ([]input, error) {
-	var out []input
-	for _, name := range names {
+// file is a file of another form than inputs.
+type file struct {
+	slot int // its place among the files
+	name string
+	text []byte
+}
+
+// filesReader reads files of all forms. What it reads of one can depend on all:
+// manifests refer to each other, and templates to what others export.
+type filesReader struct {
+	options   fileOptions
+	slots     [][]input // of each file
+	manifests []file
+	templates []file
+	out       files
+}
+
+// readFiles reads files; "-" is standard input. A file of a form that is not
+// read, or one that cannot be read, ends it: exit code 2.
+func readFiles(names []string, stdin io.Reader, o fileOptions) (files, error) {
+	r := &filesReader{options: o, slots: make([][]input, len(names))}
+	for i, name := range names {
 		text, err := readFile(name, stdin)
 		if err != nil {
-			return nil, usagef("%s: %v", name, err)
+			return files{}, usagef("%s: %v", name, err)
 		}
 		if name == "-" {
 			name = "standard input"
 		}
-		found, err := parseFile(name, text)
-		if err != nil {
-			return nil, err
+		if err := r.add(i, name, bytes.TrimPrefix(text, []byte("\ufeff"))); err != nil {
+			return files{}, err
 		}
-		out = append(out, found...)
 	}
-	return out, nil
+	if err := r.readManifests(); err != nil {
+		return files{}, err
+	}
+	if err := r.readTemplates(); err != nil {
+		return files{}, err
+	}
+	r.out.inputs = slices.Concat(r.slots...)
+	return r.out, nil
 }
 
 func readFile(name string, stdin io.Reader) ([]byte, error) {
@@ -52,10 +73,7 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			if path, ok := errors.AsType[*os.PathError](err); ok {
-				err = path.Err // the name is told already
-			}
-			return nil, err
+			return nil, bareOpen(err)
 		}
 		defer func() { _ = f.Close() }() // only read
 		r = f
@@ -67,175 +85,134 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	return text, err
 }
 
-// parseFile reads a file of JSON values, each an input or a list of inputs.
-func parseFile(name string, text []byte) ([]input, error) {
-	text = bytes.TrimPrefix(text, []byte("\ufeff"))
-	if kind := foreignText(name, text); kind != "" {
-		return nil, notYet(name, kind)
+// add reads a file of inputs, and keeps one of another form for later.
+func (r *filesReader) add(slot int, name string, text []byte) (err error) {
+	f, kind := formOf(name, text)
+	if kind != "" {
+		return foreign(name, kind)
 	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	var out []input
-	for len(bytes.TrimSpace(text[dec.InputOffset():])) > 0 {
-		line := lineAt(text, dec.InputOffset())
-		v, err := model.Decode(dec)
-		if err != nil {
-			return nil, usagef("%s:%d: not valid JSON: %s", name, lineAt(text, dec.InputOffset()), plainSyntax(err))
-		}
-		items, isList := v.([]any)
-		if !isList {
-			items = []any{v}
-		}
-		for i, item := range items {
-			where := fmt.Sprintf("%s:%d", name, line)
-			if isList {
-				where += fmt.Sprintf(": item %d", i+1)
-			}
-			in, err := inputOf(where, item)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, in)
-		}
+	switch f {
+	case formTemplate:
+		r.templates = append(r.templates, file{slot, name, text})
+		return nil
+	case formManifest:
+		r.manifests = append(r.manifests, file{slot, name, text})
+		return nil
+	case formYAML:
+		r.slots[slot], err = parseYAML(name, text)
+	default:
+		r.slots[slot], err = parseJSON(name, text)
 	}
-	if len(out) == 0 {
-		return nil, usagef("%s: holds no resource: want the input of an aws appmesh create-… call as JSON", name)
+	if err == nil && len(r.slots[slot]) == 0 {
+		err = usagef("%s: holds no resource: want %s", name, takes)
 	}
-	return out, nil
+	return err
 }
 
-// lineAt is the line of the first thing at or after an offset.
-func lineAt(text []byte, offset int64) int {
-	rest := text[offset:]
-	blank := len(rest) - len(bytes.TrimLeft(rest, " \t\r\n,"))
-	return 1 + bytes.Count(text[:int(offset)+blank], []byte("\n"))
-}
-
-func plainSyntax(err error) string {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return "it ends too early"
-	}
-	return err.Error()
-}
-
-// inputOf tells what kind of resource a value is the create input of.
-func inputOf(where string, v any) (input, error) {
-	doc, ok := v.(map[string]any)
-	if !ok {
-		return input{}, usagef("%s: is not a JSON object: want the input of an aws appmesh create-… call", where)
-	}
-	if kind := foreignObject(doc); kind != "" {
-		return input{}, notYet(where, kind)
-	}
-	named := map[api.Kind]bool{}
-	for _, row := range api.Kinds() {
-		if _, ok := doc[row.Name].(string); ok {
-			named[row.Kind] = true
+// readManifests makes the inputs of the Kubernetes manifests.
+func (r *filesReader) readManifests() error {
+	if len(r.manifests) == 0 {
+		if r.options.mesh != "" {
+			return usagef("--mesh is the mesh of Kubernetes manifests, and no file has any")
 		}
+		return nil
 	}
-	// A route names its router and its mesh, too: what lives under another is
-	// what is meant, and its parents are not.
-	var meant []api.KindRow
-	for _, row := range api.Kinds() {
-		under := func(other api.KindRow) bool { return named[other.Kind] && other.Parent == row.Kind }
-		if named[row.Kind] && !slices.ContainsFunc(api.Kinds(), under) {
-			meant = append(meant, row)
-		}
+	m, err := model.AppMesh()
+	if err != nil {
+		return err
 	}
-	switch len(meant) {
-	case 1:
-		return input{where, meant[0], doc}, nil
-	case 0:
-		return input{}, usagef("%s: has none of the members that name a resource%s: want one of %s", where, misspelt(doc), strings.Join(nameMembers(), ", "))
+	var reader manifest.Reader
+	slots := map[string]int{}
+	for _, f := range r.manifests {
+		reader.Add(f.name, f.text)
+		slots[f.name] = f.slot
 	}
-	return input{}, usagef("%s: names both a %s and a %s: give each resource an object of its own", where, meant[0].Type, meant[1].Type)
+	result := reader.Resolve(m, manifest.Options{Mesh: r.options.mesh})
+	for _, found := range result.Resources {
+		row, _ := found.Kind.Row()
+		in := input{where: found.Place.String(), row: row, doc: found.Doc, at: func(path string) string { return found.At(path).String() }}
+		r.slots[slots[found.File]] = append(r.slots[slots[found.File]], in)
+	}
+	for _, s := range result.Skipped {
+		r.out.skipped = append(r.out.skipped, s.String())
+	}
+	for _, n := range result.Notes {
+		r.out.notes = append(r.out.notes, n.String())
+	}
+	for _, f := range result.Faults {
+		r.out.faults = append(r.out.faults, f.String())
+	}
+	return nil
 }
 
-func nameMembers() []string {
-	var out []string
-	for _, row := range api.Kinds() {
-		out = append(out, row.Name)
+// readTemplates makes the inputs of the CloudFormation templates. What one
+// exports the others can import.
+func (r *filesReader) readTemplates() error {
+	if len(r.templates) == 0 {
+		return r.options.unusedTemplateFlag()
 	}
-	return out
-}
-
-// misspelt names a member that only its letter case keeps from naming a
-// resource.
-func misspelt(doc map[string]any) string {
-	for member := range doc {
-		for _, name := range nameMembers() {
-			if member != name && strings.EqualFold(member, name) {
-				return fmt.Sprintf(" (%q is written %q)", member, name)
+	o := cloudformation.Options{
+		Parameters: r.options.parameters, Imports: maps.Clone(r.options.imports), Stack: r.options.stack,
+		Partition: r.options.partition, Region: r.options.region, Account: r.options.account,
+	}
+	if o.Imports == nil {
+		o.Imports = map[string]string{}
+	}
+	// A chain of templates that import from each other is as long as there are
+	// templates, and no longer.
+	for range len(r.templates) - 1 {
+		known := len(o.Imports)
+		for _, f := range r.templates {
+			t, _ := cloudformation.Parse(f.name, f.text, o)
+			for _, output := range t.Outputs {
+				if _, given := o.Imports[output.Export]; output.Export != "" && output.Unknown == "" && !given {
+					o.Imports[output.Export] = output.Value
+				}
 			}
 		}
-	}
-	return ""
-}
-
-// notYet refuses a kind of file by name.
-func notYet(where, kind string) error {
-	return usagef("%s: is %s, which evermesh does not read yet: give the input of the aws appmesh create-… calls as JSON", where, kind)
-}
-
-// The kinds of files that are recognised and not read yet.
-const (
-	kindCloudFormation = "a CloudFormation template"
-	kindKubernetes     = "a Kubernetes manifest"
-	kindTerraform      = "a Terraform file"
-	kindYAML           = "a YAML file"
-	kindAnswer         = "the answer of an aws appmesh describe-… or list-… call"
-)
-
-var (
-	cloudFormationText = regexp.MustCompile(`(?m)^(AWSTemplateFormatVersion|Transform|Resources)\s*:`)
-	kubernetesText     = regexp.MustCompile(`(?m)^apiVersion\s*:`)
-	terraformText      = regexp.MustCompile(`(?m)^\s*((resource|data)\s+"\w+"\s+"[^"]+"|(module|provider|variable)\s+"[^"]+"|terraform|locals)\s*\{`)
-)
-
-// foreignText recognises what is not JSON, and what its name says.
-func foreignText(name string, text []byte) string {
-	base := strings.ToLower(filepath.Base(name))
-	for _, end := range []string{".tf", ".tf.json", ".tfstate", ".tfplan", ".hcl"} {
-		if strings.HasSuffix(base, end) {
-			return kindTerraform
+		if len(o.Imports) == known {
+			break
 		}
 	}
-	if start := bytes.TrimSpace(text); len(start) == 0 || start[0] == '{' || start[0] == '[' {
-		return ""
-	}
-	switch {
-	case cloudFormationText.Match(text):
-		return kindCloudFormation
-	case kubernetesText.Match(text):
-		return kindKubernetes
-	case terraformText.Match(text):
-		return kindTerraform
-	case strings.HasSuffix(base, ".yaml"), strings.HasSuffix(base, ".yml"):
-		return kindYAML
-	}
-	return ""
-}
-
-// foreignObject recognises JSON that is no create input.
-func foreignObject(doc map[string]any) string {
-	has := func(members ...string) bool {
-		return !slices.ContainsFunc(members, func(m string) bool { return doc[m] == nil })
-	}
-	_, resources := doc["Resources"].(map[string]any)
-	switch {
-	case has("AWSTemplateFormatVersion"), resources:
-		return kindCloudFormation
-	case has("apiVersion", "kind"):
-		return kindKubernetes
-	case has("terraform_version"), has("resource", "provider"), has("planned_values"):
-		return kindTerraform
-	}
-	for _, row := range api.Kinds() {
-		_, wrapped := doc[row.Wrapper].(map[string]any)
-		_, listed := doc[row.List].([]any)
-		if wrapped || listed {
-			return kindAnswer
+	taken := map[string]bool{}
+	for _, f := range r.templates {
+		t, problems := cloudformation.Parse(f.name, f.text, o)
+		for _, found := range t.Resources {
+			row, _ := found.Kind.Row()
+			r.slots[f.slot] = append(r.slots[f.slot], input{where: found.Position.String(), row: row, doc: found.Doc, at: func(path string) string {
+				at, _ := found.At(path)
+				return at.String()
+			}})
+		}
+		for _, s := range t.Skipped {
+			r.out.skipped = append(r.out.skipped, s.String())
+		}
+		for _, p := range problems {
+			r.out.faults = append(r.out.faults, p.String())
+		}
+		for _, name := range t.Takes {
+			taken[name] = true
 		}
 	}
-	return ""
+	if len(r.out.faults) > 0 {
+		return nil // a template that could not be read may take it
+	}
+	var unknown []string
+	for _, name := range slices.Sorted(maps.Keys(r.options.parameters)) {
+		if !taken[name] {
+			unknown = append(unknown, name)
+		}
+	}
+	if unknown != nil {
+		return usagef("no template takes the parameter %s: they take %s", strings.Join(unknown, ", "), listOr(slices.Sorted(maps.Keys(taken)), "none"))
+	}
+	return nil
+}
+
+// listOr joins names, or is the word for none.
+func listOr(names []string, none string) string {
+	if len(names) == 0 {
+		return none
+	}
+	return strings.Join(names, ", ")
 }

@@ -37,7 +37,7 @@ func TestReadFiles(t *testing.T) {
 		{"standard input", "-", node, []string{"standard input:1 VirtualNode"}, ""},
 		{"with a byte order mark", "n.json", "\ufeff" + node, []string{"n.json:1 VirtualNode"}, ""},
 
-		{"nothing", "n.json", " \n", nil, "n.json: holds no resource: want the input of an aws appmesh create-… call as JSON"},
+		{"nothing", "n.json", " \n", nil, "n.json: holds no resource: want the inputs of aws appmesh create-… calls, a CloudFormation template, or Kubernetes manifests"},
 		{"an empty list", "n.json", "[]", nil, "n.json: holds no resource: "},
 		{"no JSON", "n.json", "hello", nil, "n.json:1: not valid JSON: "},
 		{"half a file", "n.json", "{\"meshName\":\n\"m\"", nil, "n.json:2: not valid JSON: it ends too early"},
@@ -48,14 +48,20 @@ func TestReadFiles(t *testing.T) {
 		{"a name in another case", "n.json", `{"VirtualNodeName":"n"}`, nil, `n.json:1: has none of the members that name a resource ("VirtualNodeName" is written "virtualNodeName"): want one of `},
 		{"two resources in one", "n.json", `{"meshName":"m","virtualNodeName":"n","virtualServiceName":"s"}`, nil, "n.json:1: names both a VirtualNode and a VirtualService: give each resource an object of its own"},
 
-		{"CloudFormation as YAML", "stack.yaml", "AWSTemplateFormatVersion: '2010-09-09'\nResources:\n  Mesh:\n    Type: AWS::AppMesh::Mesh\n", nil, "stack.yaml: is a CloudFormation template, which evermesh does not read yet: give the input of the aws appmesh create-… calls as JSON"},
-		{"CloudFormation as JSON", "stack.json", `{"Resources":{"Mesh":{"Type":"AWS::AppMesh::Mesh"}}}`, nil, "stack.json:1: is a CloudFormation template, which"},
-		{"Kubernetes as YAML", "-", "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\n", nil, "standard input: is a Kubernetes manifest, which"},
-		{"Kubernetes as JSON", "m.json", `{"apiVersion":"appmesh.k8s.aws/v1beta2","kind":"Mesh"}`, nil, "m.json:1: is a Kubernetes manifest, which"},
+		{"CloudFormation as YAML", "stack.yaml", "Resources:\n  Mesh:\n    Type: AWS::AppMesh::Mesh\n    Properties:\n      MeshName: m\n", []string{"stack.yaml:2:3 Mesh"}, ""},
+		{"CloudFormation as JSON", "stack.json", `{"Resources":{"Mesh":{"Type":"AWS::AppMesh::Mesh","Properties":{"MeshName":"m"}}}}`, []string{"stack.json:1:15 Mesh"}, ""},
+		{"Kubernetes as YAML", "-", "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: m}\n", []string{"standard input:2:1 Mesh"}, ""},
+		{"Kubernetes as JSON", "m.json", `{"apiVersion":"appmesh.k8s.aws/v1beta2","kind":"Mesh","metadata":{"name":"m"}}`, []string{"m.json:1:1 Mesh"}, ""},
+		{"inputs as YAML", "shop.yaml", "meshName: shop\n---\n- meshName: shop\n  virtualNodeName: web\n", []string{"shop.yaml:1 Mesh", "shop.yaml:3 VirtualNode"}, ""},
+		{"inputs as YAML on standard input", "-", "meshName: shop\nspec: {}\n", []string{"standard input:1 Mesh"}, ""},
+		{"a list of manifests", "m.json", `[{"apiVersion":"appmesh.k8s.aws/v1beta2","kind":"Mesh","metadata":{"name":"m"}}]`, []string{"m.json:1:2 Mesh"}, ""},
+
+		{"YAML of no resource", "n.yaml", "# nothing\n", nil, "n.yaml: holds no resource: "},
+		{"no YAML", "n.yaml", "a: 'b\n", nil, "n.yaml:2: not valid YAML: found unexpected end of stream"},
+		{"a manifest among inputs", "n.json", node + `{"apiVersion":"v1","kind":"Pod"}`, nil, "n.json:1: is of another form than what is before it in the file, which is not read here: want the inputs of aws appmesh create-… calls, a CloudFormation template, or Kubernetes manifests"},
 		{"Terraform", "main.tf", `resource "aws_appmesh_mesh" "m" {}`, nil, "main.tf: is a Terraform file, which"},
 		{"Terraform by its text", "-", "# mesh\nresource \"aws_appmesh_mesh\" \"m\" {\n", nil, "standard input: is a Terraform file, which"},
 		{"Terraform state", "s.json", `{"version":4,"terraform_version":"1.5.0"}`, nil, "s.json:1: is a Terraform file, which"},
-		{"an export", "shop.yaml", "meshName: shop\nspec: {}\n", nil, "shop.yaml: is a YAML file, which"},
 		{"an answer of describe", "n.json", `{"virtualNode":{"meshName":"m","virtualNodeName":"n"}}`, nil, "n.json:1: is the answer of an aws appmesh describe-… or list-… call, which"},
 	}
 	for _, tt := range tests {
@@ -69,9 +75,9 @@ func TestReadFiles(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			inputs, err := readFiles([]string{name}, strings.NewReader(tt.text))
-			var got []string
-			for _, in := range inputs {
+			found, err := readFiles([]string{name}, strings.NewReader(tt.text), fileOptions{})
+			got := found.faults
+			for _, in := range found.inputs {
 				got = append(got, strings.TrimPrefix(in.where, dir+"/")+" "+in.row.Type)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -91,7 +97,7 @@ func TestReadFiles(t *testing.T) {
 
 func TestReadNoFile(t *testing.T) {
 	t.Parallel()
-	_, err := readFiles([]string{"/does/not/exist.json"}, nil)
+	_, err := readFiles([]string{"/does/not/exist.json"}, nil, fileOptions{})
 	if err == nil || err.Error() != "/does/not/exist.json: no such file or directory" {
 		t.Errorf("got %v", err)
 	}

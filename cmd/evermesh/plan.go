@@ -22,6 +22,8 @@ it would create, update and (with --prune) remove, what the API would refuse of
 them and by which file, and the difference in the configuration of the proxies of
 every virtual node and gateway. Nothing is written.
 
+` + aboutFiles + `
+
 A listener that changes or goes is marked "drains": Envoy then ends its
 connections, after a time to finish. Nodes and gateways whose configuration
 changes in the same way are shown once.
@@ -38,6 +40,7 @@ something to change.`,
 	}
 	outputFlag(c)
 	dataDirFlag(c)
+	fileFlags(c)
 	c.Flags().Bool("prune", false, "also remove what is in the meshes of the files and in no file")
 	c.Flags().Bool("detailed-exitcode", false, "end with 5 when there is something to change")
 	return c

@@ -219,9 +219,9 @@ func createCommand(t testing.TB) func(ts *testscript.TestScript, neg bool, args 
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		c := ts.Value(planeKey{}).(*plane).client(t)
 		for _, name := range args {
-			inputs, err := readFiles([]string{ts.MkAbs(name)}, nil)
+			found, err := readFiles([]string{ts.MkAbs(name)}, nil, fileOptions{})
 			ts.Check(err)
-			for _, in := range inputs {
+			for _, in := range found.inputs {
 				ts.Check(c.Call(t.Context(), "Create"+in.row.Type, in.doc, nil))
 			}
 		}

@@ -22,9 +22,9 @@ type reading struct {
 
 // resourcesOf checks the inputs as the API would and makes their resources,
 // those that others refer to first, in whatever order the files have them.
-func resourcesOf(inputs []input, account string) (reading, error) {
-	var out reading
-	checked, err := out.check(inputs, account)
+func resourcesOf(found files, account string) (reading, error) {
+	out := reading{notes: slices.Concat(found.skipped, found.notes), faults: found.faults}
+	checked, err := out.check(found.inputs, account)
 	if err != nil {
 		return reading{}, err
 	}
@@ -32,6 +32,9 @@ func resourcesOf(inputs []input, account string) (reading, error) {
 	made := make([]*api.Resource, len(checked))
 	for i, x := range checked {
 		made[i], where[x.resource.Key] = x.resource, x.where
+	}
+	if len(found.faults) > 0 {
+		return out, nil // what refers to what could not be read would be refused, too
 	}
 	out.assumeMeshes(&made, account)
 	out.keepRules(made, where)
@@ -59,7 +62,7 @@ func (out *reading) check(inputs []input, account string) ([]checked, error) {
 		}
 		if found := m.Check(shape, in.doc); len(found) > 0 {
 			for _, v := range found {
-				out.faults = append(out.faults, in.where+": "+v.String())
+				out.faults = append(out.faults, in.place(v.Path)+": "+v.String())
 			}
 			continue
 		}

@@ -29,11 +29,11 @@ func xdsCommand() *cobra.Command {
 		Long: `Show, offline, the Envoy configuration that resources in files would give to each
 virtual node and virtual gateway.
 
-A file holds the input of an "aws appmesh create-…" call as JSON, a list of
-inputs, or one in each line; "-" is standard input. What kind of resource an
-input makes follows from its name members. A mesh that is in no file is taken
-with default settings. Where the age of routes decides which comes first, they
-are as old as if they had been created in the order of the files.
+` + aboutFiles + `
+
+A mesh that is in no file is taken with default settings. Where the age of routes
+decides which comes first, they are as old as if they had been created in the
+order of the files.
 
 The configuration is in static form, complete in itself: "envoy --mode validate
 -c" takes it. Certificates that would come by SDS and endpoints that would come
@@ -43,24 +43,22 @@ Problems go to stderr, one in a line: what, where, what to do. Members that App
 Mesh does not know are named, although the API ignores them.
 
 Exit codes: 0 done, perhaps with problems that leave a part of the mesh without
-effect; 1 a resource is one that the API would refuse; 2 wrong usage, or a file
-that cannot be read.`,
+effect; 1 something in the files must be corrected; 2 wrong usage, or a file that
+cannot be read.`,
 		Example: `  evermesh xds mesh.json nodes.json routes.jsonl
   evermesh xds *.json --proxy web
   evermesh xds *.json --out envoy/
   envoy --mode validate -c envoy/shop-virtualNode-web.yaml`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef("%s takes files, but got none: see %s --help", c.CommandPath(), c.CommandPath())
-			}
-			return nil
-		},
-		RunE: xds,
+		Args:              takesFiles,
+		RunE:              xds,
+		ValidArgsFunction: completeFiles,
 	}
 	formFlag(c, "`form` of the configuration", outputYAML, outputJSON)
+	fileFlags(c)
 	c.Flags().String("out", "", "`directory` for one file a proxy, MESH-KIND-NAME.yaml or .json; without it, stdout")
 	c.Flags().String("proxy", "", "`name` of one virtual node or gateway, or its short form or ARN; without it, all")
 	c.Flags().String("account", "000000000000", "the `account` that makes the resources, 12 digits")
+	c.Flags().String("region", "us-east-1", "the `region` that CloudFormation templates are for")
 	_ = c.MarkFlagDirname("out") // fails only for a flag that does not exist
 	return c
 }
@@ -70,11 +68,17 @@ func xds(c *cobra.Command, args []string) error {
 	if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(account) {
 		return usagef("--account %q is not an account: want 12 digits", account)
 	}
-	inputs, err := readFiles(args, c.InOrStdin())
+	options, err := fileOptionsOf(c)
 	if err != nil {
 		return err
 	}
-	read, err := resourcesOf(inputs, account)
+	options.partition, options.account = "aws", account
+	options.region, _ = c.Flags().GetString("region")
+	found, err := readFiles(args, c.InOrStdin(), options)
+	if err != nil {
+		return err
+	}
+	read, err := resourcesOf(found, account)
 	if err != nil {
 		return err
 	}
@@ -82,7 +86,7 @@ func xds(c *cobra.Command, args []string) error {
 		return err
 	}
 	if n := int64(len(read.faults)); n > 0 {
-		return &exitError{exitFailure, fmt.Sprintf("%s above: the API would refuse these resources; nothing was made", count(n, "fault", "faults"))}
+		return &exitError{exitFailure, fmt.Sprintf("%s above: correct the files; nothing was made", count(n, "fault", "faults"))}
 	}
 	proxy, _ := c.Flags().GetString("proxy")
 	clients, err := choose(clientsOf(read.resources), proxy, account)

@@ -1,5 +1,10 @@
 package document
 
+import (
+	"encoding/json"
+	"strconv"
+)
+
 // Kind is what a node is.
 type Kind int
 
@@ -52,6 +57,23 @@ func (n *Node) Text() (text string, ok bool) {
 	}
 	text, ok = n.Value.(string)
 	return text, ok
+}
+
+// Plain is a text, a number or a truth value as a text; ok is false for anything
+// else.
+func (n *Node) Plain() (text string, ok bool) {
+	if n == nil {
+		return "", false
+	}
+	switch v := n.Value.(type) {
+	case string:
+		return v, true
+	case json.Number:
+		return v.String(), true
+	case bool:
+		return strconv.FormatBool(v), true
+	}
+	return "", false
 }
 
 // Any is the node as encoding/json would have decoded it, numbers as

@@ -8,14 +8,18 @@ import (
 	"github.com/evermesh/evermesh/internal/model"
 )
 
-// renamed are the members that the controller's definitions call otherwise than
-// the API: for each of the model's shapes, the API's name and theirs.
-var renamed = map[string]map[string]string{
-	"MeshSpec":                                   {"serviceDiscovery": "meshServiceDiscovery"},
-	"ListenerTlsAcmCertificate":                  {"certificateArn": "certificateARN"},
-	"VirtualGatewayListenerTlsAcmCertificate":    {"certificateArn": "certificateARN"},
-	"TlsValidationContextAcmTrust":               {"certificateAuthorityArns": "certificateAuthorityARNs"},
-	"VirtualGatewayTlsValidationContextAcmTrust": {"certificateAuthorityArns": "certificateAuthorityARNs"},
+// manifestName is what the controller's definitions call a member of one of the
+// API's shapes.
+func manifestName(shape, member string) string {
+	switch {
+	case shape == "MeshSpec" && member == "serviceDiscovery":
+		return "meshServiceDiscovery"
+	case member == "certificateArn":
+		return "certificateARN"
+	case member == "certificateAuthorityArns":
+		return "certificateAuthorityARNs"
+	}
+	return member
 }
 
 // reference is a member that names another resource. In a manifest it is two:
@@ -63,11 +67,7 @@ func memberNames(name string, s *model.Shape) map[string]string {
 		if refers && member == reference.member {
 			continue
 		}
-		if other, ok := renamed[name][member]; ok {
-			out[other] = member
-		} else {
-			out[member] = member
-		}
+		out[manifestName(name, member)] = member
 	}
 	return out
 }
