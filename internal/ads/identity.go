@@ -3,6 +3,7 @@ package ads
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -61,24 +62,31 @@ func instanceOf(n *corev3.Node, peer string) string {
 	return clipped(peer)
 }
 
-// statsLogger is Envoy's extension that the metrics extension's families are made
-// with: some supported versions have it, others do not.
-const statsLogger = "envoy.access_loggers.stats"
+// What the metrics extension's families are made with: two extensions of Envoy, and
+// a field that the first of them has since 1.39. Older supported versions lack it.
+var (
+	metricsNeed  = [2]string{"envoy.access_loggers.stats", "envoy.access_loggers.extension_filters.cel"}
+	metricsSince = [2]uint32{1, 39}
+)
 
 // traitsOf is what the node says of its proxy that its configuration depends on.
-// lacks is a note when it asks for what its Envoy cannot do: a configuration that
-// names an extension is refused by an Envoy without it.
+// lacks is a note when it asks for what its Envoy cannot do: an Envoy refuses a
+// configuration that names what it does not have, and everything else with it.
 func traitsOf(n *corev3.Node) (t mesh.Traits, lacks string) {
 	if lookup(n.GetMetadata(), []string{"aws.appmesh.metric_filter", "level"}) != "1" {
 		return t, ""
 	}
-	for _, e := range n.GetExtensions() {
-		if e.GetName() == statsLogger && !e.GetDisabled() {
-			t.Metrics = true
-			return t, ""
+	for _, need := range metricsNeed {
+		if !slices.ContainsFunc(n.GetExtensions(), func(e *corev3.Extension) bool { return e.GetName() == need && !e.GetDisabled() }) {
+			return t, "It asks for the metrics extension, but its Envoy has no " + need + ": it gets none of the extension's metrics."
 		}
 	}
-	return t, "It asks for the metrics extension, but its Envoy does not have " + statsLogger + ": it gets no metrics of the extension."
+	v := n.GetUserAgentBuildVersion().GetVersion()
+	if slices.Compare([]uint32{v.GetMajorNumber(), v.GetMinorNumber()}, metricsSince[:]) < 0 {
+		return t, fmt.Sprintf("It asks for the metrics extension, but its Envoy is older than %d.%d: it gets none of the extension's metrics.", metricsSince[0], metricsSince[1])
+	}
+	t.Metrics = true
+	return t, ""
 }
 
 func lookup(s *structpb.Struct, path []string) string {

@@ -53,28 +53,44 @@ func TestEnvoyVersion(t *testing.T) {
 }
 
 func TestTraits(t *testing.T) {
-	const can, cannot = "envoy.access_loggers.stats", "envoy.access_loggers.file"
+	const logger, filter = "envoy.access_loggers.stats", "envoy.access_loggers.extension_filters.cel"
+	able := func() *corev3.Node {
+		return &corev3.Node{
+			Extensions: []*corev3.Extension{{Name: "envoy.access_loggers.file"}, {Name: filter}, {Name: logger}},
+			UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{
+				Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 39},
+			}},
+		}
+	}
 	for _, c := range []struct {
-		name      string
-		level     any
-		extension *corev3.Extension
-		metrics   bool
-		noted     bool
+		name    string
+		level   any
+		change  func(n *corev3.Node)
+		metrics bool
+		lacks   string
 	}{
-		{"asked for, and Envoy can", "1", &corev3.Extension{Name: can}, true, false},
-		{"asked for, and Envoy cannot", "1", &corev3.Extension{Name: cannot}, false, true},
-		{"asked for, and switched off in Envoy", "1", &corev3.Extension{Name: can, Disabled: true}, false, true},
-		{"not asked for", nil, &corev3.Extension{Name: can}, false, false},
-		{"another version", "2", &corev3.Extension{Name: can}, false, false},
-		{"no text", 1.0, &corev3.Extension{Name: can}, false, false},
+		{"asked for, and Envoy can", "1", nil, true, ""},
+		{"a newer Envoy", "1", func(n *corev3.Node) { n.GetUserAgentBuildVersion().Version.MinorNumber = 52 }, true, ""},
+		{"an older Envoy", "1", func(n *corev3.Node) { n.GetUserAgentBuildVersion().Version.MinorNumber = 38 }, false, "older than 1.39"},
+		{"an Envoy that does not tell its version", "1", func(n *corev3.Node) { n.UserAgentVersionType = nil }, false, "older than 1.39"},
+		{"an Envoy without the logger", "1", func(n *corev3.Node) { n.Extensions = n.Extensions[:2] }, false, "no " + logger},
+		{"an Envoy without the filter", "1", func(n *corev3.Node) { n.Extensions[1].Name = "other" }, false, "no " + filter},
+		{"switched off in Envoy", "1", func(n *corev3.Node) { n.Extensions[2].Disabled = true }, false, "no " + logger},
+		{"not asked for", nil, nil, false, ""},
+		{"another version of the extension", "2", nil, false, ""},
+		{"no text", 1.0, nil, false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, err := structpb.NewStruct(map[string]any{"aws.appmesh.metric_filter": map[string]any{"level": c.level}})
-			if err != nil {
+			n := able()
+			var err error
+			if n.Metadata, err = structpb.NewStruct(map[string]any{"aws.appmesh.metric_filter": map[string]any{"level": c.level}}); err != nil {
 				t.Fatal(err)
 			}
-			got, lacks := traitsOf(&corev3.Node{Metadata: m, Extensions: []*corev3.Extension{{Name: cannot}, c.extension}})
-			if got.Metrics != c.metrics || (lacks != "") != c.noted {
+			if c.change != nil {
+				c.change(n)
+			}
+			got, lacks := traitsOf(n)
+			if got.Metrics != c.metrics || (lacks == "") != (c.lacks == "") || !strings.Contains(lacks, c.lacks) {
 				t.Errorf("traits are %+v with the note %q", got, lacks)
 			}
 		})

@@ -20,6 +20,12 @@ func (s Settings) statsTags() list {
 		// A virtual service's name has dots, so its tag takes the rest and comes last.
 		regex("TargetVirtualNode", `^appmesh.*?(\.TargetVirtualNode\.([^.]+))`)
 		regex("TargetVirtualService", `^appmesh.*?(\.TargetVirtualService\.(.+))$`)
+		// Connections are counted by filters of the inbound listener, under names of theirs: what is around the
+		// family's name leaves it, as tags that the family does not have and whose value is empty.
+		regex("TargetVirtualNode", `^connection_limit\.ingress\.appmesh\.ActiveConnectionCount(\.active_connections())$`)
+		regex("TargetVirtualService", `^(connection_limit\.ingress\.())appmesh\.ActiveConnectionCount\.active_connections$`)
+		regex("TargetVirtualNode", `^ingress\.appmesh\.NewConnectionCount(\.rbac\.shadow_allowed())$`)
+		regex("TargetVirtualService", `^(ingress\.())appmesh\.NewConnectionCount\.rbac\.shadow_allowed$`)
 	}
 	// Nodes with several listeners name their statistics ingress.<protocol>.<port>. The expressions are those of App
 	// Mesh's agent, anchored: Envoy searches every statistic's name from every place otherwise, and a node with a

@@ -15,6 +15,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -138,7 +139,10 @@ func open(ctx context.Context, conn *grpc.ClientConn, o Options) (*Stream, error
 		s.node.Metadata.Fields["aws.appmesh.metric_filter"] = structpb.NewStructValue(&structpb.Struct{
 			Fields: map[string]*structpb.Value{"level": structpb.NewStringValue("1")},
 		})
-		s.node.Extensions = []*corev3.Extension{{Name: "envoy.access_loggers.stats", Category: "envoy.access_loggers"}}
+		s.node.Extensions = []*corev3.Extension{{Name: "envoy.access_loggers.stats"}, {Name: "envoy.access_loggers.extension_filters.cel"}}
+		s.node.UserAgentVersionType = &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{
+			Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 40},
+		}}
 	}
 	c := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
 	var err error
