@@ -1,0 +1,152 @@
+// Package secrets is where the secrets come from that bundles only name (D9):
+// certificates and authorities of proxies, by the names of envoy.SecretName.
+//
+// Start with Source.Secret, which answers the management service. Files lie
+// beside the proxy: their answer holds paths, and Envoy reads them itself
+// (message.go). What an ARN names comes from an Issuer, whose keys pass through
+// here and are kept nowhere; Source.Run hears from it what is another, so that a
+// renewed certificate is with its proxies within seconds (TLS-024).
+package secrets
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/envoy"
+)
+
+// Certificate is a certificate with its key.
+type Certificate struct {
+	// Chain is PEM, the certificate first, then those between it and its root.
+	Chain []byte
+	// Key is PEM, not encrypted.
+	Key auth.Secret
+}
+
+// Issuer has the certificates and authorities that ARNs name. It decides who may
+// have them: a refusal is an *api.Error and stands until something is another,
+// after other errors it is asked again. It may be slow, and is called from many
+// goroutines.
+type Issuer interface {
+	// Certificate is for those who may acm:ExportCertificate (TLS-008, EMS-056).
+	Certificate(ctx context.Context, p auth.Principal, arn string) (Certificate, error)
+	// Authority is the PEM of an authority's own certificate, for those who may
+	// acm-pca:GetCertificateAuthorityCertificate (TLS-008).
+	Authority(ctx context.Context, p auth.Principal, arn string) ([]byte, error)
+	// Root is the PEM of the root that a certificate chains to, which is no secret:
+	// clients without a policy of their own validate against it (TLS-016).
+	Root(ctx context.Context, p auth.Principal, certificate string) ([]byte, error)
+	// Follow calls changed with the ARN of each certificate or authority whose
+	// answer is another from now on, or "" when it may be any, until ctx ends. A
+	// certificate that now chains to another root is one, too. An error makes it
+	// be called again.
+	Follow(ctx context.Context, changed func(arn string)) error
+}
+
+// Source answers for all secrets that a management service serves.
+type Source struct {
+	// Issuer may be nil: then nothing that an ARN names is served.
+	Issuer Issuer
+	// Renew is told, by a predicate on names, which secrets are others;
+	// ads.Server.Renew is one.
+	Renew func(concerns func(name string) bool)
+	Log   *slog.Logger
+}
+
+// Secret is the encoded envoy.extensions.transport_sockets.tls.v3.Secret of that
+// name, if the principal may have it; else an error whose text says why, which
+// people read. again is how often in a row the proxy refused the secret: answers
+// with files differ from one time to the next, because Envoy looks at no file
+// again for content that it refused.
+func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, again int) (auth.Secret, error) {
+	n, err := envoy.ParseSecret(name)
+	if err != nil {
+		return "", api.Errorf(api.CodeBadRequest, "its name is none of a secret")
+	}
+	switch n.Kind {
+	case envoy.FileCertificate:
+		return encode(name, fileCertificate(n, again))
+	case envoy.FileTrust:
+		return encode(name, fileTrust(n, again))
+	}
+	if s.Issuer == nil {
+		return "", api.Errorf(api.CodeBadRequest, "no issuer serves certificates and authorities by ARN: use a certificate of type file or sds, and trust of type file or sds")
+	}
+	switch n.Kind {
+	case envoy.ACMCertificate:
+		c, err := s.Issuer.Certificate(ctx, p, n.ARNs[0])
+		if err != nil {
+			return "", fmt.Errorf("export certificate: %w", err)
+		}
+		return encode(name, issuedCertificate(c))
+	case envoy.ACMIssuer:
+		root, err := s.Issuer.Root(ctx, p, n.ARNs[0])
+		if err != nil {
+			return "", fmt.Errorf("get root of certificate: %w", err)
+		}
+		return encode(name, trust(root))
+	}
+	var all []byte
+	for _, arn := range n.ARNs {
+		authority, err := s.Issuer.Authority(ctx, p, arn)
+		if err != nil {
+			return "", fmt.Errorf("get certificate of authority %s: %w", arn, err)
+		}
+		all = append(all, authority...)
+		if len(all) > 0 && all[len(all)-1] != '\n' {
+			all = append(all, '\n')
+		}
+	}
+	return encode(name, trust(all))
+}
+
+// followAgain is how long a source waits before it follows an issuer again.
+const followAgain = time.Second
+
+// Run passes on what the issuer says is another, until ctx ends. After a break
+// anything may be another.
+func (s *Source) Run(ctx context.Context) error {
+	if s.Issuer == nil {
+		<-ctx.Done()
+		return nil
+	}
+	for {
+		err := s.Issuer.Follow(ctx, func(arn string) { s.Renew(concerns(arn)) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.Log.Warn("issuer of certificates is not followed", "err", err)
+		select {
+		case <-time.After(followAgain):
+		case <-ctx.Done():
+			return nil
+		}
+		s.Renew(concerns(""))
+	}
+}
+
+// concerns says of names of secrets whether what is behind the ARN is part of
+// them.
+func concerns(arn string) func(name string) bool {
+	return func(name string) bool {
+		n, err := envoy.ParseSecret(name)
+		return err == nil && len(n.ARNs) > 0 && (arn == "" || slices.Contains(n.ARNs, arn))
+	}
+}
+
+func encode(name string, s *tlsv3.Secret) (auth.Secret, error) {
+	s.Name = name
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("encode secret: %w", err)
+	}
+	return auth.Secret(b), nil
+}
