@@ -105,12 +105,15 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	spec := func(port int, tls bool) map[string]any {
-		listener := map[string]any{"portMapping": map[string]any{"port": port, "protocol": "http"}}
-		if tls {
-			listener["tls"] = map[string]any{"mode": "STRICT", "certificate": map[string]any{"file": map[string]any{"certificateChain": "/c", "privateKey": "/k"}}}
+	spec := func(port int, broken bool) map[string]any {
+		out := map[string]any{
+			"listeners":        []any{map[string]any{"portMapping": map[string]any{"port": port, "protocol": "http"}}},
+			"serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": "front.local"}},
 		}
-		return map[string]any{"listeners": []any{listener}, "serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": "front.local"}}}
+		if broken {
+			out["backends"] = []any{map[string]any{"virtualService": map[string]any{"virtualServiceName": "nowhere.local"}}}
+		}
+		return out
 	}
 	call(one, "CreateMesh", api.CreateMeshInput{MeshName: "shop"})
 	for _, name := range []string{"front", "back"} {
@@ -183,7 +186,7 @@ func TestMetrics(t *testing.T) {
 		{"evermesh_xds_rejections_total", []string{"type=" + string(api.DiscoveryTypeListener)}},
 		{"evermesh_proxies", []string{"state=CURRENT"}},
 		{"evermesh_proxies", []string{"state=REFUSED"}},
-		{"evermesh_problems", []string{"reason=NotTranslated"}},
+		{"evermesh_problems", []string{"reason=NotFound"}},
 	} {
 		t.Run(c.name+" moves "+strings.Join(c.labels, " "), func(t *testing.T) {
 			if was, is := value(before, c.name, c.labels...), value(after, c.name, c.labels...); is <= was {

@@ -23,12 +23,8 @@ func TestRolloutNamesProblems(t *testing.T) {
 	}
 	call("CreateMesh", api.CreateMeshInput{MeshName: "shop"}, nil)
 	call("CreateVirtualNode", map[string]any{"meshName": "shop", "virtualNodeName": "front", "spec": map[string]any{
-		"listeners": []any{map[string]any{
-			"portMapping": map[string]any{"port": 8080, "protocol": "http"},
-			"tls": map[string]any{"mode": "STRICT", "certificate": map[string]any{
-				"file": map[string]any{"certificateChain": "/cert.pem", "privateKey": "/key.pem"},
-			}},
-		}},
+		"listeners":        []any{map[string]any{"portMapping": map[string]any{"port": 8080, "protocol": "http"}}},
+		"backends":         []any{map[string]any{"virtualService": map[string]any{"virtualServiceName": "nowhere.local"}}},
 		"serviceDiscovery": map[string]any{"dns": map[string]any{"hostname": "front.local"}},
 	}}, nil)
 
@@ -40,12 +36,12 @@ func TestRolloutNamesProblems(t *testing.T) {
 	adstest.Connect(t, conn, adstest.Options{Node: "mesh/shop/virtualNode/front", Delta: true})
 
 	var out api.DescribeRolloutOutput
-	eventually(t, "the rollout is done and names the listener's TLS", func() bool {
+	eventually(t, "the rollout is done and names the backend that does not exist", func() bool {
 		call("DescribeRollout", map[string]any{"resourceArn": "arn:aws:appmesh:us-east-1:000000000000:mesh/shop/virtualNode/front"}, &out)
 		return out.Rollout.State == api.RolloutStateDone && len(out.Rollout.Problems) > 0
 	})
 	for _, problem := range out.Rollout.Problems {
-		if problem.Reason != "NotTranslated" || !strings.Contains(problem.Message, "tls") {
+		if problem.Reason != "NotFound" || !strings.Contains(problem.Message, "spec.backends[0]") {
 			t.Errorf("problem %+v: want one that names the member", problem)
 		}
 	}

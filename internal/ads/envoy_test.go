@@ -65,7 +65,7 @@ func (c *colors) bundle(t *testing.T, previous *envoy.Bundle) *envoy.Bundle {
 	}
 	b, problems := c.builder.Build(view, previous)
 	for _, p := range problems {
-		if p.Key.Name != "green" || p.Reason != envoy.ReasonNotTranslated { // the test is the source of its endpoints
+		if p.Key.Name != "green" || p.Reason != envoy.ReasonNoSource { // the test is the source of its endpoints
 			t.Fatalf("bundle has a problem: %v", p)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 // Reasons of problems that are found while a bundle is built.
 const (
-	// ReasonNotTranslated: a field has no effect yet.
+	// ReasonNotTranslated: a field has no effect.
 	ReasonNotTranslated = "NotTranslated"
 	// ReasonInvalid: Envoy would refuse what the resource says.
 	ReasonInvalid = "Invalid"
@@ -68,6 +68,8 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 			out.lists[t] = list(b.resources[t], old)
 		}
 	}
+	out.clashes = b.clashes
+	b.report(b.clashes)
 	return out, b.problems
 }
 
@@ -78,6 +80,7 @@ func (b *build) sameClusters() bool {
 		return false
 	}
 	if b.previous != nil && !b.clustersDiffer && len(b.callees) == len(b.oldCallees) {
+		b.clashes = b.previous.clashes
 		return true
 	}
 	all := b.resources[Cluster]
@@ -85,8 +88,7 @@ func (b *build) sameClusters() bool {
 		all = append(all, c.clusters...)
 	}
 	slices.SortFunc(all, func(x, y *Resource) int { return strings.Compare(x.Name, y.Name) })
-	// Services share clusters.
-	b.resources[Cluster] = slices.CompactFunc(all, func(x, y *Resource) bool { return x.Name == y.Name })
+	b.resources[Cluster] = b.settle(all)
 	return false
 }
 
@@ -115,6 +117,7 @@ type build struct {
 	// clustersDiffer says that the clusters of a node are not those of the
 	// previous bundle.
 	clustersDiffer bool
+	clashes        []mesh.Problem // of backends that want the same cluster otherwise
 
 	clusters  map[string]bool // of a gateway: made or being made
 	resources [Secret][]*Resource
@@ -131,6 +134,7 @@ type piece struct {
 
 	resource *Resource    // nil when none could be made
 	host     *VirtualHost // nil when none could be made
+	enforced bool         // a cluster with the TLS of an enforced policy
 	faults
 }
 

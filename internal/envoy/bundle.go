@@ -173,6 +173,7 @@ type Bundle struct {
 	// What the resources were made from, for the next Build.
 	inner   *inner    // of a node
 	callees []*callee // of a node
+	clashes []mesh.Problem
 	pieces  []*piece
 }
 

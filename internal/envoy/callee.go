@@ -94,9 +94,9 @@ func (o *Builder) callee(key calleeKey, s *mesh.Service, wide meshWide, mk func(
 }
 
 func (b *build) makeCallee(c *callee) {
-	s, at, p := c.service, c.at, c.policy
-	targets(s, at, p, func(node *api.Resource, l *api.Listener) {
-		x := b.clusterPiece(node, l)
+	s, at := c.service, c.at
+	targets(s, at, func(node *api.Resource, l *api.Listener) {
+		x := b.clusterPiece(node, l, &c.policy)
 		if slices.Contains(c.pieces, x) {
 			return
 		}
@@ -107,7 +107,7 @@ func (b *build) makeCallee(c *callee) {
 		c.take(x.problems)
 	})
 	if !isHTTP(at.protocol) {
-		c.to, c.idle = b.tcpTargets(s, at, p, &c.faults)
+		c.to, c.idle = b.tcpTargets(s, at, &c.faults)
 		return
 	}
 	name := s.Key.Name
@@ -115,7 +115,7 @@ func (b *build) makeCallee(c *callee) {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.'
 	})
 	x := &piece{}
-	b.fillHost(x, hostName(name), domainsOf(name, at.port), s.Key, func(f *faults) []*routev3.Route { return b.routes(s, at, p, f) })
+	b.fillHost(x, hostName(name), domainsOf(name, at.port), s.Key, func(f *faults) []*routev3.Route { return b.routes(s, at, f) })
 	for _, r := range inputs(s) {
 		x.cut(r)
 	}
@@ -139,17 +139,15 @@ func (f *faults) take(problems []mesh.Problem) {
 
 // targets calls fn with the nodes and listeners behind a service's port. One may
 // come twice.
-func targets(s *mesh.Service, at portOf, p policy, fn func(*api.Resource, *api.Listener)) {
+func targets(s *mesh.Service, at portOf, fn func(*api.Resource, *api.Listener)) {
 	switch {
 	case s.Router != nil:
 		for _, r := range routesOn(s.Router, at, nil) {
-			for _, x := range shares(r, p, nil) {
+			for _, x := range shares(r, nil) {
 				fn(x.node, x.listener)
 			}
 		}
 	case s.Node != nil:
-		if l := at.listener(s.Node); !p.wants(l) {
-			fn(s.Node, l)
-		}
+		fn(s.Node, at.listener(s.Node))
 	}
 }

@@ -72,17 +72,19 @@ func discoveryType(t clusterv3.Cluster_DiscoveryType) *clusterv3.Cluster_Type {
 
 // finish puts a cluster into the piece. One that Envoy would refuse is made
 // without endpoints instead, so that whoever names it answers 503.
-func (b *build) finish(p *piece, c *clusterv3.Cluster, query *EndpointQuery, responsible api.Key) {
-	r, err := b.owner.resource(c.GetName(), c, nil, query)
+func (b *build) finish(p *piece, c *clusterv3.Cluster, secrets []string, query *EndpointQuery, responsible api.Key) {
+	r, err := b.owner.resource(c.GetName(), c, references{secrets: secrets}, query)
 	if err != nil {
 		p.add(responsible, ReasonInvalid, "Envoy would refuse cluster %s, which is left without endpoints: %v", c.GetName(), reason(err))
-		r, err = b.owner.resource(c.GetName(), &clusterv3.Cluster{
-			Name: c.GetName(), ClusterDiscoveryType: discoveryType(clusterv3.Cluster_STATIC), LoadAssignment: assignment(c.GetName()),
-		}, nil, nil)
+		r, err = b.owner.resource(c.GetName(), withoutEndpoints(c.GetName()), references{}, nil)
 	}
 	if err == nil {
 		p.resource = r
 	}
+}
+
+func withoutEndpoints(name string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{Name: name, ClusterDiscoveryType: discoveryType(clusterv3.Cluster_STATIC), LoadAssignment: assignment(name)}
 }
 
 // localCluster is the application, or the gateway's second hop.
@@ -93,7 +95,7 @@ func (b *build) localCluster(name string, protocol api.PortProtocol, port uint32
 			ConnectTimeout: durationpb.New(250 * time.Millisecond), CircuitBreakers: breakers(limit),
 			LoadAssignment:                assignment(name, address(b.ip.local, port)),
 			TypedExtensionProtocolOptions: protocolOptions(protocol),
-		}, nil, b.own.Key)
+		}, nil, nil, b.own.Key)
 	})
 	b.put(Cluster, p.resource)
 }
@@ -106,7 +108,7 @@ func (b *build) passThrough(suffix string) string {
 		b.finish(p, &clusterv3.Cluster{
 			Name: name, ClusterDiscoveryType: discoveryType(clusterv3.Cluster_ORIGINAL_DST), LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED,
 			ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
-		}, nil, b.own.Key.MeshKey())
+		}, nil, nil, b.own.Key.MeshKey())
 	})
 	b.put(Cluster, p.resource)
 	return name
@@ -118,7 +120,7 @@ func egressCluster(mesh string, node *api.Resource, l *api.Listener) string {
 
 // nodeCluster makes the cluster of a listener of another node, once; for
 // gateways.
-func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
+func (b *build) nodeCluster(node *api.Resource, l *api.Listener, policy *policy) {
 	name := egressCluster(b.mesh, node, l)
 	if b.clusters[name] {
 		return
@@ -127,17 +129,18 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener) {
 		b.clusters = map[string]bool{}
 	}
 	b.clusters[name] = true
-	p := b.clusterPiece(node, l)
+	p := b.clusterPiece(node, l, policy)
 	b.pieces = append(b.pieces, p)
 	b.report(p.problems)
 	b.put(Cluster, p.resource)
 }
 
 // clusterPiece makes the cluster of a listener of another node, which all
-// clients of the mesh share.
-func (b *build) clusterPiece(node *api.Resource, l *api.Listener) *piece {
-	name, preference := egressCluster(b.mesh, node, l), b.preference(node)
-	return b.shared("cluster "+name, string(preference), []*api.Resource{node}, func(p *piece) {
+// clients of the mesh share that speak TLS with it in the same way.
+func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy) *piece {
+	name, preference, tls := egressCluster(b.mesh, node, l), b.preference(node), policy.toward(node, l)
+	return b.shared("cluster "+name+tls.key(), string(preference), []*api.Resource{node}, func(p *piece) {
+		p.enforced = tls.enforced
 		port := uint32(l.PortMapping.Port)
 		c := &clusterv3.Cluster{
 			Name: name, ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
@@ -154,13 +157,13 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener) *piece {
 			}
 			c.DnsLookupFamily = lookupFamily(preference)
 			c.LoadAssignment = assignment(name, address(d.DNS.Hostname, port))
-			c.HealthChecks = healthChecks(node, l, d.DNS.Hostname, &p.faults)
+			c.HealthChecks = healthChecks(node, l, d.DNS.Hostname, tls.on, &p.faults)
 			// What discovery has dropped is gone, whatever its last check said.
 			c.IgnoreHealthOnHostRemoval = c.GetType() == clusterv3.Cluster_STRICT_DNS && c.HealthChecks != nil
 		case d != nil && d.AWSCloudMap != nil:
 			c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_EDS)
 			c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()}
-			c.HealthChecks = healthChecks(node, l, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, &p.faults)
+			c.HealthChecks = healthChecks(node, l, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, tls.on, &p.faults)
 			c.IgnoreHealthOnHostRemoval = true
 			query = cloudMapQuery(d.AWSCloudMap, preference, port)
 			if b.owner.WithoutCloudMap {
@@ -172,7 +175,10 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener) *piece {
 			c.LoadAssignment = assignment(name)
 			p.add(node.Key, mesh.ReasonNotFound, "spec.serviceDiscovery is absent, so the node has no endpoints; its callers are answered 503")
 		}
-		b.finish(p, c, query, node.Key)
+		if !tls.originate(c, node, l, &p.faults) {
+			c, query = withoutEndpoints(name), nil
+		}
+		b.finish(p, c, secretNames(tls.certificate, tls.trust), query, node.Key)
 	})
 }
 

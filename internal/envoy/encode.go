@@ -31,9 +31,13 @@ func encode(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
+// references are what a resource refers to by name, each sorted: part of its
+// content.
+type references struct{ clusters, secrets []string }
+
 // resource validates and encodes a message, unless one of the same content is
 // in use already.
-func (o *Builder) resource(name string, m checked, clusters []string, query *EndpointQuery) (*Resource, error) {
+func (o *Builder) resource(name string, m checked, refs references, query *EndpointQuery) (*Resource, error) {
 	hash := digest(m)
 	key := hash
 	if query != nil {
@@ -47,7 +51,7 @@ func (o *Builder) resource(name string, m checked, clusters []string, query *End
 		if err != nil {
 			return nil, err
 		}
-		r := &Resource{Name: name, Hash: hash, Encoded: value, Clusters: clusters}
+		r := &Resource{Name: name, Hash: hash, Encoded: value, Clusters: refs.clusters, Secrets: refs.secrets}
 		if query != nil {
 			r.query = &discovered{query: *query}
 		}

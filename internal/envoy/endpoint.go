@@ -34,7 +34,7 @@ func (o *Builder) assign(cluster *Resource, endpoints []Endpoint) *Resource {
 	for _, e := range sortedEndpoints(endpoints) {
 		addresses = append(addresses, address(e.Address, e.Port))
 	}
-	r, err := o.resource(cluster.Name, assignment(cluster.Name, addresses...), nil, nil)
+	r, err := o.resource(cluster.Name, assignment(cluster.Name, addresses...), references{}, nil)
 	if err != nil {
 		return nil
 	}

@@ -64,11 +64,10 @@ func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, i int) {
 	if l.HealthCheck != nil {
 		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNotTranslated, Message: fmt.Sprintf("spec.listeners[%d].healthCheck has no effect: nothing in the mesh calls a gateway", i)}})
 	}
-	if l.TLS != nil {
-		b.report(tlsProblem(b.own.Key, i, string(l.TLS.Mode)))
-		if l.TLS.Mode == api.VirtualGatewayListenerTLSModeStrict {
-			return
-		}
+	t, where := gatewayTermination(l.TLS), fmt.Sprintf("listeners[%d]", i)
+	tls, refs := b.socket(t, at.protocol, where)
+	if tls == nil && !t.offersPlaintext() {
+		return // its certificate is none; Envoy takes no listener without chains
 	}
 	loop := fmt.Sprintf("cds_ingress_%s_%s_self_redirect_%s_%d", b.mesh, b.own.Key.Name, at.protocol, egressPort)
 	if len(spec.Listeners) > 1 {
@@ -77,12 +76,11 @@ func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, i int) {
 	b.localCluster(loop, at.protocol, egressPort, gatewayPool(l.ConnectionPool))
 	config := rds(ingressPrefix, at.protocol, at.port)
 	b.redirects(config, at, loop)
-	b.listener(corev3.TrafficDirection_INBOUND, at.port, b.ip.any, []*api.Resource{b.own}, nil, func(_ *piece, out *listenerv3.Listener) {
+	b.listener(corev3.TrafficDirection_INBOUND, at.port, b.ip.any, []*api.Resource{b.own}, refs, func(_ *piece, out *listenerv3.Listener) {
 		out.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(nil)}
-		out.FilterChains = []*listenerv3.FilterChain{{
-			FilterChainMatch: plain(at.port),
-			Filters:          []*listenerv3.Filter{b.connectionManager(ingressStats(len(spec.Listeners), at.protocol, at.port), config)},
-		}}
+		out.FilterChains = t.chains(at.port, true, tls, func() *listenerv3.Filter {
+			return b.connectionManager(ingressStats(len(spec.Listeners), at.protocol, at.port), config)
+		})
 	})
 }
 

@@ -12,8 +12,8 @@ import (
 )
 
 // healthChecks are those that clients run against a node's listener (EMS-045).
-// host is the node's name in discovery.
-func healthChecks(node *api.Resource, l *api.Listener, host string, f *faults) []*corev3.HealthCheck {
+// host is the node's name in discovery. They speak TLS as the cluster does.
+func healthChecks(node *api.Resource, l *api.Listener, host string, tls bool, f *faults) []*corev3.HealthCheck {
 	h, port := l.HealthCheck, l.PortMapping.Port
 	if h == nil {
 		return nil
@@ -42,6 +42,9 @@ func healthChecks(node *api.Resource, l *api.Listener, host string, f *faults) [
 		}
 		if h.Protocol == api.PortProtocolHTTP2 {
 			http.CodecClientType = typev3.CodecClientType_HTTP2
+		} else if tls && isHTTP2(l.PortMapping.Protocol) {
+			// Requests agree on HTTP/2 in the handshake; this check must not.
+			check.TlsOptions = &corev3.HealthCheck_TlsOptions{AlpnProtocols: []string{"http/1.1"}}
 		}
 		check.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: http}
 	case api.PortProtocolGRPC:

@@ -42,7 +42,7 @@ func ingressStats(listeners int, protocol api.PortProtocol, port uint32) string 
 
 // listener makes a piece of a listener; its name, direction and metadata are
 // App Mesh's (EMS-020).
-func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra string, inputs []*api.Resource, clusters []string,
+func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra string, inputs []*api.Resource, refs references,
 	mk func(p *piece, l *listenerv3.Listener),
 ) {
 	word := ingressPrefix
@@ -53,7 +53,7 @@ func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra s
 	p := b.piece(listenerPiece(word, port), extra, inputs, func(p *piece) {
 		l := &listenerv3.Listener{Name: name, Address: b.ip.bind(port), TrafficDirection: direction, Metadata: aggregateStats()}
 		mk(p, l)
-		r, err := b.owner.resource(name, l, clusters, nil)
+		r, err := b.owner.resource(name, l, refs, nil)
 		if err != nil {
 			p.add(b.own.Key, ReasonInvalid, "listener %s is left out, Envoy would refuse it: %v", name, reason(err))
 			return

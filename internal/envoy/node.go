@@ -3,6 +3,7 @@ package envoy
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -35,6 +36,7 @@ type inner struct {
 
 	aws, allow string // clusters; allow is empty unless all is allowed
 	allowHost  *VirtualHost
+	policies   map[*api.VirtualServiceBackend]policy
 	resources  [Secret][]*Resource
 	pieces     []*piece
 	problems   []mesh.Problem
@@ -61,6 +63,7 @@ func (b *build) inner() *inner {
 	if d := spec.ServiceDiscovery; b.owner.WithoutCloudMap && d != nil && d.AWSCloudMap != nil {
 		of.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNoSource, Message: noCloudMap}})
 	}
+	in.policies = of.nodePolicies(spec)
 	of.nodeIngress(spec)
 	in.aws = of.passThrough("amazonaws")
 	if b.allowAll {
@@ -79,54 +82,91 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 	if len(spec.Listeners) == 0 {
 		return
 	}
-	var tcp []uint32
-	var clusters []string
-	chains := make([]func() *listenerv3.FilterChain, 0, len(spec.Listeners))
+	var refs references
+	var silent []uint32 // ports where the inspector does not look
+	sniffed := false
+	chains := make([]func() []*listenerv3.FilterChain, 0, len(spec.Listeners))
 	for i := range spec.Listeners {
 		l := &spec.Listeners[i]
 		protocol, port := l.PortMapping.Protocol, uint32(l.PortMapping.Port)
-		if l.TLS != nil {
-			b.report(tlsProblem(b.own.Key, i, string(l.TLS.Mode)))
+		t := nodeTermination(l.TLS)
+		tls, its := b.socket(t, protocol, fmt.Sprintf("listeners[%d]", i))
+		if tls == nil && !t.offersPlaintext() {
+			continue // there is no certificate
 		}
-		if strict(l) {
-			continue
-		}
+		refs.secrets = union(refs.secrets, its.secrets)
 		cluster := fmt.Sprintf("cds_ingress_%s_%s_%s_%d", b.mesh, b.own.Key.Name, protocol, port)
 		b.localCluster(cluster, protocol, port, nodePool(l.ConnectionPool))
 		prefix := ingressStats(len(spec.Listeners), protocol, port)
 		limit, idle := listenerTimeout(l)
-		chain := func(f func() *listenerv3.Filter) {
-			chains = append(chains, func() *listenerv3.FilterChain {
-				return &listenerv3.FilterChain{FilterChainMatch: plain(port), Filters: []*listenerv3.Filter{f()}}
-			})
-		}
 		if !isHTTP(protocol) {
-			tcp = append(tcp, port)
-			clusters = append(clusters, cluster)
-			chain(func() *listenerv3.Filter { return b.tcpProxy(prefix, idle, weighted{cluster, 1}) })
+			// Only who must tell TLS from plaintext has to wait for the client's first
+			// bytes; where the server speaks first they do not come.
+			inspected := tls != nil && t.offersPlaintext()
+			if !inspected {
+				silent = append(silent, port)
+			}
+			sniffed = sniffed || inspected
+			refs.clusters = append(refs.clusters, cluster)
+			chains = append(chains, func() []*listenerv3.FilterChain {
+				return t.chains(port, inspected, tls, func() *listenerv3.Filter { return b.tcpProxy(prefix, idle, weighted{cluster, 1}) })
+			})
 			continue
 		}
 		routes := rds(ingressPrefix, protocol, port)
 		b.ingressRoutes(routes, fmt.Sprintf("%s_%s_%d", b.own.Key.Name, protocol, port), cluster, limit, idle)
-		chain(func() *listenerv3.Filter { return b.connectionManager(prefix, routes) })
+		chains = append(chains, func() []*listenerv3.FilterChain {
+			return t.chains(port, true, tls, func() *listenerv3.Filter { return b.connectionManager(prefix, routes) })
+		})
 	}
 	if len(chains) == 0 {
 		return // Envoy takes no listener without chains
 	}
-	slices.Sort(clusters)
-	b.listener(corev3.TrafficDirection_INBOUND, ingressPort, b.ip.any, []*api.Resource{b.own}, clusters, func(_ *piece, l *listenerv3.Listener) {
+	slices.Sort(refs.clusters)
+	b.listener(corev3.TrafficDirection_INBOUND, ingressPort, b.ip.any, []*api.Resource{b.own}, refs, func(_ *piece, l *listenerv3.Listener) {
 		// The inspector is there before any TLS is, so that turning TLS on later
 		// replaces no listener and cuts no request.
-		l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst(), tlsInspector(onPorts(tcp))}
+		l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst(), tlsInspector(onPorts(silent))}
+		if sniffed {
+			l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(speakFirst), true
+		}
 		for _, chain := range chains {
-			l.FilterChains = append(l.FilterChains, chain())
+			l.FilterChains = append(l.FilterChains, chain()...)
 		}
 	})
 }
 
-// plain matches connections to a port that are not TLS.
-func plain(port uint32) *listenerv3.FilterChainMatch {
-	return &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(port), TransportProtocol: "raw_buffer"}
+// speakFirst is how long a node with a PERMISSIVE tcp listener waits for a
+// client's first bytes, which tell whether it speaks TLS. Who stays silent so
+// long expects the server to speak first, and gets plaintext; without the bound
+// Envoy would wait 15 s and hang up. Nodes without such listeners have neither
+// the bound nor the wait.
+const speakFirst = 2 * time.Second
+
+// chains are the filter chains of a listener's port: one for plaintext, one for
+// TLS, or both, told apart by the inspector. What is for plaintext is the same
+// with and without TLS beside it: Envoy then leaves its connections alone when
+// TLS is turned on. TLS alone on a port that is not inspected takes whatever
+// comes for a handshake.
+func (t termination) chains(port uint32, inspected bool, tls *corev3.TransportSocket, filter func() *listenerv3.Filter) []*listenerv3.FilterChain {
+	var out []*listenerv3.FilterChain
+	add := func(transport string, socket *corev3.TransportSocket) {
+		out = append(out, &listenerv3.FilterChain{
+			FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(port), TransportProtocol: transport},
+			Filters:          []*listenerv3.Filter{filter()}, TransportSocket: socket,
+		})
+	}
+	if t.offersPlaintext() {
+		add("raw_buffer", nil)
+	}
+	switch {
+	case tls == nil:
+	case inspected:
+		add("tls", tls)
+	default:
+		add("", tls)
+	}
+	return out
 }
 
 // ingressRoutes sends everything to the application, within the listener's

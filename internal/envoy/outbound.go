@@ -44,7 +44,7 @@ func (b *build) nodeEgress(in *inner) {
 			plan = append(append(plan, ' '), o.config...)
 			continue
 		}
-		o.callee = b.callee(o.tcp.Service, portOf{o.port, api.PortProtocolTCP}, b.nodePolicy(o.tcp.Spec))
+		o.callee = b.callee(o.tcp.Service, portOf{o.port, api.PortProtocolTCP}, b.policyFor(in, o.tcp.Spec))
 		plan = append(plan, " tcp"...)
 		if o.callee.idle != nil {
 			plan = strconv.AppendInt(append(plan, " idle "...), int64(o.callee.idle.AsDuration()), 10)
@@ -80,7 +80,7 @@ func (b *build) egressListener(in *inner, on []outbound, plan string) {
 	slices.Sort(clusters)
 	clusters = slices.Compact(clusters)
 	own443 := slices.ContainsFunc(on, func(o outbound) bool { return o.port == 443 })
-	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, plan, []*api.Resource{b.own}, clusters, func(_ *piece, l *listenerv3.Listener) {
+	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, plan, []*api.Resource{b.own}, references{clusters: clusters}, func(_ *piece, l *listenerv3.Listener) {
 		// Only 443 has chains with server names.
 		l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst(), tlsInspector(not(onPort(443)))}
 		// Who connects to this listener itself, from outside, would be sent back to
@@ -189,7 +189,7 @@ func (b *build) egressRoutes(o *outbound, in *inner) {
 	plain, first := true, len(b.callees)
 	for _, backend := range o.services {
 		s := backend.Service
-		c := b.callee(s, portOf{o.port, protocolOn(s, o.port)}, b.nodePolicy(backend.Spec))
+		c := b.callee(s, portOf{o.port, protocolOn(s, o.port)}, b.policyFor(in, backend.Spec))
 		hosts = append(hosts, c.host)
 		plain = plain && c.plain
 	}
@@ -214,8 +214,8 @@ func (b *build) claim(o *outbound, hosts []*VirtualHost, callees []*callee) (fre
 		if len(domains) == len(usual) {
 			continue
 		}
-		hosts[i] = b.host(o.config, hostName(s.Key.Name), domains, fmt.Sprint(c.at.protocol, c.policy, b.meshWide.noRetry), inputs(s), s.Key, func(f *faults) []*routev3.Route {
-			return b.routes(s, c.at, c.policy, f)
+		hosts[i] = b.host(o.config, hostName(s.Key.Name), domains, fmt.Sprint(c.at.protocol, b.meshWide.noRetry), inputs(s), s.Key, func(f *faults) []*routev3.Route {
+			return b.routes(s, c.at, f)
 		})
 	}
 	return taken.claim("*") != nil
@@ -269,12 +269,9 @@ func protocolOn(s *mesh.Service, port uint32) api.PortProtocol {
 
 // tcpTargets are the clusters of a tcp service. Of several tcp routes one is
 // used, as they match nothing (RT-043).
-func (b *build) tcpTargets(s *mesh.Service, at portOf, p policy, f *faults) (to []weighted, idle *durationpb.Duration) {
+func (b *build) tcpTargets(s *mesh.Service, at portOf, f *faults) (to []weighted, idle *durationpb.Duration) {
 	if s.Router == nil {
-		if l := at.listener(s.Node); !p.wants(l) {
-			to = []weighted{{egressCluster(b.mesh, s.Node, l), 1}}
-		}
-		return to, nil
+		return []weighted{{egressCluster(b.mesh, s.Node, at.listener(s.Node)), 1}}, nil
 	}
 	routes := routesOn(s.Router, at, f)
 	if len(routes) == 0 {
@@ -283,7 +280,7 @@ func (b *build) tcpTargets(s *mesh.Service, at portOf, p policy, f *faults) (to 
 	for _, r := range routes[1:] {
 		f.add(r.Key, ReasonConflict, "only one tcp route of a port can be used, and that is %s; this one is left out", routes[0].Key.Name)
 	}
-	for _, x := range shares(routes[0], p, f) {
+	for _, x := range shares(routes[0], f) {
 		if x.weight > 0 {
 			to = append(to, weighted{egressCluster(b.mesh, x.node, x.listener), x.weight})
 		}

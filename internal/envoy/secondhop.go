@@ -33,16 +33,16 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 	slices.SortFunc(byHost, func(x, y *mesh.Service) int { return strings.Compare(x.Key.Name, y.Key.Name) })
 	config, p := rds(egressPrefix, protocol, egressPort), b.gatewayPolicy()
 	taken := names{}
-	chosen := b.chosen(kept, p)
+	chosen := b.chosen(kept, &p)
 	var hosts []*VirtualHost
 	for _, s := range byHost {
-		hosts = append(hosts, b.serviceHosts(config, s, p, chosen, taken)...)
+		hosts = append(hosts, b.serviceHosts(config, s, &p, chosen, taken)...)
 	}
 	if chosen != nil {
 		hosts = append(hosts, b.host(config, defaultHost, taken.claim("*"), chosen.extra, chosen.inputs, b.own.Key, chosen.routes))
 	}
 	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
-	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, b.ip.any+" "+config, []*api.Resource{b.own}, nil, func(_ *piece, l *listenerv3.Listener) {
+	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, b.ip.any+" "+config, []*api.Resource{b.own}, references{}, func(_ *piece, l *listenerv3.Listener) {
 		l.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(nil)}
 		l.FilterChains = []*listenerv3.FilterChain{{
 			FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(egressPort)},
@@ -53,15 +53,15 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 
 // serviceHosts makes the virtual host of a service; one for each port where it
 // has several, of which the first also goes by the name alone.
-func (b *build) serviceHosts(config string, s *mesh.Service, p policy, chosen *chosen, taken names) []*VirtualHost {
+func (b *build) serviceHosts(config string, s *mesh.Service, p *policy, chosen *chosen, taken names) []*VirtualHost {
 	name := s.Key.Name
 	host := func(name string, domains []string, at portOf) *VirtualHost {
-		extra, in := fmt.Sprint(at, p, b.meshWide.noRetry), inputs(s)
+		extra, in := fmt.Sprint(at, b.meshWide.noRetry), inputs(s)
 		if chosen != nil {
 			extra, in = extra+" "+chosen.extra, append(in, chosen.inputs...)
 		}
 		return b.host(config, name, domains, extra, in, s.Key, func(f *faults) []*routev3.Route {
-			return append(chosen.first(f), b.secondHop(s, at, p, f)...)
+			return append(chosen.first(f), b.secondHop(s, at, f)...)
 		})
 	}
 	on := ports(s)
@@ -87,7 +87,7 @@ func (b *build) serviceHosts(config string, s *mesh.Service, p policy, chosen *c
 // gateway. Without a provider there are none, which answers 404; a provider
 // that does not exist answers 503, and so does one of tcp, which a gateway does
 // not pass on.
-func (b *build) secondHop(s *mesh.Service, at portOf, p policy, f *faults) []*routev3.Route {
+func (b *build) secondHop(s *mesh.Service, at portOf, f *faults) []*routev3.Route {
 	provider := s.VirtualServiceSpec().Provider
 	missing := s.Router == nil && s.Node == nil && provider != nil && (provider.VirtualNode != nil || provider.VirtualRouter != nil)
 	silent := !missing && at.port == 0 && (s.Router != nil || s.Node != nil)
@@ -100,7 +100,7 @@ func (b *build) secondHop(s *mesh.Service, at portOf, p policy, f *faults) []*ro
 	case !missing && at.port == 0:
 		return nil
 	case !missing:
-		return b.routes(s, at, p, f)
+		return b.routes(s, at, f)
 	}
 	r := &routev3.Route{
 		Match:    &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -110,7 +110,7 @@ func (b *build) secondHop(s *mesh.Service, at portOf, p policy, f *faults) []*ro
 	return []*routev3.Route{r}
 }
 
-func (b *build) reachHTTP(s *mesh.Service, at portOf, p policy) {
+func (b *build) reachHTTP(s *mesh.Service, at portOf, p *policy) {
 	if at.port != 0 && isHTTP(at.protocol) {
 		b.reach(s, at, p)
 	}
@@ -125,7 +125,7 @@ type chosen struct {
 }
 
 // chosen is nil without kept hosts. kept is by what the header says.
-func (b *build) chosen(kept map[string]mesh.GatewayRoute, p policy) *chosen {
+func (b *build) chosen(kept map[string]mesh.GatewayRoute, p *policy) *chosen {
 	if len(kept) == 0 {
 		return nil
 	}
@@ -142,7 +142,7 @@ func (b *build) chosen(kept map[string]mesh.GatewayRoute, p policy) *chosen {
 		}
 		return portOf{}
 	}
-	out := &chosen{extra: fmt.Sprintf("%q %v", headers, p)}
+	out := &chosen{extra: fmt.Sprintf("%q", headers)}
 	for _, h := range headers {
 		r := kept[h]
 		out.inputs = append(out.inputs, inputs(r.Service)...)
@@ -151,7 +151,7 @@ func (b *build) chosen(kept map[string]mesh.GatewayRoute, p policy) *chosen {
 	out.routes = func(f *faults) []*routev3.Route {
 		var all []*routev3.Route
 		for _, h := range headers {
-			for _, route := range b.secondHop(kept[h].Service, at(kept[h]), p, f) {
+			for _, route := range b.secondHop(kept[h].Service, at(kept[h]), f) {
 				route.Match.Headers = append(route.Match.Headers, headerIs(serviceHeader, h))
 				route.ResponseHeadersToRemove = []string{serviceHeader}
 				all = append(all, route)

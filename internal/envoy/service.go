@@ -119,7 +119,7 @@ type share struct {
 
 // shares are the usable targets of a route; of those that are not, the problem
 // goes to f. That a node does not exist has been said by the view.
-func shares(route mesh.Route, p policy, f *faults) []share {
+func shares(route mesh.Route, f *faults) []share {
 	protocol := routeProtocol(route.RouteSpec())
 	var out []share
 	for i, t := range route.WeightedTargets() {
@@ -133,8 +133,6 @@ func shares(route mesh.Route, p policy, f *faults) []share {
 			f.add(route.Key, ReasonMismatch, "virtual node %s has no listener on the port that the route names, or none at all; its share goes to the route's other targets", t.VirtualNode)
 		case l.PortMapping.Protocol != protocol:
 			f.add(route.Key, ReasonMismatch, "virtual node %s listens for %s on port %d, the route is for %s; its share goes to the route's other targets", t.VirtualNode, l.PortMapping.Protocol, l.PortMapping.Port, protocol)
-		case p.wants(l): // TLS, which is not translated yet
-			f.strict(node, l)
 		default:
 			out = append(out, share{node, l, uint32(t.Weight)})
 		}
@@ -161,31 +159,25 @@ func (at portOf) listener(node *api.Resource) *api.Listener {
 }
 
 // reach makes the clusters behind a service's port, for gateways.
-func (b *build) reach(s *mesh.Service, at portOf, p policy) {
-	targets(s, at, p, b.nodeCluster)
+func (b *build) reach(s *mesh.Service, at portOf, p *policy) {
+	targets(s, at, func(node *api.Resource, l *api.Listener) { b.nodeCluster(node, l, p) })
 }
 
 // routes are the routes of a service on one of its ports, in the order in which
 // they are tried. A router without routes has none, which answers 404 (VR-010).
-func (b *build) routes(s *mesh.Service, at portOf, p policy, f *faults) []*routev3.Route {
+func (b *build) routes(s *mesh.Service, at portOf, f *faults) []*routev3.Route {
 	metadata := aggregateStats(tag{"TargetVirtualService", s.Key.Name})
 	if s.Router == nil {
 		m := requestMatch{prefix: "/"}
 		match, _ := m.envoy() // a prefix is always valid
 		l := at.listener(s.Node)
-		if p.wants(l) {
-			f.strict(s.Node, l)
-			r := &routev3.Route{Match: match, Metadata: metadata}
-			unavailable(r)
-			return []*routev3.Route{r}
-		}
 		action := forward([]weighted{{egressCluster(b.mesh, s.Node, l), 1}})
 		action.Timeout, action.RetryPolicy = durationpb.New(defaultTimeout), b.defaultRetry()
 		return []*routev3.Route{{Match: match, Action: &routev3.Route_Route{Route: action}, Metadata: metadata}}
 	}
 	var out []*routev3.Route
 	for _, r := range routesOn(s.Router, at, f) {
-		if x := b.route(r, p, metadata, f); x != nil {
+		if x := b.route(r, metadata, f); x != nil {
 			out = append(out, x)
 		}
 	}
@@ -193,7 +185,7 @@ func (b *build) routes(s *mesh.Service, at portOf, p policy, f *faults) []*route
 }
 
 // route is nil when its match cannot be expressed.
-func (b *build) route(r mesh.Route, p policy, metadata *corev3.Metadata, f *faults) *routev3.Route {
+func (b *build) route(r mesh.Route, metadata *corev3.Metadata, f *faults) *routev3.Route {
 	spec := r.RouteSpec()
 	m := routeMatch(spec)
 	match, err := m.envoy()
@@ -207,7 +199,7 @@ func (b *build) route(r mesh.Route, p policy, metadata *corev3.Metadata, f *faul
 	out := &routev3.Route{Match: match, Metadata: metadata}
 	var to []weighted
 	total := uint32(0)
-	for _, x := range shares(r, p, f) {
+	for _, x := range shares(r, f) {
 		to = append(to, weighted{egressCluster(b.mesh, x.node, x.listener), x.weight})
 		total += x.weight
 	}

@@ -18,8 +18,9 @@ import (
 )
 
 // Static returns the bundle as an Envoy bootstrap in JSON that needs no
-// management service: route configurations and endpoints are put where they
-// are referred to. Endpoints that are not known are none. node and cluster are
+// management service: route configurations, endpoints and secrets in files are
+// put where they are referred to. Endpoints that are not known are none; secrets
+// that the management service would have to issue are missing. node and cluster are
 // Envoy's node id and cluster. `envoy --mode validate -c` takes the result.
 func (b *Bundle) Static(node, cluster string) ([]byte, error) {
 	out := &bootstrapv3.Bootstrap{
@@ -51,6 +52,9 @@ func (b *Bundle) Static(node, cluster string) ([]byte, error) {
 			return nil, err
 		}
 		out.StaticResources.Clusters = append(out.StaticResources.Clusters, c)
+	}
+	if err := inlineSecrets(out); err != nil {
+		return nil, err
 	}
 	return JSON(out)
 }

@@ -2,92 +2,229 @@ package envoy
 
 import (
 	"fmt"
+	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/mesh"
 )
 
-// TLS is not translated yet. Until it is, nothing that asked for TLS is sent or
-// taken in plaintext: such ports stay closed and such requests are answered 503.
-
-// strict says whether a listener takes TLS only.
-func strict(l *api.Listener) bool {
-	return l.TLS != nil && l.TLS.Mode == api.ListenerTLSModeStrict
+// source is where a certificate, or authorities, come from: SDS in any case, so
+// that a new certificate changes no listener and no cluster, and drains nothing.
+// A missing one harms the connections that need it, nothing else. The zero value
+// is none.
+type source struct {
+	name string // of the secret
+	own  bool   // from the workload's own SDS server, else from the management service
 }
 
-// tlsProblem is the problem of a listener with TLS; nil without.
-func tlsProblem(key api.Key, index int, mode string) []mesh.Problem {
-	what := "it takes plaintext only"
-	switch mode {
-	case "", string(api.ListenerTLSModeDisabled):
-		return nil
-	case string(api.ListenerTLSModeStrict):
-		what = "its port stays closed and callers are answered 503"
+// sdsCluster is the workload's SDS server, which the agent's bootstrap has when
+// it was told its socket; the name is App Mesh's.
+const sdsCluster = "static_cluster_sds_unix_socket"
+
+func (s source) none() bool { return s.name == "" }
+
+func (s source) config() *tlsv3.SdsSecretConfig {
+	if !s.own {
+		return &tlsv3.SdsSecretConfig{Name: s.name, SdsConfig: fromADS()}
 	}
-	return []mesh.Problem{{Key: key, Reason: ReasonNotTranslated, Message: fmt.Sprintf("spec.listeners[%d].tls: TLS is not translated yet; as the mode is %s, %s", index, mode, what)}}
+	return &tlsv3.SdsSecretConfig{Name: s.name, SdsConfig: fromServer(sdsCluster)}
 }
 
-// strict tells of a target that takes TLS only.
-func (f *faults) strict(node *api.Resource, l *api.Listener) {
-	if f == nil || !strict(l) {
-		return
+// fromServer is the source of what a cluster's server is asked for alone.
+func fromServer(cluster string) *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
+			ApiType: corev3.ApiConfigSource_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
+			GrpcServices: []*corev3.GrpcService{{
+				TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster}},
+			}},
+		}},
+		ResourceApiVersion: corev3.ApiVersion_V3,
 	}
-	listeners := node.VirtualNodeSpec().Listeners
-	i := slices.IndexFunc(listeners, func(x api.Listener) bool { return x.PortMapping == l.PortMapping })
-	for _, p := range tlsProblem(node.Key, i, string(l.TLS.Mode)) {
-		f.add(p.Key, p.Reason, "%s", p.Message)
+}
+
+// certificateFrom is the source of a certificate and key; at most one of the
+// three is set, and acm never for clients (MTLS-002).
+func certificateFrom(file *api.ListenerTLSFileCertificate, sds *api.ListenerTLSSDSCertificate, acm *api.ListenerTLSACMCertificate) source {
+	switch {
+	case file != nil:
+		return source{name: fileCertificate(file.CertificateChain, file.PrivateKey).String()}
+	case sds != nil:
+		return source{name: sds.SecretName, own: true}
+	case acm != nil:
+		return source{name: acmSecret(ACMCertificate, acm.CertificateARN).String()}
 	}
+	return source{}
 }
 
-// policy is the part of a TLS client policy that matters as long as TLS is not
-// translated. The zero value wants no TLS.
-type policy struct {
-	enforced bool
-	ports    string // of target listeners, as text; empty means all
+// trustFrom is the source of authorities; at most one of the three is set, and
+// acm never for servers (MTLS-002).
+func trustFrom(file *api.TLSValidationContextFileTrust, sds *api.TLSValidationContextSDSTrust, acm *api.TLSValidationContextACMTrust) source {
+	switch {
+	case file != nil:
+		return source{name: fileTrust(file.CertificateChain).String()}
+	case sds != nil:
+		return source{name: sds.SecretName, own: true}
+	case acm != nil:
+		return source{name: acmSecret(ACMTrust, acm.CertificateAuthorityARNs...).String()}
+	}
+	return source{}
 }
 
-// wants says whether requests to a target's listener must be TLS: the policy
-// says so, or the target takes nothing else.
-func (p policy) wants(l *api.Listener) bool {
-	return strict(l) || p.enforced && (p.ports == "" || slices.Contains(strings.Fields(p.ports), fmt.Sprint(l.PortMapping.Port)))
-}
-
-// nodePolicy is the policy for a backend: its own, or the node's default
-// (VN-026).
-func (b *build) nodePolicy(backend *api.VirtualServiceBackend) policy {
-	if p := backend.ClientPolicy; p != nil {
-		if p.TLS == nil {
-			return policy{}
+// secretNames are the names of those sources that the management service
+// answers for, sorted.
+func secretNames(of ...source) []string {
+	var out []string
+	for _, s := range of {
+		if !s.none() && !s.own {
+			out = append(out, s.name)
 		}
-		return b.newPolicy("backends[].virtualService.clientPolicy.tls of "+backend.VirtualServiceName, p.TLS.Enforce, p.TLS.Ports)
 	}
-	d := b.own.VirtualNodeSpec().BackendDefaults
-	if d == nil || d.ClientPolicy == nil || d.ClientPolicy.TLS == nil {
-		return policy{}
-	}
-	return b.newPolicy("backendDefaults.clientPolicy.tls", d.ClientPolicy.TLS.Enforce, d.ClientPolicy.TLS.Ports)
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
-// gatewayPolicy is the policy for everything behind a gateway (VG-007).
-func (b *build) gatewayPolicy() policy {
-	d := b.own.VirtualGatewaySpec().BackendDefaults
-	if d == nil || d.ClientPolicy == nil || d.ClientPolicy.TLS == nil {
-		return policy{}
+// common is what both ends of TLS have. Versions and ciphers are Envoy's
+// defaults, as App Mesh left them: two Envoys agree on TLS 1.2, others may use
+// 1.3. Without trust the peer's certificate is not looked at; names then do not
+// count.
+func common(protocol api.PortProtocol, certificate, trust source, names []*tlsv3.SubjectAltNameMatcher) *tlsv3.CommonTlsContext {
+	out := &tlsv3.CommonTlsContext{}
+	if isHTTP2(protocol) {
+		out.AlpnProtocols = []string{"h2"}
 	}
-	return b.newPolicy("backendDefaults.clientPolicy.tls", d.ClientPolicy.TLS.Enforce, d.ClientPolicy.TLS.Ports)
+	if !certificate.none() {
+		out.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{certificate.config()}
+	}
+	switch {
+	case trust.none():
+	case len(names) == 0:
+		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: trust.config()}
+	default:
+		out.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: names},
+			ValidationContextSdsSecretConfig: trust.config(),
+		}}
+	}
+	return out
 }
 
-func (b *build) newPolicy(where string, enforce *bool, ports []int64) policy {
-	p := policy{enforced: enforce == nil || *enforce}
-	for _, port := range ports {
-		p.ports += fmt.Sprintf("%d ", port)
+// tlsSocket makes a transport socket of a context that Envoy would take.
+func tlsSocket(context checked) (*corev3.TransportSocket, error) {
+	if err := context.ValidateAll(); err != nil {
+		return nil, err
 	}
-	what := "as TLS is enforced, requests are answered 503"
-	if !p.enforced {
-		what = "as TLS is not enforced, requests are sent in plaintext"
+	return &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(context)},
+	}, nil
+}
+
+// subjectNames match a certificate's alternative names: one of them must be
+// there. Of DNS names, Envoy lets a wildcard in the certificate cover an exact
+// name; noWildcard asks for the very name, in any case of letters (TLS-020).
+func subjectNames(names []string, noWildcard bool) []*tlsv3.SubjectAltNameMatcher {
+	out := make([]*tlsv3.SubjectAltNameMatcher, 0, len(names))
+	for _, name := range names {
+		m := &tlsv3.SubjectAltNameMatcher{
+			SanType: tlsv3.SubjectAltNameMatcher_DNS,
+			Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: name}},
+		}
+		switch {
+		case isAddress(name):
+			m.SanType = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+		case strings.Contains(name, ":"):
+			m.SanType = tlsv3.SubjectAltNameMatcher_URI
+		case noWildcard:
+			m.Matcher.MatchPattern = &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: "(?i)" + regexp.QuoteMeta(name)}}
+		}
+		out = append(out, m)
 	}
-	b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNotTranslated, Message: fmt.Sprintf("spec.%s: TLS is not translated yet; %s", where, what)}})
-	return p
+	return out
+}
+
+// isAddress says whether a name is an IP address: it stands in another kind of
+// alternative name, and no server name is sent for it.
+func isAddress(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
+
+// termination is what a listener says of TLS.
+type termination struct {
+	mode               api.ListenerTLSMode
+	certificate, trust source
+	names              []string
+}
+
+func nodeTermination(t *api.ListenerTLS) termination {
+	if t == nil {
+		return termination{}
+	}
+	out := termination{mode: t.Mode, certificate: certificateFrom(t.Certificate.File, t.Certificate.SDS, t.Certificate.ACM)}
+	if v := t.Validation; v != nil {
+		out.trust, out.names = trustFrom(v.Trust.File, v.Trust.SDS, nil), exactNames(v.SubjectAlternativeNames)
+	}
+	return out
+}
+
+func gatewayTermination(t *api.VirtualGatewayListenerTLS) termination {
+	if t == nil {
+		return termination{}
+	}
+	out := termination{mode: api.ListenerTLSMode(t.Mode), certificate: certificateFrom(
+		(*api.ListenerTLSFileCertificate)(t.Certificate.File), (*api.ListenerTLSSDSCertificate)(t.Certificate.SDS), (*api.ListenerTLSACMCertificate)(t.Certificate.ACM))}
+	if v := t.Validation; v != nil {
+		out.trust = trustFrom((*api.TLSValidationContextFileTrust)(v.Trust.File), (*api.TLSValidationContextSDSTrust)(v.Trust.SDS), nil)
+		out.names = exactNames(v.SubjectAlternativeNames)
+	}
+	return out
+}
+
+func exactNames(n *api.SubjectAlternativeNames) []string {
+	if n == nil {
+		return nil
+	}
+	return n.Match.Exact
+}
+
+// offersTLS and offersPlaintext say what the listener takes (TLS-021).
+func (t termination) offersTLS() bool {
+	return t.mode == api.ListenerTLSModeStrict || t.mode == api.ListenerTLSModePermissive
+}
+
+func (t termination) offersPlaintext() bool { return t.mode != api.ListenerTLSModeStrict }
+
+// socket is the server's end of TLS; the problem is of the client's own
+// listener. With authorities, a client must have a certificate (MTLS-004).
+func (b *build) socket(t termination, protocol api.PortProtocol, where string) (out *corev3.TransportSocket, refs references) {
+	fault := func(format string, args ...any) {
+		var f faults
+		f.add(b.own.Key, ReasonInvalid, "spec.%s.tls: %s, so the listener takes no TLS", where, fmt.Sprintf(format, args...))
+		b.report(f.problems)
+	}
+	if !t.offersTLS() {
+		return nil, refs
+	}
+	if t.certificate.none() {
+		fault("there is no certificate")
+		return nil, refs
+	}
+	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common(protocol, t.certificate, t.trust, subjectNames(t.names, false))}
+	if !t.trust.none() {
+		context.RequireClientCertificate = wrapperspb.Bool(true)
+	}
+	out, err := tlsSocket(context)
+	if err != nil {
+		fault("Envoy would refuse it: %v", reason(err))
+		return nil, refs
+	}
+	return out, references{secrets: secretNames(t.certificate, t.trust)}
 }

@@ -12,10 +12,14 @@ import (
 	"strings"
 	"testing"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/envoy/envoytest"
+	"github.com/evermesh/evermesh/internal/envoy/sdstest"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
@@ -49,7 +53,7 @@ func validate(t testing.TB, binary string, bundle static, node string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(path, config, 0o600); err != nil {
+	if err := os.WriteFile(path, withCertificates(t, config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(binary, "--mode", "validate", "--log-level", "warn", "-c", path).CombinedOutput()
@@ -65,6 +69,36 @@ func validate(t testing.TB, binary string, bundle static, node string) {
 			t.Errorf("%s says: %s", binary, line)
 		}
 	}
+}
+
+// withCertificates puts certificates into a bootstrap in place of the files that
+// it names, which Envoy would want to read.
+func withCertificates(t testing.TB, config []byte) []byte {
+	t.Helper()
+	static := &bootstrapv3.Bootstrap{}
+	if err := protojson.Unmarshal(config, static); err != nil {
+		t.Fatal(err)
+	}
+	secrets := static.GetStaticResources().GetSecrets()
+	if len(secrets) == 0 {
+		return config
+	}
+	root := sdstest.NewAuthority(t, "root")
+	one := root.Issue(t, "one")
+	for _, s := range secrets {
+		for source, text := range map[*corev3.DataSource][]byte{
+			s.GetTlsCertificate().GetCertificateChain(): one.Chain, s.GetTlsCertificate().GetPrivateKey(): one.Key, s.GetValidationContext().GetTrustedCa(): root.PEM,
+		} {
+			if source != nil {
+				source.Specifier = &corev3.DataSource_InlineBytes{InlineBytes: text}
+			}
+		}
+	}
+	out, err := envoy.JSON(static)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // validators are the Envoys that must take what is made: the newest and the

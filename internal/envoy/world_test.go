@@ -150,7 +150,7 @@ func drawSpec(t *rapid.T, kind api.Kind) any {
 					Port:     int64(8080 + i),
 					Protocol: pick(t, api.VirtualGatewayPortProtocolHTTP, api.VirtualGatewayPortProtocolHTTP2, api.VirtualGatewayPortProtocolGRPC),
 				},
-				TLS: maybe(t, api.VirtualGatewayListenerTLS{Mode: api.VirtualGatewayListenerTLSModeStrict}, api.VirtualGatewayListenerTLS{Mode: api.VirtualGatewayListenerTLSModeDisabled}, api.VirtualGatewayListenerTLS{Mode: api.VirtualGatewayListenerTLSModePermissive}),
+				TLS: drawGatewayTLS(t),
 			})
 		}
 		return spec
@@ -184,21 +184,83 @@ func drawNode(t *rapid.T) *api.VirtualNodeSpec {
 				MaxServerErrors: pick[int64](t, 1, 1<<32), MaxEjectionPercent: 50,
 				Interval: *cmp.Or(drawDuration(t), &api.Duration{}), BaseEjectionDuration: *cmp.Or(drawDuration(t), &api.Duration{}),
 			}),
-			TLS: maybe(t, api.ListenerTLS{Mode: api.ListenerTLSModeStrict}, api.ListenerTLS{Mode: api.ListenerTLSModePermissive}, api.ListenerTLS{}),
+			TLS: drawTLS(t),
 		}
 		if !ports[l.PortMapping.Port] {
 			ports[l.PortMapping.Port] = true
 			spec.Listeners = append(spec.Listeners, l)
 		}
 	}
+	if rapid.IntRange(0, 3).Draw(t, "default policy") == 0 {
+		spec.BackendDefaults = &api.BackendDefaults{ClientPolicy: &api.ClientPolicy{TLS: drawPolicy(t)}}
+	}
 	for range rapid.IntRange(0, 4).Draw(t, "backends") {
 		b := api.VirtualServiceBackend{VirtualServiceName: pick(t, serviceNames[:]...)}
 		if rapid.IntRange(0, 5).Draw(t, "policy") == 0 {
-			b.ClientPolicy = &api.ClientPolicy{TLS: &api.ClientPolicyTLS{Enforce: maybe(t, false, true), Ports: pick(t, nil, []int64{80})}}
+			b.ClientPolicy = &api.ClientPolicy{TLS: drawPolicy(t)}
 		}
 		spec.Backends = append(spec.Backends, api.Backend{VirtualService: &b})
 	}
 	return spec
+}
+
+// drawTLS is TLS of a listener; now and then without what the model requires.
+func drawTLS(t *rapid.T) *api.ListenerTLS {
+	arn := "arn:aws:acm:eu-west-1:123456789012:certificate/" + pick(t, "a", "odd é,%")
+	out := maybe(t, api.ListenerTLS{Mode: api.ListenerTLSModeStrict}, api.ListenerTLS{Mode: api.ListenerTLSModePermissive}, api.ListenerTLS{Mode: api.ListenerTLSModeDisabled}, api.ListenerTLS{})
+	if out == nil {
+		return nil
+	}
+	out.Certificate = pick(t,
+		api.ListenerTLSCertificate{File: &api.ListenerTLSFileCertificate{CertificateChain: "/c.pem", PrivateKey: "/odd é:%.key"}},
+		api.ListenerTLSCertificate{SDS: &api.ListenerTLSSDSCertificate{SecretName: "spiffe://mesh.local/n"}},
+		api.ListenerTLSCertificate{ACM: &api.ListenerTLSACMCertificate{CertificateARN: arn}},
+		api.ListenerTLSCertificate{},
+	)
+	out.Validation = maybe(t,
+		api.ListenerTLSValidationContext{Trust: api.ListenerTLSValidationContextTrust{File: &api.TLSValidationContextFileTrust{CertificateChain: "/ca.pem"}}, SubjectAlternativeNames: drawNames(t)},
+		api.ListenerTLSValidationContext{Trust: api.ListenerTLSValidationContextTrust{SDS: &api.TLSValidationContextSDSTrust{SecretName: "spiffe://mesh.local"}}, SubjectAlternativeNames: drawNames(t)},
+		api.ListenerTLSValidationContext{},
+	)
+	return out
+}
+
+func drawGatewayTLS(t *rapid.T) *api.VirtualGatewayListenerTLS {
+	of := drawTLS(t)
+	if of == nil {
+		return nil
+	}
+	out := &api.VirtualGatewayListenerTLS{Mode: api.VirtualGatewayListenerTLSMode(of.Mode), Certificate: api.VirtualGatewayListenerTLSCertificate{
+		File: (*api.VirtualGatewayListenerTLSFileCertificate)(of.Certificate.File),
+		SDS:  (*api.VirtualGatewayListenerTLSSDSCertificate)(of.Certificate.SDS),
+		ACM:  (*api.VirtualGatewayListenerTLSACMCertificate)(of.Certificate.ACM),
+	}}
+	if v := of.Validation; v != nil {
+		out.Validation = &api.VirtualGatewayListenerTLSValidationContext{SubjectAlternativeNames: v.SubjectAlternativeNames, Trust: api.VirtualGatewayListenerTLSValidationContextTrust{
+			File: (*api.VirtualGatewayTLSValidationContextFileTrust)(v.Trust.File), SDS: (*api.VirtualGatewayTLSValidationContextSDSTrust)(v.Trust.SDS),
+		}}
+	}
+	return out
+}
+
+func drawNames(t *rapid.T) *api.SubjectAlternativeNames {
+	return maybe(t, api.SubjectAlternativeNames{Match: api.SubjectAlternativeNameMatchers{Exact: pick(t, []string{"n.local", "spiffe://mesh.local/n"}, []string{"*.local"}, []string{"odd é(", "*.local", "::1"}, nil)}})
+}
+
+func drawPolicy(t *rapid.T) *api.ClientPolicyTLS {
+	return &api.ClientPolicyTLS{
+		Enforce: maybe(t, false, true), Ports: pick(t, nil, []int64{80}),
+		Certificate: maybe(t,
+			api.ClientTLSCertificate{File: &api.ListenerTLSFileCertificate{CertificateChain: "/c.pem", PrivateKey: "/c.key"}},
+			api.ClientTLSCertificate{SDS: &api.ListenerTLSSDSCertificate{SecretName: "spiffe://mesh.local/n"}},
+		),
+		Validation: api.TLSValidationContext{SubjectAlternativeNames: drawNames(t), Trust: pick(t,
+			api.TLSValidationContextTrust{File: &api.TLSValidationContextFileTrust{CertificateChain: "/ca.pem"}},
+			api.TLSValidationContextTrust{SDS: &api.TLSValidationContextSDSTrust{SecretName: "spiffe://mesh.local"}},
+			api.TLSValidationContextTrust{ACM: &api.TLSValidationContextACMTrust{CertificateAuthorityARNs: []string{"arn:b", "arn:a"}}},
+			api.TLSValidationContextTrust{},
+		)},
+	}
 }
 
 func drawHeader(t *rapid.T) *api.HeaderMatchMethod {
