@@ -1,6 +1,9 @@
 package cloudformation
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // condition is a condition of the template.
 type condition struct {
@@ -98,10 +101,5 @@ func (s *stack) equals(call member, path string) (holds, known bool) {
 	return a.text == b.text, a.form == isText && b.form == isText
 }
 
-func keys[V any](m map[string]V) []string {
-	var out []string
-	for k := range maps.Keys(m) {
-		out = append(out, k)
-	}
-	return out
-}
+// keys are the keys of a map, sorted: messages say the same every time.
+func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

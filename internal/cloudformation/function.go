@@ -1,18 +1,13 @@
 package cloudformation
 
 import (
-	"encoding/base64"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
 
 // deepest is how far values may be made of values of others.
 const deepest = 500
-
-// mostMade bounds the text that all functions of a template make, in bytes.
-const mostMade = 16 << 20
 
 func unknown(at Position, format string, args ...any) *node {
 	return &node{form: isUnknown, at: at, text: fmt.Sprintf(format, args...)}
@@ -76,7 +71,7 @@ func (s *stack) resolve(n *node, path string) *node {
 			if len(n.members) > 1 {
 				return s.broken(m.at, path, "%s stands beside other members: a function is alone in its object", m.name)
 			}
-			return s.call(m, path)
+			return s.usedAt(s.call(m, path), m, path)
 		}
 		out := &node{form: isObject, at: n.at, members: make([]member, 0, len(n.members))}
 		for _, m := range n.members {
@@ -87,6 +82,23 @@ func (s *stack) resolve(n *node, path string) *node {
 		return out
 	}
 	return n
+}
+
+// usedAt is a value that a function gave, where the function stands; what is
+// chosen by Fn::If stands where it is written.
+func (s *stack) usedAt(n *node, call member, path string) *node {
+	if call.name == "Fn::If" || n.at == call.at {
+		return n
+	}
+	if s.made += len(n.items); s.made > mostMade {
+		return s.tooMuch(call.at, path)
+	}
+	moved := *n
+	moved.at, moved.plain, moved.items = call.at, false, nil
+	for _, item := range n.items {
+		moved.items = append(moved.items, s.usedAt(item, call, path))
+	}
+	return &moved
 }
 
 // call works one function out.
@@ -114,29 +126,19 @@ func (s *stack) call(call member, path string) *node {
 	case "Fn::ImportValue":
 		return s.importValue(call, path)
 	case "Fn::Base64":
-		v := s.text(call.value, path)
-		if v.form != isText {
-			return v
-		}
-		return s.make(call.at, path, v.secret, base64.StdEncoding.EncodeToString([]byte(v.text)))
+		return s.base64(call, path)
 	case "Fn::GetAZs", "Fn::Cidr":
 		return unknown(call.at, "%s is worked out by AWS and not known here: write the value, or a parameter", call.name)
 	case "Fn::Transform", "Fn::Length", "Fn::ToJsonString":
 		return s.broken(call.at, path, "%s is a macro's, which AWS runs: give the template as it leaves it (aws cloudformation get-template --template-stage Processed)", call.name)
+	case "Fn::Equals", "Fn::And", "Fn::Or", "Fn::Not":
+		return s.broken(call.at, path, "%s is for conditions: name one, and ask for it with Fn::If", call.name)
 	}
 	return s.broken(call.at, path, "%s is no function of CloudFormation%s", call.name, meant(call.name, valueFunctions))
 }
 
 var valueFunctions = []string{
 	"Fn::GetAtt", "Fn::Sub", "Fn::Join", "Fn::Split", "Fn::Select", "Fn::FindInMap", "Fn::If", "Fn::ImportValue", "Fn::Base64",
-}
-
-// make is a text that a function made.
-func (s *stack) make(at Position, path string, secret bool, text string) *node {
-	if s.made += len(text); s.made > mostMade {
-		return s.broken(at, path, "the template's functions make more than %d MiB of text", mostMade>>20)
-	}
-	return &node{at: at, text: text, secret: secret}
 }
 
 // arguments are a function's arguments, which stand in the template as a list.
@@ -177,61 +179,6 @@ func (s *stack) list(n *node, path string) *node {
 		return s.broken(n.at, path, "AWS::NoValue stands where a list is wanted")
 	}
 	return s.broken(n.at, path, "is %s: want a list", v.what())
-}
-
-func (s *stack) join(call member, path string) *node {
-	args, ok := s.arguments(call, path, 2, 2)
-	if !ok {
-		return &node{form: isBroken, at: call.at}
-	}
-	between, list := s.text(args[0], path), s.list(args[1], path)
-	for _, v := range []*node{between, list} {
-		if v.form == isUnknown || v.form == isBroken {
-			return v
-		}
-	}
-	secret := between.secret
-	texts := make([]string, len(list.items))
-	size := 0
-	for i, item := range list.items {
-		switch item.form {
-		case isText:
-			texts[i] = item.text
-			size += len(item.text) + len(between.text)
-			secret = secret || item.secret
-		case isUnknown, isBroken:
-			return item
-		default:
-			return s.broken(item.at, path, "Fn::Join joins texts, and this is %s", item.what())
-		}
-	}
-	if size > mostMade {
-		return s.make(call.at, path, secret, strings.Repeat(" ", mostMade+1))
-	}
-	return s.make(call.at, path, secret, strings.Join(texts, between.text))
-}
-
-func (s *stack) split(call member, path string) *node {
-	args, ok := s.arguments(call, path, 2, 2)
-	if !ok {
-		return &node{form: isBroken, at: call.at}
-	}
-	between, text := s.text(args[0], path), s.text(args[1], path)
-	for _, v := range []*node{between, text} {
-		if v.form != isText {
-			return v
-		}
-	}
-	if between.text == "" {
-		return s.broken(args[0].at, path, "Fn::Split wants a delimiter that is not empty")
-	}
-	out := &node{form: isList, at: call.at}
-	for part := range strings.SplitSeq(text.text, between.text) {
-		v := s.make(call.at, path, text.secret, part)
-		s.made++ // also an empty part takes room
-		out.items = append(out.items, v)
-	}
-	return out
 }
 
 func (s *stack) selectItem(call member, path string) *node {
@@ -314,70 +261,6 @@ func (s *stack) importValue(call member, path string) *node {
 		return unknown(call.at, "the value of the export %s is not known here: give it (--imports FILE)", name.text)
 	}
 	return s.make(call.at, path, false, v)
-}
-
-// variable is what Fn::Sub replaces, and what it only takes the mark from.
-var variable = regexp.MustCompile(`\$\{([^{}]*)\}`)
-
-var variableName = regexp.MustCompile(`^[A-Za-z0-9_.:]+$`)
-
-func (s *stack) sub(call member, path string) *node {
-	format, own := call.value, (*node)(nil)
-	if format.form == isList {
-		args, ok := s.arguments(call, path, 2, 2)
-		if !ok {
-			return &node{form: isBroken, at: call.at}
-		}
-		if format, own = args[0], args[1]; own.form != isObject {
-			return s.broken(own.at, path, "Fn::Sub wants the variables as an object")
-		}
-	}
-	if format.form != isText {
-		return s.broken(call.at, path, "Fn::Sub wants a text, or a list of a text and its variables")
-	}
-	var out strings.Builder
-	secret, last := false, 0
-	for _, at := range variable.FindAllStringSubmatchIndex(format.text, -1) {
-		name := format.text[at[2]:at[3]]
-		out.WriteString(format.text[last:at[0]])
-		last = at[1]
-		if literal, ok := strings.CutPrefix(name, "!"); ok {
-			out.WriteString("${" + literal + "}")
-			continue
-		}
-		if !variableName.MatchString(name) {
-			return s.broken(format.at, path, "${%s} is no variable: want letters, digits and _ . : only, or ${!…} for the text itself", name)
-		}
-		v := s.variable(own, name, format.at, path)
-		if v.form != isText {
-			return v
-		}
-		secret = secret || v.secret
-		out.WriteString(v.text)
-		if out.Len() > mostMade {
-			break
-		}
-	}
-	out.WriteString(format.text[last:])
-	return s.make(call.at, path, secret, out.String())
-}
-
-// variable is the value of a variable in a text.
-func (s *stack) variable(own *node, name string, at Position, path string) *node {
-	if v := own.get(name); v != nil {
-		return s.text(v, path)
-	}
-	var v *node
-	if id, attribute, ok := strings.Cut(name, "."); ok {
-		v = s.attributeOf(id, attribute, at, path)
-	} else {
-		v = s.ref(name, at, path)
-	}
-	switch v.form {
-	case isText, isUnknown, isBroken:
-		return v
-	}
-	return s.broken(at, path, "${%s} is no text", name)
 }
 
 func (s *stack) getAtt(call member, path string) *node {

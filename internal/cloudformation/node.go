@@ -17,8 +17,8 @@ import (
 const maxDepth = 100
 
 // mostNodes bounds a template, with what its aliases stand for. CloudFormation
-// takes a mebibyte of text.
-const mostNodes = 1 << 20
+// takes 500 resources in a mebibyte of text, which is far less.
+const mostNodes = 1 << 18
 
 // form is what a node is.
 type form int
@@ -86,7 +86,7 @@ func read(name string, data []byte, p *problems) (root *node, ok bool) {
 	at := Position{File: name}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && start[0] == '{' {
-		data = joinSurrogates(data)
+		data = yamlEscapes(data)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
@@ -128,14 +128,17 @@ func syntax(at Position, err error, p *problems) {
 	p.add(at, "", "neither YAML nor JSON: %s", text)
 }
 
-// surrogates are the two halves of a character in JSON.
-var surrogates = regexp.MustCompile(`\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u)`)
+// escapes are the escapes of JSON, characters of two halves as one.
+var escapes = regexp.MustCompile(`\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u)`)
 
-// joinSurrogates writes characters that JSON escapes as two halves the way YAML
-// does, which knows no halves.
-func joinSurrogates(data []byte) []byte {
-	return surrogates.ReplaceAllFunc(data, func(escape []byte) []byte {
-		if len(escape) != 12 {
+// yamlEscapes writes those escapes of JSON that the parser does not know as it
+// does: halves of characters, and the slash.
+func yamlEscapes(data []byte) []byte {
+	return escapes.ReplaceAllFunc(data, func(escape []byte) []byte {
+		switch {
+		case string(escape) == `\/`:
+			return escape[1:]
+		case len(escape) != 12:
 			return escape
 		}
 		high, _ := strconv.ParseUint(string(escape[2:6]), 16, 32) // four hexadecimal digits

@@ -34,8 +34,9 @@ type converter struct {
 	*stack
 	places map[string]place
 	// failed are the paths, in the API's form, of what could not be turned and
-	// is not in the input.
-	failed []string
+	// is not in the input; partial those of structures with a member that is
+	// not known.
+	failed, partial []string
 }
 
 // resource makes the input of an App Mesh resource.
@@ -56,7 +57,7 @@ func (s *stack) resource(d *declared) (Resource, bool) {
 	c.ownName(d, doc, path)
 	r := Resource{Position: d.at, LogicalID: d.id, Kind: d.row.Kind, Doc: doc, places: c.places}
 	for _, v := range s.model.Check(input, doc) {
-		if !c.explains(v.Path) {
+		if union := s.model.Shapes[v.Shape].Union; !c.explains(v.Path) && (!union || !slices.Contains(c.partial, v.Path)) {
 			s.violation(r, v)
 		}
 	}
@@ -99,7 +100,7 @@ func (s *stack) violation(r Resource, v model.Violation) {
 	if set, ok := strings.CutPrefix(text, "must satisfy enum value set: "); ok {
 		text = "must be one of " + strings.Trim(set, "[]")
 	}
-	if shape := s.model.Shapes[v.Shape]; shape != nil && shape.Union && strings.HasPrefix(text, "must have exactly one") {
+	if shape := s.model.Shapes[v.Shape]; shape.Union && strings.HasPrefix(text, "must have exactly one") {
 		text = "must have exactly one of " + strings.Join(properties(shape), ", ")
 	}
 	s.problems.add(at, path, "%s", text)
@@ -177,6 +178,7 @@ func (c *converter) structure(name string, n *node, path, apiPath string) any {
 				text = "is read-only: it follows from the others"
 			}
 			c.problems.add(m.at, path+"."+m.name, "%s", text)
+			c.partial = append(c.partial, apiPath)
 			continue
 		}
 		below := member
@@ -215,7 +217,7 @@ var wholeNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
 var words = map[string]bool{"true": true, "yes": true, "on": true, "false": false, "no": false, "off": false}
 
 func (c *converter) scalar(name string, shape *model.Shape, n *node, path, apiPath string) any {
-	shown := fmt.Sprintf(", and %q is none", n.text)
+	shown := fmt.Sprintf(", not %q", n.text)
 	if n.secret || len(n.text) > 64 {
 		shown = ""
 	}

@@ -94,7 +94,7 @@ func (d *declared) ask(s *stack, name string, at Position, path string, work fun
 		return v
 	}
 	if d.asking[name] {
-		return s.broken(at, path, "%s of %s is made of itself", name, d.id)
+		return s.broken(at, path, "the %s of %s is made of itself", property(name), d.id)
 	}
 	d.asking[name] = true
 	v := work()
@@ -175,7 +175,7 @@ func (s *stack) nameOf(d *declared, member string, at Position, path string) *no
 // letters by chance; this one is the same every time.
 func (s *stack) madeName(d *declared) *node {
 	if s.options.Stack == "" {
-		return unknown(d.at, "has no %s, and the name that is made for it begins with the stack's, which is not known: give one of the two (--stack-name NAME)", property(d.row.Name))
+		return unknown(d.at, "%s has no %s, and the name that is made for it begins with the stack's, which is not known: give one of the two (--stack-name NAME)", d.id, property(d.row.Name))
 	}
 	return &node{at: d.at, text: s.options.Stack + "-" + d.id}
 }

@@ -1,7 +1,6 @@
 package cloudformation
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -31,13 +30,13 @@ type stack struct {
 
 // declared is a resource as the template has it.
 type declared struct {
-	id         string
-	at         Position
-	kind       string // AWS::AppMesh::Mesh
-	row        api.KindRow
-	isAppMesh  bool
-	condition  *node
-	properties *node // nil without
+	id        string
+	at        Position
+	kind      string // AWS::AppMesh::Mesh
+	row       api.KindRow
+	isAppMesh bool
+	// Nil without.
+	condition, properties, dependsOn *node
 
 	attributes map[string]*node // worked out
 	asking     map[string]bool  // being worked out
@@ -112,7 +111,7 @@ func (s *stack) object(n *node, path string) bool {
 	return false
 }
 
-// attributes are what a resource may have beside its type and properties.
+// resourceMembers are what a resource may have beside its type and properties.
 var resourceMembers = []string{
 	"Type", "Properties", "DependsOn", "Condition", "Metadata", "DeletionPolicy", "UpdateReplacePolicy", "UpdatePolicy", "CreationPolicy",
 }
@@ -130,7 +129,8 @@ func (s *stack) declare(id string, m member) {
 		return
 	}
 	d := &declared{
-		id: id, at: m.at, kind: kind.text, condition: m.value.get("Condition"), properties: m.value.get("Properties"),
+		id: id, at: m.at, kind: kind.text,
+		condition: m.value.get("Condition"), properties: m.value.get("Properties"), dependsOn: m.value.get("DependsOn"),
 		attributes: map[string]*node{}, asking: map[string]bool{},
 	}
 	if name, ok := strings.CutPrefix(d.kind, appMesh); ok {
@@ -143,6 +143,8 @@ func (s *stack) declare(id string, m member) {
 		}
 		if !d.isAppMesh {
 			s.problems.add(kind.at, path+".Type", "%s is no type of App Mesh%s", d.kind, meant(d.kind, types))
+			s.byID[id] = d
+			return
 		}
 	}
 	if d.isAppMesh {
@@ -159,12 +161,11 @@ func (s *stack) declare(id string, m member) {
 // skips says why a resource is not applied; why is empty for one that is.
 func (s *stack) skips(d *declared) (out Skipped, why string) {
 	out = Skipped{Position: d.at, LogicalID: d.id, Type: d.kind}
-	made := s.isMade(d)
 	switch {
-	case d.isAppMesh && made:
+	case d.isAppMesh && s.isMade(d):
 		return out, ""
 	case d.isAppMesh:
-		out.Why = "its condition is false"
+		out.Why = "its condition " + d.condition.text + " is false"
 	case strings.HasPrefix(d.kind, cloudMap):
 		out.Why = "Cloud Map resource"
 		if n := s.cloudMapName(d); n.form == isText && !n.secret {
@@ -178,6 +179,28 @@ func (s *stack) skips(d *declared) (out Skipped, why string) {
 	return out, out.Why
 }
 
+// dependencies checks what a resource says that it depends on: the order itself
+// follows from the kinds.
+func (s *stack) dependencies(d *declared) {
+	path := "Resources." + d.id + ".DependsOn"
+	on := []*node{d.dependsOn}
+	switch {
+	case d.dependsOn == nil:
+		return
+	case d.dependsOn.form == isList:
+		on = d.dependsOn.items
+	}
+	for _, n := range on {
+		if n.form != isText {
+			if n.form != isBroken {
+				s.problems.add(n.at, path, "is %s: want the logical id of a resource, or a list of them", n.what())
+			}
+		} else if s.byID[n.text] == nil {
+			s.problems.add(n.at, path, "the template has no resource %s%s", n.text, meant(n.text, keys(s.byID)))
+		}
+	}
+}
+
 // isMade says whether a resource's condition is true, or it has none.
 func (s *stack) isMade(d *declared) bool {
 	if d.condition == nil {
@@ -188,9 +211,6 @@ func (s *stack) isMade(d *declared) bool {
 			s.problems.add(d.condition.at, "Resources."+d.id+".Condition", "is %s: want the name of a condition", d.condition.what())
 		}
 		return true
-	}
-	if !d.isAppMesh && s.conditions[d.condition.text] == nil {
-		return true // nothing of ours depends on it
 	}
 	holds, known := s.named(d.condition.text, d.condition.at, "Resources."+d.id+".Condition")
 	return holds || !known
@@ -241,16 +261,5 @@ func (s *stack) outputs() []Output {
 
 // ids are the logical ids of all resources and the names of all parameters.
 func (s *stack) ids() []string {
-	return slices.Sorted(func(yield func(string) bool) {
-		for id := range maps.Keys(s.byID) {
-			if !yield(id) {
-				return
-			}
-		}
-		for name := range s.parameters {
-			if !yield(name) {
-				return
-			}
-		}
-	})
+	return append(keys(s.byID), keys(s.parameters)...)
 }

@@ -15,7 +15,6 @@ package cloudformation
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -143,15 +142,13 @@ func Parse(name string, data []byte, o Options) (Template, []Problem) {
 			out.Skipped = append(out.Skipped, skipped)
 			continue
 		}
+		s.dependencies(r)
 		if resource, ok := s.resource(r); ok {
 			out.Resources = append(out.Resources, resource)
 		}
 	}
 	out.Outputs = s.outputs()
-	for name := range s.takes {
-		out.Takes = append(out.Takes, name)
-	}
-	slices.Sort(out.Takes)
+	out.Takes = keys(s.takes)
 	return out, problems.sorted()
 }
 
