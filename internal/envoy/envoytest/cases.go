@@ -77,6 +77,13 @@ func (c *Case) Clients(t testing.TB) []api.Key {
 	return out
 }
 
+// Traits are those of the clients, by the comment's line "traits:": "metrics", or
+// nothing.
+func (c *Case) Traits() (t mesh.Traits) {
+	t.Metrics = slices.Contains(c.Words("traits:"), "metrics")
+	return t
+}
+
 // Words are those of the comment's line that begins with label.
 func (c *Case) Words(label string) []string {
 	for line := range strings.Lines(string(c.Archive.Comment)) {
@@ -126,7 +133,7 @@ func Parse(t testing.TB, path string, text []byte) []*api.Resource {
 // Bundle is what a client gets, with the problems of the view and of the bundle.
 func (c *Case) Bundle(t testing.TB, client api.Key) (*envoy.Bundle, []mesh.Problem) {
 	t.Helper()
-	view, problems, _ := mesh.NewSnapshot(1, c.Resources).View(mesh.Client{Key: client})
+	view, problems, _ := mesh.NewSnapshot(1, c.Resources).View(mesh.Client{Key: client, Traits: c.Traits()})
 	if view == nil {
 		t.Fatalf("%s: client %s does not exist", c.Path, client)
 	}

@@ -41,6 +41,7 @@ import (
 type Envoy struct {
 	Dir     string                  // its socket files
 	clients map[string]*http.Client // by route configuration and protocol
+	served  int                     // endpoints
 
 	mu    sync.Mutex
 	tries map[string][]string // endpoints that a request was tried at, by its id
@@ -102,9 +103,9 @@ func (e *Envoy) Start(t testing.TB, listeners []*listenerv3.Listener, clusters [
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = <-ended
+		how := <-ended
 		if t.Failed() {
-			t.Logf("Envoy said:\n%s", &log)
+			t.Logf("Envoy ended (%v) and said:\n%s", how, &log)
 		}
 	})
 	admin := socketClient(filepath.Join(e.Dir, "admin"), false)
@@ -171,44 +172,51 @@ func (e *Envoy) chains(t testing.TB, bundle *envoy.Bundle, change []func(*hcmv3.
 
 // Endpoints are the bundle's clusters with endpoints of the test.
 func (e *Envoy) Endpoints(t testing.TB, bundle *envoy.Bundle) []*clusterv3.Cluster {
+	var second []*corev3.Address // where a gateway's first hop leads
+	for _, route := range bundle.List(envoy.Route).Resources {
+		if strings.HasPrefix(route.Name, "rds_egress") {
+			second = append(second, Pipe(filepath.Join(e.Dir, route.Name)))
+		}
+	}
 	var out []*clusterv3.Cluster
-	for i, r := range bundle.List(envoy.Cluster).Resources {
+	for _, r := range bundle.List(envoy.Cluster).Resources {
 		c := &clusterv3.Cluster{}
 		if err := r.UnmarshalTo(c); err != nil {
 			t.Fatal(err)
 		}
-		if c.GetType() == clusterv3.Cluster_ORIGINAL_DST { // wherever the connection was going
-			out = append(out, c)
-			continue
-		}
-		var paths []string
-		if strings.Contains(r.Name, "self_redirect") {
-			for _, route := range bundle.List(envoy.Route).Resources {
-				if strings.HasPrefix(route.Name, "rds_egress") {
-					paths = append(paths, filepath.Join(e.Dir, route.Name))
-				}
-			}
-		} else {
-			for _, endpoint := range []string{"one", "two"} {
-				path := filepath.Join(e.Dir, fmt.Sprint(endpoint, i))
-				e.serve(t, path, r.Name, endpoint)
-				paths = append(paths, path)
-			}
-		}
-		group := &endpointv3.LocalityLbEndpoints{}
-		for _, path := range paths {
-			group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: Pipe(path)}},
-			})
-		}
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-		c.LbPolicy, c.EdsClusterConfig = clusterv3.Cluster_ROUND_ROBIN, nil
-		if c.GetLoadAssignment() == nil || len(c.GetLoadAssignment().GetEndpoints()) > 0 { // a node without endpoints keeps none
-			c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: r.Name, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
-		}
+		e.endpoints(t, c, second)
 		out = append(out, c)
 	}
 	return out
+}
+
+// endpoints gives a cluster endpoints of the test. One of wherever the connection
+// was going keeps it, and a node without endpoints keeps none.
+func (e *Envoy) endpoints(t testing.TB, c *clusterv3.Cluster, second []*corev3.Address) {
+	if c.GetType() == clusterv3.Cluster_ORIGINAL_DST {
+		return
+	}
+	addresses := second
+	if !strings.Contains(c.GetName(), "self_redirect") {
+		addresses = nil
+		for _, endpoint := range []string{"one", "two"} {
+			e.served++
+			path := filepath.Join(e.Dir, fmt.Sprint(endpoint, e.served))
+			e.serve(t, path, c.GetName(), endpoint)
+			addresses = append(addresses, Pipe(path))
+		}
+	}
+	group := &endpointv3.LocalityLbEndpoints{}
+	for _, a := range addresses {
+		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}},
+		})
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	c.LbPolicy, c.EdsClusterConfig = clusterv3.Cluster_ROUND_ROBIN, nil
+	if c.GetLoadAssignment() == nil || len(c.GetLoadAssignment().GetEndpoints()) > 0 {
+		c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.GetName(), Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
+	}
 }
 
 // serve is an endpoint. Headers of a request tell it what to do: x-fail answers
@@ -263,7 +271,7 @@ func (e *Envoy) serve(t testing.TB, path, cluster, endpoint string) {
 			w.WriteHeader(status)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(Arrival{cluster, endpoint, r.Method, r.Host, r.URL.RequestURI(), r.Header})
+		_ = json.NewEncoder(w).Encode(Arrival{cluster, endpoint, r.Method, r.Host, r.RequestURI, r.Header})
 	})}
 	done := make(chan struct{})
 	go func() {

@@ -1,0 +1,237 @@
+package simulate_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/evermesh/evermesh/internal/simulate"
+)
+
+// The proxies of the table.
+const (
+	front   = "traffic_routes virtualNode/front"
+	ingress = "traffic_gateway virtualGateway/ingress"
+	rpcGate = "GR-017_gateway_grpc virtualGateway/ingress"
+)
+
+// row is a request and, in the words of brief, what becomes of it.
+type row struct {
+	request simulate.Request
+	want    string
+}
+
+// headers are pairs of names and values.
+func headers(all ...string) []simulate.Header {
+	var out []simulate.Header
+	for i := 0; i+1 < len(all); i += 2 {
+		out = append(out, simulate.Header{Name: all[i], Value: all[i+1]})
+	}
+	return out
+}
+
+func toPort(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.Addr{}, port) }
+
+// web is a request of an application to web.local or another host of port 9080.
+func web(path, want string, header ...string) row {
+	return row{simulate.Request{Destination: toPort(9080), Authority: "web.local", Path: path, Headers: headers(header...)}, want}
+}
+
+func at(host, want string, header ...string) row {
+	return row{simulate.Request{Destination: toPort(9080), Authority: host, Headers: headers(header...)}, want}
+}
+
+func (r row) by(method string) row {
+	r.request.Method = method
+	return r
+}
+
+// rpc is a call of an application.
+func rpc(path, want string, header ...string) row {
+	return row{simulate.Request{Protocol: simulate.GRPC, Destination: toPort(50051), Authority: "rpc.local", Path: path, Headers: headers(header...)}, want}
+}
+
+// enter is a request to a gateway.
+func enter(host, path, want string, header ...string) row {
+	return row{simulate.Request{Direction: simulate.Inbound, Destination: toPort(8080), Authority: host, Path: path, Headers: headers(header...)}, want}
+}
+
+// call is a call to a gateway.
+func call(host, path, want string, header ...string) row {
+	return row{simulate.Request{
+		Direction: simulate.Inbound, Protocol: simulate.GRPC, Destination: toPort(50050), Authority: host, Path: path, Headers: headers(header...),
+	}, want}
+}
+
+// TestRules sends each request through the simulation, which must say what is
+// wanted, and through a real Envoy, which must do what the simulation says.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, front, ingress, rpcGate)
+	for _, test := range []struct {
+		name string
+		of   string
+		rows []row
+	}{
+		{"RT-001 RT-015 RT-044 a prefix is a plain prefix of the path", front, []row{
+			web("/", "rest_http_9080 web.local/"), web("/anything?q=/metrics", "rest_http_9080 web.local/anything?q=/metrics"),
+			web("/metrics", "metrics_http_9080 web.local/metrics"), web("/metrics/cpu", "metrics_http_9080 web.local/metrics/cpu"),
+			web("/metricsX", "metrics_http_9080 web.local/metricsX"), web("/metric", "rest_http_9080 web.local/metric"),
+			web("/Metrics", "rest_http_9080 web.local/Metrics"),
+		}},
+		{"RT-005 RT-006 lower priority first, then the longer path", front, []row{
+			web("/first/and/longest", "first_http_9080 web.local/first/and/longest"), web("/firs", "rest_http_9080 web.local/firs"),
+		}},
+		{"RT-007 a target's port chooses its listener", front, []row{web("/ported", "rest_http_9081 web.local/ported")}},
+		{"RT-008 RT-009 weights, those of 0, and nothing but those of 0", front, []row{
+			web("/split", "rest_http_9080+other_http_9080 web.local/split"), web("/relative", "rest_http_9080+other_http_9080 web.local/relative"),
+			web("/moved", "other_http_9080 web.local/moved"), web("/nothing", "503"),
+		}},
+		{"RT-013 method and query parameters", front, []row{
+			web("/q?debug=1&trace=x", "query_http_9080 web.local/q?debug=1&trace=x").by("POST"), web("/q?debug=1&trace=x", "rest_http_9080 web.local/q?debug=1&trace=x"),
+			web("/q?debug=2&trace", "rest_http_9080 web.local/q?debug=2&trace").by("POST"), web("/q?debug=1", "rest_http_9080 web.local/q?debug=1").by("POST"),
+			web("/q?trace&debug=1", "query_http_9080 web.local/q?trace&debug=1").by("POST"), web("/q?trace&debug=%31", "rest_http_9080 web.local/q?trace&debug=%31").by("POST"),
+			web("/q?tr%61ce&debug=1", "rest_http_9080 web.local/q?tr%61ce&debug=1").by("POST"),
+			web("/q?debug=2&debug=1&trace", "rest_http_9080 web.local/q?debug=2&debug=1&trace").by("POST"),
+			web("/q?debug=1&debug=2&trace", "query_http_9080 web.local/q?debug=1&debug=2&trace").by("POST"),
+			web("/q?Debug=1&trace", "rest_http_9080 web.local/q?Debug=1&trace").by("POST"),
+		}},
+		{"RT-014 http2 routes match the scheme", front, []row{
+			{simulate.Request{Protocol: simulate.HTTP2, Destination: toPort(9443), Authority: "h2.local"}, "h2-plain_http2_9443 h2.local/"},
+			{simulate.Request{Destination: toPort(9443), Authority: "h2.local", Headers: headers("x-forwarded-proto", "https")}, "h2-tls_http2_9443 h2.local/"},
+			{simulate.Request{Destination: toPort(9443), Authority: "h2.local", Headers: headers("x-forwarded-proto", "ftp")}, "h2-plain_http2_9443 h2.local/"},
+		}},
+		{"RT-016 host and path stay as they are", front, []row{
+			at("web.local:9080", "rest_http_9080 web.local:9080/"), web("/metrics?x=/../y", "metrics_http_9080 web.local/metrics?x=/../y"),
+		}},
+		{"RT-017 paths are normalised before they are matched", front, []row{
+			web("//metrics/./cpu", "metrics_http_9080 web.local/metrics/cpu"), web("/x/../metrics", "metrics_http_9080 web.local/metrics"),
+			web("/x/%2e%2E/metrics", "metrics_http_9080 web.local/metrics"), web("/%2Fmetrics", "rest_http_9080 web.local/%2Fmetrics"),
+			web("/metrics/..", "rest_http_9080 web.local/"), web("/a//b///c", "rest_http_9080 web.local/a/b/c"), web(`/x\..\metrics`, "metrics_http_9080 web.local/metrics"),
+			web("/../../metrics", "metrics_http_9080 web.local/metrics"), web("/...", "rest_http_9080 web.local/..."),
+			web("/me%74rics%7e%3f%4a", "metrics_http_9080 web.local/metrics~%3fJ"), web("/a{b}", "rest_http_9080 web.local/a%7Bb%7D"),
+		}},
+		{"RT-018 exact matches the whole path alone", front, []row{
+			web("/exact", "exact_http_9080 web.local/exact"), web("/exact?q=1", "exact_http_9080 web.local/exact?q=1"),
+			web("/exact/", "rest_http_9080 web.local/exact/"), web("/exactly", "rest_http_9080 web.local/exactly"), web("/EXACT", "rest_http_9080 web.local/EXACT"),
+		}},
+		{"RT-019 a pattern matches the whole path", front, []row{
+			web("/items/42", "regex_http_9080 web.local/items/42"), web("/items/42?x", "regex_http_9080 web.local/items/42?x"),
+			web("/items/42/x", "rest_http_9080 web.local/items/42/x"), web("/pre/items/42", "rest_http_9080 web.local/pre/items/42"),
+		}},
+		{"RT-022 header exact and prefix", front, []row{
+			web("/h/exact", "header_http_9080 web.local/h/exact", "x-a", "abc"), web("/h/exact", "rest_http_9080 web.local/h/exact", "x-a", "abcd"),
+			web("/h/exact", "rest_http_9080 web.local/h/exact"), web("/h/exact", "rest_http_9080 web.local/h/exact", "x-a", "ABC"),
+			web("/h/prefix", "header_http_9080 web.local/h/prefix", "X-A", "abc"), web("/h/prefix", "rest_http_9080 web.local/h/prefix", "x-a", "cab"),
+			web("/h/prefix", "header_http_9080 web.local/h/prefix", "x-a", "ab", "x-a", "abx"), web("/h/prefix", "rest_http_9080 web.local/h/prefix", "x-a", "x", "x-a", "y"),
+		}},
+		{"RT-022 header suffix and pattern", front, []row{
+			web("/h/suffix", "header_http_9080 web.local/h/suffix", "x-a", "cab"), web("/h/suffix", "rest_http_9080 web.local/h/suffix", "x-a", "abc"),
+			web("/h/suffix", "header_http_9080 web.local/h/suffix", "x-a", "xab", "x-a", "ab"),
+			web("/h/regex", "header_http_9080 web.local/h/regex", "x-a", "aaa"), web("/h/regex", "rest_http_9080 web.local/h/regex", "x-a", "aab"),
+		}},
+		{"RT-022 header range", front, []row{
+			web("/h/range", "header_http_9080 web.local/h/range", "x-a", "9"), web("/h/range", "rest_http_9080 web.local/h/range", "x-a", "10"),
+			web("/h/range", "rest_http_9080 web.local/h/range", "x-a", "one"), web("/h/range", "header_http_9080 web.local/h/range", "x-a", "+1"),
+			web("/h/range", "rest_http_9080 web.local/h/range", "x-a", "1.5"), web("/h/range", "rest_http_9080 web.local/h/range", "x-a", "0"),
+			web("/h/range", "header_http_9080 web.local/h/range", "x-a", "007"), web("/h/range", "rest_http_9080 web.local/h/range", "x-a", "0x1"),
+		}},
+		{"RT-022 header present and absent", front, []row{
+			web("/h/present", "header_http_9080 web.local/h/present", "x-a", "any"), web("/h/present", "rest_http_9080 web.local/h/present"),
+			web("/h/absent", "header_http_9080 web.local/h/absent"), web("/h/absent", "rest_http_9080 web.local/h/absent", "x-a", "any"),
+		}},
+		{"RT-023 RT-024 an inverted prefix", front, []row{
+			web("/h/inverted", "header_http_9080 web.local/h/inverted", "clientRequestId", "456"), web("/h/inverted", "rest_http_9080 web.local/h/inverted", "clientRequestId", "1234"),
+			web("/h/inverted", "rest_http_9080 web.local/h/inverted"),
+		}},
+		{"RT-025 gRPC by service and method", front, []row{
+			rpc("/color.Color/Set", "rpc-set_grpc_50051 rpc.local/color.Color/Set"), rpc("/color.Color/Get", "rpc-color_grpc_50051 rpc.local/color.Color/Get"),
+			rpc("/color.Color/Sets", "rpc-color_grpc_50051 rpc.local/color.Color/Sets"), rpc("/color.ColorX/Set", "rpc-rest_grpc_50051 rpc.local/color.ColorX/Set"),
+		}},
+		{"RT-027 RT-028 gRPC metadata, all of it", front, []row{
+			rpc("/meta.Meta/Call", "rpc-meta_grpc_50051 rpc.local/meta.Meta/Call", "tenant", "a", "number", "124"),
+			rpc("/meta.Meta/Call", "rpc-rest_grpc_50051 rpc.local/meta.Meta/Call", "tenant", "b", "number", "124"),
+			rpc("/meta.Meta/Call", "rpc-rest_grpc_50051 rpc.local/meta.Meta/Call", "tenant", "a", "number", "123"),
+			rpc("/meta.Meta/Call", "rpc-rest_grpc_50051 rpc.local/meta.Meta/Call", "tenant", "a"),
+		}},
+		{"RT-025 a call to a host that is no backend is UNIMPLEMENTED", front, []row{
+			{simulate.Request{Protocol: simulate.GRPC, Destination: toPort(50051), Authority: "nobody.local", Path: "/a.B/C"}, "200 UNIMPLEMENTED"},
+		}},
+		{"EMS-032 by Host and port, in any case of letters", front, []row{
+			at("WEB.local", "rest_http_9080 WEB.local/"), at("other.local", "other_http_9080 other.local/"), at("unknown.local", "404"),
+			at("web.local:1", "404"), at("web.local.", "404"), at("xweb.local", "404"), at("", "400"),
+		}},
+		{"VR-010 MESH-012 what leads nowhere", front, []row{at("routeless.local", "404"), at("empty.local", "404"), at("silent.local", "503")}},
+		{"GR-001 GR-014 GR-022 host and prefix are rewritten", ingress, []row{
+			enter("example.com", "/chapter/1", "blue_http_9080 colors.local/1"), enter("example.com", "/chapter", "blue_http_9080 colors.local/"),
+			enter("example.com", "/chapter/", "blue_http_9080 colors.local/"), enter("example.com", "/chapter?q=1", "blue_http_9080 colors.local/?q=1"),
+		}},
+		{"GR-027 a prefix is a plain prefix", ingress, []row{enter("example.com", "/chapterX", "blue_http_9080 colors.local/X")}},
+		{"GR-009 the longest prefix wins", ingress, []row{
+			enter("example.com", "/chapter/long/1", "green_http_9080 green.local/1"), enter("example.com", "/other", "green_http_9080 green.local/other"),
+		}},
+		{"GR-006 lower priority wins over length", ingress, []row{enter("example.com", "/prio/and/longer", "green_http_9080 green.local/and/longer")}},
+		{"GR-012 paths are normalised, again after the rewrite", ingress, []row{
+			enter("example.com", "//chapter/./1", "blue_http_9080 colors.local/1"), enter("example.com", "/x/../chapter/1", "blue_http_9080 colors.local/1"),
+			enter("example.com", "/chapter/%2E%2e/old/1", "blue_http_9080 colors.local/new/1"), enter("example.com", "/chapter..", "blue_http_9080 colors.local/"),
+		}},
+		{"GR-013 GR-016 exact and patterns, path as it was or as told", ingress, []row{
+			enter("example.com", "/one", "blue_http_9080 colors.local/blue/one"), enter("example.com", "/one?q=1", "blue_http_9080 colors.local/blue/one?q=1"),
+			enter("example.com", "/one/", "green_http_9080 green.local/one/"), enter("example.com", "/as-is?q=1", "blue_http_9080 colors.local/as-is?q=1"),
+			enter("example.com", "/item/7", "blue_http_9080 colors.local/item/7"), enter("example.com", "/item/x", "green_http_9080 green.local/item/x"),
+		}},
+		{"GR-015 prefix kept or replaced", ingress, []row{
+			enter("example.com", "/keep/1", "blue_http_9080 colors.local/keep/1"), enter("example.com", "/old/1", "blue_http_9080 colors.local/new/1"),
+			enter("example.com", "/old", "blue_http_9080 colors.local/new/"),
+		}},
+		{"GR-014 host kept", ingress, []row{
+			enter("example.com", "/kept/1", "green_http_9080 example.com/1"), enter("example.com:8080", "/kept", "green_http_9080 example.com:8080/"),
+			enter("colors.local", "/kept/1", "green_http_9080 colors.local/1"), enter("COLORS.local:15001", "/kept/1", "green_http_9080 COLORS.local:15001/1"),
+			enter("colors.local", "/partly/only", "green_http_9080 colors.local/only"), enter("example.com", "/partly/other", "404"),
+			enter("example.com", "/percent/1", "green_http_9080 example.com/1"),
+		}},
+		{"GR-014 a client's own header chooses nothing", ingress, []row{
+			enter("example.com", "/chapter/1", "blue_http_9080 colors.local/1", "x-app-mesh-virtual-service", "green.local"),
+			enter("example.com", "/kept/1", "green_http_9080 example.com/1", "x-app-mesh-virtual-service", "colors.local"),
+		}},
+		{"GR-018 the router splits what was rewritten", ingress, []row{
+			enter("example.com", "/chapter/deep", "green_http_9080 colors.local/deep"), enter("example.com", "/chapter/x", "green_http_9080 colors.local/x", "version", "2"),
+		}},
+		{"GR-008 hosts, methods, headers, query", ingress, []row{
+			enter("shop.example.com", "/", "blue_http_9080 colors.local/"), enter("SHOP.example.com", "/", "blue_http_9080 colors.local/"),
+			enter("x.example.org", "/", "blue_http_9080 colors.local/"), enter(".example.org", "/", "green_http_9080 green.local/"),
+			enter("example.com", "/beta?beta=1", "blue_http_9080 colors.local/?beta=1", "x-canary", "1"), enter("example.com", "/beta?beta=1", "green_http_9080 green.local/beta?beta=1"),
+		}},
+		{"GR-023 a port in the host is ignored", ingress, []row{
+			enter("shop.example.com:8080", "/", "blue_http_9080 colors.local/"), enter("x.example.org:1", "/", "blue_http_9080 colors.local/"),
+			enter("shop.example.com:x", "/", "blue_http_9080 colors.local/"), enter("shop.example.com:", "/", "blue_http_9080 colors.local/"),
+			enter("[::1]", "/", "green_http_9080 green.local/"), enter("[::1]:8080", "/", "green_http_9080 green.local/"),
+		}},
+		{"GR-025 a host with routes of its own does not fall back", ingress, []row{
+			enter("strict.example.net", "/", "404").by("PUT"), enter("strict.example.net", "/", "blue_http_9080 colors.local/"),
+		}},
+		{"GR-001 what does not exist answers 503", ingress, []row{enter("example.com", "/absent", "503"), enter("example.com", "/absent/x", "503")}},
+		{"GR-017 gRPC by service, metadata and host", rpcGate, []row{
+			call("example.com", "/color.Color/Get", "rpc_grpc_50051 rpc.local/color.Color/Get", "tenant", "a"), call("example.com", "/color.Color/Get", "200 UNIMPLEMENTED", "tenant", "b"),
+			call("example.com", "/other.Other/Get", "200 UNIMPLEMENTED", "tenant", "a"), call("rpc.example.com", "/any.Any/Call", "rpc_grpc_50051 rpc.example.com/any.Any/Call"),
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := r.proxies[test.of]
+			for _, x := range test.rows {
+				what := fmt.Sprintf("%s %s%s %v", x.request.Method, x.request.Authority, x.request.Path, x.request.Headers)
+				o, err := p.Send(x.request)
+				if err != nil {
+					t.Errorf("%s: %v", what, err)
+					continue
+				}
+				if got := brief(o); got != x.want {
+					t.Errorf("%s: simulated %q, want %q\n%s", what, got, x.want, o)
+				}
+				if d := disagreement(o, r.send(t, p, x.request)); d != "" {
+					t.Errorf("%s: the real Envoy did otherwise: %s\n%s", what, d, o)
+				}
+			}
+		})
+	}
+}
