@@ -124,24 +124,23 @@ func (d *daemon) wire(ctx context.Context) error {
 		Dirty: d.ledger.Dirty,
 		Meter: d.metrics.meter(),
 	})
+	reader := &ledger.Reader{Store: d.store, Realm: realm, Flushed: d.ledger.Changed, Now: time.Now}
 	d.loop = publish.New(publish.Config{
 		Store: d.store, Proxies: d.proxies, Endpoints: d.endpoints, Log: d.log, Workers: runtime.GOMAXPROCS(0),
+		Ledger: reader, Rows: d.store, PublishWait: c.PublishWait,
 		Observe: d.metrics.published, Now: time.Now, Problematic: d.ledger.Dirty,
 		Applied: func(revision int64) {
 			d.metrics.revision.Set(float64(revision))
 			d.ledger.Applied(revision)
 		},
 	})
-	d.proxies.Clients = d.loop
+	d.proxies.Clients, reader.Affected = d.loop, d.loop.Affected
 	d.metrics.endpoints(d.endpoints.Age)
 	d.metrics.watch(d.proxies.States, func() []mesh.Problem { return d.loop.Problems(api.Key{}) })
 
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
-		Ledger: &ledger.Reader{
-			Store: d.store, Realm: realm, Affected: d.loop.Affected, Flushed: d.ledger.Changed, Now: time.Now,
-		},
-		Snapshot: d.loop.Fresh, Outbox: outbox(),
+		Ledger: reader, Snapshot: d.loop.Fresh, Outbox: outbox(),
 		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString,
 	}
 	if c.Auth != "off" {

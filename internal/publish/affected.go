@@ -25,10 +25,16 @@ func (l *Loop) Affected(ctx context.Context, revision int64, key api.Key, client
 	if err := l.progress.wait(ctx, revision); err != nil {
 		return nil, err
 	}
+	return l.reading(l.Snapshot(), key, clients), nil
+}
+
+// reading tells which of the clients read the key in their views of the snapshot,
+// the newest.
+func (l *Loop) reading(snapshot *mesh.Snapshot, key api.Key, clients []mesh.Client) map[mesh.Client]bool {
 	x := &l.asked
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if snapshot := l.Snapshot(); x.snapshot != snapshot {
+	if x.snapshot != snapshot {
 		x.snapshot, x.index, x.known = snapshot, mesh.NewIndex(), map[mesh.Client]bool{}
 	}
 	for _, c := range clients {
@@ -52,7 +58,7 @@ func (l *Loop) Affected(ctx context.Context, revision int64, key api.Key, client
 			out[c] = true
 		}
 	}
-	return out, nil
+	return out
 }
 
 // parseNodeID reads Envoy's node id: an App Mesh ARN or its short form

@@ -46,7 +46,13 @@ type Config struct {
 	Store     Store
 	Proxies   Proxies
 	Endpoints *discovery.Registry
-	Log       *slog.Logger
+	// Ledger says who has accepted the listeners of a node; without it nobody waits
+	// for another's. Rows keeps nodes whose listeners change for replicas that start;
+	// nil is allowed. PublishWait bounds each wait (D6.3).
+	Ledger      Ledger
+	Rows        Rows
+	PublishWait time.Duration
+	Log         *slog.Logger
 	// Workers bounds how many views are built at once.
 	Workers int
 	// Observe is told how long each phase of a publication took: "apply" to the
@@ -81,7 +87,9 @@ type Loop struct {
 	// Owned by the goroutine of Run.
 	index   *mesh.Index
 	clients map[mesh.Client]*client
+	shown   *mesh.Snapshot // the newest snapshot, with nodes as they are offered
 
+	turns    turns
 	problems problems
 	asked    asked
 }
@@ -107,6 +115,7 @@ func New(c Config) *Loop {
 	l.builder.WithoutCloudMap = c.Endpoints == nil || c.Endpoints.Source == nil
 	l.heads = newHeads(c.Store.Head)
 	l.progress.init()
+	l.turns.init()
 	l.problems.log = c.Log
 	return l
 }
@@ -148,6 +157,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return l.heads.run(ctx) })
 	g.Go(func() error { return l.work(ctx, batches) })
+	if l.Ledger != nil {
+		g.Go(func() error { return l.watch(ctx) })
+	}
 	return g.Wait()
 }
 
@@ -160,8 +172,16 @@ func (l *Loop) work(ctx context.Context, batches <-chan store.Batch) error {
 		var affected []*client
 		select {
 		case b := <-batches:
-			affected = l.drain(batches, l.apply(b, affected))
+			fresh := l.Snapshot() == nil
+			affected = l.apply(b, affected)
+			if fresh {
+				if err := l.adopt(ctx); err != nil {
+					return err
+				}
+			}
+			affected = l.drain(batches, affected)
 		case <-l.wake:
+		case <-l.turns.moved:
 		case <-endpoints:
 			l.refresh()
 			continue
@@ -171,7 +191,7 @@ func (l *Loop) work(ctx context.Context, batches <-chan store.Batch) error {
 		if l.Snapshot() == nil {
 			continue // nothing is known yet; who came stays pending
 		}
-		l.publish(l.arrivals(affected))
+		l.publish(l.arrivals(l.advance(affected)))
 		revision := l.Snapshot().Revision()
 		l.progress.reach(revision)
 		if l.Applied != nil {
@@ -197,7 +217,8 @@ func (l *Loop) drain(batches <-chan store.Batch, affected []*client) []*client {
 // batch concerns beside them.
 func (l *Loop) apply(b store.Batch, affected []*client) []*client {
 	defer l.timed("apply")()
-	if b.Reset || l.Snapshot() == nil {
+	before := l.Snapshot()
+	if b.Reset || before == nil {
 		resources := make([]*api.Resource, 0, len(b.Changes))
 		for _, c := range b.Changes {
 			if c.New != nil {
@@ -208,12 +229,13 @@ func (l *Loop) apply(b store.Batch, affected []*client) []*client {
 		for _, c := range l.clients {
 			affected = c.among(affected)
 		}
-		return affected
+	} else {
+		l.snapshot.Store(before.Apply(b.Revision, b.Changes))
+		for _, c := range l.index.Affected(b.Changes) {
+			affected = l.clients[c].among(affected)
+		}
 	}
-	l.snapshot.Store(l.Snapshot().Apply(b.Revision, b.Changes))
-	for _, c := range l.index.Affected(b.Changes) {
-		affected = l.clients[c].among(affected)
-	}
+	l.show(before, l.Snapshot(), b.Changes)
 	return affected
 }
 

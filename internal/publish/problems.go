@@ -70,7 +70,7 @@ func (l *Loop) ProblemsOf(c mesh.Client) []mesh.Problem {
 			}
 		}
 	}
-	return out
+	return append(slices.Clip(out), l.turns.problems(c.Key)...)
 }
 
 // Problems returns the problems of all connected clients' views, sorted; of one
@@ -84,6 +84,7 @@ func (l *Loop) Problems(key api.Key) []mesh.Problem {
 		}
 	}
 	l.problems.mu.Unlock() // the loop need not wait for the sorting
+	out = append(out, l.turns.problems(key)...)
 	slices.SortFunc(out, func(a, b mesh.Problem) int {
 		k, o := a.Key, b.Key
 		return cmp.Or(

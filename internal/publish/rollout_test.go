@@ -37,17 +37,19 @@ type kept struct {
 	store  *counted
 }
 
-func newKept(t *testing.T, s *store.Store, id string, now func() time.Time) *kept {
+func newKept(t *testing.T, s *store.Store, id string, now func() time.Time, change ...func(*replica, *ads.Config, *publish.Config)) *kept {
 	t.Helper()
 	k := &kept{store: &counted{Store: s}}
 	w := (&ledger.Writer{Store: k.store, Replica: api.Replica{ID: id, Version: "test"}, Log: quiet(), Now: now}).Init()
-	k.replica = newReplica(t, s, nil, func(r *replica, a *ads.Config, p *publish.Config) {
+	k.reader = &ledger.Reader{Store: s, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Flushed: w.Changed, Now: now}
+	k.replica = newReplica(t, s, nil, append([]func(*replica, *ads.Config, *publish.Config){func(r *replica, a *ads.Config, p *publish.Config) {
 		a.Replica, a.Dirty = id, w.Dirty
+		p.Ledger, p.Rows, p.PublishWait, p.Problematic = k.reader, s, 30*time.Second, w.Dirty
 		applied := p.Applied
 		p.Applied = func(revision int64) { applied(revision); w.Applied(revision) }
 		w.Row = func(c mesh.Client) (api.LedgerRow, bool) { return r.server.Row(c) }
-	})
-	k.reader = &ledger.Reader{Store: s, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Affected: k.Affected, Flushed: w.Changed, Now: now}
+	}}, change...)...)
+	k.reader.Affected = k.Affected
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

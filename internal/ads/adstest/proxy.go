@@ -102,6 +102,12 @@ func (p *Proxy) Clusters(t testing.TB) map[string]*clusterv3.Cluster {
 	return decoded[clusterv3.Cluster](t, p, CDS)
 }
 
+// Listeners are the proxy's listeners by name.
+func (p *Proxy) Listeners(t testing.TB) map[string]*listenerv3.Listener {
+	t.Helper()
+	return decoded[listenerv3.Listener](t, p, LDS)
+}
+
 // Endpoints are the proxy's endpoint sets by cluster.
 func (p *Proxy) Endpoints(t testing.TB) map[string]*endpointv3.ClusterLoadAssignment {
 	t.Helper()

@@ -1,0 +1,150 @@
+package publish
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+const (
+	// turnPrefix is where turns are written down, for replicas that start.
+	turnPrefix = "ledger/turns/"
+	// returnWait is how long proxies may take to come back to a control plane that
+	// starts: their agents try again every 10 s at least.
+	returnWait = 15 * time.Second
+)
+
+// Rows is where turns are written down; *store.Store is one.
+type Rows interface {
+	Write(ctx context.Context, lease bool, ops []store.Op) error
+	Read(ctx context.Context, prefix string) (map[string][]byte, error)
+}
+
+// record is a turn as it is written down.
+type record struct {
+	Revision int64     `json:"revision"` // of the store, that wrote the goal
+	Turn     mesh.Form `json:"turn"`
+}
+
+func turnKey(key api.Key) string { return turnPrefix + url.PathEscape(key.String()) }
+
+// write writes down the turns that are new, and removes what is written of those that
+// are over.
+func (l *Loop) write(ctx context.Context, all []listed) error {
+	var failed error
+	for _, key := range l.turns.stale() {
+		if err := l.record(ctx, key, nil); err != nil {
+			failed = err
+		}
+	}
+	for _, x := range all {
+		if x.Resting() {
+			continue
+		}
+		if err := l.record(ctx, x.key, &record{x.revision, x.Form()}); err != nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// stale are the nodes of which something is written down although they rest.
+func (t *turns) stale() []api.Key {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []api.Key
+	for key := range t.stored {
+		if x := t.of[key]; x == nil || x.Resting() {
+			out = append(out, key)
+		}
+	}
+	return out
+}
+
+// record makes r what is written down of the node, nil for nothing.
+func (l *Loop) record(ctx context.Context, key api.Key, r *record) error {
+	if l.Rows == nil {
+		return nil
+	}
+	op := store.Op{Key: turnKey(key), Lasting: true}
+	if r != nil {
+		value, err := json.Marshal(r)
+		if err != nil {
+			return fmt.Errorf("encode turn of %s: %w", key, err)
+		}
+		op.Value = value
+	}
+	l.turns.mu.Lock()
+	same := l.turns.stored[key] == string(op.Value)
+	l.turns.mu.Unlock()
+	if same {
+		return nil
+	}
+	if err := l.Rows.Write(ctx, false, []store.Op{op}); err != nil {
+		return fmt.Errorf("write turn of %s: %w", key, err)
+	}
+	l.turns.mu.Lock()
+	defer l.turns.mu.Unlock()
+	if l.turns.stored[key] = string(op.Value); r == nil {
+		delete(l.turns.stored, key)
+	}
+	return nil
+}
+
+// adopt goes on with the turns that other replicas, or the ones before, have begun:
+// this one has seen only what is stored since. It returns when it knows them, or ctx
+// ends.
+func (l *Loop) adopt(ctx context.Context) error {
+	if l.Ledger == nil || l.Rows == nil {
+		return nil
+	}
+	for {
+		values, err := l.Rows.Read(ctx, turnPrefix)
+		if err == nil {
+			snapshot := l.Snapshot()
+			l.turns.adopt(values, snapshot, l.Now())
+			l.show(nil, snapshot, nil)
+			return nil
+		}
+		if ctx.Err() == nil {
+			l.Log.Warn("nodes whose listeners change are not known yet", "err", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (t *turns) adopt(values map[string][]byte, snapshot *mesh.Snapshot, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for tail, value := range values {
+		name, err := url.PathUnescape(strings.TrimPrefix(tail, turnPrefix))
+		if err != nil {
+			continue
+		}
+		key, err := api.ParseKey(name)
+		if err != nil {
+			continue
+		}
+		t.stored[key] = string(value) // and is removed when it is over
+		poke(t.changed)
+		var r record
+		node := snapshot.Get(key)
+		if json.Unmarshal(value, &r) != nil || node == nil {
+			continue
+		}
+		if begun := r.Turn.Of(node, node.Revision == r.Revision); !begun.Resting() {
+			t.of[key] = &turn{Turn: begun, revision: node.Revision, since: now, unseen: now.Add(returnWait)}
+		}
+	}
+}

@@ -1,0 +1,356 @@
+package publish_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/ads"
+	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/publish"
+	"github.com/evermesh/evermesh/internal/store"
+	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
+)
+
+// listening is a node with HTTP listeners: ports, each perhaps with a TLS mode, such
+// as "8080 9090/STRICT".
+func listening(name, listeners string, backends ...string) change {
+	var spec map[string]any
+	out := node(name, backends...)
+	_ = json.Unmarshal([]byte(out.spec), &spec)
+	list := []any{}
+	for text := range strings.FieldsSeq(listeners) {
+		number, mode, tls := strings.Cut(text, "/")
+		var port int
+		_, _ = fmt.Sscan(number, &port)
+		l := map[string]any{"portMapping": map[string]any{"port": port, "protocol": "http"}}
+		if tls {
+			l["tls"] = map[string]any{"mode": mode, "certificate": map[string]any{"file": map[string]any{"certificateChain": "/c.pem", "privateKey": "/k.pem"}}}
+		}
+		list = append(list, l)
+	}
+	spec["listeners"] = list
+	text, _ := json.Marshal(spec)
+	out.spec = string(text)
+	return out
+}
+
+// inbound are the chains of a proxy's inbound listener, each a port and a transport,
+// such as "8080 raw_buffer", sorted.
+func inbound(t *testing.T, p *adstest.Proxy) string {
+	t.Helper()
+	var out []string
+	for _, c := range p.Listeners(t)["lds_ingress_0.0.0.0_15000"].GetFilterChains() {
+		out = append(out, fmt.Sprint(c.GetFilterChainMatch().GetDestinationPort().GetValue(), " ", c.GetFilterChainMatch().GetTransportProtocol()))
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+// toward are the clusters that lead to v1 in a client's configuration, "tls" with
+// those that are TLS, sorted.
+func toward(t *testing.T, p *adstest.Proxy) string {
+	t.Helper()
+	var out []string
+	for name, c := range p.Clusters(t) {
+		if port, ok := strings.CutPrefix(name, "cds_egress_m_v1_http_"); ok {
+			if c.GetTransportSocket() != nil || len(c.GetTransportSocketMatches()) > 0 {
+				port += " tls"
+			}
+			out = append(out, port)
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+// gate holds back a proxy's answers to new listeners, or clusters and routes, until
+// it is opened.
+type gate struct {
+	once sync.Once
+	open chan struct{}
+}
+
+func shut(t *testing.T, p *adstest.Proxy, types ...string) *gate {
+	g := &gate{open: make(chan struct{})}
+	t.Cleanup(g.let)
+	p.SetRefuse(func(r adstest.Response) string {
+		if slices.Contains(types, r.Type) {
+			<-g.open
+		}
+		return ""
+	})
+	return g
+}
+
+func (g *gate) let() { g.once.Do(func() { close(g.open) }) }
+
+// settled waits until nothing is written down of turns: all are over.
+func settled(t *testing.T, s *store.Store) {
+	t.Helper()
+	testenv.Eventually(t, "no node is on its way", func() bool {
+		rows, err := s.Read(t.Context(), "ledger/turns/")
+		return err == nil && len(rows) == 0
+	})
+}
+
+// lone is a mesh in which front calls color.local, which is v1 alone.
+func lone(v1 string) []change {
+	out := append([]change{theMesh, node("front", "color.local"), listening("v1", v1)}, service("color.local", "color")...)
+	return append(out, route("color", "v1", 1))
+}
+
+var v1Key = api.Key{Owner: account, Mesh: "m", Kind: api.KindVirtualNode, Name: "v1"}
+
+// rolled is the state of the newest rollout of v1.
+func (k *kept) rolled(t *testing.T) api.RolloutState {
+	t.Helper()
+	out, err := k.reader.Rollout(t.Context(), v1Key)
+	adstest.Must(t, err)
+	return out.State
+}
+
+// TLS from off to PERMISSIVE to STRICT: clients switch when the target, however
+// late, has accepted each, and the target refuses plaintext when they have.
+func TestTLSIsUsedWhenTheTargetHasIt(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, delta bool) {
+		s := storetest.New(t)
+		write(t, s, lone("8080")...)
+		k := newKept(t, s, "a", time.Now)
+		front, v1 := k.named(t, "front", "f", delta), k.named(t, "v1", "v", delta)
+		ready(t, front)
+		ready(t, v1)
+		for _, step := range []struct {
+			listeners, first, second, last string // of the target
+			before, after                  string // of the client
+		}{
+			{"8080/PERMISSIVE", "8080 raw_buffer, 8080 tls", "", "8080 raw_buffer, 8080 tls", "8080", "8080 tls"},
+			{"8080/STRICT", "8080 raw_buffer, 8080 tls", "", "8080 tls", "8080 tls", "8080 tls"},
+			{"8080", "8080 raw_buffer, 8080 tls", "", "8080 raw_buffer", "8080 tls", "8080"},
+			{"8080/STRICT", "8080 raw_buffer, 8080 tls", "", "8080 tls", "8080", "8080 tls"},
+		} {
+			late, lateToo := shut(t, v1, adstest.LDS), shut(t, front, adstest.CDS)
+			revision := write(t, s, listening("v1", step.listeners))
+			k.reach(t, revision)
+			if got := toward(t, front); got != step.before {
+				t.Errorf("%s: before the target has accepted anything its client uses %q, want %q", step.listeners, got, step.before)
+			}
+			late.let()
+			if step.before != step.after {
+				// The client has not accepted yet: the target goes on as it is.
+				v1.Wait(t, "both", func() bool { return inbound(t, v1) == step.first })
+			}
+			lateToo.let()
+			front.Wait(t, step.after, func() bool { return toward(t, front) == step.after })
+			v1.Wait(t, step.last, func() bool { return inbound(t, v1) == step.last })
+			settled(t, s)
+		}
+	})
+}
+
+// A port changes: both are served until the client has left the old one.
+func TestAPortIsServedUntilNobodyUsesIt(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, delta bool) {
+		s := storetest.New(t)
+		write(t, s, lone("8080")...)
+		k := newKept(t, s, "a", time.Now)
+		front, v1 := k.named(t, "front", "f", delta), k.named(t, "v1", "v", delta)
+		ready(t, front)
+		ready(t, v1)
+		target, client := shut(t, v1, adstest.LDS), shut(t, front, adstest.RDS)
+		began := time.Now()
+		k.reach(t, write(t, s, listening("v1", "9090")))
+		testenv.Eventually(t, "the turn is written down", func() bool {
+			rows, err := s.Read(t.Context(), "ledger/turns/")
+			return err == nil && len(rows) == 1
+		})
+		// Three looks of the other goroutine, in which the target is late.
+		for time.Since(began) < time.Second {
+			if got := toward(t, front); got != "8080" {
+				t.Fatalf("its client was sent %q although the target has not accepted", got)
+			}
+			if state := k.rolled(t); state == api.RolloutStateDone {
+				t.Fatal("the rollout is done although the target has not accepted")
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+		target.let()
+		v1.Wait(t, "both ports", func() bool { return inbound(t, v1) == "8080 raw_buffer, 9090 raw_buffer" })
+		front.Wait(t, "the new port", func() bool { return strings.Contains(toward(t, front), "9090") })
+		if got := inbound(t, v1); got != "8080 raw_buffer, 9090 raw_buffer" {
+			t.Errorf("the client has not accepted routes to the new port, and the target has %q", got)
+		}
+		if state := k.rolled(t); state == api.RolloutStateDone {
+			t.Error("the rollout is done although the client has not accepted")
+		}
+		client.let()
+		v1.Wait(t, "the new port alone", func() bool { return inbound(t, v1) == "9090 raw_buffer" })
+		front.Wait(t, "the old port's end", func() bool { return toward(t, front) == "9090" })
+		settled(t, s)
+		testenv.Eventually(t, "the rollout is done", func() bool { return k.rolled(t) == api.RolloutStateDone })
+		if rows := k.Problems(v1Key); len(rows) != 0 {
+			t.Errorf("problems are left: %v", rows)
+		}
+	})
+}
+
+// The target's proxy and the client's are at other replicas than each other.
+func TestReplicasWaitForEachOthersProxies(t *testing.T) {
+	t.Parallel()
+	stores := storetest.Replicas(t, 2)
+	write(t, stores[0], lone("8080")...)
+	a, b := newKept(t, stores[0], "a", time.Now), newKept(t, stores[1], "b", time.Now)
+	front, v1, other := a.named(t, "front", "f", true), b.named(t, "v1", "v", true), a.named(t, "v1", "w", false)
+	for _, p := range []*adstest.Proxy{front, v1, other} {
+		ready(t, p)
+	}
+	target, client := shut(t, v1, adstest.LDS), shut(t, front, adstest.RDS)
+	a.reach(t, write(t, stores[1], listening("v1", "9090")))
+	other.Wait(t, "both ports", func() bool { return inbound(t, other) == "8080 raw_buffer, 9090 raw_buffer" })
+	for began := time.Now(); time.Since(began) < time.Second; <-time.After(20 * time.Millisecond) {
+		if got := toward(t, front); got != "8080" {
+			t.Fatalf("its client was sent %q although one of two targets has not accepted", got)
+		}
+	}
+	target.let()
+	front.Wait(t, "the new port", func() bool { return strings.Contains(toward(t, front), "9090") })
+	for began := time.Now(); time.Since(began) < time.Second; <-time.After(20 * time.Millisecond) {
+		for _, p := range []*adstest.Proxy{v1, other} {
+			if got := inbound(t, p); got != "8080 raw_buffer, 9090 raw_buffer" {
+				t.Fatalf("the client at another replica has not accepted, and a target has %q", got)
+			}
+		}
+	}
+	client.let()
+	for _, p := range []*adstest.Proxy{v1, other} {
+		p.Wait(t, "the new port alone", func() bool { return inbound(t, p) == "9090 raw_buffer" })
+	}
+	settled(t, stores[0])
+}
+
+// Who is too late is waited for no longer than that, and named until it follows or
+// leaves.
+func TestNobodyIsWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	write(t, s, lone("8080")...)
+	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { p.PublishWait = 3 * time.Second })
+	front, v1, prompt := k.named(t, "front", "f", true), k.named(t, "v1", "late-one", true), k.named(t, "v1", "prompt", true)
+	for _, p := range []*adstest.Proxy{front, v1, prompt} {
+		ready(t, p)
+	}
+	target := shut(t, v1, adstest.LDS)
+	began := time.Now()
+	write(t, s, listening("v1", "9090"))
+	problem := func() string {
+		for _, p := range k.Problems(v1Key) {
+			if p.Reason == publish.ReasonWaiting {
+				return p.Message
+			}
+		}
+		return ""
+	}
+	testenv.Eventually(t, "it is said for whom the clients wait", func() bool { return strings.Contains(problem(), "proxy late-one of virtualNode v1 at replica a") })
+	if strings.Contains(problem(), "prompt") || !strings.Contains(problem(), "its clients go on") || toward(t, front) != "8080" {
+		t.Errorf("the problem is %q; the client uses %q", problem(), toward(t, front))
+	}
+	if own := k.ProblemsOf(mesh.Client{Key: v1Key}); len(own) != 1 || own[0].Message != problem() {
+		t.Errorf("problems of the node are %v", own)
+	}
+	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
+	if waited := time.Since(began); waited < 3*time.Second {
+		t.Errorf("the late proxy was waited for %v", waited)
+	}
+	testenv.Eventually(t, "the late proxy is named", func() bool { return strings.Contains(problem(), "after 3s the change went on without proxy late-one") })
+	settled(t, s)
+	target.let()
+	testenv.Eventually(t, "the problem is gone", func() bool { return problem() == "" })
+}
+
+// A target without proxies holds nobody back, nor does a client that has left.
+func TestWhoIsNotConnectedIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	write(t, s, lone("8080")...)
+	k := newKept(t, s, "a", time.Now)
+	front := k.named(t, "front", "f", true)
+	ready(t, front)
+	began := time.Now()
+	write(t, s, listening("v1", "9090"))
+	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
+	settled(t, s)
+
+	v1 := k.named(t, "v1", "v", true)
+	ready(t, v1)
+	leaver := adstest.Open(t, k.conn, adstest.Options{Node: "mesh/m/virtualNode/front", Instance: "leaver", Delta: true})
+	adstest.Must(t, leaver.Send(adstest.Request{Type: adstest.CDS}))
+	_, err := leaver.Recv() // and never answers
+	adstest.Must(t, err)
+	testenv.Eventually(t, "the ledger knows it", func() bool {
+		all, _, err := k.reader.Proxies(t.Context(), account)
+		return err == nil && slices.ContainsFunc(all, func(p api.Proxy) bool { return p.Instance == "leaver" && p.State == api.ProxyStatePending })
+	})
+	write(t, s, listening("v1", "7070"))
+	front.Wait(t, "the third port", func() bool { return strings.Contains(toward(t, front), "7070") })
+	if got := inbound(t, v1); got != "7070 raw_buffer, 9090 raw_buffer" {
+		t.Errorf("one of two clients has not accepted, and the target has %q", got)
+	}
+	leaver.Close()
+	v1.Wait(t, "the third port alone", func() bool { return inbound(t, v1) == "7070 raw_buffer" })
+	settled(t, s)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v: somebody was waited for", took)
+	}
+}
+
+// A replica that starts in the middle of a turn goes on from where it is, also when
+// the one that began it is gone.
+func TestAReplicaStartsInTheMiddleOfATurn(t *testing.T) {
+	t.Parallel()
+	stores := storetest.Replicas(t, 2)
+	write(t, stores[0], lone("8080")...)
+	a := newKept(t, stores[0], "a", time.Now)
+	front, v1 := a.named(t, "front", "f", true), a.named(t, "v1", "v", true)
+	ready(t, front)
+	ready(t, v1)
+	target := shut(t, v1, adstest.LDS)
+	revision := write(t, stores[0], listening("v1", "9090"))
+	a.reach(t, revision)
+	testenv.Eventually(t, "the turn is written down", func() bool {
+		rows, err := stores[0].Read(t.Context(), "ledger/turns/")
+		return err == nil && len(rows) == 1
+	})
+	b := newKept(t, stores[1], "b", time.Now)
+	second := b.named(t, "front", "g", false)
+	ready(t, second)
+	if got := toward(t, second); got != "8080" {
+		t.Errorf("a client of the new replica uses %q, which the target has not accepted", got)
+	}
+	newcomer := b.named(t, "v1", "w", false)
+	newcomer.Wait(t, "both ports", func() bool { return inbound(t, newcomer) == "8080 raw_buffer, 9090 raw_buffer" })
+
+	a.stop() // as if killed: its rows stay, and its proxies come back elsewhere
+	target.let()
+	third := b.named(t, "front", "f", true)
+	ready(t, third)
+	if got := toward(t, third); got != "8080" && got != "9090" {
+		t.Errorf("the client that came over uses %q", got)
+	}
+	over := b.named(t, "v1", "v", true)
+	for _, p := range []*adstest.Proxy{second, third} {
+		p.Wait(t, "the new port", func() bool { return toward(t, p) == "9090" })
+	}
+	for _, p := range []*adstest.Proxy{newcomer, over} {
+		p.Wait(t, "the new port alone", func() bool { return inbound(t, p) == "9090 raw_buffer" })
+	}
+	settled(t, stores[1])
+}

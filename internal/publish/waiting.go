@@ -1,0 +1,124 @@
+package publish
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
+)
+
+const (
+	// silentAfter is when a replica that did not say that it lives is waited for no
+	// more; its proxies are, as its rows tell of them.
+	silentAfter = 15 * time.Second
+	// mostNamed is how many of those who are waited for are named.
+	mostNamed = 3
+)
+
+// standing is what the ledger says of a mesh.
+type standing struct {
+	now      time.Time
+	rows     []api.LedgerRow
+	replicas []api.Replica
+	complete bool // else some are missing, or all
+}
+
+// behind are the replicas that have not applied the change, or not said so: what
+// they say of their proxies is older.
+func (s *standing) behind(x listed) []string {
+	var out []string
+	for _, r := range s.replicas {
+		if r.AppliedRevision < x.revision && s.now.Sub(r.SeenAt.Time) <= silentAfter {
+			out = append(out, "replica "+r.ID)
+		}
+	}
+	return out
+}
+
+// entering are the node's proxies that have not accepted its new listeners.
+func (s *standing) entering(x listed) []string {
+	var out []string
+	for _, row := range s.rows {
+		if row.Client != x.key.String() {
+			continue
+		}
+		for _, p := range row.Members {
+			if row.Revision < x.revision || !listens(p) {
+				out = append(out, proxyName(row, p))
+			}
+		}
+	}
+	return out
+}
+
+// listens says whether the proxy has accepted the listeners that it is to have.
+func listens(p api.Proxy) bool {
+	for _, t := range p.Types {
+		if t.Type == api.DiscoveryTypeListener {
+			return t.Wanted != nil && t.Accepted != nil && *t.Wanted == *t.Accepted
+		}
+	}
+	return p.State == api.ProxyStateCurrent
+}
+
+// leaving are the proxies that may still use the listeners of before: those whose
+// services lead to the node and that have not accepted what uses the new ones, and
+// those that have not accepted what leads nowhere near it, as before it may have.
+func (s *standing) leaving(x listed, leads map[string]bool) []string {
+	var out []string
+	for _, row := range s.rows {
+		behind := row.Revision < x.revision || slices.Contains(row.Held, x.key.String())
+		for _, p := range row.Members {
+			switch {
+			case leads[row.Client] && (behind || p.State != api.ProxyStateCurrent),
+				row.Client != x.key.String() && p.State == api.ProxyStatePending:
+				out = append(out, proxyName(row, p))
+			}
+		}
+	}
+	return out
+}
+
+func proxyName(row api.LedgerRow, p api.Proxy) string {
+	name := row.Client
+	if key, err := api.ParseKey(row.Client); err == nil {
+		name = string(key.Kind) + " " + key.Name
+	}
+	return "proxy " + p.Instance + " of " + name + " at replica " + row.Replica
+}
+
+func named(all []string) string {
+	if more := len(all) - mostNamed; more > 0 {
+		return strings.Join(all[:mostNamed], ", ") + fmt.Sprintf(", and %d more", more)
+	}
+	return strings.Join(all, ", ")
+}
+
+// leading are the clients of these rows whose services lead to the node.
+func (l *Loop) leading(node api.Key, rows []api.LedgerRow) map[string]bool {
+	snapshot := l.Snapshot()
+	clients := make([]mesh.Client, 0, len(rows))
+	self := false
+	for _, row := range rows {
+		key, err := api.ParseKey(row.Client)
+		switch {
+		case err != nil || len(row.Members) == 0:
+		case key == node:
+			self = true
+		default:
+			clients = append(clients, mesh.Client{Key: key})
+		}
+	}
+	out := map[string]bool{}
+	for c := range l.reading(snapshot, node, clients) {
+		out[c.Key.String()] = true
+	}
+	if self {
+		view, _, _ := snapshot.View(mesh.Client{Key: node})
+		out[node.String()] = view != nil && view.Leads(node)
+	}
+	return out
+}
