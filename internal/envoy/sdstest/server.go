@@ -12,16 +12,20 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 )
 
-// Server answers for secrets at a socket file: as an SDS server and as the
-// secrets of ADS. A secret that it was not given is not answered for until it
-// is.
+// Server answers for secrets at a socket file: as an SDS server and as an ADS
+// server, which may have other resources too. A secret that it was not given is
+// not answered for until it is.
 type Server struct {
-	secrets *cache.LinearCache
+	types map[string]*cache.LinearCache // by type URL
 }
 
-const secretURL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+const (
+	prefix    = "type.googleapis.com/"
+	secretURL = prefix + "envoy.extensions.transport_sockets.tls.v3.Secret"
+)
 
 // Serve starts a server at the socket file; it ends with the test.
 func Serve(t testing.TB, path string) *Server {
@@ -30,9 +34,21 @@ func Serve(t testing.TB, path string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{secrets: cache.NewLinearCache(secretURL)}
+	s := &Server{types: map[string]*cache.LinearCache{}}
+	all := &cache.MuxCache{
+		Classify:      func(r *cache.Request) string { return r.GetTypeUrl() },
+		ClassifyDelta: func(r *cache.DeltaRequest) string { return r.GetTypeUrl() },
+		Caches:        map[string]cache.Cache{},
+	}
+	for _, url := range []string{
+		secretURL, prefix + "envoy.config.cluster.v3.Cluster", prefix + "envoy.config.endpoint.v3.ClusterLoadAssignment",
+		prefix + "envoy.config.listener.v3.Listener", prefix + "envoy.config.route.v3.RouteConfiguration",
+	} {
+		s.types[url] = cache.NewLinearCache(url)
+		all.Caches[url] = s.types[url]
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	wire := server.NewServer(ctx, s.secrets, nil)
+	wire := server.NewServer(ctx, all, nil)
 	g := grpc.NewServer()
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, wire)
 	secretv3.RegisterSecretDiscoveryServiceServer(g, wire)
@@ -52,13 +68,23 @@ func Serve(t testing.TB, path string) *Server {
 // Put answers with a secret from now on, also to those who asked before.
 func (s *Server) Put(t testing.TB, secret *tlsv3.Secret) {
 	t.Helper()
-	if err := s.secrets.UpdateResource(secret.GetName(), secret); err != nil {
+	s.PutResource(t, secret.GetName(), secret)
+}
+
+// PutResource answers with a resource of any type from now on.
+func (s *Server) PutResource(t testing.TB, name string, m proto.Message) {
+	t.Helper()
+	of := s.types[prefix+string(m.ProtoReflect().Descriptor().FullName())]
+	if of == nil {
+		t.Fatalf("%s is no resource", m.ProtoReflect().Descriptor().FullName())
+	}
+	if err := of.UpdateResource(name, m); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // Asked says whether somebody asks for the secret.
-func (s *Server) Asked(name string) bool { return s.secrets.NumWatches(name) > 0 }
+func (s *Server) Asked(name string) bool { return s.types[secretURL].NumWatches(name) > 0 }
 
 // PutCertificate is Put of a certificate and key.
 func (s *Server) PutCertificate(t testing.TB, name string, c Certificate) {
