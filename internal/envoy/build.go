@@ -33,6 +33,7 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 		b.previous, b.oldPieces, b.oldCallees = previous, previous.pieces, previous.callees
 		b.callees = make([]*callee, 0, len(previous.callees))
 	}
+	b.meshWide.metrics = view.Client.Traits.Metrics
 	b.meshWide.noRetry = view.Mesh != nil && view.Mesh.Settings.DefaultRetry == api.DefaultRetryOff
 	spec := view.Mesh.MeshSpec()
 	if spec != nil {
@@ -96,6 +97,7 @@ func (b *build) sameClusters() bool {
 type meshWide struct {
 	preference api.IPPreference
 	noRetry    bool // routes without a retry policy have none (D11)
+	metrics    bool // for proxies that count what targets do (mesh.Traits)
 }
 
 // build is one Build under way.
@@ -183,7 +185,7 @@ func (b *build) shared(name, extra string, inputs []*api.Resource, mk func(p *pi
 		all(p)
 		return p
 	}
-	return b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name}, extra, inputs, all)
+	return b.owner.piece(pieceKey{b.own.Key.Owner, b.mesh, name, b.meshWide.metrics}, extra, inputs, all)
 }
 
 // old is the previous bundle's piece of that name, or nil. Pieces come in nearly

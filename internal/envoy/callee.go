@@ -38,6 +38,7 @@ type calleeKey struct {
 	owner, mesh, name string // of the service
 	at                portOf
 	policy            policy
+	metrics           bool // its routes and clusters say so to loggers
 }
 
 // is says whether the callee was made from these. The service is looked at first:
@@ -50,7 +51,7 @@ func (c *callee) is(key calleeKey, s *mesh.Service, wide meshWide) bool {
 // callee returns the callee of the previous bundle or of another client, or
 // makes it; the bundle then has its clusters and problems.
 func (b *build) callee(s *mesh.Service, at portOf, p policy) *callee {
-	key := calleeKey{b.own.Key.Owner, b.mesh, s.Key.Name, at, p}
+	key := calleeKey{b.own.Key.Owner, b.mesh, s.Key.Name, at, p, b.meshWide.metrics}
 	// Nearly always the previous bundle has it at the same place.
 	i := len(b.callees)
 	var old *callee

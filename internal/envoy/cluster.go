@@ -144,7 +144,7 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 		port := uint32(l.PortMapping.Port)
 		c := &clusterv3.Cluster{
 			Name: name, ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
-			Metadata:                      aggregateStats(tag{"TargetVirtualNode", node.Key.Name}),
+			Metadata:                      b.targetTag(targetNode, node.Key.Name),
 			OutlierDetection:              outlierDetection(node, l, &p.faults),
 			TypedExtensionProtocolOptions: protocolOptions(l.PortMapping.Protocol),
 		}

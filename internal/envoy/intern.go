@@ -26,7 +26,10 @@ type Builder struct {
 
 // pieceKey names a piece among those of all clients. Clients with the same
 // inputs share it; one with others makes its own and takes the name over.
-type pieceKey struct{ owner, mesh, name string }
+type pieceKey struct {
+	owner, mesh, name string
+	metrics           bool // what it says of its target, loggers can read
+}
 
 // piece returns the piece of that name if it was made from the same inputs,
 // else it makes one.

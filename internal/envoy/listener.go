@@ -53,6 +53,7 @@ func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra s
 	p := b.piece(listenerPiece(word, port), extra, inputs, func(p *piece) {
 		l := &listenerv3.Listener{Name: name, Address: b.ip.bind(port), TrafficDirection: direction, Metadata: aggregateStats()}
 		mk(p, l)
+		b.countConnections(l)
 		r, err := b.owner.resource(name, l, refs, nil)
 		if err != nil {
 			p.add(b.own.Key, ReasonInvalid, "listener %s is left out, Envoy would refuse it: %v", name, reason(err))
@@ -88,7 +89,7 @@ func (b *build) connectionManager(prefix, routes string) *listenerv3.Filter {
 			Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},
 		}},
 		Tracing:                      &hcmv3.HttpConnectionManager_Tracing{},
-		AccessLog:                    b.accessLog(),
+		AccessLog:                    append(b.accessLog(), b.requestMetrics(prefix)...),
 		UpgradeConfigs:               []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket", Enabled: wrapperspb.Bool(true)}},
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
@@ -111,9 +112,9 @@ type weighted struct {
 }
 
 // tcpProxy passes bytes on to clusters by weight. Envoy takes no weight of 0
-// here, so callers leave those out.
-func (b *build) tcpProxy(prefix string, idle *durationpb.Duration, to ...weighted) *listenerv3.Filter {
-	m := &tcpv3.TcpProxy{StatPrefix: prefix, IdleTimeout: idle, AccessLog: b.accessLog()}
+// here, so callers leave those out. service is what it is for, when it is for one.
+func (b *build) tcpProxy(prefix, service string, idle *durationpb.Duration, to ...weighted) *listenerv3.Filter {
+	m := &tcpv3.TcpProxy{StatPrefix: prefix, IdleTimeout: idle, AccessLog: append(b.accessLog(), b.connectionMetrics(prefix, service)...)}
 	if len(to) == 1 {
 		m.ClusterSpecifier = &tcpv3.TcpProxy_Cluster{Cluster: to[0].cluster}
 	} else {

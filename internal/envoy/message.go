@@ -37,7 +37,7 @@ func aggregateStats(tags ...tag) *corev3.Metadata {
 	}
 	text, _ := json.Marshal(map[string][]tag{"tags": tags}) // strings only: cannot fail
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-		"aws.appmesh.aggregate_stats": {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(string(text))}},
+		statsNamespace: {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(string(text))}},
 	}}
 }
 

@@ -109,7 +109,7 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 			sniffed = sniffed || inspected
 			refs.clusters = append(refs.clusters, cluster)
 			chains = append(chains, func() []*listenerv3.FilterChain {
-				return t.chains(port, inspected, tls, func() *listenerv3.Filter { return b.tcpProxy(prefix, idle, weighted{cluster, 1}) })
+				return t.chains(port, inspected, tls, func() *listenerv3.Filter { return b.tcpProxy(prefix, "", idle, weighted{cluster, 1}) })
 			})
 			continue
 		}

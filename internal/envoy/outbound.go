@@ -110,7 +110,7 @@ func (b *build) outboundFilter(o *outbound) *listenerv3.Filter {
 	case len(o.callee.to) == 0:
 		return hangUp()
 	}
-	return b.tcpProxy(egressPrefix, o.callee.idle, o.callee.to...)
+	return b.tcpProxy(egressPrefix, o.tcp.Service.Key.Name, o.callee.idle, o.callee.to...)
 }
 
 func kind(o *outbound) int {
@@ -125,7 +125,7 @@ func kind(o *outbound) int {
 func (b *build) passing(aws, allow string, own443 bool) []*listenerv3.FilterChain {
 	to := func(cluster string, m *listenerv3.FilterChainMatch) *listenerv3.FilterChain {
 		m.PrefixRanges = b.ip.everywhere()
-		return &listenerv3.FilterChain{FilterChainMatch: m, Filters: []*listenerv3.Filter{b.tcpProxy(egressPrefix, nil, weighted{cluster, 1})}}
+		return &listenerv3.FilterChain{FilterChainMatch: m, Filters: []*listenerv3.Filter{b.tcpProxy(egressPrefix, "", nil, weighted{cluster, 1})}}
 	}
 	out := []*listenerv3.FilterChain{
 		to(aws, &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(443), ServerNames: []string{"*.amazonaws.com"}}),

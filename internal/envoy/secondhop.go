@@ -104,7 +104,7 @@ func (b *build) secondHop(s *mesh.Service, at portOf, f *faults) []*routev3.Rout
 	}
 	r := &routev3.Route{
 		Match:    &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Metadata: aggregateStats(tag{"TargetVirtualService", s.Key.Name}),
+		Metadata: b.targetTag(targetService, s.Key.Name),
 	}
 	unavailable(r)
 	return []*routev3.Route{r}

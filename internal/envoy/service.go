@@ -166,7 +166,7 @@ func (b *build) reach(s *mesh.Service, at portOf, p *policy) {
 // routes are the routes of a service on one of its ports, in the order in which
 // they are tried. A router without routes has none, which answers 404 (VR-010).
 func (b *build) routes(s *mesh.Service, at portOf, f *faults) []*routev3.Route {
-	metadata := aggregateStats(tag{"TargetVirtualService", s.Key.Name})
+	metadata := b.targetTag(targetService, s.Key.Name)
 	if s.Router == nil {
 		m := requestMatch{prefix: "/"}
 		match, _ := m.envoy() // a prefix is always valid
