@@ -24,9 +24,9 @@ every virtual node and gateway. Nothing is written.
 
 ` + aboutFiles + `
 
-A listener that changes or goes is marked "drains": Envoy then ends its
-connections, after a time to finish. Nodes and gateways whose configuration
-changes in the same way are shown once.
+A listener that is marked "drains" loses connections: Envoy ends them, after a
+time to finish. It is said which and why, and which statistics get other names.
+Nodes and gateways whose configuration changes in the same way are shown once.
 
 Exit codes: 0 told; 1 the API would refuse something, or does not answer; 2 wrong
 usage, or a file that cannot be used; with --detailed-exitcode 5 when there is
@@ -251,7 +251,11 @@ func plannedText(x api.PlannedProxy) string {
 		if c.Drains {
 			mark = "  drains"
 		}
-		fmt.Fprintf(&text, "  %-6s  %s %s%s\n%s", strings.ToLower(string(c.Action)), c.Type, c.Name, mark, indented(deref(c.Difference)))
+		fmt.Fprintf(&text, "  %-6s  %s %s%s\n", strings.ToLower(string(c.Action)), c.Type, c.Name, mark)
+		for _, e := range c.Effects {
+			fmt.Fprintf(&text, "    %s\n", e)
+		}
+		text.WriteString(indented(deref(c.Difference)))
 	}
 	for _, p := range x.Problems {
 		fmt.Fprintf(&text, "  problem: %s: %s: %s\n", shortForm(p.ResourceARN), p.Reason, oneLine(p.Message))

@@ -186,6 +186,7 @@ type PlannedConfiguration struct {
 	Action     PlanAction    `json:"action"`
 	Difference *string       `json:"difference,omitempty"`
 	Drains     bool          `json:"drains"`
+	Effects    []string      `json:"effects,omitempty"`
 	Name       string        `json:"name"`
 	Type       DiscoveryType `json:"type"`
 }

@@ -23,6 +23,7 @@ import (
 type differ struct {
 	builder envoy.Builder
 	known   map[[2]*envoy.Resource]string // differences made before
+	effects map[[2]*envoy.Resource]effect // of listeners
 	room    int                           // bytes left for differences
 	full    bool                          // there was no room for one
 }
@@ -87,7 +88,23 @@ func (d *differ) list(t envoy.Type, old, now []*envoy.Resource) []Configuration 
 			old, now = old[1:], now[1:]
 		}
 	}
+	if t == envoy.Listener {
+		for i := range out {
+			e := d.effect(out[i].Before, out[i].After)
+			out[i].Drains, out[i].Effects = e.drains, e.texts
+		}
+	}
 	return out
+}
+
+func (d *differ) effect(before, after *envoy.Resource) effect {
+	pair := [2]*envoy.Resource{before, after}
+	e, made := d.effects[pair]
+	if !made {
+		e = listenerEffect(before, after)
+		d.effects[pair] = e
+	}
+	return e
 }
 
 // text is the difference of two of Envoy's resources, as lines of YAML.

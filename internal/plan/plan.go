@@ -36,12 +36,12 @@ type Configuration struct {
 	Before     *envoy.Resource // nil when it is new
 	After      *envoy.Resource // nil when it would be gone
 	Difference string          // of an update, as text; empty when there is no room for it
-}
-
-// Drains says whether Envoy ends connections because of it: it drains those of a
-// listener, or of its filter chains, that changes or goes.
-func (c Configuration) Drains() bool {
-	return c.Type == api.DiscoveryTypeListener && c.Before != nil
+	// Drains says whether Envoy ends connections because of it, after a time to
+	// finish.
+	Drains bool
+	// Effects say, as sentences, which connections these are and why, and which
+	// statistics get other names. Only listeners have any.
+	Effects []string
 }
 
 // Name is the name of Envoy's resource.
@@ -105,7 +105,7 @@ func On(ctx context.Context, s *mesh.Snapshot, quotas mesh.Quotas, changes []Cha
 		sorted = append(sorted, c)
 	}
 	slices.SortFunc(sorted, byKey)
-	d := differ{known: map[[2]*envoy.Resource]string{}, room: mostText}
+	d := differ{known: map[[2]*envoy.Resource]string{}, effects: map[[2]*envoy.Resource]effect{}, room: mostText}
 	for _, c := range sorted {
 		if ctx.Err() != nil {
 			return Result{}, ctx.Err()

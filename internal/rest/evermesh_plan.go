@@ -176,7 +176,7 @@ func (p *planning) answer(snapshot *mesh.Snapshot, result plan.Result) {
 func proxyOf(x plan.Proxy, arn func(api.Key) string) api.PlannedProxy {
 	out := api.PlannedProxy{ResourceARN: arn(x.Client.Key), Action: x.Action, Configurations: []api.PlannedConfiguration{}, Problems: []api.Problem{}}
 	for _, c := range x.Configurations {
-		one := api.PlannedConfiguration{Action: c.Action, Drains: c.Drains(), Name: c.Name(), Type: c.Type}
+		one := api.PlannedConfiguration{Action: c.Action, Drains: c.Drains, Effects: c.Effects, Name: c.Name(), Type: c.Type}
 		if c.Difference != "" {
 			one.Difference = &c.Difference
 		}
