@@ -110,25 +110,3 @@ func told(t *testing.T, name string, text []byte, o cloudformation.Options) stri
 	fmt.Fprintf(&out, "takes %s\n", strings.Join(template.Takes, " "))
 	return out.String()
 }
-
-// templates are the templates of all cases.
-func templates(t testing.TB) [][]byte {
-	t.Helper()
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out [][]byte
-	for _, path := range paths {
-		archive, err := txtar.ParseFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range archive.Files {
-			if strings.HasPrefix(f.Name, "template.") {
-				out = append(out, f.Data)
-			}
-		}
-	}
-	return out
-}

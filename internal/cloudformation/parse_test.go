@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/evermesh/evermesh/internal/cloudformation"
-	"github.com/evermesh/evermesh/internal/model"
 )
 
 const small = `
@@ -245,41 +244,4 @@ Outputs:
 	if diff := cmp.Diff([]cloudformation.Output{{Name: "Arn", Value: "****"}, {Name: "Ref", Value: "****"}}, out.Outputs, ignore); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-}
-
-// What comes out of a template without problems is what the API takes.
-func FuzzParse(f *testing.F) {
-	for _, c := range templates(f) {
-		if len(c) < 2000 { // the fuzzer takes minutes to make a large one small
-			f.Add(c)
-		}
-	}
-	m, err := model.AppMesh()
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		out, problems := cloudformation.Parse("t", text, known())
-		if again, _ := cloudformation.Parse("t", text, known()); len(again.Resources) != len(out.Resources) {
-			t.Error("the second time it is another")
-		}
-		lines := strings.Count(string(text), "\n") + strings.Count(string(text), "\r") + strings.Count(string(text), "\u2028") + strings.Count(string(text), "\u2029") + strings.Count(string(text), "\u0085") + 2
-		for _, p := range problems {
-			if p.Line < 0 || p.Line > lines || p.Text == "" {
-				t.Errorf("%q: %d lines: %s", text, lines, p)
-			}
-		}
-		if len(problems) > 0 {
-			return
-		}
-		for _, r := range out.Resources {
-			row, _ := r.Kind.Row()
-			if vs := m.Check("Create"+row.Type+"Input", r.Doc); len(vs) > 0 {
-				t.Errorf("%q: %s", text, model.Message(vs))
-			}
-			if _, err := json.Marshal(r.Doc); err != nil {
-				t.Errorf("%q: %v", text, err)
-			}
-		}
-	})
 }

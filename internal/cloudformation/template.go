@@ -124,14 +124,17 @@ type Output struct {
 // only when there are none. Problems come in the order of the template, each
 // once, and not more than 200.
 func Parse(name string, data []byte, o Options) (Template, []Problem) {
+	m, err := model.AppMesh()
+	if err != nil {
+		return Template{}, []Problem{{Position: Position{File: name}, Text: err.Error()}}
+	}
+	return parse(m, name, data, o)
+}
+
+func parse(m *model.Model, name string, data []byte, o Options) (Template, []Problem) {
 	var problems problems
 	root, ok := read(name, data, &problems)
 	if !ok {
-		return Template{}, problems.sorted()
-	}
-	m, err := model.AppMesh()
-	if err != nil {
-		problems.add(Position{File: name}, "", "%v", err)
 		return Template{}, problems.sorted()
 	}
 	s := newStack(m, o, &problems)
