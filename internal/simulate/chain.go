@@ -38,6 +38,7 @@ type chain struct {
 	http   *hcmv3.HttpConnectionManager
 	tcp    *tcpv3.TcpProxy // with http nil; both nil: the connection is closed
 	logs   []string
+	tls    *TLS // nil: what is TLS passes as it is
 }
 
 func newListener(m *listenerv3.Listener) (*listener, error) {
@@ -85,6 +86,10 @@ func newChain(index int, m *listenerv3.FilterChain) (*chain, error) {
 	}
 	if c.ranges == nil {
 		c.ranges = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	}
+	var err error
+	if c.tls, err = tlsOf(m.GetTransportSocket()); err != nil {
+		return nil, err
 	}
 	if len(m.GetFilters()) != 1 {
 		return nil, errors.New("only chains of one filter are simulated")
@@ -159,6 +164,7 @@ type connection struct {
 	to         netip.AddrPort
 	tls        bool
 	serverName string
+	names      []string // of the client's certificate; nil: none
 }
 
 // choose is Envoy's choice: the port, then the longest prefix, then the most

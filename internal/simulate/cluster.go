@@ -54,6 +54,7 @@ type Target struct {
 	Limits         Limits
 	Outlier        *Outlier // nil: endpoints are never ejected
 	Checks         []Check
+	TLS            *TLS // nil: plaintext, or whatever the connection carries
 }
 
 // Limits are circuit breakers; 0 is no limit.
@@ -72,6 +73,7 @@ type Check struct {
 	Port               uint32 // 0: that of the endpoint
 	Interval, Timeout  time.Duration
 	Healthy, Unhealthy uint32
+	ALPN               []string // offered instead of the target's
 }
 
 func (t *Target) protocol(of Protocol) Protocol {
@@ -129,6 +131,7 @@ func (p *Proxy) target(name string, weight uint32, to netip.AddrPort) Target {
 	out := Target{
 		Cluster: name, Weight: weight, Discovery: p.discovery(c, to), HTTP2: speaksHTTP2(c),
 		ConnectTimeout: 5 * time.Second, Limits: limits(c), Outlier: outlier(c.GetOutlierDetection()),
+		TLS: p.tls[name],
 	}
 	if d := c.GetConnectTimeout(); d != nil {
 		out.ConnectTimeout = d.AsDuration()
@@ -241,6 +244,7 @@ func check(h *corev3.HealthCheck) Check {
 	out := Check{
 		Protocol: "tcp", Port: h.GetAltPort().GetValue(), Interval: h.GetInterval().AsDuration(), Timeout: h.GetTimeout().AsDuration(),
 		Healthy: h.GetHealthyThreshold().GetValue(), Unhealthy: h.GetUnhealthyThreshold().GetValue(),
+		ALPN: h.GetTlsOptions().GetAlpnProtocols(),
 	}
 	switch {
 	case h.GetHttpHealthCheck() != nil:

@@ -19,7 +19,7 @@ var understood = map[string]string{
 	"envoy.config.listener.v3.ListenerFilter":                             "filter_disabled name typed_config",
 	"envoy.config.listener.v3.ListenerFilterChainMatchPredicate":          "destination_port_range not_match or_match any_match",
 	"envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet": "rules",
-	"envoy.config.listener.v3.FilterChain":                                "filter_chain_match filters",
+	"envoy.config.listener.v3.FilterChain":                                "filter_chain_match filters transport_socket",
 	"envoy.config.listener.v3.FilterChainMatch":                           "destination_port prefix_ranges server_names transport_protocol",
 	"envoy.config.listener.v3.Filter":                                     "name typed_config",
 	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":       "",
@@ -61,13 +61,13 @@ var understood = map[string]string{
 	"envoy.config.core.v3.HeaderValue":                                     "key value",
 
 	"envoy.config.cluster.v3.Cluster": "CLUSTER_PROVIDED EDS LOGICAL_DNS ORIGINAL_DST STATIC STRICT_DNS V4_ONLY V4_PREFERRED V6_ONLY circuit_breakers " +
-		"connect_timeout dns_lookup_family eds_cluster_config health_checks lb_policy load_assignment name outlier_detection type typed_extension_protocol_options",
+		"connect_timeout dns_lookup_family eds_cluster_config health_checks lb_policy load_assignment name outlier_detection transport_socket type typed_extension_protocol_options",
 	"envoy.config.cluster.v3.Cluster.EdsClusterConfig":   "",
 	"envoy.config.cluster.v3.CircuitBreakers":            "thresholds",
 	"envoy.config.cluster.v3.CircuitBreakers.Thresholds": "max_connections max_pending_requests max_requests max_retries",
 	"envoy.config.cluster.v3.OutlierDetection":           "base_ejection_time consecutive_5xx interval max_ejection_percent",
 	"envoy.config.core.v3.HealthCheck": "alt_port grpc_health_check healthy_threshold http_health_check interval no_traffic_interval " +
-		"tcp_health_check timeout unhealthy_threshold",
+		"tcp_health_check timeout tls_options unhealthy_threshold",
 	"envoy.config.core.v3.HealthCheck.GrpcHealthCheck":                          "",
 	"envoy.config.core.v3.HealthCheck.HttpHealthCheck":                          "codec_client_type host path",
 	"envoy.config.core.v3.HealthCheck.TcpHealthCheck":                           "",
@@ -80,13 +80,32 @@ var understood = map[string]string{
 	"envoy.config.endpoint.v3.Endpoint":                                         "address",
 	"envoy.config.core.v3.Address":                                              "socket_address",
 	"envoy.config.core.v3.SocketAddress":                                        "address ipv4_compat port_value",
+	"envoy.config.core.v3.HealthCheck.TlsOptions":                               "alpn_protocols",
 	"envoy.config.core.v3.CidrRange":                                            "address_prefix prefix_len",
-	"envoy.config.core.v3":                                                      "INBOUND OUTBOUND",
+	"envoy.config.core.v3":                                                      "INBOUND OUTBOUND V3",
+
+	"envoy.config.core.v3.TransportSocket":                                                            "name typed_config",
+	"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext":                                  "common_tls_context require_client_certificate",
+	"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext":                                    "common_tls_context sni",
+	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext":                                      "alpn_protocols combined_validation_context tls_certificate_sds_secret_configs validation_context_sds_secret_config",
+	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext": "default_validation_context validation_context_sds_secret_config",
+	"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext":                          "match_typed_subject_alt_names",
+	"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher":                                 "matcher san_type DNS URI IP_ADDRESS",
+	"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":                                       "name sds_config",
+	"envoy.config.core.v3.ConfigSource":                                                               "ads api_config_source resource_api_version",
+	"envoy.config.core.v3.AggregatedConfigSource":                                                     "",
+	"envoy.config.core.v3.ApiConfigSource":                                                            "api_type grpc_services transport_api_version GRPC",
+	"envoy.config.core.v3.GrpcService":                                                                "envoy_grpc",
+	"envoy.config.core.v3.GrpcService.EnvoyGrpc":                                                      "cluster_name",
 }
 
-// without are fields that change nothing of what becomes of a request, with the
-// reason. What is in them is not looked at.
+// without are fields and messages that change nothing of what becomes of a
+// request, with the reason. What is in them is not looked at.
 var without = map[string]string{
+	"envoy.extensions.access_loggers.stats.v3.Config":                                               "what is counted",
+	"envoy.config.accesslog.v3.AccessLog.filter":                                                    "which requests are logged; an outcome names the file in any case",
+	"envoy.config.listener.v3.Listener.listener_filters_timeout":                                    "when a connection is handed on, not to whom",
+	"envoy.config.listener.v3.Listener.continue_on_listener_filters_timeout":                        "when a connection is handed on, not to whom",
 	"envoy.config.listener.v3.Listener.metadata":                                                    "tags of statistics",
 	"envoy.config.route.v3.Route.metadata":                                                          "tags of statistics",
 	"envoy.config.cluster.v3.Cluster.metadata":                                                      "tags of statistics",
@@ -131,6 +150,9 @@ func (s *survey) message(m protoreflect.Message) {
 	name := string(m.Descriptor().FullName())
 	if strings.HasPrefix(name, "google.protobuf.") {
 		return // numbers and durations
+	}
+	if without[name] != "" {
+		return
 	}
 	if _, ok := understood[name]; !ok {
 		s.unknown[name] = true

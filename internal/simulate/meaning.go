@@ -36,8 +36,12 @@ type Meaning struct {
 type Place struct {
 	Where string // Discovery in words
 	HTTP2 bool
+	TLS   string // in words, with server name, secrets and names; empty: none
 	Share float64
 }
+
+// same says whether two places are one, whatever their shares.
+func (p Place) same(q Place) bool { return p.Where == q.Where && p.HTTP2 == q.HTTP2 && p.TLS == q.TLS }
 
 // Meaning drops the names of an outcome.
 func (o *Outcome) Meaning() Meaning {
@@ -63,13 +67,18 @@ func (o *Outcome) Meaning() Meaning {
 			continue
 		}
 		place := Place{Where: t.Discovery.String(), HTTP2: t.HTTP2, Share: t.Share}
-		if i := slices.IndexFunc(out.Places, func(p Place) bool { return p.Where == place.Where && p.HTTP2 == place.HTTP2 }); i >= 0 {
+		if t.TLS != nil {
+			place.TLS = "TLS" + t.TLS.String()
+		}
+		if i := slices.IndexFunc(out.Places, place.same); i >= 0 {
 			out.Places[i].Share += place.Share
 			continue
 		}
 		out.Places = append(out.Places, place)
 	}
-	slices.SortFunc(out.Places, func(a, b Place) int { return cmp.Or(cmp.Compare(a.Where, b.Where), cmp.Compare(b.Share, a.Share)) })
+	slices.SortFunc(out.Places, func(a, b Place) int {
+		return cmp.Or(cmp.Compare(a.Where, b.Where), cmp.Compare(a.TLS, b.TLS), cmp.Compare(b.Share, a.Share))
+	})
 	return out
 }
 
@@ -94,7 +103,7 @@ func (m Meaning) Differences(other Meaning) []string {
 	differ("status", m.Status, other.Status)
 	differ("gRPC status", m.GRPCStatus, other.GRPCStatus)
 	if !slices.EqualFunc(m.Places, other.Places, func(a, b Place) bool {
-		return a.Where == b.Where && a.HTTP2 == b.HTTP2 && a.Share-b.Share < 1e-9 && b.Share-a.Share < 1e-9
+		return a.same(b) && a.Share-b.Share < 1e-9 && b.Share-a.Share < 1e-9
 	}) {
 		differ("places", m.Places, other.Places)
 	}

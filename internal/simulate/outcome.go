@@ -42,7 +42,7 @@ type Hop struct {
 	Listener string
 	Chain    int    // index of the filter chain
 	Match    string // what the chain matches, in words
-	TLS      bool   // the chain ends TLS
+	TLS      *TLS   // nil: the chain does not end TLS
 	// RouteConfig and what follows is for HTTP. Host is the virtual host, Route the
 	// index of the route in it, or -1; Matched is its match, in words.
 	RouteConfig, Host string
@@ -56,7 +56,7 @@ type Hop struct {
 	Retry         *Retry // nil: one try
 	// HiddenFromClients are headers that are taken out of responses.
 	HiddenFromClients []string
-	AccessLogs        []string // paths of files
+	AccessLogs        []string // paths of files in which it may be logged
 }
 
 // Retry is a retry policy.

@@ -71,6 +71,7 @@ type Proxy struct {
 	clusters  map[string]*clusterv3.Cluster
 	endpoints map[string]*endpointv3.ClusterLoadAssignment
 	queries   map[string]envoy.EndpointQuery
+	tls       map[string]*TLS           // of clusters that have it
 	patterns  map[string]*regexp.Regexp // as they are, and as they match whole texts
 }
 
@@ -91,13 +92,18 @@ func Read(c Config) (*Proxy, error) {
 	p := &Proxy{
 		routes: map[string]*routev3.RouteConfiguration{}, clusters: map[string]*clusterv3.Cluster{},
 		endpoints: map[string]*endpointv3.ClusterLoadAssignment{}, queries: c.Queries, patterns: map[string]*regexp.Regexp{},
+		tls: map[string]*TLS{},
 	}
 	s := &survey{patterns: p.patterns}
 	for _, m := range c.Clusters {
 		if err := s.check("cluster "+m.GetName(), m); err != nil {
 			return nil, err
 		}
-		p.clusters[m.GetName()] = m
+		t, err := tlsOf(m.GetTransportSocket())
+		if err != nil {
+			return nil, fmt.Errorf("cluster %s: %w", m.GetName(), err)
+		}
+		p.clusters[m.GetName()], p.tls[m.GetName()] = m, t
 	}
 	for _, m := range c.Endpoints {
 		if err := s.check("load assignment "+m.GetClusterName(), m); err != nil {

@@ -51,6 +51,10 @@ type Request struct {
 	// TLS says that the connection is TLS; ServerName is its SNI, perhaps empty.
 	TLS        bool
 	ServerName string
+	// Certificate has the alternative names of the client's certificate, as
+	// "DNS:front.local", "URI:spiffe://mesh/front" or "IP:10.0.0.1"; nil: it has
+	// none. That its issuer is trusted is taken for granted.
+	Certificate []string
 
 	Method    string // empty: GET, or POST for GRPC
 	Scheme    string // of HTTP2 alone, as HTTP/1.1 does not send one; empty: http, or https with TLS
@@ -115,8 +119,8 @@ func (r Request) checked() (Request, error) {
 			r.Method = "POST"
 		}
 	}
-	if r.ServerName != "" && !r.TLS {
-		return r, errors.New("a server name without TLS")
+	if (r.ServerName != "" || r.Certificate != nil) && !r.TLS {
+		return r, errors.New("a server name or certificate without TLS")
 	}
 	if r.Destination.Port() == 0 {
 		r.Destination = netip.AddrPortFrom(r.Destination.Addr(), r.port())

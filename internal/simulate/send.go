@@ -52,7 +52,7 @@ func (p *Proxy) Send(r Request) (*Outcome, error) {
 	if r.Protocol == TCP {
 		m.Message = Message{}
 	}
-	if err := p.arrive(out, l, connection{r.Destination, r.TLS, r.ServerName}, m); err != nil {
+	if err := p.arrive(out, l, connection{r.Destination, r.TLS, r.ServerName, r.Certificate}, m); err != nil {
 		return nil, fmt.Errorf("simulate request: %w", err)
 	}
 	return out, nil
@@ -69,8 +69,18 @@ func (p *Proxy) arrive(out *Outcome, l *listener, conn connection, m *message) e
 		out.close("no filter chain matches")
 		return nil
 	}
-	out.Hops = append(out.Hops, Hop{Listener: l.name, Chain: c.index, Match: c.text(), Route: -1, AccessLogs: c.logs})
+	out.Hops = append(out.Hops, Hop{Listener: l.name, Chain: c.index, Match: c.text(), Route: -1, AccessLogs: c.logs, TLS: c.tls})
 	hop := &out.Hops[len(out.Hops)-1]
+	if c.tls != nil {
+		if !conn.tls {
+			out.close("the chain takes TLS, and this is not")
+			return nil
+		}
+		if why := p.refuses(c.tls, conn.names); why != "" {
+			out.close(why)
+			return nil
+		}
+	}
 	switch {
 	case c.http == nil && c.tcp == nil:
 		out.close("the chain hangs up")
@@ -83,7 +93,7 @@ func (p *Proxy) arrive(out *Outcome, l *listener, conn connection, m *message) e
 		out.Targets = p.tcpTargets(c.tcp, conn.to)
 		out.Sent = m.Message
 		return nil
-	case conn.tls:
+	case conn.tls && c.tls == nil:
 		out.close("the chain takes HTTP, and this is TLS")
 		return nil
 	case m.protocol == TCP:
@@ -100,7 +110,7 @@ func (p *Proxy) request(out *Outcome, hop *Hop, hcm *hcmv3.HttpConnectionManager
 		out.answer(400, "the request names no host", m)
 		return nil
 	}
-	m.setScheme(conn.tls)
+	m.setScheme(hop.TLS != nil)
 	path, query := splitQuery(m.Path)
 	if strings.Contains(m.Path, "#") {
 		out.answer(400, "the path has a fragment", m)

@@ -40,6 +40,9 @@ func (o *Outcome) String() string {
 
 func (h *Hop) write(b *strings.Builder) {
 	fmt.Fprintf(b, "at listener %s, chain %d (%s)\n", h.Listener, h.Chain, h.Match)
+	if h.TLS != nil {
+		fmt.Fprintf(b, "  TLS ends here%s\n", h.TLS)
+	}
 	if h.RouteConfig != "" {
 		fmt.Fprintf(b, "  routes %s", h.RouteConfig)
 		if h.Host != "" {
@@ -94,6 +97,9 @@ func (t *Target) write(b *strings.Builder) {
 		}
 	}
 	b.WriteByte('\n')
+	if t.TLS != nil {
+		fmt.Fprintf(b, "  by TLS%s\n", t.TLS)
+	}
 	if o := t.Outlier; o != nil {
 		fmt.Fprintf(b, "  an endpoint is left alone for %s after %d errors, looked at every %s, at most %d %% of them\n", span(o.Ejection), o.Errors, span(o.Interval), o.MaxPercent)
 	}
@@ -144,4 +150,30 @@ func span(d time.Duration) string {
 		s = s[:len(s)-2]
 	}
 	return s
+}
+
+// String tells one end of TLS, as the end of a sentence.
+func (t *TLS) String() string {
+	var b strings.Builder
+	if t.ServerName != "" {
+		fmt.Fprintf(&b, ", to server name %s", t.ServerName)
+	}
+	if t.Certificate != (Secret{}) {
+		fmt.Fprintf(&b, ", with certificate %s", t.Certificate)
+	}
+	if len(t.ALPN) > 0 {
+		fmt.Fprintf(&b, ", offering %s", strings.Join(t.ALPN, ", "))
+	}
+	if t.Trust == (Secret{}) {
+		b.WriteString("; the other end's certificate is not looked at")
+		return b.String()
+	}
+	fmt.Fprintf(&b, "; the other end's certificate must be by %s", t.Trust)
+	if len(t.Names) > 0 {
+		fmt.Fprintf(&b, " and for %s", strings.Join(t.Names, " or "))
+	}
+	if t.Required {
+		b.WriteString(", and be there")
+	}
+	return b.String()
 }
