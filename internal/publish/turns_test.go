@@ -338,6 +338,10 @@ func TestAReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 	newcomer := b.named(t, "v1", "w", false)
 	newcomer.Wait(t, "both ports", func() bool { return inbound(t, newcomer) == "8080 raw_buffer, 9090 raw_buffer" })
 
+	testenv.Eventually(t, "the first replica has said that it applied the change", func() bool {
+		_, replicas, err := b.reader.Proxies(t.Context(), account)
+		return err == nil && slices.ContainsFunc(replicas, func(r api.Replica) bool { return r.ID == "a" && r.AppliedRevision >= revision })
+	})
 	a.stop() // as if killed: its rows stay, and its proxies come back elsewhere
 	target.let()
 	third := b.named(t, "front", "f", true)
