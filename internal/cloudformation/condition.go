@@ -21,12 +21,12 @@ func (s *stack) named(name string, at Position, path string) (holds, known bool)
 	c := s.conditions[name]
 	switch {
 	case c == nil:
-		s.problems.add(at, path, "the template has no condition %s%s", name, meant(name, keys(s.conditions)))
+		s.faults.add(at, path, "the template has no condition %s%s", name, meant(name, keys(s.conditions)))
 		return false, false
 	case c.settled:
 		return c.holds, c.known
 	case c.asked:
-		s.problems.add(c.at, "Conditions."+name, "depends on itself")
+		s.faults.add(c.at, "Conditions."+name, "depends on itself")
 		return false, false
 	}
 	c.asked = true
@@ -48,13 +48,13 @@ func (s *stack) holds(n *node, path string) (holds, known bool) {
 		return false, false
 	}
 	if n.form != isObject || len(n.members) != 1 {
-		s.problems.add(n.at, path, "is no condition: want one of Fn::Equals, Fn::And, Fn::Or, Fn::Not, Condition")
+		s.faults.add(n.at, path, "is no condition: want one of Fn::Equals, Fn::And, Fn::Or, Fn::Not, Condition")
 		return false, false
 	}
 	switch call := n.members[0]; call.name {
 	case "Condition":
 		if call.value.form != isText {
-			s.problems.add(call.at, path, "Condition wants the name of a condition")
+			s.faults.add(call.at, path, "Condition wants the name of a condition")
 			return false, false
 		}
 		return s.named(call.value.text, call.value.at, path)
@@ -82,7 +82,7 @@ func (s *stack) holds(n *node, path string) (holds, known bool) {
 		}
 		return some, known
 	default:
-		s.problems.add(call.at, path, "%s is no condition: want one of Fn::Equals, Fn::And, Fn::Or, Fn::Not, Condition", call.name)
+		s.faults.add(call.at, path, "%s is no condition: want one of Fn::Equals, Fn::And, Fn::Or, Fn::Not, Condition", call.name)
 		return false, false
 	}
 }

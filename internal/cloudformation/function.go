@@ -19,11 +19,11 @@ func (s *stack) need(n *node, at Position, path string) {
 	if n.members != nil {
 		at, path = n.members[0].at, n.members[0].name
 	}
-	s.problems.add(at, path, "%s", n.text)
+	s.faults.add(at, path, "%s", n.text)
 }
 
 func (s *stack) broken(at Position, path, format string, args ...any) *node {
-	s.problems.add(at, path, format, args...)
+	s.faults.add(at, path, format, args...)
 	return &node{form: isBroken, at: at}
 }
 
@@ -34,7 +34,7 @@ func (s *stack) notSupported(at Position, path, name string) *node {
 // enter keeps count of how deep values lie in values; leave ends it.
 func (s *stack) enter(n *node, path string) bool {
 	if s.depth >= deepest {
-		s.problems.add(n.at, path, "its value is made of too many others in turn")
+		s.faults.add(n.at, path, "its value is made of too many others in turn")
 		return false
 	}
 	s.depth++
@@ -151,7 +151,7 @@ func (s *stack) arguments(call member, path string, least, most int) (args []*no
 		if most != least {
 			want += " to " + strconv.Itoa(most)
 		}
-		s.problems.add(call.at, path, "%s wants a list of %s", call.name, want)
+		s.faults.add(call.at, path, "%s wants a list of %s", call.name, want)
 		return nil, false
 	}
 	return call.value.items, true

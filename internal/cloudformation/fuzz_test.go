@@ -19,7 +19,7 @@ var seeds = []string{
 	"Resources: {S: {Type: AWS::ServiceDiscovery::Service, Properties: {Name: !If [C, a, !ImportValue b]}}}",
 }
 
-// What comes out of a template without problems is what the API takes.
+// What comes out of a template without faults is what the API takes.
 func FuzzParse(f *testing.F) {
 	for _, c := range seeds {
 		f.Add([]byte(c))
@@ -30,17 +30,17 @@ func FuzzParse(f *testing.F) {
 	}
 	o := Options{Partition: "aws", Region: "eu-west-1", Account: "111122223333", Stack: "shop"}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		out, problems := parse(m, "t", text, o)
+		out, faults := parse(m, "t", text, o)
 		if again, _ := parse(m, "t", text, o); len(again.Resources) != len(out.Resources) {
 			t.Error("the second time it is another")
 		}
 		lines := strings.Count(string(text), "\n") + strings.Count(string(text), "\r") + strings.Count(string(text), "\u2028") + strings.Count(string(text), "\u2029") + strings.Count(string(text), "\u0085") + 2
-		for _, p := range problems {
+		for _, p := range faults {
 			if p.Line < 0 || p.Line > lines || p.Text == "" {
 				t.Errorf("%q: %d lines: %s", text, lines, p)
 			}
 		}
-		if len(problems) > 0 {
+		if len(faults) > 0 {
 			return
 		}
 		for _, r := range out.Resources {

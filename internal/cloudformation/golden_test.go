@@ -23,7 +23,7 @@ const expected = "want"
 
 // TestTemplates reads the template of each case, with the options of the section
 // options.json over those of known, and compares what it comes to with the
-// section want: inputs of the API's calls, outputs, what is skipped, problems.
+// section want: inputs of the API's calls, outputs, what is skipped, faults.
 // The first line of a case is its name, with the requirements that it shows.
 func TestTemplates(t *testing.T) {
 	t.Parallel()
@@ -77,9 +77,9 @@ func known() cloudformation.Options {
 func told(t *testing.T, name string, text []byte, o cloudformation.Options) string {
 	t.Helper()
 	var out strings.Builder
-	template, problems := cloudformation.Parse(name, text, o)
+	template, faults := cloudformation.Parse(name, text, o)
 	for _, r := range template.Resources {
-		if len(problems) > 0 {
+		if len(faults) > 0 {
 			break // not for use
 		}
 		var doc bytes.Buffer
@@ -104,7 +104,7 @@ func told(t *testing.T, name string, text []byte, o cloudformation.Options) stri
 	for _, s := range template.Skipped {
 		fmt.Fprintln(&out, s)
 	}
-	for _, p := range problems {
+	for _, p := range faults {
 		fmt.Fprintln(&out, p)
 	}
 	fmt.Fprintf(&out, "takes %s\n", strings.Join(template.Takes, " "))

@@ -15,7 +15,7 @@ import (
 
 // The names are made from the model by one rule with nine exceptions. The list
 // says what AWS has published, so that both are held to the same.
-func TestPropertiesAreThoseThatAWSPublished_VN_038(t *testing.T) {
+func TestPropertiesAreThoseThatAWSPublished(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("testdata/properties.txt")
 	if err != nil {

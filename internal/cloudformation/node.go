@@ -31,7 +31,7 @@ const (
 	isNothing
 	// isUnknown is a value that cannot be known here; text says why.
 	isUnknown
-	// isBroken is a value whose problem is told already.
+	// isBroken is a value whose fault is told already.
 	isBroken
 )
 
@@ -82,7 +82,7 @@ func (n *node) what() string {
 }
 
 // read reads a template's text; ok is false when it is none.
-func read(name string, data []byte, p *problems) (root *node, ok bool) {
+func read(name string, data []byte, p *faults) (root *node, ok bool) {
 	at := Position{File: name}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && start[0] == '{' {
@@ -104,7 +104,7 @@ func read(name string, data []byte, p *problems) (root *node, ok bool) {
 		syntax(at, err, p)
 		return nil, false
 	}
-	r := reader{file: name, problems: p}
+	r := reader{file: name, faults: p}
 	root = r.node(doc.Content[0], 0)
 	if r.given {
 		return nil, false
@@ -118,7 +118,7 @@ func read(name string, data []byte, p *problems) (root *node, ok bool) {
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-func syntax(at Position, err error, p *problems) {
+func syntax(at Position, err error, p *faults) {
 	text := err.Error()
 	found := yamlLine.FindStringSubmatch(text)
 	if found != nil {
@@ -149,10 +149,10 @@ func yamlEscapes(data []byte) []byte {
 
 // reader turns the parser's nodes into ours.
 type reader struct {
-	file     string
-	problems *problems
-	nodes    int
-	given    bool // up: the rest is not looked at
+	file   string
+	faults *faults
+	nodes  int
+	given  bool // up: the rest is not looked at
 }
 
 func (r *reader) position(n *yaml.Node) Position {
@@ -161,7 +161,7 @@ func (r *reader) position(n *yaml.Node) Position {
 
 func (r *reader) broken(n *yaml.Node, format string, args ...any) *node {
 	at := r.position(n)
-	r.problems.add(at, "", format, args...)
+	r.faults.add(at, "", format, args...)
 	return &node{form: isBroken, at: at}
 }
 

@@ -39,17 +39,17 @@ func (s *stack) parameter(name string, m member) {
 	}
 	for _, part := range m.value.members {
 		if !slices.Contains(parameterMembers, part.name) {
-			s.problems.add(part.at, path+"."+part.name, "unknown%s", meant(part.name, parameterMembers))
+			s.faults.add(part.at, path+"."+part.name, "unknown%s", meant(part.name, parameterMembers))
 		}
 	}
 	kind, ok := s.literal(p.body, "Type", path)
 	if !ok {
-		s.problems.add(m.at, path, "has no Type")
+		s.faults.add(m.at, path, "has no Type")
 		return
 	}
 	p.kind = kind
 	if !slices.Contains(parameterTypes, kind) && !strings.HasPrefix(kind, "AWS::") && !strings.HasPrefix(kind, "List<AWS::") {
-		s.problems.add(p.body.get("Type").at, path+".Type", "%s is no type of a parameter%s", kind, meant(kind, parameterTypes))
+		s.faults.add(p.body.get("Type").at, path+".Type", "%s is no type of a parameter%s", kind, meant(kind, parameterTypes))
 		return
 	}
 	p.value = s.settle(name, p, path)
@@ -62,7 +62,7 @@ func (s *stack) literal(body *node, name, path string) (text string, ok bool) {
 		return "", false
 	}
 	if n.form != isText {
-		s.problems.add(n.at, path+"."+name, "is %s: want a text", n.what())
+		s.faults.add(n.at, path+"."+name, "is %s: want a text", n.what())
 		return "", false
 	}
 	return n.text, true
@@ -82,7 +82,7 @@ func (s *stack) settle(name string, p *parameter, path string) *node {
 		}
 	}
 	if len(text) > longestParameter {
-		s.problems.add(p.at, path, "its value is longer than %d bytes", longestParameter)
+		s.faults.add(p.at, path, "its value is longer than %d bytes", longestParameter)
 		return &node{form: isBroken, at: p.at}
 	}
 	out.text = text
@@ -130,7 +130,7 @@ func (s *stack) allowed(p *parameter, value string, secret bool, path string) bo
 		if d := p.body.get("ConstraintDescription"); d != nil && d.form == isText {
 			text = ": " + d.text
 		}
-		s.problems.add(p.at, path, "its value%s "+format+"%s", append(append([]any{shown}, args...), text)...)
+		s.faults.add(p.at, path, "its value%s "+format+"%s", append(append([]any{shown}, args...), text)...)
 		fine = false
 	}
 	if strings.Contains(p.kind, "Number") {
@@ -175,7 +175,7 @@ func (s *stack) bounds(p *parameter, path, low, high string, check func(low, hig
 		}
 		v, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			s.problems.add(p.body.get(name).at, path+"."+name, "is no number")
+			s.faults.add(p.body.get(name).at, path+"."+name, "is no number")
 			continue
 		}
 		*bound, has = v, true

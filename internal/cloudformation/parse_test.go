@@ -31,8 +31,8 @@ Outputs:
 
 func parse(t *testing.T, text string, o cloudformation.Options) cloudformation.Template {
 	t.Helper()
-	out, problems := cloudformation.Parse("t", []byte(text), o)
-	for _, p := range problems {
+	out, faults := cloudformation.Parse("t", []byte(text), o)
+	for _, p := range faults {
 		t.Error(p)
 	}
 	return out
@@ -129,9 +129,9 @@ func TestTextsThatAreNoTemplates(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, problems := cloudformation.Parse("t", []byte(c.text), known())
-			if len(problems) == 0 || problems[0].String() != c.want {
-				t.Errorf("got %v\nwant %s", problems, c.want)
+			_, faults := cloudformation.Parse("t", []byte(c.text), known())
+			if len(faults) == 0 || faults[0].String() != c.want {
+				t.Errorf("got %v\nwant %s", faults, c.want)
 			}
 		})
 	}
@@ -185,13 +185,13 @@ func TestBounds(t *testing.T) {
 			return fmt.Sprintf("!GetAtt N%d.VirtualNodeName", i+1)
 		}), "its value is made of too many others in turn"},
 		{"many conditions", "Conditions:\n  C: " + strings.Repeat("!Not [", 60) + "!Equals [a, a]" + strings.Repeat("]", 60) + "\nResources: {}\n", ""},
-		{"many problems", named(500, func(int) string { return "[]" }), "and 300 more problems, which are not told"},
+		{"many faults", named(500, func(int) string { return "[]" }), "and 300 more faults, which are not told"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, problems := cloudformation.Parse("t", []byte(c.text), known())
+			_, faults := cloudformation.Parse("t", []byte(c.text), known())
 			var texts []string
-			for _, p := range problems {
+			for _, p := range faults {
 				texts = append(texts, p.Text)
 			}
 			if all := strings.Join(texts, "\n"); !strings.Contains(all, c.want) || c.want == "" && all != "" {
@@ -228,17 +228,17 @@ Resources:
         BackendDefaults: {ClientPolicy: {TLS: {Enforce: !Base64 {Ref: Password}, Validation: {Trust: {SDS: {SecretName: a}}}}}}
 Outputs:
   Arn: {Value: !Ref Node}
-  Ref: {Value: !Ref Password}
+  Ref: {Value: !Ref Password, Export: {Name: password}}
 `
-	out, problems := cloudformation.Parse("t", []byte(text), o)
-	told := fmt.Sprint(out.Outputs, out.Skipped, problems)
+	out, faults := cloudformation.Parse("t", []byte(text), o)
+	told := fmt.Sprint(out.Outputs, out.Skipped, faults)
 	for _, word := range []string{secret, "hunter2", "long", "aHVudGVyMi1"} {
 		if strings.Contains(told, word) {
 			t.Errorf("%q is told: %s", word, told)
 		}
 	}
-	if len(problems) != 8 {
-		t.Errorf("got %d problems: %v", len(problems), problems)
+	if len(faults) != 8 {
+		t.Errorf("got %d faults: %v", len(faults), faults)
 	}
 	ignore := cmpopts.IgnoreFields(cloudformation.Output{}, "Position")
 	if diff := cmp.Diff([]cloudformation.Output{{Name: "Arn", Value: "****"}, {Name: "Ref", Value: "****"}}, out.Outputs, ignore); diff != "" {

@@ -103,7 +103,7 @@ func (s *stack) violation(r Resource, v model.Violation) {
 	if shape := s.model.Shapes[v.Shape]; shape.Union && strings.HasPrefix(text, "must have exactly one") {
 		text = "must have exactly one of " + strings.Join(properties(shape), ", ")
 	}
-	s.problems.add(at, path, "%s", text)
+	s.faults.add(at, path, "%s", text)
 }
 
 // properties are the names in templates of a structure's members, sorted.
@@ -120,7 +120,7 @@ func properties(shape *model.Shape) []string {
 
 // fail tells what is wrong with a part; the input goes without it.
 func (c *converter) fail(at Position, path, apiPath, format string, args ...any) any {
-	c.problems.add(at, path, format, args...)
+	c.faults.add(at, path, format, args...)
 	c.failed = append(c.failed, apiPath)
 	return nil
 }
@@ -177,7 +177,7 @@ func (c *converter) structure(name string, n *node, path, apiPath string) any {
 			if apiPath == "" && (slices.Contains(readOnly, m.name) || m.name == "MeshOwner") {
 				text = "is read-only: it follows from the others"
 			}
-			c.problems.add(m.at, path+"."+m.name, "%s", text)
+			c.faults.add(m.at, path+"."+m.name, "%s", text)
 			c.partial = append(c.partial, apiPath)
 			continue
 		}

@@ -39,15 +39,18 @@ func (s *stack) pseudo(name string, at Position, path string) *node {
 	case "AWS::StackName":
 		value = s.options.Stack
 	case "AWS::URLSuffix":
-		value = suffixes[s.options.Partition]
+		value = suffixes[s.pseudo("AWS::Partition", at, path).text]
 	default:
 		if !slices.Contains(pseudoParameters, name) {
 			return s.broken(at, path, "there is no %s%s", name, meant(name, pseudoParameters))
 		}
-		return unknown(at, "%s is not known: there is no stack", name)
 	}
 	if value == "" {
-		return unknown(at, "%s is not known: it was not given", name)
+		s.takes[name] = true
+		value = s.options.Parameters[name]
+	}
+	if value == "" {
+		return unknown(at, "%s is not known here: give it (--parameter %s=VALUE)", name, name)
 	}
 	return &node{at: at, text: value}
 }
@@ -88,7 +91,7 @@ func (s *stack) attributeOf(id, attribute string, at Position, path string) *nod
 	return unknown(at, "%s is of %s, which is not made here: give its value (--parameter %s=VALUE)", name, d.kind, name)
 }
 
-// ask works a value out once; what is made of itself is a problem.
+// ask works a value out once; what is made of itself is a fault.
 func (d *declared) ask(s *stack, name string, at Position, path string, work func() *node) *node {
 	if v := d.attributes[name]; v != nil {
 		return v
@@ -174,10 +177,11 @@ func (s *stack) nameOf(d *declared, member string, at Position, path string) *no
 // madeName is the name of a resource that has none. CloudFormation's ends with
 // letters by chance; this one is the same every time.
 func (s *stack) madeName(d *declared) *node {
-	if s.options.Stack == "" {
+	stack := s.pseudo("AWS::StackName", d.at, "")
+	if stack.form != isText {
 		return unknown(d.at, "%s has no %s, and the name that is made for it begins with the stack's, which is not known: give one of the two (--stack-name NAME)", d.id, property(d.row.Name))
 	}
-	return &node{at: d.at, text: s.options.Stack + "-" + d.id}
+	return &node{at: d.at, text: stack.text + "-" + d.id}
 }
 
 // arn is the ARN of an App Mesh resource.
@@ -197,11 +201,13 @@ func (s *stack) arn(d *declared, at Position, path string) *node {
 	if d.row.Nested() {
 		k.Parent = texts[1]
 	}
-	for _, name := range []string{"AWS::Partition", "AWS::Region", "AWS::AccountId"} {
-		if v := s.pseudo(name, at, path); v.form != isText {
+	var realm [3]string
+	for i, name := range []string{"AWS::Partition", "AWS::Region", "AWS::AccountId"} {
+		v := s.pseudo(name, at, path)
+		if v.form != isText {
 			return v
 		}
+		realm[i] = v.text
 	}
-	realm := api.Realm{Partition: s.options.Partition, Region: s.options.Region}
-	return s.make(at, path, secret, realm.ARN(k, s.options.Account))
+	return s.make(at, path, secret, api.Realm{Partition: realm[0], Region: realm[1]}.ARN(k, realm[2]))
 }

@@ -10,9 +10,9 @@ import (
 
 // stack is a template that is being read, and what is known of it.
 type stack struct {
-	model    *model.Model
-	options  Options
-	problems *problems
+	model   *model.Model
+	options Options
+	faults  *faults
 
 	parameters map[string]*parameter
 	mappings   map[string]*node
@@ -42,9 +42,9 @@ type declared struct {
 	asking     map[string]bool  // being worked out
 }
 
-func newStack(m *model.Model, o Options, p *problems) *stack {
+func newStack(m *model.Model, o Options, p *faults) *stack {
 	return &stack{
-		model: m, options: o, problems: p,
+		model: m, options: o, faults: p,
 		parameters: map[string]*parameter{}, mappings: map[string]*node{}, conditions: map[string]*condition{},
 		byID: map[string]*declared{}, takes: map[string]bool{},
 	}
@@ -72,17 +72,17 @@ func (s *stack) sections(root *node) {
 		case "Outputs":
 			s.each(m, func(_ string, m member) { s.written = append(s.written, m) })
 		case "Transform":
-			s.problems.add(m.at, "Transform", "macros are run by AWS and not read: give the template as they leave it (aws cloudformation get-template --template-stage Processed)")
+			s.faults.add(m.at, "Transform", "macros are run by AWS and not read: give the template as they leave it (aws cloudformation get-template --template-stage Processed)")
 		case "Fn::Transform":
 			s.notSupported(m.at, "", m.name)
 		default:
 			if !slices.Contains(sectionNames, m.name) {
-				s.problems.add(m.at, m.name, "unknown section%s", meant(m.name, sectionNames))
+				s.faults.add(m.at, m.name, "unknown section%s", meant(m.name, sectionNames))
 			}
 		}
 	}
 	if root.get("Resources") == nil {
-		s.problems.add(root.at, "", "has no section Resources: want a CloudFormation template")
+		s.faults.add(root.at, "", "has no section Resources: want a CloudFormation template")
 	}
 }
 
@@ -106,7 +106,7 @@ func (s *stack) object(n *node, path string) bool {
 		return true
 	}
 	if n.form != isBroken {
-		s.problems.add(n.at, path, "is %s: want an object", n.what())
+		s.faults.add(n.at, path, "is %s: want an object", n.what())
 	}
 	return false
 }
@@ -125,7 +125,7 @@ func (s *stack) declare(id string, m member) {
 	}
 	kind := m.value.get("Type")
 	if kind == nil || kind.form != isText {
-		s.problems.add(m.at, path, "has no Type that is a text")
+		s.faults.add(m.at, path, "has no Type that is a text")
 		return
 	}
 	d := &declared{
@@ -142,7 +142,7 @@ func (s *stack) declare(id string, m member) {
 			}
 		}
 		if !d.isAppMesh {
-			s.problems.add(kind.at, path+".Type", "%s is no type of App Mesh%s", d.kind, meant(d.kind, types))
+			s.faults.add(kind.at, path+".Type", "%s is no type of App Mesh%s", d.kind, meant(d.kind, types))
 			s.byID[id] = d
 			return
 		}
@@ -150,7 +150,7 @@ func (s *stack) declare(id string, m member) {
 	if d.isAppMesh {
 		for _, part := range m.value.members {
 			if !slices.Contains(resourceMembers, part.name) {
-				s.problems.add(part.at, path+"."+part.name, "unknown%s", meant(part.name, resourceMembers))
+				s.faults.add(part.at, path+"."+part.name, "unknown%s", meant(part.name, resourceMembers))
 			}
 		}
 	}
@@ -193,10 +193,10 @@ func (s *stack) dependencies(d *declared) {
 	for _, n := range on {
 		if n.form != isText {
 			if n.form != isBroken {
-				s.problems.add(n.at, path, "is %s: want the logical id of a resource, or a list of them", n.what())
+				s.faults.add(n.at, path, "is %s: want the logical id of a resource, or a list of them", n.what())
 			}
 		} else if s.byID[n.text] == nil {
-			s.problems.add(n.at, path, "the template has no resource %s%s", n.text, meant(n.text, keys(s.byID)))
+			s.faults.add(n.at, path, "the template has no resource %s%s", n.text, meant(n.text, keys(s.byID)))
 		}
 	}
 }
@@ -208,13 +208,16 @@ func (s *stack) isMade(d *declared) bool {
 	}
 	if d.condition.form != isText {
 		if d.condition.form != isBroken {
-			s.problems.add(d.condition.at, "Resources."+d.id+".Condition", "is %s: want the name of a condition", d.condition.what())
+			s.faults.add(d.condition.at, "Resources."+d.id+".Condition", "is %s: want the name of a condition", d.condition.what())
 		}
 		return true
 	}
 	holds, known := s.named(d.condition.text, d.condition.at, "Resources."+d.id+".Condition")
 	return holds || !known
 }
+
+// hidden stands for a value that is made of a parameter with NoEcho.
+const hidden = "****"
 
 // outputs works the outputs out.
 func (s *stack) outputs() []Output {
@@ -231,7 +234,7 @@ func (s *stack) outputs() []Output {
 		}
 		value := m.value.get("Value")
 		if value == nil {
-			s.problems.add(m.at, path, "has no Value")
+			s.faults.add(m.at, path, "has no Value")
 			continue
 		}
 		o := Output{Position: m.at, Name: m.name}
@@ -239,17 +242,17 @@ func (s *stack) outputs() []Output {
 		case isText:
 			o.Value = v.text
 			if v.secret {
-				o.Value = "****"
+				o.Value = hidden
 			}
 		case isUnknown:
 			o.Unknown = v.text
 		case isBroken:
 			continue
 		default:
-			s.problems.add(value.at, path+".Value", "is %s: want a text", v.what())
+			s.faults.add(value.at, path+".Value", "is %s: want a text", v.what())
 			continue
 		}
-		if name := m.value.get("Export").get("Name"); name != nil {
+		if name := m.value.get("Export").get("Name"); name != nil && o.Value != hidden {
 			if v := s.resolve(name, path+".Export.Name"); v.form == isText && !v.secret {
 				o.Export = v.text
 			}

@@ -25,9 +25,9 @@ import (
 type Options struct {
 	// Parameters are the values of the template's parameters. A list is one text
 	// with commas. A parameter of an SSM type takes the value itself, not the name
-	// that it has in SSM. They also hold what the template's other resources would
-	// give: LoadBalancer for {"Ref": "LoadBalancer"}, LoadBalancer.DNSName for an
-	// attribute.
+	// that it has in SSM. They also hold what else is not known here: LoadBalancer
+	// for what Ref gives for another resource, LoadBalancer.DNSName for its
+	// attribute, AWS::AccountId when Account is empty.
 	Parameters map[string]string
 	// Imports are the values of Fn::ImportValue by the name of the export.
 	Imports map[string]string
@@ -115,29 +115,30 @@ type Output struct {
 	Value string
 	// Unknown says why the value is not known.
 	Unknown string
-	// Export is the name under which other templates import it; empty for most.
+	// Export is the name under which other templates import it; empty for most,
+	// and when Value is not the value.
 	Export string
 }
 
 // Parse reads a template. name is its file's, for positions. There may be a
-// template beside the problems, which holds what was understood; it is for use
-// only when there are none. Problems come in the order of the template, each
+// template beside the faults, which holds what was understood; it is for use
+// only when there are none. Faults come in the order of the template, each
 // once, and not more than 200.
-func Parse(name string, data []byte, o Options) (Template, []Problem) {
+func Parse(name string, data []byte, o Options) (Template, []Fault) {
 	m, err := model.AppMesh()
 	if err != nil {
-		return Template{}, []Problem{{Position: Position{File: name}, Text: err.Error()}}
+		return Template{}, []Fault{{Position: Position{File: name}, Text: err.Error()}}
 	}
 	return parse(m, name, data, o)
 }
 
-func parse(m *model.Model, name string, data []byte, o Options) (Template, []Problem) {
-	var problems problems
-	root, ok := read(name, data, &problems)
+func parse(m *model.Model, name string, data []byte, o Options) (Template, []Fault) {
+	var faults faults
+	root, ok := read(name, data, &faults)
 	if !ok {
-		return Template{}, problems.sorted()
+		return Template{}, faults.sorted()
 	}
-	s := newStack(m, o, &problems)
+	s := newStack(m, o, &faults)
 	s.sections(root)
 	var out Template
 	for _, r := range s.resources {
@@ -152,7 +153,7 @@ func parse(m *model.Model, name string, data []byte, o Options) (Template, []Pro
 	}
 	out.Outputs = s.outputs()
 	out.Takes = keys(s.takes)
-	return out, problems.sorted()
+	return out, faults.sorted()
 }
 
 // parentPath is the AWS path of what a path's last part is in; a list's item is

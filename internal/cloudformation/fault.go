@@ -25,8 +25,8 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
-// Problem is a reason why a template cannot be used.
-type Problem struct {
+// Fault is a reason why a template cannot be used.
+type Fault struct {
 	Position
 	// Path is the part of the template that it is about, such as
 	// Resources.Node.Properties.Spec.Listeners[0]; empty for the whole.
@@ -35,47 +35,47 @@ type Problem struct {
 }
 
 // String says it in a line, position first.
-func (p Problem) String() string {
+func (p Fault) String() string {
 	if p.Path == "" {
 		return fmt.Sprintf("%s: %s", p.Position, p.Text)
 	}
 	return fmt.Sprintf("%s: %s: %s", p.Position, p.Path, p.Text)
 }
 
-// mostProblems is how many are told: whoever has more has one that explains
+// mostFaults is how many are told: whoever has more has one that explains
 // many.
-const mostProblems = 200
+const mostFaults = 200
 
-// problems collects what is wrong.
-type problems struct {
-	found []Problem
-	known map[Problem]bool
+// faults collects what is wrong.
+type faults struct {
+	found []Fault
+	known map[Fault]bool
 	more  int // not told
 }
 
-func (p *problems) add(at Position, path, format string, args ...any) {
-	one := Problem{at, path, fmt.Sprintf(format, args...)}
+func (p *faults) add(at Position, path, format string, args ...any) {
+	one := Fault{at, path, fmt.Sprintf(format, args...)}
 	if p.known[one] {
 		return
 	}
-	if len(p.found) >= mostProblems {
+	if len(p.found) >= mostFaults {
 		p.more++
 		return
 	}
 	if p.known == nil {
-		p.known = map[Problem]bool{}
+		p.known = map[Fault]bool{}
 	}
 	p.known[one] = true
 	p.found = append(p.found, one)
 }
 
-// sorted returns the problems in the order of the template.
-func (p *problems) sorted() []Problem {
-	slices.SortStableFunc(p.found, func(a, b Problem) int {
+// sorted returns the faults in the order of the template.
+func (p *faults) sorted() []Fault {
+	slices.SortStableFunc(p.found, func(a, b Fault) int {
 		return cmp.Or(a.Line-b.Line, a.Column-b.Column)
 	})
 	if p.more > 0 {
-		p.found = append(p.found, Problem{Position: Position{File: p.found[0].File}, Text: fmt.Sprintf("and %d more problems, which are not told", p.more)})
+		p.found = append(p.found, Fault{Position: Position{File: p.found[0].File}, Text: fmt.Sprintf("and %d more faults, which are not told", p.more)})
 		p.more = 0
 	}
 	return p.found
