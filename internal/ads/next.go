@@ -5,7 +5,9 @@ import (
 	"strconv"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/evermesh/evermesh/internal/envoy"
@@ -217,9 +219,12 @@ func (m *machine) each(now time.Time, s *subscription, t envoy.Type) (*flight, t
 			f.sent = append(f.sent, r)
 		case r == nil && owed && absent && t == envoy.Secret && m.troubles[n] == nil: // its source is being asked
 		case r == nil && owed && absent:
-			if m.delta {
+			switch {
+			case m.delta:
 				f.removed = append(f.removed, n)
-			} else {
+			case t == envoy.Secret:
+				f.sent = append(f.sent, noSecret(n))
+			default:
 				delete(s.owed, n) // the dialect has no word for it
 			}
 		case r == nil && owed && t == envoy.LoadAssignment && old == nil:
@@ -311,6 +316,24 @@ func noEndpoints(cluster string) *envoy.Resource {
 		return nil
 	}
 	return &envoy.Resource{Name: cluster, Hash: none, Encoded: encoded}
+}
+
+// nothing is the hash of the secret that stands for one that is not delivered.
+const nothing = "nothing"
+
+// noSecret says that there is no such secret, for which the state of the world
+// has no word: without an answer Envoy would wait for 15 s with the cluster or
+// listener that names it, and with all that comes after. It holds an authority
+// that is none, which Envoy refuses whatever it asked for: an empty secret it
+// might take for one that verifies nothing.
+func noSecret(name string) *envoy.Resource {
+	encoded, err := proto.Marshal(&tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+		TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "not delivered"}},
+	}}})
+	if err != nil {
+		return nil
+	}
+	return &envoy.Resource{Name: name, Hash: nothing, Encoded: encoded}
 }
 
 // sooner is the earlier of two times; zero is never.

@@ -146,12 +146,18 @@ func (m *machine) deny(now time.Time, name, reason string, final bool) {
 	}
 }
 
-// refusedSecrets notes that the proxy refused what was sent. A withdrawal is not
-// noted: Envoy answers one with a refusal, and it takes effect all the same.
+// refusedSecrets notes that the proxy refused what was sent. That there is no
+// such secret it may refuse as it likes.
 func (m *machine) refusedSecrets(now time.Time, f *flight, reason string) {
-	m.of[envoy.Secret].refusal = nil // there is one for each
+	s := &m.of[envoy.Secret]
+	s.refusal = nil // there is one for each
 	for _, r := range f.sent {
-		if m.of[envoy.Secret].has(r.Name) {
+		if r.Hash == nothing {
+			delete(s.refused, r.Name)
+			delete(s.owed, r.Name)
+			continue
+		}
+		if s.has(r.Name) {
 			t := m.trouble(now, r.Name, true, shortened(reason))
 			if t.count == 1 {
 				t.version = f.version
@@ -199,6 +205,9 @@ func (m *machine) known(r request) bool {
 		return false
 	}
 	for _, x := range f.sent {
+		if x.Hash == nothing {
+			continue
+		}
 		if t := m.troubles[x.Name]; t == nil || t.reason != shortened(r.reason) {
 			return false
 		}
