@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
 )
@@ -38,7 +39,7 @@ func (s *standing) behind(x listed) []string {
 	return out
 }
 
-// entering are the node's proxies that have not accepted its new listeners.
+// entering are the node's proxies that do not take what its new listeners say.
 func (s *standing) entering(x listed) []string {
 	var out []string
 	for _, row := range s.rows {
@@ -50,18 +51,38 @@ func (s *standing) entering(x listed) []string {
 				out = append(out, proxyName(row, p))
 			}
 		}
+		if len(row.Members) > 0 && x.secure() && slices.ContainsFunc(row.Problems, secretless) {
+			out = append(out, "a secret of a proxy at replica "+row.Replica)
+		}
 	}
 	return out
 }
 
-// listens says whether the proxy has accepted the listeners that it is to have.
+// listens says whether the proxy has accepted the listeners that it is to have, and
+// the routes that they wait for.
 func listens(p api.Proxy) bool {
+	found := false
 	for _, t := range p.Types {
-		if t.Type == api.DiscoveryTypeListener {
-			return t.Wanted != nil && t.Accepted != nil && *t.Wanted == *t.Accepted
+		if t.Type == api.DiscoveryTypeListener || t.Type == api.DiscoveryTypeRoute {
+			found = true
+			if t.Wanted == nil || t.Accepted == nil || *t.Wanted != *t.Accepted {
+				return false
+			}
 		}
 	}
-	return p.State == api.ProxyStateCurrent
+	return found || p.State == api.ProxyStateCurrent
+}
+
+// secure says whether the node has listeners with TLS, which are closed without
+// their certificates.
+func (x listed) secure() bool {
+	return slices.ContainsFunc(x.Goal.VirtualNodeSpec().Listeners, func(l api.Listener) bool {
+		return l.TLS != nil && l.TLS.Mode != api.ListenerTLSModeDisabled
+	})
+}
+
+func secretless(p api.Problem) bool {
+	return p.Reason == ads.ReasonSecretDenied || p.Reason == ads.ReasonSecretRefused
 }
 
 // leaving are the proxies that may still use the listeners of before: those whose
