@@ -36,7 +36,7 @@ var mayImport = map[string]struct {
 	"internal/simulate":                        {[]string{"envoy"}, "it reads bundles as Envoy does, whatever they were made from"},
 	"internal/auth":                            {[]string{"api"}, "who is asking is settled before anything else is known"},
 	"internal/store":                           {[]string{"api"}, "the store keeps records and does not understand them"},
-	"internal/store/storetest":                 {[]string{"store"}, "it opens real stores, for tests"},
+	"internal/store/storetest":                 {[]string{"api", "mesh", "store"}, "it opens real stores, for tests"},
 	"internal/iam":                             {[]string{"api", "auth", "store"}, "accounts and keys are records that auth reads"},
 	"internal/discovery":                       {[]string{"api", "mesh", "envoy", "store"}, "it answers queries that views ask, and keeps the answers"},
 	"internal/discovery/cloudmap":              {[]string{"api", "envoy"}, "a source knows its registry and nobody's needs"},

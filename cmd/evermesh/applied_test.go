@@ -17,6 +17,7 @@ import (
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/model"
 	"github.com/evermesh/evermesh/internal/model/modeltest"
+	"github.com/evermesh/evermesh/internal/store/storetest"
 )
 
 // meshes is how many meshes a property is tried with: each costs some forty
@@ -335,7 +336,7 @@ func TestPlanTellsWhatApplyDoes(t *testing.T) {
 
 // hashes are the contents of what each node and gateway of a mesh is to have.
 func hashes(ctx context.Context, t testingT, p *plane, name string) map[string]string {
-	s, err := snapshotOf(p.store)(ctx)
+	s, err := storetest.Snapshot(p.store)(ctx)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

@@ -111,25 +111,32 @@ func othersOf(c *cobra.Command, a *apply.Applier, items []apply.Item) ([]apply.I
 	return others, complain(c.ErrOrStderr(), lines)
 }
 
-func applyFiles(c *cobra.Command, args []string) error {
-	items, err := itemsOf(c, args)
-	if err != nil {
-		return err
+// prepared reads files and finds the control plane: what apply and plan begin
+// with. With --prune, others are what is to go.
+func prepared(c *cobra.Command, names []string) (a *apply.Applier, items, others []apply.Item, err error) {
+	if items, err = itemsOf(c, names); err != nil {
+		return nil, nil, nil, err
 	}
 	caller, err := connect(c)
 	if err != nil {
+		return nil, nil, nil, err
+	}
+	a = &apply.Applier{Client: caller}
+	if prune, _ := c.Flags().GetBool("prune"); prune {
+		if others, err = othersOf(c, a, items); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return a, items, others, nil
+}
+
+func applyFiles(c *cobra.Command, args []string) error {
+	a, items, others, err := prepared(c, args)
+	if err != nil {
 		return err
 	}
-	a := &apply.Applier{Client: caller}
-	if prune, _ := c.Flags().GetBool("prune"); prune {
-		others, err := othersOf(c, a, items)
-		if err != nil {
-			return err
-		}
-		if err := confirm(c, others); err != nil {
-			return err
-		}
-		items = append(items, others...)
+	if err := confirm(c, others); err != nil {
+		return err
 	}
 	var failed error
 	a.Done = func(r apply.Result) {
@@ -139,8 +146,8 @@ func applyFiles(c *cobra.Command, args []string) error {
 			}
 		}
 	}
-	results, err := a.Run(c.Context(), items)
-	return errors.Join(failed, reportApplied(c, caller, results, err))
+	results, err := a.Run(c.Context(), append(items, others...))
+	return errors.Join(failed, reportApplied(c, a.Client, results, err))
 }
 
 // confirm lists what is to go and has a person say yes.

@@ -70,25 +70,13 @@ type plannedResource struct {
 const refuse apply.Action = "refused"
 
 func planFiles(c *cobra.Command, args []string) error {
-	items, err := itemsOf(c, args)
+	a, items, others, err := prepared(c, args)
 	if err != nil {
 		return err
 	}
-	caller, err := connect(c)
+	out, err := planOf(c.Context(), a, append(items, others...))
 	if err != nil {
-		return err
-	}
-	a := &apply.Applier{Client: caller}
-	if prune, _ := c.Flags().GetBool("prune"); prune {
-		others, err := othersOf(c, a, items)
-		if err != nil {
-			return err
-		}
-		items = append(items, others...)
-	}
-	out, err := planOf(c.Context(), a, items)
-	if err != nil {
-		return explained(caller, err)
+		return explained(a.Client, err)
 	}
 	if wantsJSON(c) {
 		err = printJSON(c.OutOrStdout(), out)

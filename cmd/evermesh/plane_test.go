@@ -21,7 +21,6 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/client"
-	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
@@ -61,7 +60,7 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 	data := storetest.New(t)
 	p.store = data
 	server, err := rest.New(rest.Config{
-		Store: data, Snapshot: snapshotOf(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger,
+		Store: data, Snapshot: storetest.Snapshot(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger,
 		Verify: auth.NewVerifier(keys{}, realm.Region, []string{"appmesh"}, time.Now).Verify,
 		Now:    time.Now, NewID: uuid.NewString,
 	})
@@ -95,26 +94,6 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 		}
 	}
 	return p
-}
-
-// snapshotOf reads all that a store holds, as package publish knows it.
-func snapshotOf(data *store.Store) func(context.Context) (*mesh.Snapshot, error) {
-	return func(ctx context.Context) (*mesh.Snapshot, error) {
-		var out *mesh.Snapshot
-		enough := errors.New("enough")
-		err := data.Watch(ctx, func(b store.Batch) error {
-			resources := make([]*api.Resource, len(b.Changes))
-			for i, c := range b.Changes {
-				resources[i] = c.New
-			}
-			out = mesh.NewSnapshot(b.Revision, resources)
-			return enough
-		})
-		if errors.Is(err, enough) {
-			err = nil
-		}
-		return out, err
-	}
 }
 
 // client calls the plane as its root.

@@ -36,8 +36,10 @@ decides which comes first, they are as old as if they had been created in the
 order of the files.
 
 The configuration is in static form, complete in itself: "envoy --mode validate
--c" takes it. Certificates that would come by SDS and endpoints that would come
-by EDS are placeholders in it.
+-c" takes it. Endpoints that would come by EDS are none in it. Certificates in
+files are placeholders, as the files are on another machine; --certificate-files
+names them instead, for an Envoy that has them. Of certificates from an issuer
+there are only the names.
 
 Problems go to stderr, one in a line: what, where, what to do. Members that App
 Mesh does not know are named, although the API ignores them.
@@ -55,6 +57,7 @@ cannot be read.`,
 	}
 	formFlag(c, "`form` of the configuration", outputYAML, outputJSON)
 	fileFlags(c)
+	c.Flags().Bool("certificate-files", false, "name the files of certificates, in place of placeholders")
 	c.Flags().String("out", "", "`directory` for one file a proxy, MESH-KIND-NAME.yaml or .json; without it, stdout")
 	c.Flags().String("proxy", "", "`name` of one virtual node or gateway, or its short form or ARN; without it, all")
 	c.Flags().String("account", "000000000000", "the `account` that makes the resources, 12 digits")
@@ -96,6 +99,13 @@ func xds(c *cobra.Command, args []string) error {
 	out, problems, err := configurations(mesh.NewSnapshot(1, read.resources), clients, account)
 	if err != nil {
 		return err
+	}
+	if keep, _ := c.Flags().GetBool("certificate-files"); !keep {
+		for i := range out {
+			if out[i].static, err = withPlaceholders(out[i].static); err != nil {
+				return fmt.Errorf("%s: %w", out[i].path, err)
+			}
+		}
 	}
 	if err := complain(c.ErrOrStderr(), problems); err != nil {
 		return err

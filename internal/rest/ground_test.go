@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
-	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
@@ -94,7 +92,7 @@ func serveStore(t testing.TB, data *store.Store, edit func(*rest.Config)) *serve
 	t.Helper()
 	s := &server{store: data, clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 50_072_000, time.UTC)}, log: &lines{}}
 	c := rest.Config{
-		Store: s.store, Snapshot: snapshotOf(s.store), Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Store: s.store, Snapshot: storetest.Snapshot(s.store), Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 		Now: s.clock.Now, NewID: uuid.NewString,
 		Verify: func(_ context.Context, r auth.Request) (auth.Principal, error) {
 			account := r.Header.Get(headerAccount)
@@ -111,26 +109,6 @@ func serveStore(t testing.TB, data *store.Store, edit func(*rest.Config)) *serve
 	s.Server = httptest.NewServer(handler)
 	t.Cleanup(s.Close)
 	return s
-}
-
-// snapshotOf reads all that a store holds, as package publish knows it.
-func snapshotOf(data *store.Store) func(context.Context) (*mesh.Snapshot, error) {
-	return func(ctx context.Context) (*mesh.Snapshot, error) {
-		var out *mesh.Snapshot
-		enough := errors.New("enough")
-		err := data.Watch(ctx, func(b store.Batch) error {
-			resources := make([]*api.Resource, len(b.Changes))
-			for i, c := range b.Changes {
-				resources[i] = c.New
-			}
-			out = mesh.NewSnapshot(b.Revision, resources)
-			return enough
-		})
-		if errors.Is(err, enough) {
-			err = nil
-		}
-		return out, err
-	}
 }
 
 // answer is a response, read.

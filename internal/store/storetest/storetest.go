@@ -9,11 +9,14 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"testing"
 
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -48,6 +51,26 @@ func Open(t testing.TB, o store.Options) *store.Store {
 		}
 	})
 	return s
+}
+
+// Snapshot reads all that a store holds, as package publish knows it.
+func Snapshot(data *store.Store) func(context.Context) (*mesh.Snapshot, error) {
+	return func(ctx context.Context) (*mesh.Snapshot, error) {
+		var out *mesh.Snapshot
+		enough := errors.New("enough")
+		err := data.Watch(ctx, func(b store.Batch) error {
+			resources := make([]*api.Resource, len(b.Changes))
+			for i, c := range b.Changes {
+				resources[i] = c.New
+			}
+			out = mesh.NewSnapshot(b.Revision, resources)
+			return enough
+		})
+		if errors.Is(err, enough) {
+			err = nil
+		}
+		return out, err
+	}
 }
 
 // Server returns the test program's etcd, until the test ends, and a prefix
