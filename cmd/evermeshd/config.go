@@ -70,7 +70,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("xds-client-ca", "", "`file` with the CA of client certificates; they are verified when given")
 	f.String("auth", "sigv4", "how callers prove who they are: sigv4, or off (on loopback, or with --insecure-plaintext)")
 	f.Bool("insecure-plaintext", false, "let addresses that are not loopback go without TLS")
-	f.Duration("publish-wait", 30*time.Second, "how `long` a proxy's routes wait for its silence about new clusters")
+	f.Duration("publish-wait", 30*time.Second, "how `long` a proxy's routes wait for its silence about new clusters, and proxies for each other when listeners change")
 	f.Int("drain-seconds", 20, "how many `seconds` the streams' ends are spread over after SIGTERM")
 	f.Float64("api-rate", 1000, "requests per second and access key; 0: no limit")
 	f.String("quotas", "none", "how many resources there may be: none (no limit), or aws (App Mesh's own quotas)")
