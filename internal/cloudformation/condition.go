@@ -21,7 +21,7 @@ func (s *stack) named(name string, at Position, path string) (holds, known bool)
 	c := s.conditions[name]
 	switch {
 	case c == nil:
-		s.faults.add(at, path, "the template has no condition %s%s", name, meant(name, keys(s.conditions)))
+		s.faults.add(at, path, "the template has no condition %s%s", name, alike(s, name, s.conditions))
 		return false, false
 	case c.settled:
 		return c.holds, c.known
@@ -99,6 +99,20 @@ func (s *stack) equals(call member, path string) (holds, known bool) {
 		}
 	}
 	return a.text == b.text, a.form == isText && b.form == isText
+}
+
+// mostAlike is how many names are looked through for one that was meant.
+// CloudFormation takes 500 resources in a template.
+const mostAlike = 2000
+
+// alike is the end of a message about a name that is not among the keys of a
+// map. It is not looked for when it would not be told, nor among more than
+// mostAlike.
+func alike[V any](s *stack, name string, among map[string]V) string {
+	if len(s.faults.found) >= mostFaults || len(among) > mostAlike {
+		return ""
+	}
+	return meant(name, keys(among))
 }
 
 // keys are the keys of a map, sorted: messages say the same every time.

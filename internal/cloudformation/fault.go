@@ -89,6 +89,9 @@ func meant(name string, known []string) string {
 		if strings.EqualFold(k, name) {
 			return "; did you mean " + k + "?"
 		}
+		if len(k)-len(name) > least || len(name)-len(k) > least {
+			continue
+		}
 		if d := distance(strings.ToLower(name), strings.ToLower(k)); d <= least && d < len(k) {
 			if d < least || best == "" {
 				best, least = k, d

@@ -216,14 +216,11 @@ func (s *stack) findInMap(call member, path string) *node {
 			next = s.mappings[v.text]
 		}
 		if next == nil {
-			known := keys(s.mappings)
+			known := s.mappings
 			if i > 0 {
-				known = nil
-				for _, m := range at.members {
-					known = append(known, m.name)
-				}
+				known = at.named()
 			}
-			return s.broken(call.at, path, "Mappings has no %s%s", strings.Join(names[:i+1], "."), meant(v.text, known))
+			return s.broken(call.at, path, "Mappings has no %s%s", strings.Join(names[:i+1], "."), alike(s, v.text, known))
 		}
 		at = next
 	}

@@ -70,6 +70,15 @@ func (n *node) get(name string) *node {
 	return nil
 }
 
+// named are the members of an object by their names.
+func (n *node) named() map[string]*node {
+	out := make(map[string]*node, len(n.members))
+	for _, m := range n.members {
+		out[m.name] = m.value
+	}
+	return out
+}
+
 // what names the node's form for a message.
 func (n *node) what() string {
 	switch n.form {

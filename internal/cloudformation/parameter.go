@@ -33,7 +33,7 @@ func (s *stack) parameter(name string, m member) {
 	path := "Parameters." + name
 	p := &parameter{at: m.at, body: m.value, value: &node{form: isBroken, at: m.at}}
 	s.parameters[name] = p
-	s.takes[name] = true
+	s.takes[name], s.ids[name] = true, true
 	if !s.object(m.value, path) {
 		return
 	}

@@ -185,6 +185,7 @@ func TestBounds(t *testing.T) {
 			return fmt.Sprintf("!GetAtt N%d.VirtualNodeName", i+1)
 		}), "its value is made of too many others in turn"},
 		{"many conditions", "Conditions:\n  C: " + strings.Repeat("!Not [", 60) + "!Equals [a, a]" + strings.Repeat("]", 60) + "\nResources: {}\n", ""},
+		{"many names that are not there", named(30_000, func(i int) string { return fmt.Sprintf("!Ref Nobody%d", i) }), "and 29800 more faults, which are not told"},
 		{"many faults", named(500, func(int) string { return "[]" }), "and 300 more faults, which are not told"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

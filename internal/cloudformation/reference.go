@@ -69,7 +69,7 @@ func (s *stack) attributeOf(id, attribute string, at Position, path string) *nod
 	case d == nil && s.parameters[id] != nil:
 		return s.broken(at, path, "%s is a parameter, which has no attributes", id)
 	case d == nil:
-		return s.broken(at, path, "the template has no %s%s", id, meant(id, s.ids()))
+		return s.broken(at, path, "the template has no %s%s", id, alike(s, id, s.ids))
 	case s.inCondition:
 		return s.broken(at, path, "a condition refers to the resource %s, which does not exist before it", id)
 	case d.isAppMesh:

@@ -19,7 +19,8 @@ type stack struct {
 	conditions map[string]*condition
 	resources  []*declared // in order
 	byID       map[string]*declared
-	written    []member // the outputs
+	ids        map[string]bool // of resources, and names of parameters
+	written    []member        // the outputs
 
 	takes map[string]bool
 	made  int // bytes of text that functions made
@@ -46,7 +47,7 @@ func newStack(m *model.Model, o Options, p *faults) *stack {
 	return &stack{
 		model: m, options: o, faults: p,
 		parameters: map[string]*parameter{}, mappings: map[string]*node{}, conditions: map[string]*condition{},
-		byID: map[string]*declared{}, takes: map[string]bool{},
+		byID: map[string]*declared{}, ids: map[string]bool{}, takes: map[string]bool{},
 	}
 }
 
@@ -120,6 +121,7 @@ const appMesh, cloudMap = "AWS::AppMesh::", "AWS::ServiceDiscovery::"
 
 func (s *stack) declare(id string, m member) {
 	path := "Resources." + id
+	s.ids[id] = true
 	if !s.object(m.value, path) {
 		return
 	}
@@ -196,7 +198,7 @@ func (s *stack) dependencies(d *declared) {
 				s.faults.add(n.at, path, "is %s: want the logical id of a resource, or a list of them", n.what())
 			}
 		} else if s.byID[n.text] == nil {
-			s.faults.add(n.at, path, "the template has no resource %s%s", n.text, meant(n.text, keys(s.byID)))
+			s.faults.add(n.at, path, "the template has no resource %s%s", n.text, alike(s, n.text, s.byID))
 		}
 	}
 }
@@ -260,9 +262,4 @@ func (s *stack) outputs() []Output {
 		out = append(out, o)
 	}
 	return out
-}
-
-// ids are the logical ids of all resources and the names of all parameters.
-func (s *stack) ids() []string {
-	return append(keys(s.byID), keys(s.parameters)...)
 }
