@@ -138,6 +138,8 @@ func (c *converter) structure(shape string, n *document.Node, path, place string
 		member, ours := names[m.Name]
 		switch {
 		case ours && m.Value.Null(), slices.Contains(beside, m.Name):
+		case ours && m.Value.Kind == document.List && len(m.Value.Items) == 0:
+			// To the controller an empty list is as good as none.
 		case ours:
 			out[member] = c.value(s.Members[member].Shape, m.Value, path+"."+m.Name, place+"."+member)
 		case refers && (m.Name == reference.ref || m.Name == reference.arn):
