@@ -39,8 +39,9 @@ type converter struct {
 	failed, partial []string
 }
 
-// resource makes the input of an App Mesh resource.
-func (s *stack) resource(d *declared) (Resource, bool) {
+// resource makes the input of an App Mesh resource; ok is false when something
+// is wrong with it.
+func (s *stack) resource(d *declared) (out Resource, ok bool) {
 	path := "Resources." + d.id + ".Properties"
 	properties := &node{form: isObject, at: d.at}
 	if d.properties != nil {
@@ -50,18 +51,19 @@ func (s *stack) resource(d *declared) (Resource, bool) {
 	}
 	c := converter{stack: s, places: map[string]place{}}
 	input := "Create" + d.row.Type + "Input"
-	doc, ok := c.structure(input, properties, path, "").(map[string]any)
-	if !ok {
+	doc, isObject := c.structure(input, properties, path, "").(map[string]any)
+	if !isObject {
 		return Resource{}, false
 	}
 	c.ownName(d, doc, path)
 	r := Resource{Position: d.at, LogicalID: d.id, Kind: d.row.Kind, Doc: doc, places: c.places}
-	for _, v := range s.model.Check(input, doc) {
+	violations := s.model.Check(input, doc)
+	for _, v := range violations {
 		if union := s.model.Shapes[v.Shape].Union; !c.explains(v.Path) && (!union || !slices.Contains(c.partial, v.Path)) {
 			s.violation(r, v)
 		}
 	}
-	return r, true
+	return r, len(violations)+len(c.failed)+len(c.partial) == 0
 }
 
 // ownName gives a resource that has none its name.

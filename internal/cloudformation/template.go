@@ -40,7 +40,8 @@ type Options struct {
 
 // Template is what a template says of App Mesh.
 type Template struct {
-	// Resources are its App Mesh resources, in the order of the template.
+	// Resources are its App Mesh resources, in the order of the template; those
+	// with a fault are left out.
 	Resources []Resource
 	// Skipped are its other resources and those whose condition is false, in the
 	// order of the template.
@@ -121,8 +122,8 @@ type Output struct {
 }
 
 // Parse reads a template. name is its file's, for positions. There may be a
-// template beside the faults, which holds what was understood; it is for use
-// only when there are none. Faults come in the order of the template, each
+// template beside the faults, which holds the resources that none is about.
+// Faults come in the order of the template, each
 // once, and not more than 200.
 func Parse(name string, data []byte, o Options) (Template, []Fault) {
 	m, err := model.AppMesh()
