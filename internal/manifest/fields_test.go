@@ -87,9 +87,9 @@ func TestFields(t *testing.T) {
 		r.Add("field.json", manifestText)
 		r.Add("others.json", []byte(others))
 		result := r.Resolve(m, manifest.Options{Mesh: "m"})
-		for _, f := range result.Faults {
-			if strings.Contains(f.Message, "is not a member") {
-				t.Errorf("%s %s: %s", kind, path, f)
+		for _, n := range result.Notes {
+			if strings.Contains(n.Message, "is not a member") {
+				t.Errorf("%s %s: %s", kind, path, n)
 			}
 		}
 		elsewhere := false

@@ -34,9 +34,11 @@ func (r *Reader) Resolve(m *model.Model, o Options) Result {
 			r.convert(x)
 		}
 	}
-	slices.SortStableFunc(r.out.Faults, func(a, b Remark) int {
-		return cmp.Or(slices.Index(r.files, a.File)-slices.Index(r.files, b.File), a.Line-b.Line, a.Column-b.Column)
-	})
+	for _, remarks := range [][]Remark{r.out.Notes, r.out.Faults} {
+		slices.SortStableFunc(remarks, func(a, b Remark) int {
+			return cmp.Or(slices.Index(r.files, a.File)-slices.Index(r.files, b.File), a.Line-b.Line, a.Column-b.Column)
+		})
+	}
 	return r.out
 }
 

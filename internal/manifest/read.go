@@ -195,6 +195,7 @@ func (r *Reader) ours(o *object) {
 }
 
 // unknown tells of a member that the controller's definitions do not have.
+// Kubernetes removes such members, so that manifests with some are in use.
 func (r *Reader) unknown(o *object, m document.Member, path string, known []string) {
 	name := strings.TrimPrefix(path+"."+m.Name, ".")
 	advice := "remove it, or choose from " + strings.Join(known, ", ")
@@ -203,7 +204,7 @@ func (r *Reader) unknown(o *object, m document.Member, path string, known []stri
 			advice = fmt.Sprintf("it is written %q", k)
 		}
 	}
-	r.fault(Place{o.File, m.Line, m.Column}, "%s: %s is not a member that App Mesh's controller knows: %s", o, name, advice)
+	r.note(Place{o.File, m.Line, m.Column}, "%s: %s is not a member that App Mesh's controller knows, and is ignored: %s", o, name, advice)
 }
 
 // texts reads an object of texts, such as labels.
