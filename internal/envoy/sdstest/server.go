@@ -50,7 +50,7 @@ func Serve(t testing.TB, path string) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	wire := server.NewServer(ctx, all, nil)
 	g := grpc.NewServer()
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, wire)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, apart{wire})
 	secretv3.RegisterSecretDiscoveryServiceServer(g, wire)
 	done := make(chan struct{})
 	go func() {
@@ -63,6 +63,34 @@ func Serve(t testing.TB, path string) *Server {
 		<-done
 	})
 	return s
+}
+
+// apart sends each secret in a response of its own: of a response with one that
+// Envoy refuses, it takes none.
+type apart struct{ server.Server }
+
+// DeltaAggregatedResources implements the service.
+func (a apart) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return a.Server.DeltaAggregatedResources(one{stream})
+}
+
+type one struct {
+	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+}
+
+// Send implements the stream.
+func (s one) Send(all *discoveryv3.DeltaDiscoveryResponse) error {
+	if all.GetTypeUrl() != secretURL || len(all.GetResources()) < 2 {
+		return s.AggregatedDiscoveryService_DeltaAggregatedResourcesServer.Send(all)
+	}
+	for _, r := range all.GetResources() {
+		if err := s.AggregatedDiscoveryService_DeltaAggregatedResourcesServer.Send(&discoveryv3.DeltaDiscoveryResponse{
+			SystemVersionInfo: all.GetSystemVersionInfo(), TypeUrl: all.GetTypeUrl(), Nonce: all.GetNonce(), Resources: []*discoveryv3.Resource{r},
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Put answers with a secret from now on, also to those who asked before.
