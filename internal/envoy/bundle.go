@@ -140,6 +140,9 @@ func (r *Resource) Query() (q EndpointQuery, ok bool) {
 func (r *Resource) WithQuery(q EndpointQuery) *Resource {
 	c := *r
 	c.query = &discovered{query: q}
+	if r.query != nil {
+		c.query.check = r.query.check
+	}
 	return &c
 }
 

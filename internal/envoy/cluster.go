@@ -66,6 +66,30 @@ func assignment(cluster string, endpoints ...*corev3.Address) *endpointv3.Cluste
 	return m
 }
 
+// checkedOn makes Envoy run health checks against another port of the endpoints;
+// 0 is their own. A health check's alt_port says it too, as App Mesh had it, but
+// Envoy does not look there.
+func checkedOn(port uint32, m *endpointv3.ClusterLoadAssignment) *endpointv3.ClusterLoadAssignment {
+	if port == 0 {
+		return m
+	}
+	for _, group := range m.Endpoints {
+		for _, e := range group.LbEndpoints {
+			e.GetEndpoint().HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{PortValue: port}
+		}
+	}
+	return m
+}
+
+// checkPort is the port of the cluster's health check; 0 is that of the
+// endpoints.
+func checkPort(c *clusterv3.Cluster) uint32 {
+	for _, check := range c.GetHealthChecks() {
+		return check.GetAltPort().GetValue()
+	}
+	return 0
+}
+
 func discoveryType(t clusterv3.Cluster_DiscoveryType) *clusterv3.Cluster_Type {
 	return &clusterv3.Cluster_Type{Type: t}
 }
@@ -156,8 +180,8 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 				c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_STRICT_DNS)
 			}
 			c.DnsLookupFamily = lookupFamily(preference)
-			c.LoadAssignment = assignment(name, address(d.DNS.Hostname, port))
 			c.HealthChecks = healthChecks(node, l, d.DNS.Hostname, tls.on, &p.faults)
+			c.LoadAssignment = checkedOn(checkPort(c), assignment(name, address(d.DNS.Hostname, port)))
 			// What discovery has dropped is gone, whatever its last check said.
 			c.IgnoreHealthOnHostRemoval = c.GetType() == clusterv3.Cluster_STRICT_DNS && c.HealthChecks != nil
 		case d != nil && d.AWSCloudMap != nil:

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -53,7 +54,8 @@ func (o *Builder) resource(name string, m checked, refs references, query *Endpo
 		}
 		r := &Resource{Name: name, Hash: hash, Encoded: value, Clusters: refs.clusters, Secrets: refs.secrets}
 		if query != nil {
-			r.query = &discovered{query: *query}
+			c, _ := m.(*clusterv3.Cluster)
+			r.query = &discovered{query: *query, check: checkPort(c)}
 		}
 		return r, nil
 	})

@@ -14,6 +14,7 @@ import (
 // and a change is encoded once, not once per client.
 type discovered struct {
 	query EndpointQuery
+	check uint32 // port of health checks; 0 is the endpoint's own
 	last  atomic.Pointer[assigned]
 }
 
@@ -34,7 +35,7 @@ func (o *Builder) assign(cluster *Resource, endpoints []Endpoint) *Resource {
 	for _, e := range sortedEndpoints(endpoints) {
 		addresses = append(addresses, address(e.Address, e.Port))
 	}
-	r, err := o.resource(cluster.Name, assignment(cluster.Name, addresses...), references{}, nil)
+	r, err := o.resource(cluster.Name, checkedOn(cluster.query.check, assignment(cluster.Name, addresses...)), references{}, nil)
 	if err != nil {
 		return nil
 	}
