@@ -41,7 +41,9 @@ func fileFlags(c *cobra.Command) {
 	c.Flags().String(flagImports, "", "`file` of what CloudFormation templates import, as JSON or YAML; what the files export need not be in it")
 	c.Flags().String(flagStackName, "", "`name` of the stack that CloudFormation templates would make")
 	c.Flags().String("mesh", "", "`name` of the mesh that Kubernetes manifests are in; without it, their selectors say it")
-	_ = c.RegisterFlagCompletionFunc("mesh", completeMesh) // fails only for a flag that does not exist
+	if c.Flags().Lookup("data-dir") != nil { // there is a control plane to ask
+		_ = c.RegisterFlagCompletionFunc("mesh", completeMesh) // fails only for a flag that does not exist
+	}
 	for _, name := range []string{flagParameters, flagImports} {
 		_ = c.MarkFlagFilename(name, "json", "yaml", "yml") // fails only for a flag that does not exist
 	}

@@ -22,6 +22,10 @@ func (r *Reader) Resolve(m *model.Model, o Options) Result {
 		if x.row.Kind == api.KindMesh {
 			owner, _ := x.spec.Get("meshOwner").Text()
 			x.mesh = meshName{x.awsName, owner}
+			r.meshes = append(r.meshes, x)
+		}
+		if x.row.Kind == api.KindVirtualGateway {
+			r.gateways = append(r.gateways, x)
 		}
 	}
 	for _, x := range r.objects {
@@ -72,12 +76,7 @@ func defaultName(i id) string {
 // In files whose namespaces are in none of them, the only Mesh is meant. An empty
 // name means that a fault was told.
 func (r *Reader) meshOf(o *object, options Options) meshName {
-	var all []*object
-	for _, m := range r.objects {
-		if m.row.Kind == api.KindMesh {
-			all = append(all, m)
-		}
-	}
+	all := r.meshes
 	named := func(name string) meshName {
 		for _, m := range all {
 			if m.awsName == name {
@@ -192,12 +191,8 @@ func (r *Reader) gatewayOf(o *object) string {
 		return r.refer(o, ref, "VirtualGateway")
 	}
 	labels, known := r.namespaces[o.namespace]
-	var all, found []*object
-	for _, g := range r.objects {
-		if g.row.Kind == api.KindVirtualGateway {
-			all = append(all, g)
-		}
-	}
+	all := r.gateways
+	var found []*object
 	for _, g := range all {
 		if !r.selects(g, "namespaceSelector", labels, known, len(all) == 1) {
 			continue

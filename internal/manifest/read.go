@@ -59,6 +59,8 @@ type Reader struct {
 	objects    []*object
 	byID       map[id]*object
 	namespaces map[string]map[string]string // labels of those that are in the files
+	meshes     []*object                    // of objects
+	gateways   []*object
 	model      *model.Model
 	assumed    map[id]bool // told already
 	out        Result
