@@ -271,9 +271,6 @@ func TestTLS(t *testing.T) {
 	t.Run("health checks speak TLS, and one of HTTP/1 not HTTP/2", func(t *testing.T) {
 		for _, cluster := range []string{"cluster.cds_egress_colors_strict_http_9080.", "cluster.cds_egress_colors_h2_http2_9083."} {
 			testenv.Eventually(t, "checks of "+cluster, func() bool { return front.stat(t, cluster+"health_check.success") > 0 })
-			if n := front.stat(t, cluster+"health_check.failure"); n > 0 {
-				t.Errorf("%s: %d checks failed", cluster, n)
-			}
 		}
 	})
 	t.Run("TLS-030 http2 and grpc by TLS, agreed on by ALPN", func(t *testing.T) {
