@@ -16,58 +16,127 @@ type Offer struct {
 	Own  *api.Resource // as the node's own proxies get it
 }
 
-// Offers are the nodes that are on their way, by key; mostly there are none.
-type Offers map[api.Key]Offer
+// Offers are what views show otherwise than it is stored; mostly nothing.
+type Offers struct {
+	// Nodes are those that are on their way, by key.
+	Nodes map[api.Key]Offer
+	// Routes are those of routers, by the routers' keys, that wait for a node
+	// (Awaits), as they were.
+	Routes map[api.Key][]*api.Resource
+}
 
-// WithOffers returns the snapshot whose views show these nodes as they are offered.
-// Everything else of it, and of them, is the receiver's: so are Get and List, but
-// for nodes, which are as clients see them.
+// Awaits says whether one of the router's routes leads to a port of a node that its
+// clients do not see yet. Without it they would find nothing there: they go on with
+// the routes of before.
+func (s *Snapshot) Awaits(router api.Key, nodes map[api.Key]Offer) bool {
+	for _, route := range s.List(api.KindRoute, router) {
+		for _, to := range weightedTargets(route.RouteSpec()) {
+			key := router.In(api.KindVirtualNode, "", to.VirtualNode)
+			seen, stored := nodes[key].Seen, s.Get(key)
+			if seen != nil && to.Port != nil && on(listenersOf(seen), *to.Port) == nil &&
+				stored.VirtualNodeSpec() != nil && on(listenersOf(stored), *to.Port) != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// WithOffers returns the snapshot whose views show nodes and routes as they are
+// offered. Everything else of it is the receiver's; so are Get and List, but for
+// those. Apply is for snapshots of what is stored.
 func (s *Snapshot) WithOffers(offers Offers) *Snapshot {
-	if len(offers) == 0 {
+	if len(offers.Nodes)+len(offers.Routes) == 0 {
 		return s
 	}
-	seen := map[scope]*copied{}
-	for key, o := range offers {
+	out := &Snapshot{revision: s.revision, meshes: maps.Clone(s.meshes), stored: s, offers: offers.Nodes}
+	shown := map[scope]*copied{}
+	table := func(key api.Key, place int, c api.Change) *table {
 		at := scope{key.Owner, key.Mesh}
-		if o.Seen == nil || s.meshes[at] == nil {
+		stored := s.meshes[at]
+		if stored == nil {
+			return nil
+		}
+		if shown[at] == nil {
+			clone := *stored
+			shown[at], out.meshes[at] = &copied{}, &clone
+		}
+		mine, t := shown[at], out.meshes[at]
+		mine.changes = append(mine.changes, c)
+		if !mine.kinds[place] {
+			mine.kinds[place], t.kinds[place].generation = true, t.memo.generation()
+		}
+		return &t.kinds[place]
+	}
+	for key, o := range offers.Nodes {
+		if o.Seen == nil {
 			continue
 		}
-		if seen[at] == nil {
-			seen[at] = &copied{}
+		c := api.Change{Key: key, New: o.Seen}
+		if t := table(key, nodes, c); t != nil {
+			t.put(c)
 		}
-		seen[at].changes = append(seen[at].changes, api.Change{Key: key, New: o.Seen})
 	}
-	out := &Snapshot{revision: s.revision, meshes: maps.Clone(s.meshes), offers: offers}
-	for at, now := range seen {
-		clone := *s.meshes[at]
-		clone.kinds[nodes].generation = clone.memo.generation()
-		for _, c := range now.changes {
-			clone.kinds[nodes].put(c)
+	for router, list := range offers.Routes {
+		if t := table(router, routes, api.Change{Key: router.In(api.KindRoute, router.Name, "")}); t != nil {
+			if out.waiting == nil {
+				out.waiting = map[api.Key][]api.Key{}
+			}
+			out.waiting[router] = differing(t.list(router.Name), list)
+			t.set(router.Name, list)
 		}
-		clone.memo.advance(s.meshes[at].stamp(), clone.stamp(), now.changes)
-		out.meshes[at] = &clone
+	}
+	for at, mine := range shown {
+		now := out.meshes[at]
+		now.memo.advance(s.meshes[at].stamp(), now.stamp(), mine.changes)
+	}
+	return out
+}
+
+// differing are the keys of what is in only one of two lists.
+func differing(a, b []*api.Resource) []api.Key {
+	var out []api.Key
+	for _, lists := range [2][2][]*api.Resource{{a, b}, {b, a}} {
+		for _, r := range lists[0] {
+			if !slices.Contains(lists[1], r) && !slices.Contains(out, r.Key) {
+				out = append(out, r.Key)
+			}
+		}
 	}
 	return out
 }
 
 // own is the client's node or gateway as its own proxies get it.
 func (s *Snapshot) own(key api.Key) *api.Resource {
-	if o := s.offers[key]; o.Own != nil {
+	switch o, ok := s.offers[key]; {
+	case !ok:
+		return s.Get(key)
+	case o.Own == nil:
+		return s.stored.Get(key)
+	default:
 		return o.Own
 	}
-	return s.Get(key)
 }
 
-// held are the nodes that the view shows otherwise than they are stored, sorted.
+// held are the nodes and routes that the view does not show as they are stored,
+// sorted.
 func (s *Snapshot) held(v *View) []api.Key {
+	if len(s.offers)+len(s.waiting) == 0 {
+		return nil
+	}
 	var out []api.Key
+	for service := range v.services() {
+		if service.Router != nil {
+			out = append(out, s.waiting[service.Router.Key]...)
+		}
+	}
 	for key, o := range s.offers {
 		if (o.Own != nil && v.Node == o.Own) || (o.Seen != nil && v.shows(o.Seen)) {
 			out = append(out, key)
 		}
 	}
 	slices.SortFunc(out, func(a, b api.Key) int { return strings.Compare(a.String(), b.String()) })
-	return out
+	return slices.Compact(out)
 }
 
 // shows says whether the node is where the client's services lead.

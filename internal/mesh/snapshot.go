@@ -14,7 +14,11 @@ import (
 type Snapshot struct {
 	revision int64
 	meshes   map[scope]*tables
-	offers   Offers // of WithOffers; nil of what Apply makes
+
+	// Of WithOffers; nil of what Apply makes.
+	stored  *Snapshot // which is shown
+	offers  map[api.Key]Offer
+	waiting map[api.Key][]api.Key // of routers: the routes that are not as stored
 }
 
 // scope is one mesh of one account.
@@ -221,20 +225,27 @@ type copied struct {
 	changes []api.Change
 }
 
-// put replaces one short list by another; the shelves of other snapshots stay as
+// set replaces one short list by another; the shelves of other snapshots stay as
 // they are.
-func (t *table) put(c api.Change) {
+func (t *table) set(parent string, list []*api.Resource) {
 	var now [shelves]shelf
 	if t.shelves != nil {
 		now = *t.shelves
 	}
-	at := shelved(c.Key.Parent)
+	at := shelved(parent)
 	on := maps.Clone(now[at])
 	if on == nil {
 		on = shelf{}
 	}
 	now[at], t.shelves = on, &now
-	list := on[c.Key.Parent]
+	if on[parent] = list; len(list) == 0 {
+		delete(on, parent)
+	}
+}
+
+// put makes a change in one short list.
+func (t *table) put(c api.Change) {
+	list := t.list(c.Key.Parent)
 	i, found := find(list, c.Key.Name)
 	switch {
 	case c.New == nil && !found:
@@ -246,9 +257,7 @@ func (t *table) put(c api.Change) {
 	default:
 		list = slices.Concat(list[:i], []*api.Resource{c.New}, list[i:])
 	}
-	if on[c.Key.Parent] = list; len(list) == 0 {
-		delete(on, c.Key.Parent)
-	}
+	t.set(c.Key.Parent, list)
 }
 
 func find(list []*api.Resource, name string) (int, bool) {

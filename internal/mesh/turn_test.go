@@ -273,15 +273,16 @@ func TestViewsShowOffers(t *testing.T) {
 	before := view(stored, "front")
 	for _, step := range []struct {
 		name              string
-		offers            mesh.Offers
+		offers            map[api.Key]mesh.Offer
 		seen, own         *api.Resource
 		heldFront, heldIt bool
 	}{
-		{"entering", mesh.Offers{n.Key: turn.Offer}, turn.Seen, turn.Own, true, true},
-		{"leaving", mesh.Offers{n.Key: turn.Next().Offer}, n, turn.Own, false, true},
+		{"entering", map[api.Key]mesh.Offer{n.Key: turn.Offer}, turn.Seen, turn.Own, true, true},
+		{"entering, and nothing leaves", map[api.Key]mesh.Offer{n.Key: {Seen: turn.Seen}}, turn.Seen, n, true, false},
+		{"leaving", map[api.Key]mesh.Offer{n.Key: turn.Next().Offer}, n, turn.Own, false, true},
 		{"at rest", nil, n, n, false, false},
 	} {
-		s := stored.WithOffers(step.offers)
+		s := stored.WithOffers(mesh.Offers{Nodes: step.offers})
 		if got := target(s); got != step.seen {
 			t.Errorf("%s: a client sees %q, want %q", step.name, heard(got), heard(step.seen))
 		}
@@ -303,7 +304,7 @@ func TestViewsShowOffers(t *testing.T) {
 	if got := target(stored); got != n {
 		t.Error("the snapshot itself shows something else now")
 	}
-	if next := stored.Apply(2, []api.Change{{Key: n.Key, New: listening("n", "7070 http")}}).WithOffers(mesh.Offers{n.Key: turn.Offer}); target(next) != turn.Seen {
+	if next := stored.Apply(2, []api.Change{{Key: n.Key, New: listening("n", "7070 http")}}).WithOffers(mesh.Offers{Nodes: map[api.Key]mesh.Offer{n.Key: turn.Offer}}); target(next) != turn.Seen {
 		t.Error("a later snapshot does not show the offer")
 	}
 }

@@ -21,8 +21,8 @@ type View struct {
 	Gateway *api.Resource
 	// GatewayRoutes are those of Gateway, sorted by name.
 	GatewayRoutes []GatewayRoute
-	// Held are the nodes of the view that are not shown as they are stored, but as
-	// they are offered (D6.3); mostly none.
+	// Held are the nodes and routes of the view that are not shown as they are
+	// stored, but as they are offered (D6.3); mostly none.
 	Held []api.Key
 }
 

@@ -87,7 +87,9 @@ type Loop struct {
 	// Owned by the goroutine of Run.
 	index   *mesh.Index
 	clients map[mesh.Client]*client
-	shown   *mesh.Snapshot // the newest snapshot, with nodes as they are offered
+	shown   *mesh.Snapshot // the newest snapshot, as it is offered
+	// waiting are the routes of routers that wait for a node, as they were.
+	waiting map[api.Key][]*api.Resource
 
 	turns    turns
 	problems problems
@@ -116,6 +118,7 @@ func New(c Config) *Loop {
 	l.heads = newHeads(c.Store.Head)
 	l.progress.init()
 	l.turns.init()
+	l.waiting = map[api.Key][]*api.Resource{}
 	l.problems.log = c.Log
 	return l
 }
@@ -235,7 +238,9 @@ func (l *Loop) apply(b store.Batch, affected []*client) []*client {
 			affected = l.clients[c].among(affected)
 		}
 	}
-	l.show(before, l.Snapshot(), b.Changes)
+	for _, c := range l.index.Affected(l.show(before, l.Snapshot(), b.Changes)) {
+		affected = l.clients[c].among(affected)
+	}
 	return affected
 }
 

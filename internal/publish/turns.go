@@ -90,16 +90,16 @@ func (t *turns) gone(snapshot *mesh.Snapshot) {
 }
 
 // offers are the nodes as they are offered now.
-func (t *turns) offers() mesh.Offers {
+func (t *turns) offers() map[api.Key]mesh.Offer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out mesh.Offers
+	var out map[api.Key]mesh.Offer
 	for key, x := range t.of {
 		if x.Resting() {
 			continue
 		}
 		if out == nil {
-			out = mesh.Offers{}
+			out = map[api.Key]mesh.Offer{}
 		}
 		out[key] = x.Offer
 	}
@@ -140,17 +140,41 @@ func (t *turns) problems(of api.Key) []mesh.Problem {
 	return out
 }
 
-// show begins the turns of the batch's nodes, and shows nodes as they are offered.
-func (l *Loop) show(before, after *mesh.Snapshot, changes []api.Change) {
+// show begins the turns of the batch's nodes, and shows what is stored as it is
+// offered. It returns which resources are shown again that were not in the batch.
+func (l *Loop) show(before, after *mesh.Snapshot, changes []api.Change) (again []api.Change) {
 	if l.Ledger == nil {
 		l.shown = after
-		return
+		return nil
 	}
 	if before != nil {
 		l.turns.begin(before, after, changes, l.Now())
 		l.turns.gone(after)
 	}
-	l.shown = after.WithOffers(l.turns.offers())
+	return l.offer(after, changes)
+}
+
+// offer shows what is stored as it is offered now.
+func (l *Loop) offer(stored *mesh.Snapshot, changes []api.Change) (again []api.Change) {
+	nodes := l.turns.offers()
+	for router := range l.waiting {
+		if !stored.Awaits(router, nodes) {
+			delete(l.waiting, router)
+			again = append(again, api.Change{Key: router.In(api.KindRoute, router.Name, "")})
+		}
+	}
+	if len(nodes) > 0 {
+		for _, c := range changes {
+			router, ok := c.Key.ParentKey()
+			if !ok || c.Key.Kind != api.KindRoute || l.waiting[router] != nil || !stored.Awaits(router, nodes) {
+				continue
+			}
+			// An empty list is one too: no route of a new router is shown.
+			l.waiting[router] = append([]*api.Resource{}, l.shown.List(api.KindRoute, router)...)
+		}
+	}
+	l.shown = stored.WithOffers(mesh.Offers{Nodes: nodes, Routes: l.waiting})
+	return again
 }
 
 // advance takes the steps that are due and returns affected with the clients that
@@ -160,7 +184,7 @@ func (l *Loop) advance(affected []*client) []*client {
 	if len(changes) == 0 {
 		return affected
 	}
-	l.shown = l.Snapshot().WithOffers(l.turns.offers())
+	changes = append(changes, l.offer(l.Snapshot(), nil)...)
 	for _, c := range l.index.Affected(changes) {
 		affected = l.clients[c].among(affected)
 	}

@@ -71,6 +71,19 @@ func toward(t *testing.T, p *adstest.Proxy) string {
 	return strings.Join(out, ", ")
 }
 
+// routed are the nodes and ports that a client's routes lead to, sorted.
+func routed(t *testing.T, p *adstest.Proxy) string {
+	t.Helper()
+	var out []string
+	for name := range weights(t, p) {
+		if to, ok := strings.CutPrefix(name, "cds_egress_m_"); ok {
+			out = append(out, to)
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
 // gate holds back a proxy's answers to new listeners, or clusters and routes, until
 // it is opened.
 type gate struct {
@@ -140,8 +153,11 @@ func TestTLSIsUsedWhenTheTargetHasIt(t *testing.T) {
 			late, lateToo := shut(t, v1, adstest.LDS), shut(t, front, adstest.CDS)
 			revision := write(t, s, listening("v1", step.listeners))
 			k.reach(t, revision)
-			if got := toward(t, front); got != step.before {
-				t.Errorf("%s: before the target has accepted anything its client uses %q, want %q", step.listeners, got, step.before)
+			// Two looks of the other goroutine, in which the target is late.
+			for began := time.Now(); time.Since(began) < 600*time.Millisecond; <-time.After(20 * time.Millisecond) {
+				if got := toward(t, front); got != step.before {
+					t.Fatalf("%s: before the target has accepted anything its client uses %q, want %q", step.listeners, got, step.before)
+				}
 			}
 			late.let()
 			if step.before != step.after {
@@ -200,6 +216,56 @@ func TestAPortIsServedUntilNobodyUsesIt(t *testing.T) {
 		if rows := k.Problems(v1Key); len(rows) != 0 {
 			t.Errorf("problems are left: %v", rows)
 		}
+	})
+}
+
+// A route that leads to a port that its target is yet to get waits for it, and so do
+// the other changes of its router; one that leads elsewhere again waits no more.
+func TestARouteWaitsForItsTargetsPort(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, delta bool) {
+		s := storetest.New(t)
+		write(t, s, append(lone("8080"), node("v2"))...)
+		k := newKept(t, s, "a", time.Now)
+		front, v1 := k.named(t, "front", "f", delta), k.named(t, "v1", "v", delta)
+		ready(t, front)
+		ready(t, v1)
+		named := func(name string, port int) change {
+			c := route("color", "v1", 1)
+			c.name, c.spec = name, strings.Replace(c.spec, `"weight":1`, fmt.Sprintf(`"weight":1,"port":%d`, port), 1)
+			return c
+		}
+		done := func(name string) bool {
+			out, err := k.reader.Rollout(t.Context(), api.Key{Owner: account, Mesh: "m", Kind: api.KindRoute, Parent: "color", Name: name})
+			adstest.Must(t, err)
+			return out.State == api.RolloutStateDone
+		}
+		target := shut(t, v1, adstest.LDS)
+		write(t, s, listening("v1", "8080 9090"))
+		write(t, s, named("other", 9090))
+		k.reach(t, write(t, s, change{kind: api.KindRoute, parent: "color", name: "all"}))
+		for began := time.Now(); time.Since(began) < time.Second; <-time.After(20 * time.Millisecond) {
+			if got := routed(t, front); got != "v1_http_8080" {
+				t.Fatalf("the client's routes lead to %q, where the target takes nothing yet", got)
+			}
+			if done("other") {
+				t.Fatal("the rollout of the route is done")
+			}
+		}
+		k.reach(t, write(t, s, route("color", "v2", 1), change{kind: api.KindRoute, parent: "color", name: "other"}))
+		front.Wait(t, "the way around the target", func() bool {
+			return routed(t, front) == "v2_http_8080"
+		})
+		k.reach(t, write(t, s, named("all", 9090)))
+		if got := routed(t, front); got != "v2_http_8080" {
+			t.Errorf("the client's routes lead to %q, where the target takes nothing yet", got)
+		}
+		target.let()
+		front.Wait(t, "the new port", func() bool {
+			return routed(t, front) == "v1_http_9090"
+		})
+		settled(t, s)
+		testenv.Eventually(t, "the rollout of the route is done", func() bool { return done("all") })
 	})
 }
 
