@@ -34,7 +34,9 @@ const (
 // seen. Headers make it behave: x-wait: 200ms waits before each answer; x-fail: "500
 // reset grpc:14" answers the first tries of the request's x-id with these, where reset
 // breaks the connection and grpc:14 is a gRPC status in the headers; x-delay waits
-// after the answer's headers. On a TCP port it says its name and port in a line, and
+// after the answer's headers; x-break: blue makes the application of that name answer
+// 500. A health check is answered 200, or by what its path says: /?then=503,200 is 503
+// at first and 200 from then on, counted from the last change of configuration. On a TCP port it says its name and port in a line, and
 // then sends back what comes.
 type app struct {
 	name    string
@@ -45,9 +47,10 @@ type app struct {
 
 	mu     sync.Mutex
 	tries  map[string][]string // what became of the tries of an x-id
-	checks []string            // health checks that came: "8080 GET /ping"
+	checks []string            // health checks since the last change: "HTTP/1.1 /ping at 8080"
 	conns  map[net.Conn]bool   // of TCP
-	calls  int                 // HTTP connections accepted
+	busy   int                 // requests being answered
+	peak   int                 // the most of them at once
 }
 
 // seen is a request as the application saw it.
@@ -73,13 +76,7 @@ func startApp(h *ground.Host, name string) (*app, error) {
 		both := &http.Protocols{}
 		both.SetHTTP1(true)
 		both.SetUnencryptedHTTP2(true)
-		s := &http.Server{Protocols: both, ReadHeaderTimeout: patience, Handler: a, ConnState: func(_ net.Conn, s http.ConnState) {
-			if s == http.StateNew {
-				a.mu.Lock()
-				a.calls++
-				a.mu.Unlock()
-			}
-		}}
+		s := &http.Server{Protocols: both, ReadHeaderTimeout: patience, Handler: a}
 		a.servers = append(a.servers, s)
 		a.running.Go(func() { _ = s.Serve(l) })
 	}
@@ -147,20 +144,26 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	isRPC := strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
-	if r.UserAgent() == "Envoy/HC" {
-		a.mu.Lock()
-		a.checks = append(a.checks, fmt.Sprint(port, " ", r.Method, " ", r.URL.Path))
-		a.mu.Unlock()
-		if isRPC {
-			a.rpc.ServeHTTP(w, r)
-		}
+	if r.UserAgent() == "Envoy/HC" || r.URL.Path == "/grpc.health.v1.Health/Check" {
+		a.check(w, r, port)
 		return
 	}
 	id, fail := r.Header.Get("X-Id"), strings.Fields(r.Header.Get("X-Fail"))
 	a.mu.Lock()
 	try := len(a.tries[id])
 	a.tries[id] = append(a.tries[id], a.name)
+	a.busy++
+	a.peak = max(a.peak, a.busy)
 	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.busy--
+		a.mu.Unlock()
+	}()
+	if r.Header.Get("X-Break") == a.name {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
 	if !pause(r, "X-Wait") {
 		return
 	}
@@ -187,6 +190,27 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	_, _ = w.Write(text)
+}
+
+// check answers a health check.
+func (a *app) check(w http.ResponseWriter, r *http.Request, port int) {
+	a.mu.Lock()
+	number := len(a.checks)
+	a.checks = append(a.checks, fmt.Sprintf("%s %s at %d", r.Proto, r.URL.Path, port))
+	a.mu.Unlock()
+	if script := strings.Split(r.URL.Query().Get("then"), ","); script[0] != "" {
+		how := script[min(number, len(script)-1)]
+		if d, err := time.ParseDuration(how); err == nil {
+			r.Header.Set("X-Wait", d.String())
+			pause(r, "X-Wait")
+		} else {
+			fails(w, how)
+		}
+		return
+	}
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		a.rpc.ServeHTTP(w, r)
+	}
 }
 
 // pause waits as long as the header says; false when the caller has gone.
@@ -236,17 +260,30 @@ func (a *app) triesOf(id string) int {
 	return len(a.tries[id])
 }
 
-// checked are the health checks that came since the mark, which is how many
-// came before.
-func (a *app) checked(mark int) []string {
+// checked are the health checks since the last change.
+func (a *app) checked() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.checks[mark:])
+	return slices.Clone(a.checks)
 }
 
-// connections is how many HTTP connections were accepted so far.
-func (a *app) connections() int {
+// forget begins to count anew.
+func (a *app) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.calls
+	a.checks, a.peak = nil, 0
+}
+
+// most is how many requests were answered at once since the last forget.
+func (a *app) most() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.peak
+}
+
+// answering is how many requests are being answered.
+func (a *app) answering() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.busy
 }

@@ -19,8 +19,8 @@ func gatewayRouteScenes() []scene {
 	}
 }
 
-// gatewayScene is such a scene; match and rest are what the two routes match.
-func gatewayScene(name, protocol, route, match, rest string) scene {
+// gatewayRouteScene is such a scene; match and rest are what the two routes match.
+func gatewayRouteScene(name, protocol, route, match, rest string) scene {
 	s := scene{name: name, envoys: []string{"virtualGateway/gate"}}
 	provider := func(name string) string {
 		return fmt.Sprintf(`
@@ -65,7 +65,7 @@ func gateEdits(lines ...string) string {
 }
 
 func httpGatewayScene(name, protocol, route string, get func(string, ...string) ask) scene {
-	s := gatewayScene(name, protocol, route, "{prefix: /m/}", "{prefix: /}")
+	s := gatewayRouteScene(name, protocol, route, "{prefix: /m/}", "{prefix: /}")
 	at := "gate." + s.mesh() + ":8080"
 	match := func(doc string) string { return gateEdits(route + ".match = " + doc) }
 	one := func(member, value string) string { return gateEdits(route + "." + member + " = " + value) }
@@ -118,7 +118,7 @@ func httpGatewayScene(name, protocol, route string, get func(string, ...string) 
 
 func grpcGatewayScene() scene {
 	const route = "grpcRoute"
-	s := gatewayScene("grpc gateway routes", "grpc", route, "{serviceName: color.Color}", "{}")
+	s := gatewayRouteScene("grpc gateway routes", "grpc", route, "{serviceName: color.Color}", "{}")
 	at := "gate." + s.mesh() + ":8080"
 	match := func(doc string) string { return gateEdits(route + ".match = " + doc) }
 	call := func(header ...string) ask { return rpc(at+"/color.Color/Get", header...) }

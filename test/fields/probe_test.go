@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,6 +142,15 @@ func (a ask) host(t *testing.T, p *play) string {
 	return got.seen.Host
 }
 
+// proto sees the protocol that the application is spoken to by: "HTTP/1.1".
+func (a ask) proto(t *testing.T, p *play) string {
+	got := a.do(t, p)
+	if got.seen == nil {
+		return got.code
+	}
+	return got.seen.Proto
+}
+
 // family sees the application and by which family of addresses it was reached:
 // "green by IPv6".
 func (a ask) family(t *testing.T, p *play) string {
@@ -196,6 +206,9 @@ func (a ask) request(ctx context.Context, t *testing.T, p *play, id string) answ
 	if err != nil {
 		if ctx.Err() != nil {
 			t.Fatalf("%s %s: %v", a.method, a.target, err)
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return answer{code: "refused"}
 		}
 		return answer{code: "reset"}
 	}

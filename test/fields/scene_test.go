@@ -4,8 +4,6 @@ package fields
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,8 +16,6 @@ import (
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/envoy"
-	"github.com/evermesh/evermesh/internal/intercept"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
@@ -37,8 +33,10 @@ type scene struct {
 	envoys []string
 	// names are further names of the name server with the hosts that they lead to: at
 	// the host "" nothing listens, and "blue v6" is blue's IPv6 address.
-	names  map[string][]string
-	fields []field
+	names map[string][]string
+	// instances are what Cloud Map knows.
+	instances []instance
+	fields    []field
 }
 
 // mesh is the name of the scene's mesh.
@@ -51,6 +49,7 @@ type play struct {
 	clients   []mesh.Client
 	hosts     map[string]*ground.Host // by node or gateway
 	apps      map[string]*app         // by node
+	cloudMap  *cloudMap
 	ids       atomic.Int64
 }
 
@@ -104,6 +103,7 @@ func (s scene) start(t *testing.T) *play {
 	for _, name := range s.envoys {
 		p.clients = append(p.clients, client(p.mesh(), name))
 	}
+	p.cloudMap = s.startCloudMap(t, func(node string) (v4, v6 netip.Addr) { h := p.host(t, node); return h.Addr(), h.Addr6() })
 	p.prepare(t, resources)
 	for _, c := range p.clients {
 		p.startEnvoy(t, c)
@@ -131,7 +131,7 @@ func (p *play) prepare(t *testing.T, all []resource) (revision int64) {
 	if err != nil {
 		t.Fatalf("the API refuses it: %v", err)
 	}
-	if revision, err = shared.plane.publish(s, p.clients, p.endpoints); err != nil {
+	if revision, err = shared.plane.publish(s, p.clients, p.cloudMap.endpoints); err != nil {
 		t.Fatal(err)
 	}
 	return revision
@@ -140,19 +140,13 @@ func (p *play) prepare(t *testing.T, all []resource) (revision int64) {
 // publish waits until all Envoys have the resources.
 func (p *play) publish(t *testing.T, all []resource) {
 	t.Helper()
+	for _, a := range p.apps {
+		a.forget()
+	}
 	revision := p.prepare(t, all)
 	for _, c := range p.clients {
 		shared.plane.await(t, c, revision)
 	}
-}
-
-// endpoints are those of Cloud Map: the instance of a service is the host of that
-// name.
-func (p *play) endpoints(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
-	if h := p.hosts[q.Service]; h != nil {
-		return []envoy.Endpoint{{Address: h.Addr().String(), Port: q.Port}}, true
-	}
-	return nil, true
 }
 
 // startEnvoy starts the client's Envoy on its host, where a node's traffic is
@@ -181,8 +175,12 @@ func (p *play) startEnvoy(t *testing.T, c mesh.Client) {
 		t.Fatal(err)
 	}
 	process, err := h.Start(ground.Command{
-		Name: "envoy", Path: shared.envoy, UID: shared.Owner().UID,
-		Args: []string{"-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--drain-time-s", "1"},
+		// In its own directory, so that files of access logs may be named without one.
+		Name: "envoy", Path: "/bin/sh", UID: shared.Owner().UID,
+		Args: []string{
+			"-c", `cd "$1" && shift && exec "$@"`, "sh", dir, shared.envoy, "-c", file, "--concurrency", "1", "--disable-hot-restart",
+			"--log-level", "warning", "--drain-time-s", "1", "--file-flush-interval-msec", "50",
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -218,65 +216,4 @@ func (p *play) admin(t *testing.T, name, page string) string {
 		return err == nil
 	})
 	return string(text)
-}
-
-// redirect sends the host's traffic through its Envoy: what goes out, and what
-// arrives at the application's ports.
-func redirect(ctx context.Context, owner ground.Owner) error {
-	cfg := intercept.Config{
-		Enabled: true, EgressPort: 15001, IngressPort: 15000,
-		AppPorts:     []intercept.PortRange{{First: firstHTTP, Last: lastTCP}},
-		IgnoredPorts: []intercept.PortRange{{First: 22, Last: 22}},
-		Ignored:      []intercept.Owner{{Kind: intercept.OwnerUID, ID: owner.UID}},
-	}
-	if owner.Mark != 0 {
-		cfg.Ignored = []intercept.Owner{{Kind: intercept.OwnerMark, ID: owner.Mark}}
-	}
-	tools, err := intercept.Find("auto")
-	errs := []error{err}
-	for _, tool := range tools {
-		if err := tool.Apply(ctx, cfg); err == nil {
-			return nil
-		} else {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// bootstrap is the configuration that the client's Envoy starts with: the agent's
-// without the agent.
-func bootstrap(c mesh.Client, admin string) ([]byte, error) {
-	type object = map[string]any
-	pipe := func(path string) object { return object{"pipe": object{"path": path}} }
-	source := object{"ads": object{}, "resource_api_version": "V3"}
-	out := object{
-		"node":  object{"id": fmt.Sprintf("mesh/%s/%s/%s", c.Key.Mesh, c.Key.Kind, c.Key.Name), "cluster": "fields", "metadata": object{"evermesh.instance": "i"}},
-		"admin": object{"address": pipe(admin)},
-		"dynamic_resources": object{
-			"ads_config": object{
-				"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
-				"grpc_services": []any{object{"envoy_grpc": object{"cluster_name": "management", "retry_policy": object{
-					"retry_back_off": object{"base_interval": "0.1s", "max_interval": "0.5s"},
-				}}}},
-			},
-			"cds_config": source, "lds_config": source,
-		},
-		"static_resources": object{"clusters": []any{object{
-			"name": "management", "type": "STATIC", "connect_timeout": "1s",
-			"load_assignment": object{"cluster_name": "management", "endpoints": []any{object{"lb_endpoints": []any{
-				object{"endpoint": object{"address": pipe(shared.plane.socket)}},
-			}}}},
-			"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
-				"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-				"explicit_http_config": object{"http2_protocol_options": object{}},
-			}},
-		}}},
-	}
-	if mark := shared.Owner().Mark; mark != 0 {
-		out["cluster_manager"] = object{"upstream_bind_config": object{"socket_options": []any{
-			object{"level": 1, "name": 36, "int_value": mark, "state": "STATE_PREBIND"},
-		}}}
-	}
-	return json.Marshal(out)
 }

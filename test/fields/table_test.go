@@ -16,9 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// scenes are all scenes.
+// scenes are all scenes, those that take long first.
 func scenes() []scene {
-	return slices.Concat(meshScenes(), routeScenes(), gatewayRouteScenes())
+	return slices.Concat(clusterScenes(), nodeScenes(), meshScenes(), routeScenes(), gatewayScenes(), gatewayRouteScenes())
 }
 
 // TestFields plays all cases with real Envoys. With -update it then writes
