@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,8 +15,10 @@ import (
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 )
 
@@ -38,7 +41,8 @@ type chain struct {
 	http   *hcmv3.HttpConnectionManager
 	tcp    *tcpv3.TcpProxy // with http nil; both nil: the connection is closed
 	logs   []string
-	tls    *TLS // nil: what is TLS passes as it is
+	tls    *TLS   // nil: what is TLS passes as it is
+	most   uint64 // connections at a time; 0: no limit
 }
 
 func newListener(m *listenerv3.Listener) (*listener, error) {
@@ -91,30 +95,18 @@ func newChain(index int, m *listenerv3.FilterChain) (*chain, error) {
 	if c.tls, err = tlsOf(m.GetTransportSocket()); err != nil {
 		return nil, err
 	}
-	if len(m.GetFilters()) != 1 {
-		return nil, errors.New("only chains of one filter are simulated")
+	if len(m.GetFilters()) == 0 {
+		return nil, errors.New("a chain without filters")
 	}
-	packed := m.GetFilters()[0].GetTypedConfig()
-	var logs []*accesslogv3.AccessLog
-	switch {
-	case packed.MessageIs(&hcmv3.HttpConnectionManager{}):
-		c.http = &hcmv3.HttpConnectionManager{}
-		if err := packed.UnmarshalTo(c.http); err != nil {
-			return nil, fmt.Errorf("decode filter: %w", err)
+	last := len(m.GetFilters()) - 1
+	for _, f := range m.GetFilters()[:last] {
+		if err := c.before(f); err != nil {
+			return nil, err
 		}
-		if c.http.GetRds() == nil || len(c.http.GetHttpFilters()) != 1 {
-			return nil, errors.New("only the router, with routes by RDS, is simulated")
-		}
-		logs = c.http.GetAccessLog()
-	case packed.MessageIs(&tcpv3.TcpProxy{}):
-		c.tcp = &tcpv3.TcpProxy{}
-		if err := packed.UnmarshalTo(c.tcp); err != nil {
-			return nil, fmt.Errorf("decode filter: %w", err)
-		}
-		logs = c.tcp.GetAccessLog()
-	case packed.MessageIs(&directv3.Config{}):
-	default:
-		return nil, fmt.Errorf("filter %s is not understood here", m.GetFilters()[0].GetName())
+	}
+	logs, err := c.end(m.GetFilters()[last])
+	if err != nil {
+		return nil, err
 	}
 	for _, log := range logs {
 		file := &filelogv3.FileAccessLog{}
@@ -126,6 +118,49 @@ func newChain(index int, m *listenerv3.FilterChain) (*chain, error) {
 		}
 	}
 	return c, nil
+}
+
+// before takes a filter in front of the last one.
+func (c *chain) before(f *listenerv3.Filter) error {
+	limit := &limitv3.ConnectionLimit{}
+	switch packed := f.GetTypedConfig(); {
+	case packed.MessageIs(limit):
+		if err := packed.UnmarshalTo(limit); err != nil {
+			return fmt.Errorf("decode filter: %w", err)
+		}
+		if n := limit.GetMaxConnections().GetValue(); n < math.MaxUint32 {
+			c.most = n
+		}
+	case packed.MessageIs(&rbacv3.RBAC{}): // known.go lets through only one that counts
+	default:
+		return fmt.Errorf("filter %s is not understood in front of others", f.GetName())
+	}
+	return nil
+}
+
+// end takes the last filter, which ends the connection, and returns its logs.
+func (c *chain) end(f *listenerv3.Filter) ([]*accesslogv3.AccessLog, error) {
+	packed := f.GetTypedConfig()
+	switch {
+	case packed.MessageIs(&hcmv3.HttpConnectionManager{}):
+		c.http = &hcmv3.HttpConnectionManager{}
+		if err := packed.UnmarshalTo(c.http); err != nil {
+			return nil, fmt.Errorf("decode filter: %w", err)
+		}
+		if c.http.GetRds() == nil || len(c.http.GetHttpFilters()) != 1 {
+			return nil, errors.New("only the router, with routes by RDS, is simulated")
+		}
+		return c.http.GetAccessLog(), nil
+	case packed.MessageIs(&tcpv3.TcpProxy{}):
+		c.tcp = &tcpv3.TcpProxy{}
+		if err := packed.UnmarshalTo(c.tcp); err != nil {
+			return nil, fmt.Errorf("decode filter: %w", err)
+		}
+		return c.tcp.GetAccessLog(), nil
+	case packed.MessageIs(&directv3.Config{}):
+		return nil, nil
+	}
+	return nil, fmt.Errorf("filter %s is not understood here", f.GetName())
 }
 
 // standsInTheWay says whether two chains are chosen by the same: Envoy keeps one

@@ -264,7 +264,7 @@ func retryOf(m *routev3.RetryPolicy) *Retry {
 		return nil
 	}
 	out := &Retry{
-		On: strings.Split(m.GetRetryOn(), ","), Statuses: m.GetRetriableStatusCodes(), Retries: 1, PerTry: m.GetPerTryTimeout().AsDuration(),
+		On: strings.Split(m.GetRetryOn(), ","), Statuses: m.GetRetriableStatusCodes(), Retries: 1,
 		OtherHost: len(m.GetRetryHostPredicate()) > 0, HostPicks: cmp.Or(m.GetHostSelectionRetryMaxAttempts(), 1),
 	}
 	if n := m.GetNumRetries(); n != nil {

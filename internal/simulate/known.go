@@ -25,6 +25,8 @@ var understood = map[string]string{
 	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":       "",
 	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":     "",
 
+	"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit":                 "max_connections",
+	"envoy.extensions.filters.network.rbac.v3.RBAC":                                        "",
 	"envoy.extensions.filters.network.direct_response.v3.Config":                           "",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":                               "access_log cluster idle_timeout weighted_clusters",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               "clusters",
@@ -102,6 +104,9 @@ var understood = map[string]string{
 // without are fields and messages that change nothing of what becomes of a
 // request, with the reason. What is in them is not looked at.
 var without = map[string]string{
+	"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit.stat_prefix":              "names of statistics",
+	"envoy.extensions.filters.network.rbac.v3.RBAC.stat_prefix":                                     "names of statistics",
+	"envoy.extensions.filters.network.rbac.v3.RBAC.shadow_rules":                                    "what is counted; such rules let everything pass",
 	"envoy.extensions.access_loggers.stats.v3.Config":                                               "what is counted",
 	"envoy.config.accesslog.v3.AccessLog.filter":                                                    "which requests are logged; an outcome names the file in any case",
 	"envoy.config.listener.v3.Listener.listener_filters_timeout":                                    "when a connection is handed on, not to whom",

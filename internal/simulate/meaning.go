@@ -24,8 +24,9 @@ type Meaning struct {
 	GRPCStatus string
 	Places     []Place // sorted; without those that get nothing
 	Sent       Message
-	// Timeout is the shortest of all hops, as is Idle; 0: nothing bounds it.
-	Timeout, Idle time.Duration
+	// Timeout is the shortest of all hops, as are PerTry and Idle; 0: nothing
+	// bounds it.
+	Timeout, PerTry, Idle time.Duration
 	// Retry is that of the last hop that has one; nil: one try.
 	Retry *Retry
 	// HiddenFromClients are headers that responses lose, sorted.
@@ -54,7 +55,7 @@ func (o *Outcome) Meaning() Meaning {
 	out.Sent.Headers = slices.DeleteFunc(out.Sent.Headers, func(h Header) bool { return strings.HasPrefix(h.Name, "x-envoy-original-") })
 	for i := range o.Hops {
 		h := &o.Hops[i]
-		out.Timeout, out.Idle = shorter(out.Timeout, h.Timeout), shorter(out.Idle, h.Idle)
+		out.Timeout, out.PerTry, out.Idle = shorter(out.Timeout, h.Timeout), shorter(out.PerTry, h.PerTry), shorter(out.Idle, h.Idle)
 		out.HiddenFromClients = append(out.HiddenFromClients, h.HiddenFromClients...)
 		if h.Retry != nil {
 			out.Retry = h.Retry
@@ -115,6 +116,7 @@ func (m Meaning) Differences(other Meaning) []string {
 		differ("headers", m.Sent.Headers, other.Sent.Headers)
 	}
 	differ("timeout", m.Timeout, other.Timeout)
+	differ("timeout of a try", m.PerTry, other.PerTry)
 	differ("idle timeout", m.Idle, other.Idle)
 	if !m.Retry.equal(other.Retry) {
 		differ("retries", m.Retry, other.Retry)
@@ -131,7 +133,7 @@ func (r *Retry) equal(s *Retry) bool {
 	sorted := func(a []string) []string { return slices.Compact(slices.Sorted(slices.Values(a))) }
 	codes := func(a []uint32) []uint32 { return slices.Compact(slices.Sorted(slices.Values(a))) }
 	return slices.Equal(sorted(r.On), sorted(s.On)) && slices.Equal(codes(r.Statuses), codes(s.Statuses)) &&
-		r.Retries == s.Retries && r.PerTry == s.PerTry && r.OtherHost == s.OtherHost
+		r.Retries == s.Retries && r.OtherHost == s.OtherHost
 }
 
 // String names the end.

@@ -43,6 +43,8 @@ type Hop struct {
 	Chain    int    // index of the filter chain
 	Match    string // what the chain matches, in words
 	TLS      *TLS   // nil: the chain does not end TLS
+	// MaxConnections is how many connections the chain takes at a time; 0: no limit.
+	MaxConnections uint64
 	// RouteConfig and what follows is for HTTP. Host is the virtual host, Route the
 	// index of the route in it, or -1; Matched is its match, in words.
 	RouteConfig, Host string
@@ -50,10 +52,10 @@ type Hop struct {
 	Matched           string
 	// Path is the path that was matched: after normalisation, with the query.
 	Path string
-	// Timeout bounds a request, Idle a silent stream or TCP connection; 0: nothing
-	// does.
-	Timeout, Idle time.Duration
-	Retry         *Retry // nil: one try
+	// Timeout bounds a request, PerTry each try of it, also an only one, and Idle a
+	// silent stream or TCP connection; 0: nothing does.
+	Timeout, PerTry, Idle time.Duration
+	Retry                 *Retry // nil: one try
 	// HiddenFromClients are headers that are taken out of responses.
 	HiddenFromClients []string
 	AccessLogs        []string // paths of files in which it may be logged
@@ -64,7 +66,6 @@ type Retry struct {
 	On       []string // Envoy's words, in its order
 	Statuses []uint32 // for retriable-status-codes
 	Retries  uint32   // tries beside the first
-	PerTry   time.Duration
 	// OtherHost says that a retry goes to a host that was not tried, if one of
 	// that many picks (HostPicks) finds one.
 	OtherHost bool

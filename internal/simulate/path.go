@@ -32,13 +32,12 @@ func canonicalPath(path string) (out string, ok bool) {
 			i += n + used - 1
 		case c == '\\':
 			b = append(b, '/')
+		case strings.HasPrefix(path[i:], "%00"):
+			return "", false
 		case c == '%' && i+2 < len(path) && plainly(path[i+1], path[i+2]) != 0:
 			b = append(b, plainly(path[i+1], path[i+2]))
 			i += 2
 		case c >= 0x80 || c < 0x21 || c == 0x7f || strings.IndexByte(escaped, c) >= 0:
-			if c == 0 {
-				return "", false
-			}
 			b = append(b, '%', hex[c>>4], hex[c&15])
 		default:
 			b = append(b, c)
@@ -49,8 +48,25 @@ func canonicalPath(path string) (out string, ok bool) {
 
 const (
 	hex     = "0123456789ABCDEF"
-	escaped = "\"#<>?`{}^"
+	escaped = "\"#<>?`{|}^"
 )
+
+// dotsWithParameters says whether a segment is one or two dots with parameters, as
+// in /a/..;x/b: newer Envoys (1.40) take the dots for what they are, and older ones (1.36)
+// for a name.
+func dotsWithParameters(path string) bool {
+	for segment := range strings.FieldsFuncSeq(path, func(c rune) bool { return c == '/' || c == '\\' }) {
+		n := dot(segment)
+		if n == 0 {
+			continue
+		}
+		n += dot(segment[n:])
+		if n < len(segment) && segment[n] == ';' {
+			return true
+		}
+	}
+	return false
+}
 
 // dot is the length of the dot, plain or escaped, that a text begins with.
 func dot(s string) int {
@@ -98,8 +114,12 @@ func toPreviousSlash(b []byte) []byte {
 	return b[:max(i, 1)]
 }
 
-// mergedSlashes makes one slash of several.
+// mergedSlashes makes one slash of several. Of a path that has nothing else Envoy
+// leaves two.
 func mergedSlashes(path string) string {
+	if len(path) > 1 && strings.Trim(path, "/") == "" {
+		return "//"
+	}
 	return string(slices.CompactFunc([]byte(path), func(a, b byte) bool { return a == '/' && b == '/' }))
 }
 

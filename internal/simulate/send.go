@@ -69,7 +69,7 @@ func (p *Proxy) arrive(out *Outcome, l *listener, conn connection, m *message) e
 		out.close("no filter chain matches")
 		return nil
 	}
-	out.Hops = append(out.Hops, Hop{Listener: l.name, Chain: c.index, Match: c.text(), Route: -1, AccessLogs: c.logs, TLS: c.tls})
+	out.Hops = append(out.Hops, Hop{Listener: l.name, Chain: c.index, Match: c.text(), Route: -1, AccessLogs: c.logs, TLS: c.tls, MaxConnections: c.most})
 	hop := &out.Hops[len(out.Hops)-1]
 	if c.tls != nil {
 		if !conn.tls {
@@ -117,6 +117,9 @@ func (p *Proxy) request(out *Outcome, hop *Hop, hcm *hcmv3.HttpConnectionManager
 		return nil
 	}
 	if hcm.GetNormalizePath().GetValue() {
+		if dotsWithParameters(path) {
+			return fmt.Errorf("path %s: dots with parameters, which Envoys of different age resolve differently", path)
+		}
 		var ok bool
 		if path, ok = canonicalPath(path); !ok {
 			out.answer(400, "the path cannot be normalised", m)
@@ -169,7 +172,8 @@ func (p *Proxy) request(out *Outcome, hop *Hop, hcm *hcmv3.HttpConnectionManager
 	if d := action.GetIdleTimeout(); d != nil {
 		hop.Idle = d.AsDuration()
 	}
-	hop.Retry = retryOf(action.GetRetryPolicy())
+	// The bound of a try counts without any retry too.
+	hop.PerTry, hop.Retry = action.GetRetryPolicy().GetPerTryTimeout().AsDuration(), retryOf(action.GetRetryPolicy())
 	if err := p.rewrite(r, m); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func wire(r simulate.Request) envoytest.Wire {
 
 // send sends the request to the real Envoy, to the listener that interception or
 // the client would have chosen.
-func (r *rig) send(t testing.TB, p *proxy, req simulate.Request) envoytest.Reply {
+func (r *rig) send(t envoytest.Failer, p *proxy, req simulate.Request) envoytest.Reply {
 	t.Helper()
 	to := req.Destination
 	if !to.Addr().IsValid() {
@@ -169,8 +169,8 @@ func disagreement(o *simulate.Outcome, got envoytest.Reply) string {
 	}
 	last := o.Hops[len(o.Hops)-1]
 	limit := last.Timeout
-	if last.Retry != nil && last.Retry.PerTry > 0 && (limit == 0 || last.Retry.PerTry < limit) {
-		limit = last.Retry.PerTry
+	if last.PerTry > 0 && (limit == 0 || last.PerTry < limit) {
+		limit = last.PerTry
 	}
 	if said := a.Header.Get("x-envoy-expected-rq-timeout-ms"); limit > 0 && said != strconv.FormatInt(limit.Milliseconds(), 10) || limit == 0 && len(o.Hops) == 1 && said != "" {
 		return fmt.Sprintf("a try has %s ms, not %v", said, limit)

@@ -57,6 +57,9 @@ func (h *Hop) write(b *strings.Builder) {
 	if h.Timeout > 0 {
 		limits = append(limits, "within "+span(h.Timeout))
 	}
+	if h.PerTry > 0 {
+		limits = append(limits, "each try within "+span(h.PerTry))
+	}
 	if h.Idle > 0 {
 		limits = append(limits, "silent for at most "+span(h.Idle))
 	}
@@ -64,9 +67,6 @@ func (h *Hop) write(b *strings.Builder) {
 		text := fmt.Sprintf("tried again up to %d times on %s", r.Retries, strings.Join(r.On, ", "))
 		if len(r.Statuses) > 0 {
 			text += strings.ReplaceAll(strings.Trim(fmt.Sprint(" ", r.Statuses), "[]"), "[", "")
-		}
-		if r.PerTry > 0 {
-			text += ", each try within " + span(r.PerTry)
 		}
 		limits = append(limits, text)
 	}

@@ -130,9 +130,15 @@ type Reply struct {
 	Tries   []string // endpoints at which it was tried
 }
 
+// Failer is a test, or one try of a property.
+type Failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
 // Send sends a request over a connection to a listener that was going to an
 // address.
-func (b *Batch) Send(t testing.TB, listener string, to netip.AddrPort, w Wire) Reply {
+func (b *Batch) Send(t Failer, listener string, to netip.AddrPort, w Wire) Reply {
 	t.Helper()
 	b.mu.Lock()
 	id := fmt.Sprint(len(b.tries), time.Now().UnixNano())
@@ -143,7 +149,7 @@ func (b *Batch) Send(t testing.TB, listener string, to netip.AddrPort, w Wire) R
 	var body []byte
 	var err error
 	if w.HTTP2 {
-		resp, body, err = b.sendHTTP2(t, listener, to, w)
+		resp, body, err = b.sendHTTP2(listener, to, w)
 	} else {
 		resp, body, err = b.sendHTTP1(listener, to, w)
 	}
@@ -225,7 +231,7 @@ func (b *Batch) sendHTTP1(listener string, to netip.AddrPort, w Wire) (*http.Res
 	return resp, body, nil
 }
 
-func (b *Batch) sendHTTP2(t testing.TB, listener string, to netip.AddrPort, w Wire) (*http.Response, []byte, error) {
+func (b *Batch) sendHTTP2(listener string, to netip.AddrPort, w Wire) (*http.Response, []byte, error) {
 	key := listener + " " + to.String()
 	client := b.http2[key]
 	if client == nil {
@@ -237,9 +243,9 @@ func (b *Batch) sendHTTP2(t testing.TB, listener string, to netip.AddrPort, w Wi
 		}}
 		b.http2[key] = client
 	}
-	req := (&http.Request{
+	req := &http.Request{
 		Method: w.Method, URL: &url.URL{Scheme: "http", Host: w.Authority, Opaque: w.Path}, Host: w.Authority, Header: http.Header{},
-	}).WithContext(t.Context())
+	}
 	for _, h := range w.Headers {
 		req.Header.Add(h[0], h[1])
 	}
