@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evermesh/evermesh/internal/apply"
-	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/cloudformation"
 )
 
 func applyCommand() *cobra.Command {
@@ -61,36 +61,48 @@ func takesFiles(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// itemsOf reads files as what is to be applied. Faults are told, a line each.
-func itemsOf(c *cobra.Command, names []string) ([]apply.Item, error) {
+// work is what apply and plan begin with.
+type work struct {
+	*apply.Applier
+	items   []apply.Item            // to be written
+	others  []apply.Item            // to go, with --prune
+	outputs []cloudformation.Output // of the templates
+}
+
+// all are the items, and then those that are to go.
+func (w *work) all() []apply.Item { return slices.Concat(w.items, w.others) }
+
+// read reads files as what is to be applied. Faults are told, a line each.
+func (w *work) read(c *cobra.Command, names []string) error {
 	options, err := fileOptionsOf(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	options.liveRealm(c)
 	read, err := readFiles(names, c.InOrStdin(), options)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	told := reading{notes: slices.Concat(read.skipped, read.notes), faults: read.faults}
 	found, err := told.check(read.inputs, "")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := complain(c.ErrOrStderr(), append(told.notes, told.faults...)); err != nil {
-		return nil, err
+		return err
 	}
 	if n := int64(len(told.faults)); n > 0 {
-		return nil, usagef("%s above: correct the files; nothing was written", count(n, "fault", "faults"))
+		return usagef("%s above: correct the files; nothing was written", count(n, "fault", "faults"))
 	}
 	if len(found) == 0 {
-		return nil, usagef("the files hold no App Mesh resource: nothing was written")
+		return usagef("the files hold no App Mesh resource: nothing was written")
 	}
 	items := make([]apply.Item, len(found))
 	for i, x := range found {
 		items[i] = apply.Item{Where: x.where, Key: x.resource.Key, Doc: x.doc}
 	}
-	return apply.InOrder(items), nil
+	w.items, w.outputs = apply.InOrder(items), read.outputs
+	return nil
 }
 
 // othersOf is what --prune would remove; it tells what is left alone.
@@ -111,43 +123,43 @@ func othersOf(c *cobra.Command, a *apply.Applier, items []apply.Item) ([]apply.I
 	return others, complain(c.ErrOrStderr(), lines)
 }
 
-// prepared reads files and finds the control plane: what apply and plan begin
-// with. With --prune, others are what is to go.
-func prepared(c *cobra.Command, names []string) (a *apply.Applier, items, others []apply.Item, err error) {
-	if items, err = itemsOf(c, names); err != nil {
-		return nil, nil, nil, err
+// prepared reads files and finds the control plane.
+func prepared(c *cobra.Command, names []string) (*work, error) {
+	w := &work{}
+	if err := w.read(c, names); err != nil {
+		return nil, err
 	}
 	caller, err := connect(c)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	a = &apply.Applier{Client: caller}
+	w.Applier = &apply.Applier{Client: caller}
 	if prune, _ := c.Flags().GetBool("prune"); prune {
-		if others, err = othersOf(c, a, items); err != nil {
-			return nil, nil, nil, err
+		if w.others, err = othersOf(c, w.Applier, w.items); err != nil {
+			return nil, err
 		}
 	}
-	return a, items, others, nil
+	return w, nil
 }
 
 func applyFiles(c *cobra.Command, args []string) error {
-	a, items, others, err := prepared(c, args)
+	w, err := prepared(c, args)
 	if err != nil {
 		return err
 	}
-	if err := confirm(c, others); err != nil {
+	if err := confirm(c, w.others); err != nil {
 		return err
 	}
 	var failed error
-	a.Done = func(r apply.Result) {
+	w.Done = func(r apply.Result) {
 		if !wantsJSON(c) && r.Err == nil {
 			if _, err := fmt.Fprintf(c.OutOrStdout(), "%-9s  %s\n", did(r.Action), r.Path()); err != nil && failed == nil {
 				failed = err
 			}
 		}
 	}
-	results, err := a.Run(c.Context(), append(items, others...))
-	return errors.Join(failed, reportApplied(c, a.Client, results, err))
+	results, err := w.Run(c.Context(), w.all())
+	return errors.Join(failed, w.report(c, results, err))
 }
 
 // confirm lists what is to go and has a person say yes.
@@ -204,86 +216,4 @@ func readLine(ctx context.Context, r io.Reader) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
-}
-
-// did says an action in the past.
-func did(a apply.Action) string {
-	switch a {
-	case apply.Create:
-		return "created"
-	case apply.Update:
-		return "updated"
-	case apply.Tag:
-		return "tagged"
-	case apply.Delete:
-		return "removed"
-	}
-	return string(a)
-}
-
-// appliedLine is a result as JSON.
-type appliedLine struct {
-	Resource string `json:"resource"`
-	Result   string `json:"result"`
-	Version  int64  `json:"version,omitempty"`
-	Where    string `json:"where,omitempty"`
-	Error    string `json:"error,omitempty"`
-}
-
-// reportApplied tells how it went: what was done on stdout, what was not on
-// stderr, a line each.
-func reportApplied(c *cobra.Command, caller *client.Client, results []apply.Result, err error) error {
-	done := map[string]int64{}
-	var undone []string
-	lines := make([]appliedLine, len(results))
-	for i, r := range results {
-		lines[i] = appliedLine{Resource: r.Path(), Result: did(r.Action), Version: r.Version, Where: r.Where}
-		if r.Err == nil {
-			done[did(r.Action)]++
-			continue
-		}
-		lines[i].Result, lines[i].Error = "failed", oneLine(explained(caller, r.Err).Error())
-		if errors.Is(r.Err, apply.ErrNotTried) {
-			lines[i].Result, lines[i].Error = "not tried", r.Err.Error()
-		}
-		place := r.Path()
-		if r.Where != "" {
-			place = r.Where + ": " + place
-		}
-		undone = append(undone, place+": "+lines[i].Error)
-	}
-	if wantsJSON(c) {
-		if err := printJSON(c.OutOrStdout(), map[string]any{"resources": lines}); err != nil {
-			return err
-		}
-	}
-	if err := complain(c.ErrOrStderr(), undone); err != nil {
-		return err
-	}
-	summary := summaryOf(done)
-	if len(undone) > 0 {
-		text := fmt.Sprintf("%s not done, %s: correct what is told above and apply again", count(int64(len(undone)), "resource was", "resources were"), summary)
-		return &exitError{exitFailure, text}
-	}
-	if err != nil {
-		return explained(caller, err)
-	}
-	if wantsJSON(c) {
-		return nil
-	}
-	_, err = fmt.Fprintln(c.OutOrStdout(), summary)
-	return err
-}
-
-func summaryOf(done map[string]int64) string {
-	var parts []string
-	for _, word := range []string{"created", "updated", "tagged", "unchanged", "removed", "gone"} {
-		if n := done[word]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, word))
-		}
-	}
-	if parts == nil {
-		return "nothing was done"
-	}
-	return strings.Join(parts, ", ")
 }

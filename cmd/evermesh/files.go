@@ -23,6 +23,7 @@ type files struct {
 	// skipped, notes and faults are lines for a person: what was left out, what
 	// was taken for granted, and what must be corrected.
 	skipped, notes, faults []string
+	outputs                []cloudformation.Output // of templates
 }
 
 // file is a file of another form than inputs.
@@ -187,6 +188,7 @@ func (r *filesReader) readTemplates() error {
 		for _, s := range t.Skipped {
 			r.out.skipped = append(r.out.skipped, s.String())
 		}
+		r.out.outputs = append(r.out.outputs, t.Outputs...)
 		for _, p := range problems {
 			r.out.faults = append(r.out.faults, p.String())
 		}

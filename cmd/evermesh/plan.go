@@ -70,13 +70,13 @@ type plannedResource struct {
 const refuse apply.Action = "refused"
 
 func planFiles(c *cobra.Command, args []string) error {
-	a, items, others, err := prepared(c, args)
+	w, err := prepared(c, args)
 	if err != nil {
 		return err
 	}
-	out, err := planOf(c.Context(), a, append(items, others...))
+	out, err := planOf(c.Context(), w.Applier, w.all())
 	if err != nil {
-		return explained(a.Client, err)
+		return explained(w.Client, err)
 	}
 	if wantsJSON(c) {
 		err = printJSON(c.OutOrStdout(), out)
