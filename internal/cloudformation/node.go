@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -137,14 +138,18 @@ func syntax(at Position, err error, p *faults) {
 	p.add(at, "", "neither YAML nor JSON: %s", text)
 }
 
-// escapes are the escapes of JSON, characters of two halves as one.
-var escapes = regexp.MustCompile(`\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u)`)
+// escapes are the escapes of JSON, characters of two halves as one, and what YAML
+// wants escaped and JSON does not.
+var escapes = regexp.MustCompile(`[\x7f-\x{9f}\x{2028}\x{2029}\x{fffe}\x{ffff}]|\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u)`)
 
-// yamlEscapes writes those escapes of JSON that the parser does not know as it
-// does: halves of characters, and the slash.
+// yamlEscapes writes what the parser takes in another form than JSON: halves of
+// characters, the slash, controls, and breaks of lines that JSON does not know.
 func yamlEscapes(data []byte) []byte {
 	return escapes.ReplaceAllFunc(data, func(escape []byte) []byte {
 		switch {
+		case escape[0] != '\\':
+			r, _ := utf8.DecodeRune(escape)
+			return fmt.Appendf(nil, `\u%04x`, r)
 		case string(escape) == `\/`:
 			return escape[1:]
 		case len(escape) != 12:
@@ -161,7 +166,8 @@ type reader struct {
 	file   string
 	faults *faults
 	nodes  int
-	given  bool // up: the rest is not looked at
+	at     []string // the path to where the reader is
+	given  bool     // up: the rest is not looked at
 }
 
 func (r *reader) position(n *yaml.Node) Position {
@@ -170,7 +176,7 @@ func (r *reader) position(n *yaml.Node) Position {
 
 func (r *reader) broken(n *yaml.Node, format string, args ...any) *node {
 	at := r.position(n)
-	r.faults.add(at, "", format, args...)
+	r.faults.add(at, strings.TrimPrefix(strings.Join(r.at, ""), "."), format, args...)
 	return &node{form: isBroken, at: at}
 }
 
@@ -179,7 +185,7 @@ func (r *reader) giveUp(n *yaml.Node, text string) *node {
 	if r.given {
 		return &node{form: isBroken, at: r.position(n)}
 	}
-	r.given = true
+	r.given, r.at = true, nil // the way to it is as long as it is deep
 	return r.broken(n, "%s", text)
 }
 
@@ -216,6 +222,15 @@ var functionOfTag = map[string]string{
 	"!Length": "Fn::Length", "!ToJsonString": "Fn::ToJsonString",
 }
 
+// below reads a part of the node that the reader is at.
+func (r *reader) below(step string, n *yaml.Node, depth int) *node {
+	from := len(r.at)
+	r.at = append(r.at, step)
+	out := r.node(n, depth+1)
+	r.at = r.at[:min(from, len(r.at))]
+	return out
+}
+
 // bare is a node without its tag.
 func (r *reader) bare(n *yaml.Node, depth int) *node {
 	out := &node{at: r.position(n)}
@@ -225,8 +240,8 @@ func (r *reader) bare(n *yaml.Node, depth int) *node {
 		r.members(n, out, depth)
 	case yaml.SequenceNode:
 		out.form = isList
-		for _, item := range n.Content {
-			out.items = append(out.items, r.node(item, depth+1))
+		for i, item := range n.Content {
+			out.items = append(out.items, r.below(fmt.Sprintf("[%d]", i), item, depth))
 		}
 	default:
 		if n.ShortTag() == "!!null" {
@@ -257,6 +272,6 @@ func (r *reader) members(n *yaml.Node, out *node, depth int) {
 			continue
 		}
 		known[name.Value] = true
-		out.members = append(out.members, member{name.Value, r.position(key), r.node(value, depth+1)})
+		out.members = append(out.members, member{name.Value, r.position(key), r.below("."+name.Value, value, depth)})
 	}
 }
