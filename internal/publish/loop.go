@@ -3,6 +3,10 @@
 // clients read what changed, their views are resolved and built into bundles,
 // and the management service gets what differs.
 //
+// Where the listeners of a node change, its proxies and its clients wait for each
+// other (turns.go, watch.go): the only steps of the loop that follow from what
+// proxies have accepted and not from what is stored.
+//
 // Loop is the sole writer of bundles. Everything it calls on the way is pure;
 // what is left here is the order of things: drain what is pending, apply, look
 // at the affected clients only, publish, and only then say that the revision is
