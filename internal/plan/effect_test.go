@@ -10,10 +10,16 @@ import (
 	"github.com/evermesh/evermesh/internal/plan"
 )
 
-// A plan says what a change of a node or gateway does to its connections and its
-// statistics, in words.
-func TestEffects(t *testing.T) {
-	t.Parallel()
+// effectCase is a change of a node or gateway.
+type effectCase struct {
+	name          string
+	kind          api.Kind
+	before, after string
+	drains        bool
+	want          []string
+}
+
+func effectCases() []effectCase {
 	node := func(listeners, more string) string {
 		return `{"listeners":[` + listeners + `],"serviceDiscovery":{"dns":{"hostname":"n.local"}}` + more + `}`
 	}
@@ -22,14 +28,7 @@ func TestEffects(t *testing.T) {
 		return `,"tls":{"mode":"` + mode + `","certificate":{"file":{"certificateChain":"/c.pem","privateKey":"/k.pem"}}}`
 	}
 	logged := func(path string) string { return `,"logging":{"accessLog":{"file":{"path":"` + path + `"}}}` }
-	for _, c := range []struct {
-		name   string
-		kind   api.Kind
-		before string
-		after  string
-		drains bool
-		want   []string
-	}{
+	return []effectCase{
 		{
 			"a second listener renames the statistics of the first", api.KindVirtualNode,
 			node(on8080(""), ""), node(on8080("")+`,{"portMapping":{"port":9090,"protocol":"grpc"}}`, ""), true,
@@ -52,7 +51,7 @@ func TestEffects(t *testing.T) {
 		},
 		{
 			"an access log", api.KindVirtualNode,
-			node(on8080(""), ""), node(on8080(""), logged("/dev/stdout")), true,
+			node(on8080(""), ""), node(on8080(""), logged("/dev/null")), true,
 			[]string{
 				"connections to port 443 for *.amazonaws.com are drained: the access log changes", // what the application sends
 				"connections to port 8080 in plaintext are drained: the access log changes",
@@ -88,15 +87,29 @@ func TestEffects(t *testing.T) {
 			`{"listeners":[{"portMapping":{"port":8088,"protocol":"http"}},{"portMapping":{"port":8089,"protocol":"http"}}]}`, true,
 			[]string{"connections to port 8088 in plaintext are drained: the names of statistics change", "statistics are renamed: http.ingress becomes http.ingress.http.8088"},
 		},
-	} {
+	}
+}
+
+// on is the mesh of the case before it, and the plan of its change.
+func (c effectCase) on(t testing.TB) (*mesh.Snapshot, plan.Result) {
+	t.Helper()
+	s := mesh.NewSnapshot(1, []*api.Resource{made(t, api.KindMesh, "", "m", `{}`), made(t, c.kind, "", "x", c.before)})
+	now := made(t, c.kind, "", "x", c.after)
+	r, err := plan.On(t.Context(), s, mesh.Quotas{}, []plan.Change{{Key: now.Key, Now: now}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, r
+}
+
+// A plan says what a change of a node or gateway does to its connections and its
+// statistics, in words.
+func TestEffects(t *testing.T) {
+	t.Parallel()
+	for _, c := range effectCases() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := mesh.NewSnapshot(1, []*api.Resource{made(t, api.KindMesh, "", "m", `{}`), made(t, c.kind, "", "x", c.before)})
-			now := made(t, c.kind, "", "x", c.after)
-			r, err := plan.On(t.Context(), s, mesh.Quotas{}, []plan.Change{{Key: now.Key, Now: now}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, r := c.on(t)
 			var got []string
 			drains := false
 			for _, p := range r.Proxies {
