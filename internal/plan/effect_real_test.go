@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -208,7 +209,10 @@ func (e *listening) start(t *testing.T, secrets map[string]*tlsv3.Secret) {
 		}
 	})
 	testenv.Eventually(t, "Envoy answers", func() bool {
-		_, err := os.Stat(filepath.Join(e.dir, "admin"))
+		conn, err := net.Dial("unix", filepath.Join(e.dir, "admin"))
+		if err == nil {
+			conn.Close()
+		}
 		return err == nil
 	})
 	e.taken(t)
