@@ -137,7 +137,9 @@ func (p *Proxy) target(name string, weight uint32, to netip.AddrPort) Target {
 		out.ConnectTimeout = d.AsDuration()
 	}
 	for _, h := range c.GetHealthChecks() {
-		out.Checks = append(out.Checks, check(h))
+		x := check(h)
+		x.Port = cmp.Or(p.checkPort(c), x.Port)
+		out.Checks = append(out.Checks, x)
 	}
 	return out
 }
@@ -164,6 +166,21 @@ func (p *Proxy) discovery(c *clusterv3.Cluster, to netip.AddrPort) Discovery {
 		}
 	}
 	return out
+}
+
+// checkPort is the port on which endpoints are checked, where they say one of
+// their own; 0 where they do not. It comes before that of the check itself.
+func (p *Proxy) checkPort(c *clusterv3.Cluster) uint32 {
+	m := c.GetLoadAssignment()
+	if m == nil {
+		m = p.endpoints[c.GetName()]
+	}
+	for _, group := range m.GetEndpoints() {
+		for _, e := range group.GetLbEndpoints() {
+			return e.GetEndpoint().GetHealthCheckConfig().GetPortValue()
+		}
+	}
+	return 0
 }
 
 func addresses(m *endpointv3.ClusterLoadAssignment) []string {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -73,6 +75,11 @@ func RunBatch(t testing.TB, bundles ...*envoy.Bundle) *Batch {
 			b.endpoints(t, c, second)
 			clusters = append(clusters, c)
 		}
+		for _, secret := range static.GetStaticResources().GetSecrets() {
+			if !slices.ContainsFunc(b.Secrets, func(s *tlsv3.Secret) bool { return s.GetName() == secret.GetName() }) {
+				b.Secrets = append(b.Secrets, secret)
+			}
+		}
 	}
 	b.Start(t, listeners, clusters)
 	t.Cleanup(func() {
@@ -117,6 +124,7 @@ func (b *Batch) behindProxyProtocol(t testing.TB, l *listenerv3.Listener) {
 // Wire is a request as it goes over the wire.
 type Wire struct {
 	HTTP2                   bool
+	TLS                     *tls.Config // of HTTP/1.1; nil: plaintext
 	Method, Authority, Path string
 	Headers                 [][2]string
 }
@@ -154,7 +162,7 @@ func (b *Batch) Send(t Failer, listener string, to netip.AddrPort, w Wire) Reply
 		resp, body, err = b.sendHTTP1(listener, to, w)
 	}
 	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
+	case isAlert(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		return Reply{Closed: true}
 	case err != nil:
 		t.Fatalf("%s %s%s: %v", w.Method, w.Authority, w.Path, err)
@@ -173,6 +181,12 @@ func (b *Batch) Send(t Failer, listener string, to netip.AddrPort, w Wire) Reply
 	return out
 }
 
+// isAlert says whether the other end has ended TLS by an alert.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
 func (b *Batch) dial(listener string, to netip.AddrPort) (net.Conn, error) {
 	conn, err := net.Dial("unix", filepath.Join(b.Dir, listener))
 	if err != nil {
@@ -186,6 +200,9 @@ func (b *Batch) dial(listener string, to netip.AddrPort) (net.Conn, error) {
 // used again.
 func (b *Batch) sendHTTP1(listener string, to netip.AddrPort, w Wire) (*http.Response, []byte, error) {
 	key := listener + " " + to.String()
+	if w.TLS != nil {
+		key += " tls" // never used again
+	}
 	var conn net.Conn
 	if all := b.idle[key]; len(all) > 0 {
 		conn, b.idle[key] = all[len(all)-1], all[:len(all)-1]
@@ -202,6 +219,10 @@ func (b *Batch) sendHTTP1(listener string, to netip.AddrPort, w Wire) (*http.Res
 		}
 	}()
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	plain := conn
+	if w.TLS != nil {
+		conn = tls.Client(plain, w.TLS)
+	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s %s HTTP/1.1\r\n", w.Method, w.Path)
 	if w.Authority != "" {
@@ -225,7 +246,7 @@ func (b *Batch) sendHTTP1(listener string, to netip.AddrPort, w Wire) (*http.Res
 	if err != nil {
 		return nil, nil, err
 	}
-	if kept = !resp.Close; kept {
+	if kept = !resp.Close && w.TLS == nil; kept {
 		b.idle[key] = append(b.idle[key], conn)
 	}
 	return resp, body, nil

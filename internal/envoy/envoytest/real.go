@@ -28,6 +28,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/evermesh/evermesh/internal/envoy"
@@ -40,6 +41,7 @@ import (
 // where, and a gateway's first hop finds its second.
 type Envoy struct {
 	Dir     string                  // its socket files
+	Secrets []*tlsv3.Secret         // that Start gives it
 	clients map[string]*http.Client // by route configuration and protocol
 	served  int                     // endpoints
 
@@ -82,7 +84,7 @@ func (e *Envoy) Start(t testing.TB, listeners []*listenerv3.Listener, clusters [
 	config := &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: "test", Cluster: "test"},
 		Admin:           &bootstrapv3.Admin{Address: Pipe(filepath.Join(e.Dir, "admin"))},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: listeners, Clusters: clusters},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: listeners, Clusters: clusters, Secrets: e.Secrets},
 	}
 	text, err := envoy.JSON(config)
 	if err != nil {
