@@ -32,6 +32,25 @@ func encode(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
+// encoded is a message's encoding and its content hash. What cannot be encoded
+// is invalid, and that is said in the words of its validation.
+func (o *Builder) encoded(m checked) (value []byte, hash string, err error) {
+	if value, err = encode(m); err == nil {
+		c, _ := o.scratch.Get().(*canonical)
+		if c == nil {
+			c = &canonical{}
+		}
+		hash, err = c.digest(m.ProtoReflect().Descriptor(), value)
+		o.scratch.Put(c)
+	}
+	if err != nil {
+		if broken := m.ValidateAll(); broken != nil {
+			err = broken
+		}
+	}
+	return value, hash, err
+}
+
 // references are what a resource refers to by name, each sorted: part of its
 // content.
 type references struct{ clusters, secrets []string }
@@ -39,17 +58,16 @@ type references struct{ clusters, secrets []string }
 // resource validates and encodes a message, unless one of the same content is
 // in use already.
 func (o *Builder) resource(name string, m checked, refs references, query *EndpointQuery) (*Resource, error) {
-	hash := digest(m)
+	value, hash, err := o.encoded(m)
+	if err != nil {
+		return nil, err
+	}
 	key := hash
 	if query != nil {
 		key += fmt.Sprintf(" %#v", *query) // not in the content: other accounts have equal names
 	}
 	return intern(o, &o.resources, key, func() (*Resource, error) {
 		if err := m.ValidateAll(); err != nil {
-			return nil, err
-		}
-		value, err := encode(m)
-		if err != nil {
 			return nil, err
 		}
 		r := &Resource{Name: name, Hash: hash, Encoded: value, Clusters: refs.clusters, Secrets: refs.secrets}
@@ -66,13 +84,12 @@ const hostField = protowire.Number(2)
 
 // host does for a virtual host what resource does for a resource.
 func (o *Builder) host(m *routev3.VirtualHost) (*VirtualHost, error) {
-	hash := digest(m)
+	value, hash, err := o.encoded(m)
+	if err != nil {
+		return nil, err
+	}
 	return intern(o, &o.hosts, hash, func() (*VirtualHost, error) {
 		if err := m.ValidateAll(); err != nil {
-			return nil, err
-		}
-		value, err := encode(m)
-		if err != nil {
 			return nil, err
 		}
 		field := protowire.AppendTag(make([]byte, 0, len(value)+8), hostField, protowire.BytesType)
@@ -94,17 +111,17 @@ func clustersOf(m *routev3.VirtualHost) []string {
 	return slices.Compact(out)
 }
 
-// newRoutes makes a route configuration of encoded hosts, of which it is little
+// routes makes a route configuration of encoded hosts, of which it is little
 // more than a list. head is the message without any.
-func newRoutes(head *routev3.RouteConfiguration, hosts []*VirtualHost) (*Resource, error) {
+func (o *Builder) routes(head *routev3.RouteConfiguration, hosts []*VirtualHost) (*Resource, error) {
 	if err := head.ValidateAll(); err != nil {
 		return nil, err
 	}
-	value, err := encode(head)
+	value, hash, err := o.encoded(head)
 	if err != nil {
 		return nil, err
 	}
-	return (&Resource{Name: head.GetName(), Encoded: value, headHash: digest(head)}).WithHosts(hosts), nil
+	return (&Resource{Name: head.GetName(), Encoded: value, headHash: hash}).WithHosts(hosts), nil
 }
 
 // WithHosts returns the route configuration with other virtual hosts, which it

@@ -17,6 +17,7 @@ type Builder struct {
 	// that are found there have a problem then. Set it before the first Build.
 	WithoutCloudMap bool
 
+	scratch   sync.Pool // of *canonical
 	mu        sync.Mutex
 	resources map[string]weak.Pointer[Resource]
 	hosts     map[string]weak.Pointer[VirtualHost]

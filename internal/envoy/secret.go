@@ -17,6 +17,11 @@ import (
 //	acm-trust:<authority arn>[,<arn>...]       validation_context: the certificates of these authorities
 //	acm-issuer:<certificate arn>               validation_context: the root that this certificate chains to
 //
+// A secret of files holds their paths. Envoy watches the directories of both by
+// itself, and reads again when something is moved into them; a file that is
+// written in place is not noticed. Of a response with several secrets it takes
+// none if it refuses one. TestFilesChange and TestTLS show these.
+//
 // In paths, % and : are percent-encoded; in ARNs, % and the comma. Certificates
 // of a workload's own SDS server (sds in the API) have no such name: Envoy asks
 // its socket for them, under the name that the resource gives.

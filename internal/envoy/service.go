@@ -302,7 +302,7 @@ func (b *build) routeConfig(head *routev3.RouteConfiguration, hosts []*VirtualHo
 			return
 		}
 	}
-	r, err := newRoutes(head, hosts)
+	r, err := b.owner.routes(head, hosts)
 	if err != nil {
 		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonInvalid, Message: fmt.Sprintf("%s is left out, Envoy would refuse it: %v", name, reason(err))}})
 		return
