@@ -34,6 +34,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -187,6 +188,9 @@ func (g *Ground) Tool(path string) (string, error) {
 		return place, nil
 	}
 	place := filepath.Join(g.dir, "bin", filepath.Base(path))
+	if _, err := os.Stat(place); err == nil { // another program of that name
+		place += strconv.Itoa(len(g.tools))
+	}
 	if f, err := os.OpenFile(place, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755); err != nil {
 		return "", fmt.Errorf("place tool: %w", err)
 	} else if err := f.Close(); err != nil {
