@@ -48,6 +48,24 @@ func TestWhatIsHeldBackIsNotDone(t *testing.T) {
 	}
 }
 
+// What a proxy refused is refused, also while its row holds something back.
+func TestARefusalIsNotHeldBack(t *testing.T) {
+	s := storetest.New(t)
+	w := newWorld(s, "a")
+	w.Applied(resource(t, s, theRoute, anyRoute))
+	p, old := w.proxy(node("n"), "i"), "old"
+	p.State = api.ProxyStateRefused
+	for i := range p.Types {
+		p.Types[i].Accepted, p.Types[i].Refusal = &old, &api.Refusal{Message: "no", Version: "1"}
+	}
+	w.connect(node("n"), p)
+	w.rows[node("n")].Held = []string{theRoute.String()}
+	w.flush(t)
+	if got, _ := rollout(t, reader(s, w.now)); got != "REFUSED 0/1" {
+		t.Errorf("rollout is %s", got)
+	}
+}
+
 // The release before writes rows that say nothing of this.
 func TestRowsOfTheReleaseBeforeHoldNothing(t *testing.T) {
 	s := storetest.New(t)

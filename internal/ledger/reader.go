@@ -259,11 +259,11 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 		for _, p := range row.Members {
 			out.ProxiesAffected++
 			switch {
-			case !current[row.Replica], held:
+			case !current[row.Replica]:
 				out.Waiting = append(out.Waiting, p)
 			case stateOf(p, concerned) == api.ProxyStateRefused:
 				out.Refused = append(out.Refused, p)
-			case stateOf(p, concerned) == api.ProxyStateCurrent:
+			case stateOf(p, concerned) == api.ProxyStateCurrent && !held:
 				out.ProxiesAccepted++
 				accepted = append(accepted, p)
 			default:

@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -129,10 +130,7 @@ func TestOffersAreWhatASnapshotOfThemWouldShow(t *testing.T) {
 		for range rapid.IntRange(1, 12).Draw(t, "batches") {
 			stored = stored.Apply(w.revision, w.edit(t))
 			offers := mesh.Offers{Nodes: map[api.Key]mesh.Offer{}, Routes: map[api.Key][]*api.Resource{}}
-			shown := map[api.Key]*api.Resource{}
-			for key, r := range w.resources {
-				shown[key] = r
-			}
+			shown := maps.Clone(w.resources)
 			for i := range 4 {
 				key := worldKey(api.KindVirtualNode, "", fmt.Sprint("n", i))
 				if r := w.resources[key]; r != nil && rapid.IntRange(0, 3).Draw(t, "offered") == 0 {
