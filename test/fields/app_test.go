@@ -4,8 +4,10 @@ package fields
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -27,6 +29,7 @@ import (
 // has one.
 const (
 	firstHTTP, lastHTTP = 8080, 8085
+	portTLS             = 8086 // HTTP/1.1 with TLS, in scenes that have certificates
 	firstTCP, lastTCP   = 8090, 8093
 )
 
@@ -63,9 +66,12 @@ type seen struct {
 	Host   string
 	Path   string // with the query
 	Header http.Header
+	TLS    bool
+	Client string // whom the client's certificate is for, "" without one
+	Chain  int    // how many certificates it sent
 }
 
-func startApp(h *ground.Host, name string) (*app, error) {
+func startApp(h *ground.Host, name string, secure *tls.Config) (*app, error) {
 	a := &app{name: name, tries: map[string][]string{}, conns: map[net.Conn]bool{}, rpc: grpc.NewServer(grpc.UnknownServiceHandler(answerRPC))}
 	healthpb.RegisterHealthServer(a.rpc, health.NewServer())
 	for port := firstHTTP; port <= lastHTTP; port++ {
@@ -79,6 +85,15 @@ func startApp(h *ground.Host, name string) (*app, error) {
 		s := &http.Server{Protocols: both, ReadHeaderTimeout: patience, Handler: a}
 		a.servers = append(a.servers, s)
 		a.running.Go(func() { _ = s.Serve(l) })
+	}
+	if secure != nil {
+		l, err := h.Listen("tcp", fmt.Sprint(":", portTLS))
+		if err != nil {
+			return nil, err
+		}
+		s := &http.Server{ReadHeaderTimeout: patience, Handler: a, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+		a.servers = append(a.servers, s)
+		a.running.Go(func() { _ = s.Serve(tls.NewListener(l, secure)) })
 	}
 	for port := firstTCP; port <= lastTCP; port++ {
 		l, err := h.Listen("tcp", fmt.Sprint(":", port))
@@ -171,7 +186,11 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fails(w, fail[try])
 		return
 	}
-	s := seen{a.name, port, family, r.Proto, r.Method, r.Host, r.URL.RequestURI(), r.Header}
+	s := seen{App: a.name, Port: port, Family: family, Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.RequestURI(), Header: r.Header}
+	if r.TLS != nil {
+		s.TLS = true
+		s.Client, s.Chain = whose(r.TLS.PeerCertificates)
+	}
 	text, err := json.Marshal(s)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -39,9 +39,21 @@ func redirect(ctx context.Context, owner ground.Owner) error {
 
 // bootstrap is the configuration that the client's Envoy starts with: the agent's
 // without the agent.
-func bootstrap(c mesh.Client, admin string) ([]byte, error) {
+func bootstrap(c mesh.Client, admin, sds string) ([]byte, error) {
 	type object = map[string]any
 	pipe := func(path string) object { return object{"pipe": object{"path": path}} }
+	server := func(name, socket string) object {
+		return object{
+			"name": name, "type": "STATIC", "connect_timeout": "1s",
+			"load_assignment": object{"cluster_name": name, "endpoints": []any{object{"lb_endpoints": []any{
+				object{"endpoint": object{"address": pipe(socket)}},
+			}}}},
+			"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
+				"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+				"explicit_http_config": object{"http2_protocol_options": object{}},
+			}},
+		}
+	}
 	source := object{"ads": object{}, "resource_api_version": "V3"}
 	out := object{
 		"node":  object{"id": fmt.Sprintf("mesh/%s/%s/%s", c.Key.Mesh, c.Key.Kind, c.Key.Name), "cluster": "fields", "metadata": object{"evermesh.instance": "i"}},
@@ -55,16 +67,7 @@ func bootstrap(c mesh.Client, admin string) ([]byte, error) {
 			},
 			"cds_config": source, "lds_config": source,
 		},
-		"static_resources": object{"clusters": []any{object{
-			"name": "management", "type": "STATIC", "connect_timeout": "1s",
-			"load_assignment": object{"cluster_name": "management", "endpoints": []any{object{"lb_endpoints": []any{
-				object{"endpoint": object{"address": pipe(shared.plane.socket)}},
-			}}}},
-			"typed_extension_protocol_options": object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
-				"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-				"explicit_http_config": object{"http2_protocol_options": object{}},
-			}},
-		}}},
+		"static_resources": object{"clusters": []any{server("management", shared.plane.socket), server("static_cluster_sds_unix_socket", sds)}},
 	}
 	if mark := shared.Owner().Mark; mark != 0 {
 		out["cluster_manager"] = object{"upstream_bind_config": object{"socket_options": []any{

@@ -60,7 +60,7 @@ func meshScenes() []scene {
 `,
 		fields: []field{
 			{
-				title: "what is not in the mesh", given: `mesh egressFilter.type = "DROP_ALL"`, change: `mesh egressFilter.type = "ALLOW_ALL"`,
+				title: "what is not in the mesh", ids: "TRBL-010 TRBL-012", given: `mesh egressFilter.type = "DROP_ALL"`, change: `mesh egressFilter.type = "ALLOW_ALL"`,
 				see: get("blue.mesh:8083/").app, before: "reset", after: "blue",
 			},
 			{

@@ -106,7 +106,14 @@ func logFields(of string, see probe) []field {
 			change: edit(".format.text", `"%RESPONSE_CODE%\n"`), see: see, before: "one.log: GET", after: "one.log: 200",
 		},
 		{
+			title: "the guide's sample", ids: "OBS-002",
+			given:  edit("", `{"path": "one.log", "format": {"text": "%REQ(:METHOD)%\n"}}`),
+			change: edit(".format.text", `"%LOCAL_REPLY_BODY%:%RESPONSE_CODE%:path=%REQ(:path)%\n"`),
+			see:    see, before: "one.log: GET", after: "one.log: -:200:path=/",
+		},
+		{
 			given:  edit("", `{"path": "one.log", "format": {"json": [{"key": "of", "value": "%REQ(:METHOD)%"}]}}`),
+			ids:    "OBS-003",
 			change: edit(".format.json[0].key", `"method"`), see: see, before: `one.log: {"of":"GET"}`, after: `one.log: {"method":"GET"}`,
 		},
 		{
@@ -153,8 +160,10 @@ func clusterScenes() []scene {
 
 	discovery := base("discovery")
 	discovery.instances = []instance{
-		{"one", "web", "blue", []string{"stage", "test", "old", "no"}}, {"one", "web", "green", []string{"stage", "live", "old", "test"}},
-		{"one", "other", "green", nil}, {"two", "web", "server", []string{"stage", "test"}},
+		{"one", "web", "blue", []string{"stage", "test", "old", "no"}},
+		{"one", "web", "green", []string{"stage", "live", "old", "test"}},
+		{"one", "other", "green", nil},
+		{"two", "web", "server", []string{"stage", "test"}},
 	}
 	dns := func(doc string) string { return on + "serviceDiscovery.dns = " + doc }
 	cloud := func(more string) string {
@@ -166,7 +175,7 @@ func clusterScenes() []scene {
 			change: `virtualNode client backends[0].virtualService.virtualServiceName = "other.local"`,
 			see:    all(web.app, get("other.local:8080/").app), before: "server, 404", after: "404, server",
 		},
-		{change: on + `serviceDiscovery.dns.hostname = "blue.discovery"`, see: web.app, before: "server", after: "blue"},
+		{ids: "DISC-002", change: on + `serviceDiscovery.dns.hostname = "blue.discovery"`, see: web.app, before: "server", after: "blue"},
 		{
 			given: dns(`{"hostname": "both.discovery", "responseType": "LOADBALANCER"}`), change: on + `serviceDiscovery.dns.responseType = "ENDPOINTS"`,
 			see: mixed(20, web.app), before: "blue", after: "blue and green",
@@ -235,6 +244,11 @@ func clusterScenes() []scene {
 		{
 			given: check(""), change: listener + `.healthCheck.protocol = "http2"`,
 			see: checkOf("server"), before: "HTTP/1.1 / at 8080", after: "HTTP/2.0 / at 8080",
+		},
+		{
+			title: "grpc", ids: "VN-017", change: listener + `.healthCheck.protocol = "grpc"`,
+			given: listener + `.portMapping.protocol = "grpc"` + "\n" + check("") + "\n" + listener + `.healthCheck.protocol = "http2"`,
+			see:   checkOf("server"), before: "HTTP/2.0 / at 8080", after: "HTTP/2.0 /grpc.health.v1.Health/Check at 8080",
 		},
 		{
 			given:  check(`, "path": "/?then=3s"`) + "\n" + on + `serviceDiscovery.dns.responseType = "ENDPOINTS"`,

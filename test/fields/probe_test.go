@@ -5,6 +5,7 @@ package fields
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,6 +62,8 @@ type ask struct {
 	from, method, target string
 	header               []string
 	http2, rpc           bool
+	https                bool   // with TLS of the client's own
+	certificate          string // of the client; "" is none
 }
 
 // get is a request from the client: its target is HOST:PORT/PATH.
@@ -84,17 +87,19 @@ func rpc(target string, header ...string) ask {
 	return a
 }
 
-// as is the request by another method, on the host of another name.
+// as is the request by another method.
 func (a ask) as(method string) ask { a.method = method; return a }
 
-func (a ask) on(host string) ask { a.from = host; return a }
+// tls is the request with TLS, from a client with the certificate of that name.
+func (a ask) tls(certificate string) ask { a.https, a.certificate = true, certificate; return a }
 
 // answer is what came of a request. code is the HTTP status, or the name of the
 // gRPC code; seen is nil where no application answered.
 type answer struct {
 	code  string
 	seen  *seen
-	tries int // in all applications of the scene
+	tries int                 // in all applications of the scene
+	chain []*x509.Certificate // of who answers, to a client with TLS
 }
 
 // app sees which application answers: "blue", or the status without one.
@@ -140,6 +145,32 @@ func (a ask) host(t *testing.T, p *play) string {
 		return got.code
 	}
 	return got.seen.Host
+}
+
+// server sees whom a client with TLS speaks with: "server as one.example, 1 in its
+// chain", or "refused".
+func (a ask) server(t *testing.T, p *play) string {
+	got := a.do(t, p)
+	if got.seen == nil {
+		return got.code
+	}
+	name, length := whose(got.chain)
+	return fmt.Sprintf("%s as %s, %d in its chain", got.seen.App, name, length)
+}
+
+// secure sees how the application is spoken to: "server by TLS from one.example, 1
+// in its chain", "server by TLS", or "server in plaintext".
+func (a ask) secure(t *testing.T, p *play) string {
+	got := a.do(t, p)
+	switch {
+	case got.seen == nil:
+		return got.code
+	case !got.seen.TLS:
+		return got.seen.App + " in plaintext"
+	case got.seen.Client == "":
+		return got.seen.App + " by TLS"
+	}
+	return fmt.Sprintf("%s by TLS from %s, %d in its chain", got.seen.App, got.seen.Client, got.seen.Chain)
 }
 
 // proto sees the protocol that the application is spoken to by: "HTTP/1.1".
@@ -189,7 +220,11 @@ func (a ask) request(ctx context.Context, t *testing.T, p *play, id string) answ
 	protocols.SetUnencryptedHTTP2(a.http2)
 	transport := &http.Transport{Protocols: protocols, DialContext: p.host(t, a.from).Dial}
 	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, a.method, "http://"+a.target, nil)
+	scheme := "http"
+	if a.https {
+		scheme, transport.TLSClientConfig = "https", p.clientTLS(t, a.certificate)
+	}
+	req, err := http.NewRequestWithContext(ctx, a.method, scheme+"://"+a.target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,13 +242,16 @@ func (a ask) request(ctx context.Context, t *testing.T, p *play, id string) answ
 		if ctx.Err() != nil {
 			t.Fatalf("%s %s: %v", a.method, a.target, err)
 		}
-		if errors.Is(err, syscall.ECONNREFUSED) {
+		if errors.Is(err, syscall.ECONNREFUSED) || a.https {
 			return answer{code: "refused"}
 		}
 		return answer{code: "reset"}
 	}
 	defer resp.Body.Close()
 	out := answer{code: fmt.Sprint(resp.StatusCode)}
+	if resp.TLS != nil {
+		out.chain = resp.TLS.PeerCertificates
+	}
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		out.code += ", then reset"

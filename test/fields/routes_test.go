@@ -305,6 +305,10 @@ func tcpScene() scene {
 			given: secondListener("tcp", 8091) + edits(route+".action.weightedTargets[0].port = 8090"), change: edits(route + ".action.weightedTargets[0].port = 8091"),
 			see: at.app, before: "green:8090", after: "green:8091",
 		},
+		{
+			title: "of two tcp routes", ids: "RT-043", change: "route web/rest priority = 5",
+			see: at.app, before: "green:8090", after: "blue:8090",
+		},
 		portField("tcp", route, "", 8090, 8091, all(at.app, dial("web.local:8091").app), "green:8090, blue:8090", "closed, green:8090"),
 		{
 			given: edits(route + `.timeout.idle = {"unit": "ms", "value": 300}`), change: edits(route + ".timeout.idle.value = 3000"),

@@ -4,6 +4,7 @@ package fields
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -36,7 +37,9 @@ type scene struct {
 	names map[string][]string
 	// instances are what Cloud Map knows.
 	instances []instance
-	fields    []field
+	// tls says that there are certificates; see pki.
+	tls    bool
+	fields []field
 }
 
 // mesh is the name of the scene's mesh.
@@ -50,6 +53,7 @@ type play struct {
 	hosts     map[string]*ground.Host // by node or gateway
 	apps      map[string]*app         // by node
 	cloudMap  *cloudMap
+	*pki      // nil without tls
 	ids       atomic.Int64
 }
 
@@ -64,6 +68,9 @@ func (s scene) start(t *testing.T) *play {
 		t.Fatal(err)
 	}
 	p := &play{scene: s, resources: resources, hosts: map[string]*ground.Host{}, apps: map[string]*app{}}
+	if s.tls {
+		p.certify(t)
+	}
 	for _, r := range resources {
 		switch r.Kind {
 		case api.KindVirtualService:
@@ -77,7 +84,11 @@ func (s scene) start(t *testing.T) *play {
 			shared.DNS().Set(r.Name+"."+p.mesh(), h.Addr())
 		}
 		if r.Kind == api.KindVirtualNode {
-			a, err := startApp(p.hosts[r.Name], r.Name)
+			var secure *tls.Config
+			if s.tls {
+				secure = p.serverTLS(t)
+			}
+			a, err := startApp(p.hosts[r.Name], r.Name, secure)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,6 +158,13 @@ func (p *play) publish(t *testing.T, all []resource) {
 	for _, c := range p.clients {
 		shared.plane.await(t, c, revision)
 	}
+	// Envoy takes over what it has accepted when that has its secrets and is checked.
+	for _, c := range p.clients {
+		until(t, c.Key.Name+" uses what it has accepted", func() bool {
+			page := p.admin(t, c.Key.Name, "/stats?filter=^(cluster_manager.warming_clusters|listener_manager.total_listeners_warming)$")
+			return page == "cluster_manager.warming_clusters: 0\nlistener_manager.total_listeners_warming: 0\n"
+		})
+	}
 }
 
 // startEnvoy starts the client's Envoy on its host, where a node's traffic is
@@ -166,7 +184,10 @@ func (p *play) startEnvoy(t *testing.T, c mesh.Client) {
 	if err := os.Chown(dir, int(shared.Owner().UID), int(shared.Owner().UID)); err != nil {
 		t.Fatal(err)
 	}
-	text, err := bootstrap(c, filepath.Join(dir, "admin"))
+	if p.tls {
+		p.certificateFiles(t, dir)
+	}
+	text, err := bootstrap(c, filepath.Join(dir, "admin"), p.sdsSocket())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,8 @@ import (
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/secrets"
+	"github.com/evermesh/evermesh/internal/secrets/secretstest"
 	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
@@ -104,6 +106,7 @@ func (w *world) begin(g *ground.Ground) error {
 // it was last told for it.
 type plane struct {
 	server *ads.Server
+	issuer *secretstest.Issuer
 	socket string
 	wanted chan mesh.Client // a first proxy came
 	stop   func()
@@ -115,14 +118,17 @@ type plane struct {
 }
 
 func startPlane(socket string) (*plane, error) {
-	p := &plane{socket: socket, wanted: make(chan mesh.Client, 256), bundles: map[mesh.Client]*envoy.Bundle{}}
+	p := &plane{socket: socket, issuer: secretstest.New(), wanted: make(chan mesh.Client, 256), bundles: map[mesh.Client]*envoy.Bundle{}}
+	source := &secrets.Source{Issuer: p.issuer, Log: slog.New(slog.DiscardHandler)}
 	p.server = ads.New(ads.Config{
+		Secrets: source,
 		Clients: p, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Replica: "r", PublishWait: patience,
 		Authenticate: func(context.Context, string, metadata.MD) (auth.Principal, error) {
 			return auth.Principal{Account: account}, nil
 		},
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
+	source.Renew = p.server.Renew
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		return nil, err
