@@ -75,8 +75,9 @@ func (p *Proxy) matches(m *routev3.RouteMatch, r *message) bool {
 }
 
 // header says whether a header matches. One that is absent matches nothing but
-// that it is absent, inverted or not. Of several lines older Envoys make one value
-// and newer ones look at each: where that is not the same, the message is unclear.
+// that it is absent, inverted or not. Of several lines older Envoys (1.36) make one
+// value, and for newer ones (1.40) one that matches is enough: where that is not the
+// same, the message is unclear.
 func (p *Proxy) header(m *routev3.HeaderMatcher, r *message) bool {
 	lines := r.lines(strings.ToLower(m.GetName()))
 	var matches func(string) bool
@@ -97,7 +98,7 @@ func (p *Proxy) header(m *routev3.HeaderMatcher, r *message) bool {
 		return false
 	}
 	ok := matches(strings.Join(lines, ","))
-	if slices.ContainsFunc(lines, func(s string) bool { return matches(s) != ok }) {
+	if slices.ContainsFunc(lines, matches) != ok {
 		r.unclear = m.GetName()
 	}
 	return ok != m.GetInvertMatch()

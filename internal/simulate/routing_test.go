@@ -123,7 +123,7 @@ func TestRules(t *testing.T) {
 			web("/h/exact", "header_http_9080 web.local/h/exact", "x-a", "abc"), web("/h/exact", "rest_http_9080 web.local/h/exact", "x-a", "abcd"),
 			web("/h/exact", "rest_http_9080 web.local/h/exact"), web("/h/exact", "rest_http_9080 web.local/h/exact", "x-a", "ABC"),
 			web("/h/prefix", "header_http_9080 web.local/h/prefix", "X-A", "abc"), web("/h/prefix", "rest_http_9080 web.local/h/prefix", "x-a", "cab"),
-			web("/h/prefix", "header_http_9080 web.local/h/prefix", "x-a", "ab", "x-a", "abx"), web("/h/prefix", "rest_http_9080 web.local/h/prefix", "x-a", "x", "x-a", "y"),
+			web("/h/prefix", "header_http_9080 web.local/h/prefix", "x-a", "ab", "x-a", "abx"), web("/h/prefix", "rest_http_9080 web.local/h/prefix", "x-a", "x", "x-a", "y"), web("/h/prefix", "header_http_9080 web.local/h/prefix", "x-a", "abc", "x-a", "y"),
 		}},
 		{"RT-022 header suffix and pattern", front, []row{
 			web("/h/suffix", "header_http_9080 web.local/h/suffix", "x-a", "cab"), web("/h/suffix", "rest_http_9080 web.local/h/suffix", "x-a", "abc"),
