@@ -109,7 +109,7 @@ func logFields(of string, see probe) []field {
 			title: "the guide's sample", ids: "OBS-002",
 			given:  edit("", `{"path": "one.log", "format": {"text": "%REQ(:METHOD)%\n"}}`),
 			change: edit(".format.text", `"%LOCAL_REPLY_BODY%:%RESPONSE_CODE%:path=%REQ(:path)%\n"`),
-			see:    see, before: "one.log: GET", after: "one.log: -:200:path=/",
+			see:    see, before: "one.log: GET", after: "one.log: :200:path=/",
 		},
 		{
 			given:  edit("", `{"path": "one.log", "format": {"json": [{"key": "of", "value": "%REQ(:METHOD)%"}]}}`),
