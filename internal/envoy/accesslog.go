@@ -2,10 +2,13 @@ package envoy
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	formatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/req_without_query/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -23,7 +26,7 @@ func (b *build) accessLog() []*accesslogv3.AccessLog {
 	switch {
 	case format == nil:
 	case format.Text != "":
-		log.AccessLogFormat = logFormat(&corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+		log.AccessLogFormat = logFormat(format, &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
 			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: format.Text}},
 		}})
 	case len(format.JSON) > 0:
@@ -31,7 +34,7 @@ func (b *build) accessLog() []*accesslogv3.AccessLog {
 		for _, f := range format.JSON {
 			fields[f.Key] = structpb.NewStringValue(f.Value)
 		}
-		log.AccessLogFormat = logFormat(&corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{
+		log.AccessLogFormat = logFormat(format, &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{
 			JsonFormat: &structpb.Struct{Fields: fields},
 		}})
 	}
@@ -48,9 +51,17 @@ func (b *build) checkLog() {
 	}
 }
 
-func logFormat(f *corev3.SubstitutionFormatString) *filelogv3.FileAccessLog_LogFormat {
+// logFormat has the extension that one of the commands needs, where it is used.
+func logFormat(used *api.LoggingFormat, f *corev3.SubstitutionFormatString) *filelogv3.FileAccessLog_LogFormat {
+	if strings.Contains(used.Text, withoutQuery) || slices.ContainsFunc(used.JSON, func(x api.JSONFormatRef) bool { return strings.Contains(x.Value, withoutQuery) }) {
+		f.Formatters = []*corev3.TypedExtensionConfig{{Name: "envoy.formatter.req_without_query", TypedConfig: pack(&formatterv3.ReqWithoutQuery{})}}
+	}
 	return &filelogv3.FileAccessLog_LogFormat{LogFormat: f}
 }
+
+// withoutQuery begins the command whose extension has to be named (OBS-004). In
+// plain text it does no harm.
+const withoutQuery = "%REQ_WITHOUT_QUERY("
 
 func logFile(own *api.Resource) (path string, format *api.LoggingFormat) {
 	if s := own.VirtualNodeSpec(); s != nil && s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {

@@ -97,7 +97,7 @@ func commandTable() map[string]takes {
 	}
 	put(takes{parameter: regexp.MustCompile(timeFormat)}, "START_TIME START_TIME_LOCAL EMIT_TIME EMIT_TIME_LOCAL")
 	put(takes{parameter: regexp.MustCompile(`^ALLOW_WHITESPACES$`)}, "RESPONSE_CODE_DETAILS")
-	put(takes{parameter: regexp.MustCompile(`^:?[!#-'*+.0-9A-Z^-z|~-]+(\?:?[!#-'*+.0-9A-Z^-z|~-]+)?$`), needed: true, length: true}, "REQ RESP TRAILER")
+	put(takes{parameter: regexp.MustCompile(`^:?[!#-'*+.0-9A-Z^-z|~-]+(\?:?[!#-'*+.0-9A-Z^-z|~-]+)?$`), needed: true, length: true}, "REQ RESP TRAILER REQ_WITHOUT_QUERY")
 	put(takes{parameter: regexp.MustCompile(`^[0-9A-Za-z_.-]+$`), needed: true, length: true}, "QUERY_PARAM ENVIRONMENT")
 	put(takes{parameter: regexp.MustCompile(`^[0-9A-Za-z_./-]+(:(PLAIN|TYPED))?$`), needed: true, length: true}, "FILTER_STATE UPSTREAM_FILTER_STATE")
 	put(takes{parameter: regexp.MustCompile(`^[0-9A-Za-z_./-]+(:[0-9A-Za-z_./-]+)*$`), needed: true}, "DYNAMIC_METADATA CLUSTER_METADATA UPSTREAM_METADATA")

@@ -29,6 +29,7 @@ func TestAccessLogFormats(t *testing.T) {
 		`%REQ(a):10% %RESP(a?b):1% %TRAILER(grpc-status)% %QUERY_PARAM(q):3% %ENVIRONMENT(HOME):3% %FILTER_STATE(a.b:PLAIN):9% %UPSTREAM_FILTER_STATE(a.b)%`:                                  true,
 		`%DYNAMIC_METADATA(a.b:c:d)% %CLUSTER_METADATA(a:b)% %UPSTREAM_METADATA(a:b)% %METADATA(ROUTE:a:b)% %METADATA(VIRTUAL_HOST:a)%`:                                                       true,
 		`%GRPC_STATUS(NUMBER)% %PATH(NQ)% %PATH(WQ:ORIG_OR_PATH):9% %COMMON_DURATION(DS_RX_BEG:US_TX_END:ms)% %COMMON_DURATION(a:b)% %RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%`:              true,
+		`%REQ_WITHOUT_QUERY(X-ENVOY-ORIGINAL-PATH?:PATH):20% %REQ_WITHOUT_QUERY(:PATH)%`:                                                                                                      true, "%REQ_WITHOUT_QUERY(a?b?c)%": false,
 		"": true, "plain": true, "50%": false, "%": false, "%NO_SUCH%": false, "%req(a)%": false, "%REQ%": false, "%REQ(a?b?c)%": false, "%PROTOCOL(a)%": false,
 		"%PROTOCOL:3%": false, "%GRPC_STATUS(odd)%": false, "%PATH(odd)%": false, "%COMMON_DURATION(a)%": false, "%METADATA(ODD:a)%": false, "%START_TIME(%Y": false,
 		"%REQ(a)": false, "%REQ(a):x%": false, "%FILTER_STATE(:PLAIN)%": false, "%START_TIME(%Y\n)%": false,
@@ -55,7 +56,9 @@ func takesFormat(t *testing.T, binary, format string) (string, error) {
 		"name": "l", "address": map[string]any{"pipe": map[string]any{"path": "@envoy-format-test"}}, "filter_chains": []any{map[string]any{}},
 		"access_log": []any{map[string]any{"name": "file", "typed_config": map[string]any{
 			"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": "/dev/null",
-			"log_format": map[string]any{"json_format": map[string]any{"k": format}},
+			"log_format": map[string]any{"json_format": map[string]any{"k": format}, "formatters": []any{map[string]any{
+				"name": "f", "typed_config": map[string]any{"@type": "type.googleapis.com/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery"},
+			}}},
 		}}},
 	}}}})
 	if err != nil {
