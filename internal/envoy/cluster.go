@@ -23,12 +23,8 @@ import (
 const unlimited = 2147483647
 
 func limits() *clusterv3.CircuitBreakers_Thresholds {
-	return &clusterv3.CircuitBreakers_Thresholds{
-		MaxConnections:     wrapperspb.UInt32(unlimited),
-		MaxPendingRequests: wrapperspb.UInt32(unlimited),
-		MaxRequests:        wrapperspb.UInt32(unlimited),
-		MaxRetries:         wrapperspb.UInt32(unlimited),
-	}
+	most := wrapperspb.UInt32(unlimited)
+	return &clusterv3.CircuitBreakers_Thresholds{MaxConnections: most, MaxPendingRequests: most, MaxRequests: most, MaxRetries: most}
 }
 
 func breakers(t *clusterv3.CircuitBreakers_Thresholds) *clusterv3.CircuitBreakers {

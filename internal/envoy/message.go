@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -25,20 +26,38 @@ func pack(m proto.Message) *anypb.Any {
 
 // tag is a dimension of the metrics extension, such as TargetVirtualNode.
 type tag struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
+	key, value string
 }
 
 // aggregateStats is the metadata that App Mesh puts on listeners, routes and
 // clusters: a JSON text, also where there are no tags.
 func aggregateStats(tags ...tag) *corev3.Metadata {
-	if tags == nil {
-		tags = []tag{}
+	var space [256]byte
+	text := append(space[:0], `{"tags":[`...)
+	for i, t := range tags {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, `{"key":`...)
+		text = append(appendJSON(text, t.key), `,"value":`...)
+		text = append(appendJSON(text, t.value), '}')
 	}
-	text, _ := json.Marshal(map[string][]tag{"tags": tags}) // strings only: cannot fail
+	text = append(text, "]}"...)
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
 		statsNamespace: {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(string(text))}},
 	}}
+}
+
+// appendJSON writes a text as JSON does. Nearly all texts are names that JSON
+// takes as they are.
+func appendJSON(to []byte, text string) []byte {
+	if !strings.ContainsFunc(text, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.:/@ ", r)
+	}) {
+		return append(append(append(to, '"'), text...), '"')
+	}
+	quoted, _ := json.Marshal(text) // a text: cannot fail
+	return append(to, quoted...)
 }
 
 func millis(n int64) *durationpb.Duration {

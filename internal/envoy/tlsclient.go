@@ -175,7 +175,16 @@ func (o *origination) key() string {
 	if !o.on {
 		return ""
 	}
-	return fmt.Sprintf(" tls %t %t %q %t %q %q %q", o.enforced, o.certificate.own, o.certificate.name, o.trust.own, o.trust.name, o.names, o.serverName)
+	var space [512]byte
+	text := append(space[:0], " tls"...)
+	for _, b := range []bool{o.enforced, o.certificate.own, o.trust.own} {
+		text = strconv.AppendBool(append(text, ' '), b)
+	}
+	for _, s := range []string{o.certificate.name, o.trust.name, o.names, o.serverName} {
+		text = append(strconv.AppendInt(append(text, ' '), int64(len(s)), 10), ' ')
+		text = append(text, s...)
+	}
+	return string(text)
 }
 
 // originate adds the client's end of TLS to a cluster. Where it cannot be as the
