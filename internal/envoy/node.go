@@ -97,7 +97,7 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 		refs.secrets = union(refs.secrets, its.secrets)
 		cluster := fmt.Sprintf("cds_ingress_%s_%s_%s_%d", b.mesh, b.own.Key.Name, protocol, port)
 		b.localCluster(cluster, protocol, port, nodePool(l.ConnectionPool))
-		prefix := ingressStats(len(spec.Listeners), protocol, port)
+		prefix := ingressStats(b.view.Listeners(), protocol, port)
 		limit, idle := listenerTimeout(l)
 		if !isHTTP(protocol) {
 			// Only who must tell TLS from plaintext has to wait for the client's first

@@ -49,6 +49,9 @@ func TestViewsShowOffers(t *testing.T) {
 		if got := view(s, "n").Node; got != step.own {
 			t.Errorf("%s: its proxies get %q, want %q", step.name, heard(got), heard(step.own))
 		}
+		if got := view(s, "n").Listeners(); got != 1 {
+			t.Errorf("%s: it counts as a node of %d listeners, want as stored", step.name, got)
+		}
 		for name, want := range map[string]bool{"front": step.heldFront, "n": step.heldIt, "bystander": false} {
 			if held := view(s, name).Held; slices.Contains(held, n.Key) != want || len(held) > 1 {
 				t.Errorf("%s: the view of %s holds %v", step.name, name, held)
@@ -169,7 +172,7 @@ func TestOffersAreWhatASnapshotOfThemWouldShow(t *testing.T) {
 						t.Fatalf("%v gets what clients see of it", c)
 					}
 					own, of := *want, *view
-					own.Node, of.Node = nil, nil
+					own.Node, of.Node = nil, nil // outlines need no more
 					want, view = &own, &of
 				}
 				if got, want := outline(view, problems), outline(want, wantProblems); got != want {

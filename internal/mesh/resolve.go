@@ -22,7 +22,9 @@ func (s *Snapshot) View(c Client) (*View, []Problem, Reads) {
 	v := &View{Client: c}
 	switch own := s.own(c.Key); {
 	case c.Key.Kind == api.KindVirtualNode && own.VirtualNodeSpec() != nil:
-		v.Node = own
+		if v.Node = own; s.stored != nil {
+			v.stored = s.stored.Get(c.Key)
+		}
 	case c.Key.Kind == api.KindVirtualGateway && own.VirtualGatewaySpec() != nil:
 		v.Gateway = own
 	default:

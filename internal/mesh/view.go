@@ -24,6 +24,8 @@ type View struct {
 	// Held are the nodes and routes of the view that are not shown as they are
 	// stored, but as they are offered (D6.3); mostly none.
 	Held []api.Key
+
+	stored *api.Resource // of the client; another than Node when that is in a turn
 }
 
 // Backend is one backend of a node.
@@ -68,6 +70,16 @@ func (v *View) Resource() *api.Resource {
 		return v.Gateway
 	}
 	return v.Node
+}
+
+// Listeners is how many listeners Node has as it is stored. In a turn its proxies
+// have more (D6.3), and yet are named by these: a name that changed with every step
+// would end connections with each.
+func (v *View) Listeners() int {
+	if v.stored != nil {
+		return len(listenersOf(v.stored))
+	}
+	return len(listenersOf(v.Node))
 }
 
 // Equal says whether two views were resolved from the same resources, compared
