@@ -46,6 +46,13 @@ type Batch struct {
 // address of its own.
 func RunBatch(t testing.TB, bundles ...*envoy.Bundle) *Batch {
 	t.Helper()
+	return RunChangedBatch(t, func(int, *listenerv3.Listener) {}, bundles...)
+}
+
+// RunChangedBatch is RunBatch with listeners that are changed first; their routes
+// are in them. The number is that of the bundle.
+func RunChangedBatch(t testing.TB, change func(int, *listenerv3.Listener), bundles ...*envoy.Bundle) *Batch {
+	t.Helper()
 	b := &Batch{Prepare(t), map[string][]net.Conn{}, map[string]*http.Client{}}
 	var listeners []*listenerv3.Listener
 	var clusters []*clusterv3.Cluster
@@ -62,6 +69,7 @@ func RunBatch(t testing.TB, bundles ...*envoy.Bundle) *Batch {
 		}
 		var second []*corev3.Address
 		for _, l := range static.GetStaticResources().GetListeners() {
+			change(i, l)
 			l.Name = BatchListener(i, l.GetName())
 			if bundle.View.Gateway != nil && l.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
 				l.Address.GetSocketAddress().Address = loopback()
