@@ -42,7 +42,8 @@ type Discovery struct {
 	Family    string              // of DNS: which addresses are asked for
 }
 
-// Target is a cluster that a request may go to.
+// Target is a cluster that a request may go to. One that is missing or without
+// endpoints answers its share with 503, or closes it by TCP.
 type Target struct {
 	Cluster string
 	Missing bool // there is no such cluster

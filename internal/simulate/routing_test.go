@@ -1,10 +1,16 @@
 package simulate_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"testing"
 
+	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 	"github.com/evermesh/evermesh/internal/simulate"
 )
 
@@ -13,6 +19,8 @@ const (
 	front   = "traffic_routes virtualNode/front"
 	ingress = "traffic_gateway virtualGateway/ingress"
 	rpcGate = "GR-017_gateway_grpc virtualGateway/ingress"
+	unfit   = "RT-003_mismatches virtualNode/front"
+	ports   = "GR-005_ports_of_no_listener virtualGateway/ingress"
 )
 
 // row is a request and, in the words of brief, what becomes of it.
@@ -67,7 +75,8 @@ func call(host, path, want string, header ...string) row {
 // wanted, and through a real Envoy, which must do what the simulation says.
 func TestRules(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, front, ingress, rpcGate)
+	r := newRig(t, front, ingress, rpcGate, unfit, ports, allowAll)
+	elsewhere := passedOn(t)
 	for _, test := range []struct {
 		name string
 		of   string
@@ -162,6 +171,19 @@ func TestRules(t *testing.T) {
 			at("web.local:1", "404"), at("web.local.", "404"), at("xweb.local", "404"), at("", "400"),
 		}},
 		{"VR-010 MESH-012 what leads nowhere", front, []row{at("routeless.local", "404"), at("empty.local", "404"), at("silent.local", "503")}},
+		{"RT-003 RT-020 routes and targets that do not fit are left out", unfit, []row{
+			web("/http2", "404"), web("/port", "404"), web("/target", "web_http_9080 web.local/target"), web("/target-port", "503"),
+		}},
+		{"MESH-003 MESH-004 under ALLOW_ALL, backends and all other hosts", allowAll, []row{
+			at("blue.local", "blue_http_9080 blue.local/"),
+			{simulate.Request{Destination: elsewhere, Authority: "example.com"}, "mesh-allow-all example.com/"},
+			{simulate.Request{Destination: elsewhere, Authority: "blue.local"}, "blue_http_9080 blue.local/"},
+		}},
+		{"an upgrade that is not allowed", front, []row{web("/", "403", "connection", "upgrade", "upgrade", "other")}},
+		{"GR-005 GR-007 a target's port chooses the listener, a match's port the gateway's", ports, []row{
+			enter("example.com", "/right/1", "two_http_9081 two.local:9081/1"), enter("example.com", "/two/1", "503"), enter("example.com", "/kept", "503"),
+			enter("example.com", "/one/1", "one_http_9080 one.local/1"), enter("example.com", "/match/1", "404"),
+		}},
 		{"GR-001 GR-014 GR-022 host and prefix are rewritten", ingress, []row{
 			enter("example.com", "/chapter/1", "blue_http_9080 colors.local/1"), enter("example.com", "/chapter", "blue_http_9080 colors.local/"),
 			enter("example.com", "/chapter/", "blue_http_9080 colors.local/"), enter("example.com", "/chapter?q=1", "blue_http_9080 colors.local/?q=1"),
@@ -230,6 +252,56 @@ func TestRules(t *testing.T) {
 				}
 				if d := disagreement(o, r.send(t, p, x.request)); d != "" {
 					t.Errorf("%s: the real Envoy did otherwise: %s\n%s", what, d, o)
+				}
+			}
+		})
+	}
+}
+
+// passedOn is the address of a server that is no endpoint of the mesh, on the
+// port of one that is.
+func passedOn(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp4", envoytest.Loopback()+":9080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(envoytest.Arrival{Method: r.Method, Host: r.Host, Path: r.RequestURI, Header: r.Header})
+	}))
+	_ = server.Listener.Close()
+	server.Listener = l
+	server.Start()
+	t.Cleanup(server.Close)
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// TestShares counts where requests go.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, front)
+	p := r.proxies[front]
+	for _, test := range []struct{ name, path string }{{"RT-009 RT-008 weights 75 and 25", "/split"}, {"RT-008 weights 3 and 1", "/relative"}, {"RT-009 weights 0 and 100", "/moved"}} {
+		t.Run(test.name, func(t *testing.T) {
+			request := web(test.path, "").request
+			o, err := p.Send(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const n = 1000
+			count := map[string]int{}
+			for range n {
+				reply := r.send(t, p, request)
+				if reply.Arrival == nil {
+					t.Fatalf("status %d", reply.Status)
+				}
+				count[reply.Arrival.Cluster]++
+			}
+			for _, target := range o.Targets {
+				share := float64(count[target.Cluster]) / n
+				// Five standard deviations of a binomial share.
+				if bound := 5 * math.Sqrt(target.Share*(1-target.Share)/n); math.Abs(share-target.Share) > bound {
+					t.Errorf("%.3f of the requests went to %s, want %.3f ± %.3f", share, target.Cluster, target.Share, bound)
 				}
 			}
 		})

@@ -72,7 +72,7 @@ func RunChangedBatch(t testing.TB, change func(int, *listenerv3.Listener), bundl
 			change(i, l)
 			l.Name = BatchListener(i, l.GetName())
 			if bundle.View.Gateway != nil && l.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
-				l.Address.GetSocketAddress().Address = loopback()
+				l.Address.GetSocketAddress().Address = Loopback()
 				second = append(second, l.GetAddress())
 			} else {
 				b.behindProxyProtocol(t, l)
@@ -106,8 +106,8 @@ func RunChangedBatch(t testing.TB, change func(int, *listenerv3.Listener), bundl
 // BatchListener names the listener of a bundle in a batch.
 func BatchListener(bundle int, name string) string { return fmt.Sprintf("%d.%s", bundle, name) }
 
-// loopback is an address of this machine that nothing else uses.
-func loopback() string {
+// Loopback is an address of this machine that nothing else uses.
+func Loopback() string {
 	var b [3]byte
 	_, _ = rand.Read(b[:]) // it never fails
 	return netip.AddrFrom4([4]byte{127, b[0] | 1, b[1], b[2] | 1}).String()
