@@ -28,6 +28,7 @@ type machine struct {
 	secrets  []*envoy.Resource   // what of the subscribed secrets may be delivered
 	troubles map[string]*trouble // why others are not had, by name
 	renewed  map[string]bool     // to be asked for again
+	asking   map[string]bool     // whose source is being asked
 	doubts   doubts              // left by the stream before, of types yet to open
 }
 

@@ -217,7 +217,7 @@ func (m *machine) each(now time.Time, s *subscription, t envoy.Type) (*flight, t
 		case r != nil && t == envoy.Secret && r.Encoded == nil: // sent, or had
 		case r != nil && (owed || old == nil || old.Hash != r.Hash):
 			f.sent = append(f.sent, r)
-		case r == nil && owed && absent && t == envoy.Secret && m.troubles[n] == nil: // its source is being asked
+		case r == nil && owed && absent && t == envoy.Secret && m.hopeful(n): // Envoy waits with what needs it
 		case r == nil && owed && absent:
 			switch {
 			case m.delta:

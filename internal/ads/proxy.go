@@ -50,7 +50,6 @@ type proxy struct {
 	mu     sync.Mutex // lets others look in
 	m      *machine   // nil until there is a goal
 	end    time.Time
-	asking bool   // the source of secrets is being asked
 	doubts doubts // left by its stream before, for m
 }
 

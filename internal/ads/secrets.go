@@ -48,43 +48,33 @@ func (s *Server) Renew(concerns func(name string) bool) {
 	}
 }
 
-// ask gets the secrets that are due, in a goroutine of its own: nothing else on
-// the stream waits for their source. turn is held.
+// ask gets the secrets that are due, each in a goroutine of its own: nothing else
+// on the stream waits for its source. turn is held.
 func (p *proxy) ask(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.asking {
-		return // what is due meanwhile is asked for when it is done
+	for _, w := range p.m.due(p.s.Now()) {
+		p.s.queue.run(func() { p.fetch(ctx, w) })
 	}
-	due := p.m.due(p.s.Now())
-	if len(due) == 0 {
-		return
-	}
-	p.asking = true
-	p.s.queue.run(func() { p.fetch(ctx, due) })
 }
 
 // fetch asks the source. What the proxy may not have is left out and noted.
-func (p *proxy) fetch(ctx context.Context, due []wanted) {
-	for _, w := range due {
-		r, err := p.secret(ctx, w)
-		if ctx.Err() != nil {
-			break
-		}
-		p.mu.Lock()
-		if err == nil {
-			p.m.supply(r)
-		} else {
-			reason, final := err.Error(), false
-			if known, ok := errors.AsType[*api.Error](err); ok {
-				reason, final = known.Message, true
-			}
-			p.m.deny(p.s.Now(), w.name, oneLine(reason), final)
-		}
-		p.mu.Unlock()
+func (p *proxy) fetch(ctx context.Context, w wanted) {
+	r, err := p.secret(ctx, w)
+	if ctx.Err() != nil {
+		return // the stream has ended
 	}
 	p.mu.Lock()
-	p.asking = false
+	delete(p.m.asking, w.name)
+	if err == nil {
+		p.m.supply(r)
+	} else {
+		reason, final := err.Error(), false
+		if known, ok := errors.AsType[*api.Error](err); ok {
+			reason, final = known.Message, true
+		}
+		p.m.deny(p.s.Now(), w.name, oneLine(reason), final)
+	}
 	p.mu.Unlock()
 	p.s.dirty(p.client)
 	p.poke()

@@ -117,6 +117,27 @@ func askFor(t *testing.T, s *adstest.Stream, names ...string) {
 	adstest.Must(t, s.Send(adstest.Request{Type: adstest.SDS, Names: names, Subscribe: names}))
 }
 
+// inAnyOrder wants these responses, sorted here, and answers each as refuse says.
+// names are those of secrets, for answers in the state of the world.
+func inAnyOrder(t *testing.T, s *adstest.Stream, names []string, refuse func(adstest.Response) string, want ...string) {
+	t.Helper()
+	var got []string
+	for range want {
+		f, refusal, of := s.Next(t), "", names
+		if refuse != nil {
+			refusal = refuse(f)
+		}
+		if f.Type != adstest.SDS {
+			of = nil
+		}
+		got = append(got, f.String())
+		adstest.Must(t, s.Send(s.Answer(f, refusal, of...)))
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+}
+
 func TestSecretsAreGivenToWhoMayHaveThem(t *testing.T) {
 	both(t, func(t *testing.T, delta bool) {
 		v := &vault{values: map[string]string{"mine": "1"}}
@@ -127,22 +148,15 @@ func TestSecretsAreGivenToWhoMayHaveThem(t *testing.T) {
 		if delta {
 			want = []string{"sds -theirs", "sds -unnamed", "sds mine"}
 		}
-		var got []string
-		for range want { // one by one, in any order
-			f, err := s.Recv()
-			adstest.Must(t, err)
-			got = append(got, f.String())
-			refusal := ""
+		inAnyOrder(t, s, names, func(f adstest.Response) string {
 			if f.String() != "sds mine" {
-				refusal = "Envoy refuses what it cannot use"
-			} else if f.Resources[0].GetTypeUrl() != envoy.Secret.URL() {
+				return "Envoy refuses what it cannot use"
+			}
+			if f.Resources[0].GetTypeUrl() != envoy.Secret.URL() {
 				t.Errorf("type is %s", f.Resources[0].GetTypeUrl())
 			}
-			adstest.Must(t, s.Send(s.Answer(f, refusal, names...)))
-		}
-		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("got %q, want %q", got, want)
-		}
+			return ""
+		}, want...)
 		const denied = "Secret theirs was not delivered: acm:ExportCertificate is not allowed"
 		const unnamed = "Secret unnamed was not delivered: nothing that the proxy is to have names it"
 		testenv.Eventually(t, "the ledger says what is missing, and why", func() bool {
@@ -177,7 +191,7 @@ func TestSecretsFollowTheConfiguration(t *testing.T) {
 		t.Run("what is on its way out may be asked for until it is gone", func(t *testing.T) {
 			r.give("a", naming("new"))
 			f := s.Expect(t, lds(delta))
-			askFor(t, s, "new", "old")
+			adstest.Must(t, s.Send(adstest.Request{Type: adstest.SDS, Names: []string{"new", "old"}, Subscribe: []string{"new"}}))
 			adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds new"), "", "new", "old")))
 			v.set("old", "2")
 			r.Renew(func(name string) bool { return name == "old" })
@@ -192,16 +206,7 @@ func TestSecretsFollowTheConfiguration(t *testing.T) {
 		t.Run("when it is named again, it may", func(t *testing.T) {
 			v.set("old", "3")
 			r.give("a", naming("new", "old"))
-			var fromLDS, fromSDS bool
-			for range 2 {
-				f, err := s.Recv()
-				adstest.Must(t, err)
-				fromLDS, fromSDS = fromLDS || f.String() == lds(delta), fromSDS || f.String() == "sds old"
-				adstest.Must(t, s.Send(s.Answer(f, "", "new", "old")))
-			}
-			if !fromLDS || !fromSDS {
-				t.Errorf("listeners came: %v, the secret: %v", fromLDS, fromSDS)
-			}
+			inAnyOrder(t, s, []string{"new", "old"}, nil, lds(delta), "sds old")
 			testenv.Eventually(t, "nothing is missing", func() bool { return r.notes("a") == "" })
 		})
 	})
@@ -220,9 +225,7 @@ func TestOnlyRenewedSecretsAreAskedForAgain(t *testing.T) {
 		v := &vault{values: map[string]string{"one": "1", "two": "1"}}
 		r, s := secretRig(t, v, delta, "one", "two")
 		askFor(t, s, "one", "two")
-		for _, want := range []string{"sds one", "sds two"} {
-			adstest.Must(t, s.Send(s.Answer(s.Expect(t, want), "", "one", "two")))
-		}
+		inAnyOrder(t, s, []string{"one", "two"}, nil, "sds one", "sds two")
 		v.set("two", "2")
 		r.Renew(func(name string) bool { return name == "two" })
 		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds two"), "", "one", "two")))
@@ -243,8 +246,12 @@ func TestRefusedSecretIsTriedAgain(t *testing.T) {
 		r, s := secretRig(t, v, delta, "bad", "good")
 		names := []string{"bad", "good"}
 		askFor(t, s, names...)
-		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds bad"), "no such file", names...)))
-		adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds good"), "", names...)))
+		inAnyOrder(t, s, names, func(f adstest.Response) string {
+			if f.String() == "sds bad" {
+				return "no such file"
+			}
+			return ""
+		}, "sds bad", "sds good")
 		for range 2 {
 			adstest.Must(t, s.Send(s.Answer(s.Expect(t, "sds bad"), "no such file", names...)))
 		}
@@ -306,11 +313,10 @@ func TestReturningProxyIsGivenWhatIsAnother(t *testing.T) {
 	r, s := secretRig(t, v, true, "other", "same")
 	askFor(t, s, "other", "same")
 	versions := map[string]string{}
-	for _, want := range []string{"sds other", "sds same"} {
-		f := s.Expect(t, want)
+	inAnyOrder(t, s, nil, func(f adstest.Response) string {
 		versions[f.Names[0]] = f.Versions[f.Names[0]]
-		adstest.Must(t, s.Send(s.Answer(f, "")))
-	}
+		return ""
+	}, "sds other", "sds same")
 	s.Close()
 	v.set("other", "2")
 	s = r.open(t, "a", true)
@@ -335,7 +341,7 @@ func TestSentSecretsAreNotKept(t *testing.T) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				of := &p.m.of[envoy.Secret]
-				if p.asking || of.flight != nil || len(of.held) != 1 {
+				if len(p.m.asking) > 0 || of.flight != nil || len(of.held) != 1 {
 					return false
 				}
 				return of.held[0].Encoded == nil && p.m.secrets[0].Encoded == nil

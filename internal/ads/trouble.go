@@ -19,6 +19,7 @@ import (
 type trouble struct {
 	refused bool // by the proxy; else it is not delivered
 	unnamed bool // its configuration does not name the secret
+	passing bool // its source may have it the next time
 	reason  string
 	since   time.Time
 	version string    // what was refused first for this reason
@@ -38,6 +39,9 @@ const (
 	// twice as long each time; lastRetry is the most.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 5 * time.Second
+	// lastHope is how often a source may fail before the proxy is told that there
+	// is no such secret: 3.5 s, if it fails at once.
+	lastHope = 4
 )
 
 const unnamed = "nothing that the proxy is to have names it"
@@ -56,6 +60,8 @@ func (m *machine) due(now time.Time) (out []wanted) {
 		t, r := m.troubles[n], find(m.secrets, n)
 		_, owed := s.owed[n]
 		switch {
+		case m.asking[n]:
+			continue
 		case !m.names(n):
 			if t == nil || !t.unnamed {
 				m.deny(now, n, unnamed, true)
@@ -75,6 +81,10 @@ func (m *machine) due(now time.Time) (out []wanted) {
 			}
 		}
 		delete(m.renewed, n)
+		if m.asking == nil {
+			m.asking = map[string]bool{}
+		}
+		m.asking[n] = true
 		out = append(out, w)
 	}
 	return out
@@ -142,8 +152,16 @@ func (m *machine) deny(now time.Time, name, reason string, final bool) {
 	}
 	m.secrets = without(m.secrets, []string{name})
 	if t := m.trouble(now, name, false, reason); !final {
-		t.again = now.Add(retryAfter(t.count))
+		t.passing, t.again = true, now.Add(retryAfter(t.count))
 	}
+}
+
+// hopeful says whether a secret that the proxy waits for may come yet. With that
+// secret waits what names it, and with a cluster the routes that go to it; so
+// there is an end to hope.
+func (m *machine) hopeful(name string) bool {
+	t := m.troubles[name]
+	return t == nil || (t.passing && t.count < lastHope)
 }
 
 // refusedSecrets notes that the proxy refused what was sent. That there is no
@@ -189,7 +207,7 @@ func (m *machine) trouble(now time.Time, name string, refused bool, reason strin
 		t.reason, t.since = reason, now
 	}
 	t.count++
-	t.again, t.unnamed = time.Time{}, false
+	t.again, t.unnamed, t.passing = time.Time{}, false, false
 	if m.troubles == nil {
 		m.troubles = map[string]*trouble{}
 	}

@@ -222,6 +222,16 @@ func (s *Stream) Recv() (Response, error) {
 // Expect receives and checks what comes next.
 func (s *Stream) Expect(t testing.TB, want string) Response {
 	t.Helper()
+	r := s.Next(t)
+	if r.String() != want {
+		t.Fatalf("got %q, want %q", r, want)
+	}
+	return r
+}
+
+// Next receives what comes next.
+func (s *Stream) Next(t testing.TB) Response {
+	t.Helper()
 	type result struct {
 		Response
 		error
@@ -234,14 +244,11 @@ func (s *Stream) Expect(t testing.TB, want string) Response {
 	select {
 	case r := <-got:
 		if r.error != nil {
-			t.Fatalf("stream ended with %v, want %q", r.error, want)
-		}
-		if r.String() != want {
-			t.Fatalf("got %q, want %q", r.Response, want)
+			t.Fatalf("stream ended with %v", r.error)
 		}
 		return r.Response
 	case <-time.After(Patience):
-		t.Fatalf("nothing came, want %q", want)
+		t.Fatal("nothing came")
 	}
 	return Response{}
 }
