@@ -1,6 +1,7 @@
 package envoy_test
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"slices"
@@ -79,6 +80,12 @@ func complete(t *rapid.T, b *envoy.Bundle) {
 			}
 			if want := clustersNamed(t, of, r); !slices.Equal(want, named(r)) {
 				t.Fatalf("%s says that it names clusters %v, and names %v", r.Name, named(r), want)
+			}
+			for _, name := range r.Secrets {
+				// Names are told as they are in the message: what nobody asks for is not delivered.
+				if !bytes.Contains(r.Encoded, []byte(name)) {
+					t.Fatalf("%s says that it uses secret %s, and does not name it", r.Name, name)
+				}
 			}
 			for c := range r.AllClusters() {
 				if b.List(envoy.Cluster).Get(c) == nil {

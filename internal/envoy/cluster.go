@@ -195,10 +195,11 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 			c.LoadAssignment = assignment(name)
 			p.add(node.Key, mesh.ReasonNotFound, "spec.serviceDiscovery is absent, so the node has no endpoints; its callers are answered 503")
 		}
+		secrets := secretNames(tls.certificate, tls.trust)
 		if !tls.originate(c, node, l, &p.faults) {
-			c, query = withoutEndpoints(name), nil
+			c, query, secrets = withoutEndpoints(name), nil, nil
 		}
-		b.finish(p, c, secretNames(tls.certificate, tls.trust), query, node.Key)
+		b.finish(p, c, secrets, query, node.Key)
 	})
 }
 

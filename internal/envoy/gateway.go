@@ -61,6 +61,10 @@ func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, i int) {
 		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf("spec.listeners: port %d is the proxy's own; the listener is left out", at.port)}})
 		return
 	}
+	if slices.ContainsFunc(spec.Listeners[:i], func(o api.VirtualGatewayListener) bool { return o.PortMapping.Port == l.PortMapping.Port }) {
+		b.repeated(at.port)
+		return
+	}
 	if l.HealthCheck != nil {
 		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonNotTranslated, Message: fmt.Sprintf("spec.listeners[%d].healthCheck has no effect: nothing in the mesh calls a gateway", i)}})
 	}

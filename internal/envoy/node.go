@@ -89,6 +89,10 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 	for i := range spec.Listeners {
 		l := &spec.Listeners[i]
 		protocol, port := l.PortMapping.Protocol, uint32(l.PortMapping.Port)
+		if slices.ContainsFunc(spec.Listeners[:i], func(o api.Listener) bool { return o.PortMapping.Port == l.PortMapping.Port }) {
+			b.repeated(port) // the API refuses it; a store may have it
+			continue
+		}
 		t := nodeTermination(l.TLS)
 		tls, its := b.socket(t, protocol, fmt.Sprintf("listeners[%d]", i))
 		if tls == nil && !t.offersPlaintext() {
@@ -134,6 +138,11 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 			l.FilterChains = append(l.FilterChains, chain()...)
 		}
 	})
+}
+
+// repeated is the problem of a listener whose port another one before it has.
+func (b *build) repeated(port uint32) {
+	b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf("spec.listeners: port %d is there more than once; the first of these listeners is used", port)}})
 }
 
 // speakFirst is how long a node with a PERMISSIVE tcp listener waits for a
