@@ -29,9 +29,10 @@ Its conditions are
                 it; since the last of them did, or this version was written
                 (refused: since the first refusal that stands)
 
-Then come its problems, which leave a part of it without effect, the nodes and
-gateways that lead to it, and the connected proxies of these, with Envoy's own
-words where one refused. At most 200 of each are named; all are counted.
+Then come its problems, which leave a part of it without effect, what App Mesh's
+guide advises otherwise, the nodes and gateways that lead to it, and the
+connected proxies of these, with Envoy's own words where one refused. At most
+200 of each are named; all are counted.
 
 Exit codes: 0 told, whatever the conditions are; 1 there is no such resource, or
 the control plane does not answer; 2 wrong usage.`,
@@ -140,6 +141,9 @@ func printExplanation(w io.Writer, e api.Explanation) error {
 	var lines []string
 	for _, p := range e.Problems {
 		lines = append(lines, fmt.Sprintf("problem: %s: %s", p.Reason, oneLine(p.Message)))
+	}
+	for _, a := range e.Advice {
+		lines = append(lines, "advice: "+oneLine(a))
 	}
 	lines = append(lines, usersLine(e))
 	for _, u := range e.Unknown {

@@ -96,6 +96,7 @@ type ExplainOutput struct {
 
 // Explanation is the model's Explanation.
 type Explanation struct {
+	Advice          []string    `json:"advice,omitempty"`
 	Conditions      []Condition `json:"conditions"`
 	CreatedAt       Timestamp   `json:"createdAt"`
 	LastUpdatedAt   Timestamp   `json:"lastUpdatedAt"`

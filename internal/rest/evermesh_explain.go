@@ -91,6 +91,7 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 		out.Users = append(out.Users, arn(c.Key))
 	}
 	out.Problems = e.problems(rollout, out.ResourceARN)
+	out.Advice = mesh.Advice(snapshot, r)
 	out.Conditions = []api.Condition{accepted(r), e.resolved(), programmed(r, out, proxies)}
 	if out.Unknown == nil {
 		out.Unknown = []string{}
