@@ -293,6 +293,9 @@ func drawRequest(t *rapid.T, gateway bool) simulate.Request {
 	if oneIn(t, 12) {
 		r.Headers = append(r.Headers, simulate.Header{Name: "x-fail", Value: strings.TrimSpace(strings.Repeat("503 ", rapid.IntRange(1, 4).Draw(t, "failures")))})
 	}
+	if oneIn(t, 4) && !strings.HasPrefix(r.Path, "//") { // Go's client takes that for a host
+		r.Protocol = simulate.HTTP2
+	}
 	switch kind := rapid.IntRange(0, 9).Draw(t, "kind"); {
 	case gateway:
 		r.Direction, r.Destination = simulate.Inbound, netip.AddrPortFrom(netip.Addr{}, 8080)
