@@ -6,10 +6,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -183,6 +186,28 @@ func TestStatistics(t *testing.T) {
 			if got := families(m.admin(two, "/stats/prometheus"))["envoy_cluster_assignment_stale"]; !slices.Contains(slices.Collect(maps.Keys(got)), want) {
 				t.Errorf("there is no %s: %v", want, got)
 			}
+		}
+	})
+	t.Run("OBS-019 the rules for alerts name what an Envoy has", func(t *testing.T) {
+		root, err := stage.Root()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rules struct {
+			Groups []struct{ Rules []struct{ Expr string } }
+		}
+		if err := yaml.Unmarshal([]byte(read(t, filepath.Join(root, "deploy/prometheus/envoy-alerts.yaml"))), &rules); err != nil {
+			t.Fatal(err)
+		}
+		got, seen := families(m.admin(s, "/stats/prometheus")), 0
+		for _, rule := range rules.Groups[0].Rules {
+			seen++
+			if name := regexp.MustCompile(`envoy_[a-z_]+`).FindString(rule.Expr); got[name] == nil {
+				t.Errorf("%s: an Envoy has no %s", rule.Expr, name)
+			}
+		}
+		if seen < 4 {
+			t.Errorf("there are %d rules", seen)
 		}
 	})
 	t.Run("OBS-040 the default retry policy and circuit breakers can be looked up", func(t *testing.T) {
