@@ -22,6 +22,7 @@ import (
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/secrets"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -37,6 +38,7 @@ type daemon struct {
 	keys      *iam.Keys
 	endpoints *discovery.Registry
 	proxies   *ads.Server
+	secrets   *secrets.Source
 	loop      *publish.Loop
 	ledger    *ledger.Writer
 	api       *rest.Server
@@ -110,6 +112,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			d.log.Warn("ledger keeps what the replica before left", "err", err)
 		}
 	}
+	d.secrets = &secrets.Source{Renew: func(concerns func(string) bool) { d.proxies.Renew(concerns) }, Log: d.log}
 	d.proxies = ads.New(ads.Config{
 		Realm: realm, Replica: replica.ID, PublishWait: c.PublishWait, Log: d.log, Now: time.Now,
 		Authenticate: func(ctx context.Context, method string, md metadata.MD) (auth.Principal, error) {
@@ -121,7 +124,7 @@ func (d *daemon) wire(ctx context.Context) error {
 		Authorize: func(p auth.Principal, key api.Key) error {
 			return auth.Allow(p, "appmesh:StreamAggregatedResources", realm.ARN(key, d.owner(key)))
 		},
-		Dirty: d.ledger.Dirty,
+		Secrets: d.secrets, Dirty: d.ledger.Dirty,
 		Meter: d.metrics.meter(),
 	})
 	reader := &ledger.Reader{Store: d.store, Realm: realm, Flushed: d.ledger.Changed, Now: time.Now}

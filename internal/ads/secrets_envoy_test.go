@@ -364,7 +364,7 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 			}
 			return resp.Header.Get("X-Peer")
 		}
-		t.Run("TLS-024 MTLS-010 files that are moved into place", func(t *testing.T) {
+		t.Run("files that are moved into place", func(t *testing.T) {
 			adstest.LogEnvoy(t)
 			c := r.ca.Issue(t, "server.local")
 			move(t, c, files, "server")
@@ -372,6 +372,17 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 			c = r.ca.Issue(t, "client.local")
 			move(t, c, files, "client")
 			within(t, "the client's certificate", shown, c)
+		})
+		t.Run("files that are overwritten, when another is moved beside them", func(t *testing.T) {
+			adstest.LogEnvoy(t)
+			c := r.ca.Issue(t, "server.local")
+			c.Write(t, files, "server")
+			loads[0].more(t, 100)
+			if now := served("file")(); now == c.Pair(t).Leaf.SerialNumber.Text(16) {
+				t.Error("Envoy has noticed that a file was overwritten: docs/adr/0019 says that it does not")
+			}
+			swap(t, nil, files, "reload")
+			within(t, "the overwritten certificate", served("file"), c)
 		})
 		t.Run("another authority, by way of both", func(t *testing.T) {
 			adstest.LogEnvoy(t)
@@ -392,7 +403,7 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 			swap(t, slices.Concat(next.PEM, r.ca.PEM), files, "trust.pem")
 			loads[0].more(t, 300)
 		})
-		t.Run("EMS-031 TLS-024 issued certificates", func(t *testing.T) {
+		t.Run("EMS-031 TLS-024 issued certificates come as secrets", func(t *testing.T) {
 			adstest.LogEnvoy(t)
 			for range 3 {
 				within(t, "the issued certificate", served("issued"), r.issuer.Issue(t, issued, r.ca, "server.local"))
