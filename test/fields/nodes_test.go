@@ -35,9 +35,9 @@ func nodeScenes() []scene {
 		slow               ask
 		ok, late           string
 	}{
-		{http1, "http", get(at(8080), "x-wait: 700ms"), "200", "504"},
-		{http2, "http2", get2(at(8081), "x-wait: 700ms"), "200", "504"},
-		{grpc, "grpc", rpc(at(8082)+"color.Color/Get", "x-wait: 700ms"), "OK", "Unavailable"},
+		{http1, "http", get(at(8080), "x-wait: 1s"), "200", "504"},
+		{http2, "http2", get2(at(8081), "x-wait: 1s"), "200", "504"},
+		{grpc, "grpc", rpc(at(8082)+"color.Color/Get", "x-wait: 1s"), "OK", "Unavailable"},
 	} {
 		for _, limit := range []string{"perRequest", "idle"} {
 			timeout := p.listener + ".timeout." + p.protocol + "." + limit
@@ -51,11 +51,11 @@ func nodeScenes() []scene {
 	s.fields = append(s.fields, []field{
 		{
 			given: on(idle + " = " + tight), change: on(idle + ".value = 3000"),
-			see: line.after(700 * time.Millisecond), before: "closed within 700ms", after: "open after 700ms",
+			see: line.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 		{
 			given: on(idle + " = " + tight), change: on(idle + `.unit = "s"`),
-			see: line.after(700 * time.Millisecond), before: "closed within 700ms", after: "open after 700ms",
+			see: line.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 		{
 			given: on(http1 + ".connectionPool.http.maxConnections = 1"), change: on(http1 + ".connectionPool.http.maxConnections = 2"),

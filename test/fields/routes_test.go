@@ -239,7 +239,7 @@ func targetFields(protocol, route string, a ask) []field {
 // long.
 func limitFields(route string, call func(header ...string) ask, ok, late, silent string) []field {
 	const tight = `{"unit": "ms", "value": 300}`
-	slow := call("x-wait: 700ms")
+	slow := call("x-wait: 1s")
 	policy := func(more string) string {
 		return edits(route + `.retryPolicy = {"maxRetries": 2, "perRetryTimeout": ` + more + `}`)
 	}
@@ -312,11 +312,11 @@ func tcpScene() scene {
 		portField("tcp", route, "", 8090, 8091, all(at.app, dial("web.local:8091").app), "green:8090, blue:8090", "closed, green:8090"),
 		{
 			given: edits(route + `.timeout.idle = {"unit": "ms", "value": 300}`), change: edits(route + ".timeout.idle.value = 3000"),
-			see: at.after(700 * time.Millisecond), before: "closed within 700ms", after: "open after 700ms",
+			see: at.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 		{
 			given: edits(route + `.timeout.idle = {"unit": "ms", "value": 300}`), change: edits(route + `.timeout.idle.unit = "s"`),
-			see: at.after(700 * time.Millisecond), before: "closed within 700ms", after: "open after 700ms",
+			see: at.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 	}
 	return s
