@@ -203,7 +203,10 @@ func (t termination) offersTLS() bool {
 func (t termination) offersPlaintext() bool { return t.mode != api.ListenerTLSModeStrict }
 
 // socket is the server's end of TLS; the problem is of the client's own
-// listener. With authorities, a client must have a certificate (MTLS-004).
+// listener. With authorities, a client must have a certificate (MTLS-004). Where
+// plaintext is taken too it may show none, and one for any name: more would
+// protect nothing, and cut off clients that speak TLS by themselves and get their
+// certificates next (MTLS-009).
 func (b *build) socket(t termination, protocol api.PortProtocol, where string) (out *corev3.TransportSocket, refs references) {
 	fault := func(format string, args ...any) {
 		var f faults
@@ -217,9 +220,13 @@ func (b *build) socket(t termination, protocol api.PortProtocol, where string) (
 		fault("there is no certificate")
 		return nil, refs
 	}
-	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common(protocol, t.certificate, t.trust, subjectNames(t.names, false))}
+	names, strict := subjectNames(t.names, false), !t.offersPlaintext()
+	if !strict {
+		names = nil // with names, Envoy demands a certificate
+	}
+	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common(protocol, t.certificate, t.trust, names)}
 	if !t.trust.none() {
-		context.RequireClientCertificate = wrapperspb.Bool(true)
+		context.RequireClientCertificate = wrapperspb.Bool(strict)
 	}
 	out, err := tlsSocket(context)
 	if err != nil {
