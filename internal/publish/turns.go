@@ -34,8 +34,8 @@ type turn struct {
 	// replica could know of them.
 	unseen time.Time
 	step   bool // the loop is to take the next step
-	// late says that the turn went on without some. At rest it is kept for them.
-	late    bool
+	// without are those that the turn went on without. At rest it is kept for them.
+	without []string
 	problem mesh.Problem // the zero value for none
 }
 
@@ -116,7 +116,7 @@ func (t *turns) steps(now time.Time) []api.Change {
 			continue
 		}
 		x.Turn, x.step, x.since = x.Next(), false, now
-		if out = append(out, api.Change{Key: key}); x.Resting() && !x.late {
+		if out = append(out, api.Change{Key: key}); x.Resting() && len(x.without) == 0 {
 			delete(t.of, key)
 		}
 	}

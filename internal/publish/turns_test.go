@@ -204,6 +204,40 @@ func TestNobodyIsWaitedForForEver(t *testing.T) {
 	testenv.Eventually(t, "the problem is gone", func() bool { return problem() == "" })
 }
 
+// The same of a client that does not leave what goes.
+func TestNoClientIsWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	write(t, s, lone("8080 9090")...)
+	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { p.PublishWait = 3 * time.Second })
+	front, v1 := k.named(t, "front", "late-one", true), k.named(t, "v1", "v", true)
+	ready(t, front)
+	ready(t, v1)
+	client := shut(t, front, adstest.CDS)
+	began := time.Now()
+	write(t, s, listening("v1", "9090"))
+	problem := func() string {
+		for _, p := range k.ProblemsOf(mesh.Client{Key: v1Key}) {
+			return p.Message
+		}
+		return ""
+	}
+	testenv.Eventually(t, "it is said for whom the target waits", func() bool {
+		return strings.Contains(problem(), "its proxies keep those of before") && strings.HasSuffix(problem(), ": proxy late-one of virtualNode front at replica a")
+	})
+	if got := inbound(t, v1); got != "8080 raw_buffer, 9090 raw_buffer" {
+		t.Errorf("the target has %q although its client has not left 8080", got)
+	}
+	v1.Wait(t, "the port alone", func() bool { return inbound(t, v1) == "9090 raw_buffer" })
+	if waited := time.Since(began); waited < 3*time.Second {
+		t.Errorf("the late client was waited for %v", waited)
+	}
+	settled(t, s)
+	testenv.Eventually(t, "the late client is named", func() bool { return strings.Contains(problem(), "after 3s the change went on without proxy late-one") })
+	client.let()
+	testenv.Eventually(t, "the problem is gone", func() bool { return problem() == "" })
+}
+
 // A target without proxies holds nobody back, nor does a client that has left.
 func TestWhoIsNotConnectedIsNotWaitedFor(t *testing.T) {
 	t.Parallel()

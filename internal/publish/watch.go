@@ -53,7 +53,7 @@ func (l *Loop) watch(ctx context.Context) error {
 			}
 			select {
 			case <-l.turns.changed:
-			case <-time.After(max(pause, lookShare*time.Since(began))):
+			case <-time.After(max(pause, min(lookShare*time.Since(began), lateEvery))):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -118,13 +118,17 @@ func (t *turns) list() []listed {
 func (l *Loop) judge(ctx context.Context, x listed, s *standing) error {
 	took := s.now.Sub(x.since)
 	problem, done, overdue := x.problem, false, took >= l.PublishWait
+	var waiting []string
 	if s.complete {
-		waiting := s.behind(x)
+		waiting = s.behind(x)
 		if x.Entering() || x.Resting() {
 			waiting = append(waiting, s.entering(x)...)
 		}
 		if !x.Entering() {
 			waiting = append(waiting, s.leaving(x, l.leading(x.key, s.rows))...)
+		}
+		if x.Resting() {
+			waiting = slices.DeleteFunc(waiting, func(name string) bool { return !slices.Contains(x.without, name) })
 		}
 		done = len(waiting) == 0 && (len(s.replicas) > 1 || len(s.replicas) == 1 && !s.now.Before(x.unseen))
 		problem = l.problemOf(x, waiting, took)
@@ -135,7 +139,7 @@ func (l *Loop) judge(ctx context.Context, x listed, s *standing) error {
 			return err
 		}
 	}
-	l.turns.settle(x, problem, done, overdue && !done)
+	l.turns.settle(x, problem, done, overdue, waiting)
 	if problem == x.problem {
 		return nil
 	}
@@ -153,7 +157,7 @@ func (l *Loop) judge(ctx context.Context, x listed, s *standing) error {
 func (l *Loop) problemOf(x listed, waiting []string, took time.Duration) mesh.Problem {
 	message := "its listeners changed; "
 	switch {
-	case len(waiting) == 0, !x.Resting() && took < slow && !x.late:
+	case len(waiting) == 0, !x.Resting() && took < slow && len(x.without) == 0:
 		return mesh.Problem{}
 	case x.Resting():
 		message = "its listeners changed, and after " + l.PublishWait.String() + " the change went on without "
@@ -174,7 +178,7 @@ func next(x listed) *record {
 }
 
 // settle keeps what was found, unless the node has changed meanwhile.
-func (t *turns) settle(x listed, problem mesh.Problem, done, without bool) {
+func (t *turns) settle(x listed, problem mesh.Problem, done, overdue bool, waiting []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.of[x.key] != x.of {
@@ -184,8 +188,11 @@ func (t *turns) settle(x listed, problem mesh.Problem, done, without bool) {
 	switch {
 	case x.Resting() && done:
 		delete(t.of, x.key)
-	case !x.Resting() && (done || without):
-		x.of.step, x.of.late = true, x.late || without
+	case !x.Resting() && (done || overdue):
+		x.of.step = true
+		if !done {
+			x.of.without = append(x.of.without, waiting...)
+		}
 		poke(t.moved)
 	}
 }
