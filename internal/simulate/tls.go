@@ -97,7 +97,7 @@ func secretOf(c *tlsv3.SdsSecretConfig) Secret {
 // certificate has those names; empty when it takes it.
 func (p *Proxy) refuses(t *TLS, names []string) string {
 	switch {
-	case names == nil && t.Required:
+	case names == nil && (t.Required || len(t.matchers) > 0): // who asks for a name gets a certificate
 		return "the client has no certificate"
 	case names == nil || t.Trust == Secret{} || len(t.matchers) == 0:
 		return ""

@@ -31,7 +31,7 @@ func TestListenersWithTLS(t *testing.T) {
 		{"portMapping": {"port": 8082, "protocol": "http"}, "tls": {"mode": "DISABLED", "certificate": CERT}},
 		{"portMapping": {"port": 8083, "protocol": "http"}, "tls": {"mode": "STRICT", "certificate": CERT,
 			"validation": {"trust": {"file": {"certificateChain": "DIR/ca.pem"}}}}},
-		{"portMapping": {"port": 8084, "protocol": "http"}, "tls": {"mode": "PERMISSIVE", "certificate": CERT,
+		{"portMapping": {"port": 8084, "protocol": "http"}, "tls": {"mode": "STRICT", "certificate": CERT,
 			"validation": {"trust": {"file": {"certificateChain": "DIR/ca.pem"}},
 				"subjectAlternativeNames": {"match": {"exact": ["front.local", "spiffe://mesh.local/front", "10.0.0.7"]}}}}},
 		{"portMapping": {"port": 8085, "protocol": "http"}}]}`,
@@ -77,7 +77,7 @@ func TestListenersWithTLS(t *testing.T) {
 		{"MTLS-004 names, URI", 8084, true, []string{"spiffe://mesh.local/front"}, true},
 		{"MTLS-004 names, another URI", 8084, true, []string{"spiffe://mesh.local/frontend"}, false},
 		{"MTLS-004 names, IP", 8084, true, []string{"10.0.0.7"}, true},
-		{"MTLS-004 names, plaintext beside them", 8084, false, nil, true},
+		{"MTLS-004 names, no plaintext beside them", 8084, false, nil, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			to := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), test.port)
