@@ -1,14 +1,19 @@
 package publish_test
 
 import (
+	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/ledger"
+	"github.com/evermesh/evermesh/internal/publish"
+	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
@@ -126,4 +131,63 @@ func TestALoneReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
 	back.Wait(t, "the new port alone", func() bool { return inbound(t, back) == "9090 raw_buffer" })
 	settled(t, s)
+}
+
+// A replica that has to read everything anew goes on with its turns, and begins
+// those of changes that it missed.
+func TestATurnOutlivesAReset(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	write(t, s, lone("8080")...)
+	source := &again{Store: s, signal: make(chan struct{})}
+	missed := &missing{Store: source}
+	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { p.Store = missed })
+	front, v1 := k.named(t, "front", "f", true), k.named(t, "v1", "v", true)
+	ready(t, front)
+	ready(t, v1)
+	target := shut(t, v1, adstest.LDS)
+	k.reach(t, write(t, s, listening("v1", "9090")))
+	k.counts()
+	source.signal <- struct{}{}
+	testenv.Eventually(t, "everything was looked at again", func() bool { views, _, _ := k.counts(); return views >= 2 })
+	for began := time.Now(); time.Since(began) < 600*time.Millisecond; <-time.After(20 * time.Millisecond) {
+		if got := toward(t, front); got != "8080" {
+			t.Fatalf("its client was sent %q although the target has not accepted", got)
+		}
+	}
+	target.let()
+	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
+	settled(t, s)
+
+	target = shut(t, v1, adstest.LDS)
+	missed.off.Store(true)
+	write(t, s, listening("v1", "7070"))
+	source.signal <- struct{}{}
+	testenv.Eventually(t, "the change is known", func() bool {
+		return k.Snapshot().Get(v1Key).VirtualNodeSpec().Listeners[0].PortMapping.Port == 7070
+	})
+	missed.off.Store(false)
+	for began := time.Now(); time.Since(began) < 600*time.Millisecond; <-time.After(20 * time.Millisecond) {
+		if got := toward(t, front); got != "9090" {
+			t.Fatalf("its client was sent %q although the target has not accepted", got)
+		}
+	}
+	target.let()
+	front.Wait(t, "the third port", func() bool { return toward(t, front) == "7070" })
+	settled(t, s)
+}
+
+// missing is a store whose watch leaves out what happens while it is told to.
+type missing struct {
+	publish.Store
+	off atomic.Bool
+}
+
+func (m *missing) Watch(ctx context.Context, fn func(store.Batch) error) error {
+	return m.Store.Watch(ctx, func(b store.Batch) error {
+		if m.off.Load() && !b.Reset {
+			return nil
+		}
+		return fn(b)
+	})
 }
