@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -69,6 +70,34 @@ func TestLogs(t *testing.T) {
 		m.settle(m.update("VirtualNode", "server", spec(`{"text": "%REQ_WITHOUT_QUERY(X-NONE?:PATH):6% %REQ_WITHOUT_QUERY(X-GIVEN?:PATH)%\n"}`)))
 		ask(t, visitor, request{URL: url + "/three?secret=1", Header: map[string]string{"X-Given": "/given?secret=2"}})
 		logs(t, file, `/three /given`)
+	})
+	t.Run("TRBL-018 a balancer's PROXY header is answered 400, and logged so", func(t *testing.T) {
+		m.settle(m.update("VirtualNode", "server", strings.Replace(spec("null"), `, "format": null`, "", 1)))
+		conn, err := visitor.Dial(t.Context(), "tcp", fmt.Sprintf("%s:%d", m.hostname("server"), appPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x0a\x00\x00\x01\x0a\x00\x00\x02\x9c\x40\x23\x78"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 Bad Request\r\n") {
+			t.Errorf("%v: %s", err, answer)
+		}
+		logs(t, file, `\[[^]]*\] "- - HTTP/1.1" 400 DPE 0 11 0 - .*`)
+	})
+	t.Run("OBS-005 at /dev/stdout, with the log level off, access logs alone are left", func(t *testing.T) {
+		m.create("VirtualNode", "silent", strings.Replace(strings.Replace(spec(`{"text": "only %REQ(:PATH)%\n"}`), file, "/dev/stdout", 1), m.hostname("server"), m.hostname("silent"), 1))
+		h := m.program("silent")
+		s := m.sidecar(h, stage.SidecarOptions{Resource: "silent", AppPorts: fmt.Sprint(appPort), Env: []string{"ENVOY_LOG_LEVEL=off"}})
+		ask(t, visitor, request{URL: fmt.Sprintf("http://%s:%d/four", m.hostname("silent"), appPort)})
+		logs(t, s.Process.Log(), `only /four`)
+		for line := range strings.Lines(read(t, s.Process.Log())) {
+			if strings.Contains(line, "][") && strings.Contains(line, "source/") {
+				t.Errorf("Envoy says %s", line)
+			}
+		}
 	})
 	t.Run("OBS-008 OBS-009 debugging names the cluster that a path led to, in lines of five fields", func(t *testing.T) {
 		set := func(level string) {

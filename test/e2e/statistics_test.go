@@ -34,7 +34,7 @@ func TestStatistics(t *testing.T) {
 	t.Parallel() // it waits, mostly, as others do
 	m := newMesh(t, "online-store", "ALLOW_ALL")
 	h := m.host("website")
-	if _, err := m.App(h, stage.App{Name: "website", Listen: []string{":5555", ":6666"}}); err != nil {
+	if _, err := m.App(h, stage.App{Name: "website", Listen: []string{":5555", ":6666", ":7777"}}); err != nil {
 		t.Fatal(err)
 	}
 	m.app("cart")
@@ -115,6 +115,13 @@ func TestStatistics(t *testing.T) {
 			"listener.0.0.0.0_15000.downstream_cx_total": "3", "listener.0.0.0.0_15000.downstream_cx_active": "0",
 			"listener.0.0.0.0_15001.downstream_cx_total": "2", "listener.0.0.0.0_15001.downstream_cx_active": "0",
 		})
+	})
+	t.Run("TRBL-015 requests to a port of no listener are in no statistic", func(t *testing.T) {
+		if a := ask(t, visitor, request{URL: fmt.Sprintf("http://%s:7777/", m.hostname("website"))}); a.App != "website" {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+		ask(t, visitor, request{URL: fmt.Sprintf("http://%s:6666/", m.hostname("website"))})
+		counts(t, map[string]string{"listener.0.0.0.0_15000.downstream_cx_total": "4", "http.ingress.http.6666.downstream_rq_total": "1"})
 	})
 	t.Run("OBS-016 OBS-017 clusters that are active, and what each does", func(t *testing.T) {
 		has(t, "cluster_manager.active_clusters", "cluster_manager.warming_clusters")
