@@ -70,7 +70,7 @@ func (l *Loop) ProblemsOf(c mesh.Client) []mesh.Problem {
 			}
 		}
 	}
-	return append(slices.Clip(out), l.turns.problems(c.Key)...)
+	return append(l.turns.problems(c.Key), out...)
 }
 
 // Problems returns the problems of all connected clients' views, sorted; of one
