@@ -15,7 +15,7 @@ import (
 )
 
 // TestChangesUnderTraffic changes a mesh in every way that its users do while a client never stops. Not one of its
-// requests may fail.
+// requests may fail, and none is repeated.
 func TestChangesUnderTraffic(t *testing.T) {
 	m := newMesh(t, "changes", "DROP_ALL")
 	for _, name := range []string{"blue", "green"} {
@@ -23,7 +23,7 @@ func TestChangesUnderTraffic(t *testing.T) {
 		m.sidecar(h, stage.SidecarOptions{Resource: name, AppPorts: fmt.Sprint(appPort)})
 	}
 	m.program("red")
-	service := m.service("shop", appPort, map[string]string{"r": weighted("", "blue", 100)})
+	service := m.service("shop", appPort, map[string]string{"r": weighted(noRetry, "blue", 100)})
 	later := m.hostname("later")
 	m.DNS().Set(later, nobody)
 	m.create("VirtualNode", "client", callerSpec(service, later))
@@ -35,53 +35,125 @@ func TestChangesUnderTraffic(t *testing.T) {
 	defer steady.Stop()
 	count := func(n int) stage.Tally {
 		t.Helper()
-		ctx, cancel := m.context()
-		defer cancel()
-		from := time.Now()
-		if err := steady.Wait(ctx, from, n); err != nil {
-			t.Fatal(err)
-		}
-		return steady.Count(from, time.Time{})
+		return m.answers(t, steady, n)
 	}
 	shift := func(weights ...any) {
 		t.Helper()
-		m.settle(m.put("Update", "Route", "shop", "r", weighted("", weights...)))
+		m.settle(m.put("Update", "Route", "shop", "r", weighted(noRetry, weights...)))
 	}
 	compare(t, count(200), map[string]float64{"blue": 1})
 
 	t.Run("API-027 EMS-023 a new target is reached without a restart", func(t *testing.T) {
 		before := m.stat(sidecar, "server.uptime")
-		shift("blue", 50, "green", 50)
-		compare(t, count(1000), map[string]float64{"blue": 0.5, "green": 0.5})
+		m.during(t, steady, "target added", 1, func() {
+			shift("blue", 50, "green", 50)
+			compare(t, count(1000), map[string]float64{"blue": 0.5, "green": 0.5})
+		})
 		if after := m.stat(sidecar, "server.uptime"); after < before {
 			t.Errorf("Envoy's uptime went from %d to %d s", before, after)
 		}
 	})
 	t.Run("RT-009 API-043 weights change twenty times", func(t *testing.T) {
-		for n := range 20 {
-			share := 5 * (n + 1)
-			shift("blue", share, "green", 100-share)
-		}
+		m.during(t, steady, "weight change", 500, func() {
+			for n := range 20 {
+				share := 5 * (n + 1)
+				shift("blue", share, "green", 100-share)
+			}
+		})
 		compare(t, count(500), map[string]float64{"blue": 1})
+	})
+	t.Run("RT-009 routes come and go", func(t *testing.T) {
+		m.during(t, steady, "route added and removed", 100, func() {
+			first := strings.Replace(weighted(noRetry, "green", 1), "{", `{"priority": 1, `, 1)
+			m.settle(m.route("shop", "first", first))
+			m.reaches(t, steady, "green")
+			m.delete("Route", `{"virtualRouterName": "shop", "routeName": "first"}`)
+			m.reaches(t, steady, "blue")
+		})
+	})
+	t.Run("RT-035 retries and timeouts change", func(t *testing.T) {
+		m.during(t, steady, "retry or timeout change", 100, func() {
+			for _, spec := range []string{
+				`"timeout": {"perRequest": {"unit": "s", "value": 5}}, ` + noRetry,
+				`"timeout": {"perRequest": {"unit": "s", "value": 0}, "idle": {"unit": "s", "value": 60}}, ` + strings.Replace(noRetry, "gateway-error", "stream-error", 1),
+				`"timeout": {"idle": {"unit": "s", "value": 30}}, ` + strings.Replace(noRetry, "15", "7", 1),
+				noRetry,
+			} {
+				m.settle(m.put("Update", "Route", "shop", "r", weighted(spec, "blue", 1)))
+				count(50)
+			}
+			for _, limit := range []string{`, "timeout": {"http": {"perRequest": {"unit": "s", "value": 20}}}`, `, "timeout": {"http": {"idle": {"unit": "s", "value": 20}}}`, ""} {
+				m.settle(m.update("VirtualNode", "blue", m.nodeWith("blue", limit)))
+				count(50)
+			}
+		})
+	})
+	t.Run("VN-015 EMS-052 health checks come, change and go", func(t *testing.T) {
+		const check = `, "healthCheck": {"protocol": %q, "path": %q, "intervalMillis": 5000, "timeoutMillis": 2000, "healthyThreshold": 2, "unhealthyThreshold": 2}`
+		checked := "cluster.cds_egress_changes_blue_http_9080.health_check.success"
+		m.during(t, steady, "health-check change", 100, func() {
+			for n, check := range []string{fmt.Sprintf(check, "http", "/health"), fmt.Sprintf(check, "http", "/other"), fmt.Sprintf(check, "tcp", "/"), ""} {
+				before := m.stat(sidecar, checked)
+				m.settle(m.update("VirtualNode", "blue", m.nodeWith("blue", check)))
+				if n < 3 {
+					m.until("a check has passed", func(context.Context) bool { return m.stat(sidecar, checked) > before })
+				}
+				count(50)
+			}
+		})
+	})
+	t.Run("VN-009 VN-012 pools and outlier detection change", func(t *testing.T) {
+		m.during(t, steady, "connection pool or outlier detection change", 100, func() {
+			for _, more := range []string{
+				`, "connectionPool": {"http": {"maxConnections": 50, "maxPendingRequests": 100}}`,
+				`, "outlierDetection": {"maxServerErrors": 5, "interval": {"unit": "s", "value": 10}, "baseEjectionDuration": {"unit": "s", "value": 10}, "maxEjectionPercent": 50}`,
+				"",
+			} {
+				m.settle(m.update("VirtualNode", "blue", m.nodeWith("blue", more)))
+				count(50)
+			}
+		})
+	})
+	t.Run("VN-024 EMS-052 backends come and go", func(t *testing.T) {
+		m.create("VirtualNode", "red", m.nodeSpec("red"))
+		to := map[string]string{"r": weighted(noRetry, "red", 1)}
+		near, far := m.service("near", appPort, to), m.service("far", appPort+1, to)
+		m.during(t, steady, "backend added and removed", 100, func() {
+			for n, backends := range [][]string{{service, later, near}, {service, later, near, far}, {service, later}} {
+				m.settle(m.update("VirtualNode", "client", callerSpec(backends...)))
+				for i, of := range []string{near, far} {
+					want := "closed"
+					if n < 2 && i <= n {
+						want = "red"
+					} else if i == 0 {
+						want = "404"
+					}
+					if got := reach(t, client, fmt.Sprintf("http://%s:%d/", of, appPort+i), ""); got != want {
+						t.Errorf("with %v, %s: %s, want %s", backends, of, got, want)
+					}
+				}
+				count(50)
+			}
+		})
 	})
 	t.Run("VN-031 a node's host name changes", func(t *testing.T) {
 		shift("green", 1)
 		compare(t, count(200), map[string]float64{"green": 1})
-		m.settle(m.update("VirtualNode", "green", m.nodeSpec("red")))
-		m.until("the new host answers", func(context.Context) bool { return count(20).ByApp["red"] == 20 })
-		compare(t, count(200), map[string]float64{"red": 1})
-		m.settle(m.update("VirtualNode", "green", m.nodeSpec("green")))
-		m.until("the old host answers", func(context.Context) bool { return count(20).ByApp["green"] == 20 })
+		m.during(t, steady, "host name change", 100, func() {
+			m.settle(m.update("VirtualNode", "green", m.nodeSpec("red")))
+			m.reaches(t, steady, "red")
+			compare(t, count(200), map[string]float64{"red": 1})
+			m.settle(m.update("VirtualNode", "green", m.nodeSpec("green")))
+			m.reaches(t, steady, "green")
+		})
 	})
 	t.Run("EMS-052 a target leaves and is deleted", func(t *testing.T) {
-		shift("blue", 1)
-		ctx, cancel := m.context()
-		defer cancel()
-		if err := m.control.Evermesh.Call(ctx, "DeleteVirtualNode", map[string]any{"meshName": m.name, "virtualNodeName": "green"}, nil); err != nil {
-			t.Fatal(err)
-		}
-		m.until("the cluster is gone", func(context.Context) bool {
-			return !strings.Contains(m.admin(sidecar, "/clusters"), "cds_egress_changes_green_")
+		m.during(t, steady, "target removed", 200, func() {
+			shift("blue", 1)
+			m.delete("VirtualNode", `{"virtualNodeName": "green"}`)
+			m.until("the cluster is gone", func(context.Context) bool {
+				return !strings.Contains(m.admin(sidecar, "/clusters"), "cds_egress_changes_green_")
+			})
 		})
 		compare(t, count(200), map[string]float64{"blue": 1})
 	})
@@ -89,14 +161,16 @@ func TestChangesUnderTraffic(t *testing.T) {
 		h := m.program("late")
 		m.DNS().Set(m.hostname("late"), h.Addr())
 		m.create("VirtualNode", "late", m.nodeSpec("late"))
-		m.DNS().Silence(m.hostname("late"), 3*time.Second)
-		began := time.Now()
-		shift("blue", 50, "late", 50)
-		t.Logf("the route was accepted after %v", time.Since(began))
-		if time.Since(began) < 2*time.Second {
-			t.Errorf("the route was accepted after %v, while the name server was silent for 3 s", time.Since(began))
-		}
-		compare(t, count(600), map[string]float64{"blue": 0.5, "late": 0.5})
+		m.during(t, steady, "new target whose name resolves only after 3 s", 1, func() {
+			m.DNS().Silence(m.hostname("late"), 3*time.Second)
+			began := time.Now()
+			shift("blue", 50, "late", 50)
+			t.Logf("the route was accepted after %v", time.Since(began))
+			if time.Since(began) < 2*time.Second {
+				t.Errorf("the route was accepted after %v, while the name server was silent for 3 s", time.Since(began))
+			}
+			compare(t, count(600), map[string]float64{"blue": 0.5, "late": 0.5})
+		})
 	})
 	t.Run("VS-003 VS-004 VN-025 a backend's service comes, gets a provider, and another", func(t *testing.T) {
 		target := fmt.Sprintf("http://%s:%d/", later, appPort)
@@ -122,6 +196,18 @@ func TestChangesUnderTraffic(t *testing.T) {
 			t.Errorf("%d %s, want 404", a.Status, a.Body)
 		}
 	})
+	t.Run("EMS-052 API-027 a node takes the place of another one", func(t *testing.T) {
+		m.during(t, steady, "virtual node replaced under a router", 200, func() {
+			shift("blue", 1)
+			m.create("VirtualNode", "next", m.nodeSpec("late"))
+			shift("next", 1)
+			m.reaches(t, steady, "late")
+			m.delete("VirtualNode", `{"virtualNodeName": "blue"}`)
+			m.until("the cluster is gone", func(context.Context) bool {
+				return !strings.Contains(m.admin(sidecar, "/clusters"), "cds_egress_changes_blue_")
+			})
+		})
+	})
 	t.Run("EMS-064 the versions are told", func(t *testing.T) {
 		stats := m.admin(sidecar, "/stats?filter=version_text")
 		for _, name := range []string{"listener_manager.lds.version_text", "cluster_manager.cds.version_text", fmt.Sprintf("http.egress.rds.rds_egress_http_%d.version_text", appPort)} {
@@ -132,11 +218,8 @@ func TestChangesUnderTraffic(t *testing.T) {
 	})
 
 	steady.Stop()
-	all := steady.Count(time.Time{}, time.Time{})
-	t.Logf("%d requests, %d failed, the slowest took %v", all.Requests, all.Failed, all.Slowest)
-	if all.Failed > 0 {
-		t.Errorf("%d of %d requests failed: %v", all.Failed, all.Requests, all.Faults)
-	}
+	dropped(t, "all of these changes", steady.Count(time.Time{}, time.Time{}))
+	m.unrepeated(t, sidecar)
 }
 
 // TestRefusedConfiguration gives one node an access log that its Envoy cannot open.

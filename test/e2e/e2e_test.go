@@ -190,6 +190,9 @@ func (m *mesh) create(kind, name, spec string) string { return m.put("Create", k
 
 func (m *mesh) update(kind, name, spec string) string { return m.put("Update", kind, "", name, spec) }
 
+// delete deletes a resource of a kind, which the input names.
+func (m *mesh) delete(kind, input string) { m.t.Helper(); m.call("Delete"+kind, input) }
+
 // route makes a route of a router; spec is the httpRoute without "httpRoute", and may carry the priority.
 func (m *mesh) route(router, name, spec string) string {
 	return m.put("Create", "Route", router, name, spec)
@@ -253,6 +256,11 @@ func (m *mesh) program(name string) *ground.Host {
 func (m *mesh) nodeSpec(name string) string {
 	return fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}],
 		"serviceDiscovery": {"dns": {"hostname": %q}}}`, appPort, m.hostname(name))
+}
+
+// nodeWith is nodeSpec with more members of the listener.
+func (m *mesh) nodeWith(name, more string) string {
+	return strings.Replace(m.nodeSpec(name), `"http"}`, `"http"}`+more, 1)
 }
 
 // callerSpec is a node without a listener that calls the virtual services.

@@ -95,4 +95,5 @@ func TestLaggingReplica(t *testing.T) {
 		})
 	}
 	l.unharmed()
+	dropped(t, "proxies come to a replica of the control plane that lags", l.since(time.Time{}))
 }

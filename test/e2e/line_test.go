@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -67,16 +68,12 @@ func (l *line) answered(n int) stage.Tally {
 	ctx, cancel := l.context()
 	defer cancel()
 	from := time.Now()
-	all := stage.Tally{ByApp: map[string]int{}, Faults: map[string]int{}}
 	for _, c := range l.callers {
 		if err := c.steady.Wait(ctx, from, n); err != nil {
 			l.t.Fatal(err)
 		}
 	}
-	for _, c := range l.callers {
-		add(&all, c.steady.Count(from, time.Time{}))
-	}
-	return all
+	return l.since(from)
 }
 
 func add(all *stage.Tally, t stage.Tally) {
@@ -203,14 +200,30 @@ func (l *line) unchanged(before map[string]int) {
 	}
 }
 
-// harm stops the load and returns what came of all of it.
-func (l *line) harm() stage.Tally {
+// during makes a change under the clients' load, waits for so many more requests of each, and prints the change's row.
+func (l *line) during(t *testing.T, change string, more int, do func()) {
+	t.Helper()
+	from := time.Now()
+	do()
+	l.answered(more)
+	dropped(t, change, l.since(from))
+}
+
+// since is what came of all requests that began at from or later.
+func (l *line) since(from time.Time) stage.Tally {
 	all := stage.Tally{ByApp: map[string]int{}, Faults: map[string]int{}}
 	for _, c := range l.callers {
-		c.steady.Stop()
-		add(&all, c.steady.Count(time.Time{}, time.Time{}))
+		add(&all, c.steady.Count(from, time.Time{}))
 	}
 	return all
+}
+
+// harm stops the load and returns what came of all of it.
+func (l *line) harm() stage.Tally {
+	for _, c := range l.callers {
+		c.steady.Stop()
+	}
+	return l.since(time.Time{})
 }
 
 // unharmed stops the load; not one of its requests may have failed.
@@ -221,12 +234,8 @@ func (l *line) unharmed() {
 	if all.Failed > 0 || all.Requests == 0 {
 		l.t.Errorf("%d of %d requests failed: %v", all.Failed, all.Requests, all.Faults)
 	}
-	for n, c := range l.callers {
-		for line := range strings.Lines(l.admin(c.sidecar, "/stats?filter=upstream_rq_retry$")) {
-			if !strings.HasSuffix(strings.TrimSpace(line), ": 0") {
-				l.t.Errorf("client %d: %s", n+1, line)
-			}
-		}
+	for _, c := range l.callers {
+		l.unrepeated(l.t, c.sidecar)
 	}
 }
 

@@ -27,12 +27,14 @@ func TestEtcdIsLost(t *testing.T) {
 	defer l.stop()
 
 	t.Run("EMS-058 the leader is killed", func(t *testing.T) {
-		leader := p.etcd.leader(t)
-		if err := p.etcd.processes[leader].Kill(); err != nil {
-			t.Fatal(err)
-		}
-		l.insist(t, "blue")
-		p.etcd.start(t, leader)
+		l.during(t, "etcd leader loss", 100, func() {
+			leader := p.etcd.leader(t)
+			if err := p.etcd.processes[leader].Kill(); err != nil {
+				t.Fatal(err)
+			}
+			l.insist(t, "blue")
+			p.etcd.start(t, leader)
+		})
 	})
 	for name, how := range map[string]struct{ lose, back func() }{
 		"EMS-051 all members are silent for ten seconds": {

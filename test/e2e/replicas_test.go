@@ -180,6 +180,7 @@ func TestReplicas(t *testing.T) {
 		}
 	})
 	l.unharmed()
+	dropped(t, "one of two replicas of the control plane rolled, killed", l.since(time.Time{}))
 	t.Run("the replicas' logs", func(t *testing.T) {
 		for _, c := range p.replicas {
 			checkLog(t, c)

@@ -23,6 +23,7 @@ func TestRestart(t *testing.T) {
 	l := newLine(newMeshOn(t, control, "restart", "DROP_ALL"), 2, control)
 	defer l.stop()
 
+	began := time.Now()
 	t.Run("EMS-051 proxies go on without the management server", func(t *testing.T) {
 		logged := l.logged()
 		if err := control.Kill(); err != nil {
@@ -58,6 +59,7 @@ func TestRestart(t *testing.T) {
 		l.shift("green", 1)
 		compare(t, l.answered(200), map[string]float64{"green": 1})
 	})
+	dropped(t, "control plane restart", l.since(began))
 	t.Run("EMS-008 EMS-051 from embedded etcd to an external one", func(t *testing.T) { l.migrate(t) })
 	l.unharmed()
 	if err := control.Kill(); err != nil {
@@ -100,10 +102,7 @@ func (l *line) migrate(t *testing.T) {
 		}
 	}
 	moved := time.Since(from)
-	sum := stage.Tally{Faults: map[string]int{}, ByApp: map[string]int{}}
-	for _, c := range l.callers {
-		add(&sum, c.steady.Count(from, time.Time{}))
-	}
+	sum := l.since(from)
 	t.Logf("moved within %v; %d requests meanwhile, %d failed; %d proxies connected and were sent 0 responses", moved.Round(time.Millisecond), sum.Requests, sum.Failed, len(l.callers))
 	l.shift("blue", 1)
 	compare(t, l.answered(200), map[string]float64{"blue": 1})

@@ -29,7 +29,8 @@ const appVariable = "EVERMESH_STAGE_APP"
 // It answers every request 200 with a [Seen] as its body and its name in the header X-App. Request headers make it
 // behave: X-Delay: 200ms waits first; X-Status: 503 answers with that code; X-Fail: ID,2 does so, or answers 503, for
 // the first two requests of that ID alone. X-Reset: ID,2 breaks the connections of the first two. A request to upgrade
-// to WebSocket is granted, and what comes is sent back.
+// to WebSocket is granted, and what comes is sent back. X-Health: 503 makes it answer checks of its health, which ask for
+// /health, with that code from then on, and everything else as before.
 type App struct {
 	Name   string   `json:"name"`
 	Listen []string `json:"listen"` // addresses, such as ":9080"
@@ -124,6 +125,7 @@ type answerer struct {
 
 	mu    sync.Mutex
 	tries map[string]int // requests seen, by X-Fail's ID
+	ill   int            // what it answers to checks of its health; 0 for what it answers else
 }
 
 func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -141,6 +143,9 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	status := a.status
 	if code, err := strconv.Atoi(r.Header.Get("X-Status")); err == nil {
+		status = code
+	}
+	if code := a.health(r); code != 0 {
 		status = code
 	}
 	delay, _ := time.ParseDuration(r.Header.Get("X-Delay")) // 0 for none
@@ -167,6 +172,19 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-App", a.name)
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(seen) // who has gone reads nothing
+}
+
+// health is what a check of it is answered; 0 for other requests, and for one that is well.
+func (a *answerer) health(r *http.Request) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if code, err := strconv.Atoi(r.Header.Get("X-Health")); err == nil {
+		a.ill = code
+	}
+	if r.URL.Path != "/health" {
+		return 0
+	}
+	return a.ill
 }
 
 // echo takes the connection over and sends back what comes.

@@ -48,6 +48,7 @@ type ControlOptions struct {
 	// Loopback puts the management service on loopback too, and so without TLS.
 	Loopback bool
 	Args     []string // further arguments of `evermeshd serve`
+	Env      []string // further variables
 }
 
 // Control starts an evermeshd with embedded etcd on the home host and waits until it is ready. The API is on
@@ -80,7 +81,7 @@ func (s *Stage) Control(ctx context.Context, o ControlOptions) (*Control, error)
 			"serve", "--data-dir", c.DataDir, "--api-listen", at(loopback, o.Ports[0]),
 			"--xds-listen", c.XDSAddr, "--admin-listen", at(loopback, o.Ports[2]), "--drain-seconds", "2",
 		}, o.Args...),
-		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir},
+		Env: append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}, o.Env...),
 	}
 	if err := c.Start(ctx); err != nil {
 		return nil, err

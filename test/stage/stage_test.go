@@ -5,8 +5,11 @@ package stage
 import (
 	"context"
 	"encoding/json"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,5 +134,64 @@ func TestSteadyCountsWhatACallerPassesOn(t *testing.T) {
 	steady.Stop()
 	if c := steady.Count(from, time.Time{}); c.Failed != c.Requests || len(c.ByApp) > 0 {
 		t.Errorf("counted %+v", c)
+	}
+}
+
+func TestAppIsIllForWhoChecksItsHealth(t *testing.T) {
+	addr := free(t)
+	newApp(t, bare(t), App{Name: "blue", Listen: []string{addr}})
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for n, c := range []struct {
+		path, header string
+		want         int
+	}{{"/health", "", 200}, {"/", "503", 200}, {"/health", "", 503}, {"/other", "", 200}, {"/", "200", 200}, {"/health", "", 200}} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+c.path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.header != "" {
+			req.Header.Set("X-Health", c.header)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != c.want {
+			t.Errorf("request %d, %+v: %d", n+1, c, resp.StatusCode)
+		}
+	}
+}
+
+// What Steady loses is lost: it sends nothing a second time, neither by itself nor by net/http, which repeats requests
+// of other methods when a connection that it kept breaks.
+func TestSteadyNeverRepeats(t *testing.T) {
+	var arrived, lost atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			t.Errorf("a %s arrived", r.Method)
+		}
+		switch n := arrived.Add(1); {
+		case n%5 == 0: // after the connection was used, and before it is used again
+			lost.Add(1)
+			panic(http.ErrAbortHandler)
+		case n%7 == 0:
+			w.Header().Set("Connection", "close")
+		}
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Start()
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	steady := NewSteady(bare(t).Home(), server.URL, 4, time.Millisecond)
+	defer steady.Stop()
+	if err := steady.Wait(ctx, time.Time{}, 300); err != nil {
+		t.Fatal(err)
+	}
+	steady.Stop()
+	c := steady.Count(time.Time{}, time.Time{})
+	if int64(c.Requests) != arrived.Load() || int64(c.Failed) != lost.Load() || c.Failed == 0 {
+		t.Errorf("counted %d requests and %d failures, of %d that arrived and %d that were lost: %v", c.Requests, c.Failed, arrived.Load(), lost.Load(), c.Faults)
 	}
 }

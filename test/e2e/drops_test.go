@@ -1,0 +1,115 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/test/ground"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// What is changed here while requests are under way is in docs/drops.md, a row for each change. The requests are POST,
+// which nobody repeats: not the client, and, where a row does not say otherwise, not its Envoy.
+
+// dropped prints the row of a change; not one of its requests may have failed.
+func dropped(t *testing.T, change string, all stage.Tally) {
+	t.Helper()
+	t.Logf("drops: %s: %d requests, %d failed", change, all.Requests, all.Failed)
+	if all.Failed > 0 || all.Requests == 0 {
+		t.Errorf("%s: %d of %d requests failed: %v", change, all.Failed, all.Requests, all.Faults)
+	}
+}
+
+// during makes a change under a load, waits for so many more requests, and prints the change's row.
+func (m *mesh) during(t *testing.T, s *stage.Steady, change string, more int, do func()) {
+	t.Helper()
+	from := time.Now()
+	do()
+	m.answers(t, s, more)
+	dropped(t, change, s.Count(from, time.Time{}))
+}
+
+// answers waits for so many requests that begin from now on, and tells what came of them.
+func (m *mesh) answers(t *testing.T, s *stage.Steady, n int) stage.Tally {
+	t.Helper()
+	ctx, cancel := m.context()
+	defer cancel()
+	from := time.Now()
+	if err := s.Wait(ctx, from, n); err != nil {
+		t.Fatal(err)
+	}
+	return s.Count(from, time.Time{})
+}
+
+// reaches waits until the requests of a load go to these apps alone, and to each of them.
+func (m *mesh) reaches(t *testing.T, s *stage.Steady, apps ...string) {
+	t.Helper()
+	m.until(fmt.Sprintf("requests go to %v alone", apps), func(context.Context) bool {
+		got := m.answers(t, s, 40).ByApp
+		return len(got) == len(apps) && !slices.ContainsFunc(apps, func(app string) bool { return got[app] == 0 })
+	})
+}
+
+// unrepeated says that the sidecar's Envoy has sent nothing a second time.
+func (m *mesh) unrepeated(t *testing.T, s *stage.Sidecar) {
+	t.Helper()
+	for line := range strings.Lines(m.admin(s, "/stats?filter=upstream_rq_retry$")) {
+		if !strings.HasSuffix(strings.TrimSpace(line), ": 0") {
+			t.Errorf("%s repeated requests: %s", s.Host.Name(), line)
+		}
+	}
+}
+
+// slow is a load of requests that take long.
+type slow struct {
+	answers []func(*testing.T) answer
+}
+
+// slowly sends n requests that the application answers after the delay, and returns when the server's Envoy has them.
+func (m *mesh) slowly(t *testing.T, h *ground.Host, url string, n int, delay time.Duration, server *stage.Sidecar) *slow {
+	t.Helper()
+	s := &slow{}
+	for range n {
+		s.answers = append(s.answers, later(t, h, request{Method: http.MethodPost, URL: url, Header: map[string]string{"X-Delay": delay.String()}}))
+	}
+	seen := 0 // looks in a row: the others that are under way are few, and never for long
+	m.until("the slow requests are under way", func(ctx context.Context) bool {
+		text, err := server.Admin(ctx, "/stats?filter=^http\\.ingress.*downstream_rq_active$")
+		active := 0
+		for line := range strings.Lines(text) {
+			value := 0
+			_, number, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			_, _ = fmt.Sscan(number, &value) // 0 for none
+			active += value
+		}
+		if seen++; err != nil || active < n {
+			seen = 0
+		}
+		return seen == 3
+	})
+	return s
+}
+
+// wait waits for the answers and adds them up.
+func (s *slow) wait(t *testing.T) stage.Tally {
+	t.Helper()
+	all := stage.Tally{Faults: map[string]int{}, ByApp: map[string]int{}}
+	for _, answer := range s.answers {
+		a := answer(t)
+		if all.Requests++; a.Status != http.StatusOK {
+			all.Failed++
+			all.Faults[fmt.Sprintf("%d %.80s", a.Status, a.Body)]++
+			continue
+		}
+		all.ByApp[a.App]++
+		all.Slowest = max(all.Slowest, a.Took)
+	}
+	return all
+}
