@@ -9,6 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/envoy/envoytest"
@@ -34,6 +39,10 @@ func TestListenersWithTLS(t *testing.T) {
 		{"portMapping": {"port": 8084, "protocol": "http"}, "tls": {"mode": "STRICT", "certificate": CERT,
 			"validation": {"trust": {"file": {"certificateChain": "DIR/ca.pem"}},
 				"subjectAlternativeNames": {"match": {"exact": ["front.local", "spiffe://mesh.local/front", "10.0.0.7"]}}}}},
+		{"portMapping": {"port": 8086, "protocol": "http"}, "tls": {"mode": "STRICT", "certificate": CERT,
+			"validation": {"trust": {"file": {"certificateChain": "DIR/ca.pem"}}, "subjectAlternativeNames": {"match": {"exact": ["front.local"]}}}}},
+		{"portMapping": {"port": 8087, "protocol": "http"}, "tls": {"mode": "PERMISSIVE", "certificate": CERT,
+			"validation": {"trust": {"file": {"certificateChain": "DIR/ca.pem"}}, "subjectAlternativeNames": {"match": {"exact": ["front.local"]}}}}},
 		{"portMapping": {"port": 8085, "protocol": "http"}}]}`,
 		"CERT", `{"file": {"certificateChain": "DIR/server.pem", "privateKey": "DIR/server.key"}}`)
 	decoded, err := api.DecodeSpec(api.KindVirtualNode, json.RawMessage(strings.ReplaceAll(spec, "DIR", dir)))
@@ -49,8 +58,15 @@ func TestListenersWithTLS(t *testing.T) {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	p := decode(t, bundle)
-	batch := envoytest.RunBatch(t, bundle)
+	c, err := simulate.Decode(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range c.Listeners {
+		demandLess(t, l)
+	}
+	p := read(t, c)
+	batch := envoytest.RunChangedBatch(t, func(_ int, l *listenerv3.Listener) { demandLess(t, l) }, bundle)
 	for _, test := range []struct {
 		name  string
 		port  uint16
@@ -78,6 +94,10 @@ func TestListenersWithTLS(t *testing.T) {
 		{"MTLS-004 names, another URI", 8084, true, []string{"spiffe://mesh.local/frontend"}, false},
 		{"MTLS-004 names, IP", 8084, true, []string{"10.0.0.7"}, true},
 		{"MTLS-004 names, no plaintext beside them", 8084, false, nil, false},
+		{"names, where a certificate is not demanded", 8086, true, nil, false},
+		{"PERMISSIVE with authorities, without a certificate", 8087, true, nil, true},
+		{"PERMISSIVE with authorities, one for another name", 8087, true, []string{"other.local"}, true},
+		{"PERMISSIVE with authorities, plaintext", 8087, false, nil, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			to := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), test.port)
@@ -103,6 +123,27 @@ func TestListenersWithTLS(t *testing.T) {
 				t.Errorf("the real Envoy did otherwise: %s\n%s", d, o)
 			}
 		})
+	}
+}
+
+// demandLess has port 8086 ask for names and demand no certificate, which no
+// bundle does.
+func demandLess(t *testing.T, l *listenerv3.Listener) {
+	t.Helper()
+	for _, chain := range l.GetFilterChains() {
+		if chain.GetFilterChainMatch().GetDestinationPort().GetValue() != 8086 {
+			continue
+		}
+		context := &tlsv3.DownstreamTlsContext{}
+		if err := chain.GetTransportSocket().GetTypedConfig().UnmarshalTo(context); err != nil {
+			t.Fatal(err)
+		}
+		context.RequireClientCertificate = nil
+		packed, err := anypb.New(context)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain.TransportSocket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: packed}
 	}
 }
 
