@@ -137,7 +137,7 @@ type origination struct {
 func (p *policy) toward(node *api.Resource, l *api.Listener) origination {
 	t := nodeTermination(l.TLS)
 	covered := p.covers(l)
-	if !t.offersTLS() && !(covered && p.enforced) {
+	if !t.offersTLS() && (!covered || !p.enforced) {
 		return origination{}
 	}
 	name := discoveryName(node)

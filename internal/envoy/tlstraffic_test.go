@@ -31,7 +31,6 @@ func (l *tlsLab) fill(t *testing.T) {
 	own("guest", "guest.local")
 	own("ingress", "gateway.example.com")
 	own("ingress-client", "ingress.local")
-	l.secrets = l.secrets[:len(l.secrets):len(l.secrets)]
 	replace := func(name string, c sdstest.Certificate) {
 		for i, s := range l.secrets {
 			if s.GetName() == "file-certificate:/certs/"+name+".pem:/certs/"+name+".key" {
