@@ -20,7 +20,7 @@ SOAK ?= 10
 
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile tools.mk | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile tools.mk | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 .PHONY: demo
 demo: build $(ENVOY_STAMP) ## Show the main job on real parts: a weight shift under traffic
@@ -44,6 +44,10 @@ test: tools build ## Run every test, with real etcd and real Envoy
 	go run ./test/house test -out build/test.json -skips docs/skips.md \
 		-stage 'go test -json -count=1 $(RACE) -timeout 20m ./cmd/... ./internal/...' \
 		-stage 'go test -json -count=1 -p 1 -timeout 20m ./test/...'
+
+.PHONY: e2e-spire
+e2e-spire: build $(ENVOY_STAMP) $(SPIRE_STAMP) ## Show certificates of a real SPIRE between two Envoys; builds SPIRE at first, for minutes
+	go test -count=1 -v -timeout 10m -tags spire ./test/spire
 
 .PHONY: check
 check: $(GOLANGCI_LINT_STAMP) ## Check generated code, format and lint; fails on a difference

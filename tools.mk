@@ -5,6 +5,7 @@
 # tests run processes under another uid.
 
 GOLANGCI_LINT_VERSION := v2.15.0
+SPIRE_VERSION         := v1.13.0
 
 TOOLS  := build/tools
 PYTHON ?= python3
@@ -19,6 +20,7 @@ ENVOY_OLDEST_STAMP  := $(TOOLS)/.envoy-oldest-$(ENVOY_OLDEST_VERSION)
 PYTHON_STAMP        := $(TOOLS)/.python-clients
 MOTO_STAMP          := $(TOOLS)/.moto
 GOLANGCI_LINT_STAMP := $(TOOLS)/.golangci-lint-$(GOLANGCI_LINT_VERSION)
+SPIRE_STAMP         := $(TOOLS)/.spire-$(SPIRE_VERSION)
 
 # What tests and demo run. The linter is built by `make check` alone.
 .PHONY: tools
@@ -66,4 +68,13 @@ $(MOTO_STAMP): tools/moto.txt tools/moto.sh | $(PYTHON_STAMP)
 $(GOLANGCI_LINT_STAMP):
 	@echo "tools: golangci-lint $(GOLANGCI_LINT_VERSION), built from source"
 	@umask 022; GOBIN=$(CURDIR)/$(TOOLS)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@touch $@
+
+# Inside its own module: the versions of what it is made of are its own, too. It
+# needs a C compiler, for its store.
+$(SPIRE_STAMP):
+	@echo "tools: SPIRE $(SPIRE_VERSION), built from source, which takes minutes"
+	@cd / && go mod download github.com/spiffe/spire@$(SPIRE_VERSION)
+	@umask 022; mkdir -p $(TOOLS)/spire
+	@umask 022; cd "$$(go env GOMODCACHE)/github.com/spiffe/spire@$(SPIRE_VERSION)" && CGO_ENABLED=1 go build -mod=readonly -trimpath -ldflags '-s -w' -o $(CURDIR)/$(TOOLS)/spire/ ./cmd/spire-server ./cmd/spire-agent
 	@touch $@
