@@ -1,12 +1,20 @@
 package envoy_test
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/envoy/envoytest"
+	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 func TestSecretNames(t *testing.T) {
@@ -59,5 +67,95 @@ func TestSecretNamesReadBack(t *testing.T) {
 		if diff := cmp.Diff(n, got); diff != "" {
 			t.Fatalf("%q (-want +got):\n%s", n, diff)
 		}
+	})
+}
+
+// A bundle's secrets are those that its listeners and clusters ask the management
+// service for, by the very names, and every name can be read. What is built from
+// the bundle before has them too.
+func TestSecretsOfABundle(t *testing.T) {
+	t.Parallel()
+	count := 0
+	check := func(b *envoy.Bundle) {
+		asked := map[string]bool{}
+		for _, of := range []envoy.Type{envoy.Listener, envoy.Cluster} {
+			for _, r := range b.List(of).Resources {
+				m, err := (&anypb.Any{TypeUrl: of.URL(), Value: r.Encoded}).UnmarshalNew()
+				if err != nil {
+					t.Fatal(err)
+				}
+				askedBy(t, m.ProtoReflect(), asked)
+			}
+		}
+		want := slices.Sorted(maps.Keys(asked))
+		if diff := cmp.Diff(want, b.Secrets(), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-asked for +said):\n%s", b.View.Client.Key, diff)
+		}
+		for _, name := range want {
+			count++
+			if _, err := envoy.ParseSecret(name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, c := range envoytest.Cases(t) {
+		for _, client := range c.Clients(t) {
+			b, _ := c.Bundle(t, client)
+			check(b)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		w, builder := newWorld(), &envoy.Builder{}
+		w.fill(t)
+		before := map[mesh.Client]*envoy.Bundle{}
+		for range 4 {
+			for _, view := range w.views() {
+				b, _ := builder.Build(view, before[view.Client])
+				before[view.Client] = b
+				check(b)
+			}
+			w.edit(t)
+		}
+	})
+	if count < 100 {
+		t.Errorf("only %d names were seen", count)
+	}
+}
+
+// askedBy gathers the names that a message's SDS configurations ask ADS for.
+func askedBy(t *testing.T, m protoreflect.Message, out map[string]bool) {
+	t.Helper()
+	switch m := m.Interface().(type) {
+	case *anypb.Any:
+		inner, err := m.UnmarshalNew()
+		if err != nil {
+			t.Fatal(err)
+		}
+		askedBy(t, inner.ProtoReflect(), out)
+		return
+	case *tlsv3.SdsSecretConfig:
+		if m.GetSdsConfig().GetAds() != nil {
+			out[m.GetName()] = true
+		}
+		return
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.IsMap():
+			if f.MapValue().Message() != nil {
+				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+					askedBy(t, v.Message(), out)
+					return true
+				})
+			}
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				askedBy(t, v.List().Get(i).Message(), out)
+			}
+		default:
+			askedBy(t, v.Message(), out)
+		}
+		return true
 	})
 }
