@@ -171,6 +171,13 @@ func TestEnvoyAcceptsAnyMesh(t *testing.T) {
 				for _, binary := range binaries {
 					validate(t, binary, bundle, view.Client.Key.String())
 				}
+				if seed > 2 {
+					continue
+				}
+				measured := *view
+				measured.Client.Traits.Metrics = true
+				bundle, _ = new(envoy.Builder).Build(&measured, nil)
+				validate(t, binaries[0], bundle, view.Client.Key.String())
 			}
 		})
 	}
