@@ -168,10 +168,15 @@ func (b *build) outbound() []outbound {
 				case j < 0:
 					on = append(on, outbound{port: at.port, protocol: at.protocol, services: append(make([]mesh.Backend, 0, len(backends)-i), *backend)})
 				case !tcp:
-					if o := &on[j]; !slices.ContainsFunc(o.services, func(x mesh.Backend) bool { return x.Service == backend.Service }) {
+					o := &on[j]
+					if k := slices.IndexFunc(o.services, func(x mesh.Backend) bool { return x.Service == backend.Service }); k < 0 {
 						o.services = append(o.services, *backend)
+					} else {
+						b.twice(&o.services[k], backend)
 					}
-				case on[j].tcp == nil || on[j].tcp.Service != backend.Service:
+				case on[j].tcp != nil && on[j].tcp.Service == backend.Service:
+					b.twice(on[j].tcp, backend)
+				default:
 					b.report([]mesh.Problem{{Key: backend.Service.Key, Reason: ReasonConflict, Message: fmt.Sprintf(
 						"another backend of %s uses port %d, and a tcp service needs a port of its own: give its virtual router another listener port", b.own.Key.Name, at.port)}})
 				}
@@ -179,6 +184,15 @@ func (b *build) outbound() []outbound {
 		}
 	}
 	return on
+}
+
+// twice tells of a service that is a backend twice, with different policies.
+func (b *build) twice(first, second *mesh.Backend) {
+	if first.Spec == second.Spec || b.nodePolicy(first.Spec) == b.nodePolicy(second.Spec) {
+		return
+	}
+	b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf(
+		"spec.backends names %s twice with different client policies; the first is used", first.Service.Key.Name)}})
 }
 
 // egressRoutes makes the route configuration of a port: a virtual host for each
