@@ -5,8 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -194,13 +198,35 @@ type secretRigs struct {
 	issuer *secretstest.Issuer
 	dir    string
 	ca     *sdstest.Authority
+	log    locked
+}
+
+// locked is a buffer that many write to.
+type locked struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func newSecretRig(t *testing.T) *secretRigs {
 	t.Helper()
 	r := &secretRigs{issuer: secretstest.New(), dir: filepath.Dir(adstest.Socket(t)), ca: sdstest.NewAuthority(t, "one")}
 	source := &secrets.Source{Issuer: r.issuer, Log: slog.New(slog.DiscardHandler)}
-	r.realRig = newRealRig(t, func(c *Config) { c.Secrets = source })
+	r.realRig = newRealRig(t, func(c *Config) {
+		c.Secrets = source
+		c.Log = slog.New(slog.NewJSONHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
 	source.Renew = r.Renew
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -477,6 +503,45 @@ func TestRealEnvoyWaitsForSecretsAndForNothingElse(t *testing.T) {
 		t.Logf("%d of %d requests failed", failed, total)
 		if failed > 0 {
 			t.Errorf("%d of %d requests failed: %v", failed, total, l.first)
+		}
+	})
+}
+
+func TestKeysOfIssuedCertificatesAreNowhereToBeSeen(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		r := newSecretRig(t)
+		good, bad := arnOf+"good", arnOf+"bad"
+		name := func(arn string) string {
+			return envoy.SecretName{Kind: envoy.ACMCertificate, ARNs: []string{arn}}.String()
+		}
+		c := r.issuer.Issue(t, good, r.ca, "server.local")
+		// Envoy refuses a key of another certificate, and says why.
+		other := sdstest.Certificate{Chain: r.ca.Issue(t, "server.local").Chain, Key: c.Key}
+		r.issuer.Put(bad, other, r.ca)
+		r.give("a", spec{envoy.Listener: {
+			answering(t, "good", r.at("good"), name(good), ""), answering(t, "bad", r.at("bad"), name(bad), ""),
+		}})
+		e := r.envoy(t, delta)
+		secure := &tls.Config{RootCAs: r.ca.Pool(), MinVersion: tls.VersionTLS12}
+		e.Wait(t, "TLS", func() bool { _, err := get(r.at("good"), secure); return err == nil })
+		testenv.Eventually(t, "the ledger says what Envoy refused", func() bool { return strings.Contains(r.problems("a"), "KEY_VALUES_MISMATCH") })
+		row, _ := r.Row(client("a"))
+		ledger, err := json.Marshal(row)
+		adstest.Must(t, err)
+		block, _ := pem.Decode(c.Key)
+		raw := string(block.Bytes)
+		for where, text := range map[string]string{
+			"the log": r.log.String(), "the ledger": string(ledger), "the server, printed": fmt.Sprintf("%+v %#v", r.States(), r.Secrets),
+			"Envoy's configuration": e.Get(t, "/config_dump?include_eds"), "Envoy's certificates": e.Get(t, "/certs"), "Envoy's log": e.Log(),
+		} {
+			for _, form := range []string{raw, string(c.Key), strings.Split(string(c.Key), "\n")[1], hex.EncodeToString(block.Bytes), base64.StdEncoding.EncodeToString(c.Key)} {
+				if strings.Contains(text, form) {
+					t.Errorf("%s has the key", where)
+				}
+			}
+		}
+		if !strings.Contains(r.log.String(), "KEY_VALUES_MISMATCH") {
+			t.Errorf("the log says nothing of the refusal:\n%s", r.log.String())
 		}
 	})
 }

@@ -45,10 +45,15 @@ func New() *Issuer {
 func (i *Issuer) Issue(t testing.TB, arn string, by *sdstest.Authority, names ...string) sdstest.Certificate {
 	t.Helper()
 	c := by.Issue(t, names...)
+	i.Put(arn, c, by)
+	return c
+}
+
+// Put puts this certificate behind the ARN, whether it is good or not.
+func (i *Issuer) Put(arn string, c sdstest.Certificate, by *sdstest.Authority) {
 	i.change(arn, func() {
 		i.certificates[arn] = issued{secrets.Certificate{Chain: c.Chain, Key: auth.Secret(c.Key)}, by.PEM}
 	})
-	return c
 }
 
 // Trust puts authorities behind the ARN of one.
