@@ -245,7 +245,7 @@ func TestMetrics(t *testing.T) {
 		s := c.sidecar(c.host("plain"), stage.SidecarOptions{Resource: "client", Env: []string{"APPMESH_METRIC_EXTENSION_VERSION=2"}})
 		c.quiet(t, s, shop)
 	})
-	t.Run("OBS-043 an Envoy that cannot count serves without, and its note says why", func(t *testing.T) {
+	t.Run("an Envoy that cannot count serves without, and its note says why", func(t *testing.T) {
 		root, err := stage.Root()
 		if err != nil {
 			t.Fatal(err)
