@@ -9,14 +9,14 @@ import (
 
 // Waiting are those whom a turn of the key's node waits for, at its step, when the
 // change was written at the revision and the ledger says this; leads are the clients
-// whose services lead to the node.
-func Waiting(turn mesh.Turn, key api.Key, revision int64, now time.Time, rows []api.LedgerRow, replicas []api.Replica, leads map[string]bool) []string {
+// whose services lead to the node, led those whose services did.
+func Waiting(turn mesh.Turn, key api.Key, revision int64, now time.Time, rows []api.LedgerRow, replicas []api.Replica, leads, led map[string]bool) []string {
 	s := &standing{now: now, rows: rows, replicas: replicas, complete: true}
 	x := listed{turn: turnOf(turn, revision), key: key}
 	if turn.Entering() {
 		return append(s.behind(x), s.entering(x)...)
 	}
-	return append(s.behind(x), s.leaving(x, leads)...)
+	return append(s.behind(x), s.leaving(x, leads, led)...)
 }
 
 func turnOf(t mesh.Turn, revision int64) turn { return turn{Turn: t, revision: revision} }

@@ -96,6 +96,7 @@ type Loop struct {
 	waiting map[api.Key][]*api.Resource
 
 	turns    turns
+	past     past
 	problems problems
 	asked    asked
 }

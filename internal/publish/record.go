@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,21 +40,16 @@ func turnKey(key api.Key) string { return turnPrefix + url.PathEscape(key.String
 // write writes down the turns that are new, and removes what is written of those that
 // are over.
 func (l *Loop) write(ctx context.Context, all []listed) error {
-	var failed error
+	records := map[api.Key]*record{}
 	for _, key := range l.turns.stale() {
-		if err := l.record(ctx, key, nil); err != nil {
-			failed = err
-		}
+		records[key] = nil
 	}
 	for _, x := range all {
-		if x.Resting() {
-			continue
-		}
-		if err := l.record(ctx, x.key, &record{x.revision, x.Form()}); err != nil {
-			failed = err
+		if !x.Resting() {
+			records[x.key] = &record{x.revision, x.Form()}
 		}
 	}
-	return failed
+	return l.record(ctx, records)
 }
 
 // stale are the nodes of which something is written down although they rest.
@@ -68,34 +65,53 @@ func (t *turns) stale() []api.Key {
 	return out
 }
 
-// record makes r what is written down of the node, nil for nothing.
-func (l *Loop) record(ctx context.Context, key api.Key, r *record) error {
+// record makes these what is written down of their nodes, nil for nothing.
+func (l *Loop) record(ctx context.Context, records map[api.Key]*record) error {
 	if l.Rows == nil {
 		return nil
 	}
-	op := store.Op{Key: turnKey(key), Lasting: true}
-	if r != nil {
-		value, err := json.Marshal(r)
-		if err != nil {
-			return fmt.Errorf("encode turn of %s: %w", key, err)
+	var ops []store.Op
+	keys := map[string]api.Key{}
+	for _, key := range slices.SortedFunc(maps.Keys(records), byKey) {
+		op := store.Op{Key: turnKey(key), Lasting: true}
+		if r := records[key]; r != nil {
+			value, err := json.Marshal(r)
+			if err != nil {
+				return fmt.Errorf("encode turn of %s: %w", key, err)
+			}
+			op.Value = value
 		}
-		op.Value = value
+		if !l.turns.has(key, op.Value) {
+			ops, keys[op.Key] = append(ops, op), key
+		}
 	}
-	l.turns.mu.Lock()
-	same := l.turns.stored[key] == string(op.Value)
-	l.turns.mu.Unlock()
-	if same {
-		return nil
-	}
-	if err := l.Rows.Write(ctx, false, []store.Op{op}); err != nil {
-		return fmt.Errorf("write turn of %s: %w", key, err)
-	}
-	l.turns.mu.Lock()
-	defer l.turns.mu.Unlock()
-	if l.turns.stored[key] = string(op.Value); r == nil {
-		delete(l.turns.stored, key)
+	for batch := range store.Batches(ops) {
+		if err := l.Rows.Write(ctx, false, batch); err != nil {
+			return fmt.Errorf("write turns of nodes: %w", err)
+		}
+		for _, op := range batch {
+			l.turns.wrote(keys[op.Key], op.Value)
+		}
 	}
 	return nil
+}
+
+func byKey(a, b api.Key) int { return strings.Compare(a.String(), b.String()) }
+
+// has says whether that is written down of the node, nil for nothing.
+func (t *turns) has(key api.Key, value []byte) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stored[key] == string(value)
+}
+
+// wrote notes that it is.
+func (t *turns) wrote(key api.Key, value []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stored[key] = string(value); value == nil {
+		delete(t.stored, key)
+	}
 }
 
 // adopt goes on with the turns that other replicas, or the ones before, have begun:

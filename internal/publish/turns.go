@@ -148,6 +148,9 @@ func (l *Loop) show(before, after *mesh.Snapshot, changes []api.Change) (again [
 		return nil
 	}
 	if before != nil {
+		if len(changes) > 0 {
+			l.past.add(before, l.Now(), l.PublishWait)
+		}
 		l.turns.begin(before, after, changes, l.Now())
 		l.turns.gone(after)
 	}

@@ -2,16 +2,19 @@ package publish_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/ads"
+	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // asks is a ledger and rows that count how often they are asked.
@@ -66,5 +69,39 @@ func TestChangesOfOtherThingsAskForNothing(t *testing.T) {
 	settled(t, s)
 	if n := counted.n.Load(); n < 4 {
 		t.Errorf("a change of listeners asked %d times: nothing is shown", n)
+	}
+}
+
+// Many nodes that change at once are written down together, and looked at together.
+func TestManyTurnsCostFewTransactions(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	const n = 80
+	var before, after []change
+	for i := range n {
+		name := fmt.Sprint("n", i)
+		before, after = append(before, listening(name, "8080")), append(after, listening(name, "9090/STRICT"))
+	}
+	write(t, s, theMesh)
+	write(t, s, before...)
+	counted := &asks{}
+	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) {
+		counted.Ledger, counted.Rows = p.Ledger, p.Rows
+		p.Ledger, p.Rows = counted, counted
+	})
+	p := k.named(t, "n0", "i", true)
+	ready(t, p)
+	target := shut(t, p, adstest.LDS)
+	counted.n.Store(0)
+	write(t, s, after...)
+	testenv.Eventually(t, "all but one are over", func() bool {
+		rows, err := s.Read(t.Context(), "ledger/turns/")
+		return err == nil && len(rows) == 1 && len(k.Problems(api.Key{})) > 0
+	})
+	target.let()
+	settled(t, s)
+	// It was looked at every 250 ms: a start, two steps and an end are written.
+	if asked := counted.n.Load(); asked > n/2 {
+		t.Errorf("%d turns asked %d times", n, asked)
 	}
 }

@@ -238,6 +238,33 @@ func TestNoClientIsWaitedForForEver(t *testing.T) {
 	testenv.Eventually(t, "the problem is gone", func() bool { return problem() == "" })
 }
 
+// A client that does not lead to the target any more, and has not accepted that yet,
+// may still use it.
+func TestAClientOnItsWayOutIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	write(t, s, append(lone("8080 9090"), node("v2"), node("idle"))...)
+	k := newKept(t, s, "a", time.Now)
+	front, v1, idle := k.named(t, "front", "f", true), k.named(t, "v1", "v", true), k.named(t, "idle", "i", true)
+	for _, p := range []*adstest.Proxy{front, v1, idle} {
+		ready(t, p)
+	}
+	client := shut(t, front, adstest.CDS)
+	stuck := shut(t, idle, adstest.LDS)
+	write(t, s, route("color", "v2", 1))
+	write(t, s, listening("idle", "8081")) // which has nothing to do with it
+	write(t, s, listening("v1", "9090"))
+	for began := time.Now(); time.Since(began) < time.Second; <-time.After(20 * time.Millisecond) {
+		if got := inbound(t, v1); got != "8080 raw_buffer, 9090 raw_buffer" {
+			t.Fatalf("the target has %q although a client may still use 8080", got)
+		}
+	}
+	client.let()
+	v1.Wait(t, "the port alone", func() bool { return inbound(t, v1) == "9090 raw_buffer" })
+	stuck.let()
+	settled(t, s)
+}
+
 // A target without proxies holds nobody back, nor does a client that has left.
 func TestWhoIsNotConnectedIsNotWaitedFor(t *testing.T) {
 	t.Parallel()

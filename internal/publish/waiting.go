@@ -86,16 +86,14 @@ func secretless(p api.Problem) bool {
 }
 
 // leaving are the proxies that may still use the listeners of before: those whose
-// services lead to the node and that have not accepted what uses the new ones, and
-// those that have not accepted what leads nowhere near it, as before it may have.
-func (s *standing) leaving(x listed, leads map[string]bool) []string {
+// services lead to the node, or led there a short while ago, and that have not
+// accepted what they are to have now.
+func (s *standing) leaving(x listed, leads, led map[string]bool) []string {
 	var out []string
 	for _, row := range s.rows {
 		behind := row.Revision < x.revision || slices.Contains(row.Held, x.key.String())
 		for _, p := range row.Members {
-			switch {
-			case leads[row.Client] && (behind || p.State != api.ProxyStateCurrent),
-				row.Client != x.key.String() && p.State == api.ProxyStatePending:
+			if leads[row.Client] && (behind || p.State != api.ProxyStateCurrent) || led[row.Client] && p.State != api.ProxyStateCurrent {
 				out = append(out, proxyName(row, p))
 			}
 		}
@@ -140,6 +138,23 @@ func (l *Loop) leading(node api.Key, rows []api.LedgerRow) map[string]bool {
 	if self {
 		view, _, _ := snapshot.View(mesh.Client{Key: node})
 		out[node.String()] = view != nil && view.Leads(node)
+	}
+	return out
+}
+
+// led are the clients, of those with proxies that have not accepted what they are to
+// have, whose services led to the node a short while ago.
+func (l *Loop) led(x listed, rows []api.LedgerRow, leads map[string]bool) map[string]bool {
+	var clients []mesh.Client
+	for _, row := range rows {
+		key, err := api.ParseKey(row.Client)
+		if err == nil && !leads[row.Client] && slices.ContainsFunc(row.Members, func(p api.Proxy) bool { return p.State != api.ProxyStateCurrent }) {
+			clients = append(clients, mesh.Client{Key: key})
+		}
+	}
+	out := map[string]bool{}
+	for c, was := range l.past.led(x.key, clients, x.since.Add(-l.PublishWait)) {
+		out[c.Key.String()] = was
 	}
 	return out
 }

@@ -50,7 +50,7 @@ func TestWhomATurnWaitsFor(t *testing.T) {
 		leaving bool
 		rows    []api.LedgerRow
 		replica api.Replica
-		leads   bool // the client's services lead to the node
+		leads   bool // the client's services lead to the node; else they did
 		want    []string
 	}{
 		{"nobody is connected", false, nil, replica("a", revision, 0), true, nil},
@@ -74,7 +74,7 @@ func TestWhomATurnWaitsFor(t *testing.T) {
 		{"the client is shown what was", true, []api.LedgerRow{held(of(front, revision, current))}, replica("a", revision, 0), true, []string{theClient}},
 		{"another has accepted", true, []api.LedgerRow{of(front, revision-1, current)}, replica("a", revision, 0), false, nil},
 		{"another may come from there", true, []api.LedgerRow{of(front, revision, pending)}, replica("a", revision, 0), false, []string{theClient}},
-		{"another refuses everything", true, []api.LedgerRow{of(front, revision, refused)}, replica("a", revision, 0), false, nil},
+		{"another may come from there, and refuses everything", true, []api.LedgerRow{of(front, revision, refused)}, replica("a", revision, 0), false, []string{theClient}},
 		{"the node's own proxies are no matter any more", true, []api.LedgerRow{of(v1Key, revision, pending)}, replica("a", revision, 0), true, nil},
 		{"and still a replica has not applied", true, nil, replica("a", revision-1, 0), true, []string{"replica a"}},
 	} {
@@ -83,7 +83,7 @@ func TestWhomATurnWaitsFor(t *testing.T) {
 			if test.leaving {
 				at = turn.Next()
 			}
-			got := publish.Waiting(at, v1Key, revision, now, test.rows, []api.Replica{test.replica}, map[string]bool{front.String(): test.leads})
+			got := publish.Waiting(at, v1Key, revision, now, test.rows, []api.Replica{test.replica}, map[string]bool{front.String(): test.leads}, map[string]bool{front.String(): !test.leads})
 			if !slices.Equal(got, test.want) {
 				t.Errorf("it waits for %q, want %q", got, test.want)
 			}

@@ -74,7 +74,9 @@ func (l *Loop) look(ctx context.Context) (again time.Duration, err error) {
 	}
 	again = lateEvery
 	meshes := map[api.Key]*standing{}
-	for _, x := range all {
+	verdicts := make([]verdict, len(all))
+	steps := map[api.Key]*record{}
+	for i, x := range all {
 		if !x.Resting() {
 			again = lookEvery
 		}
@@ -87,8 +89,19 @@ func (l *Loop) look(ctx context.Context) (again time.Duration, err error) {
 			}
 			meshes[at] = s
 		}
-		if failed := l.judge(ctx, x, meshes[at]); failed != nil {
-			err = failed
+		verdicts[i] = l.judge(x, meshes[at])
+		if verdicts[i].steps() {
+			steps[x.key] = next(x)
+		}
+	}
+	// Steps are written down first: who starts meanwhile goes on from there.
+	unwritten := l.record(ctx, steps)
+	if unwritten != nil {
+		err = unwritten
+	}
+	for _, v := range verdicts {
+		if !v.steps() || unwritten == nil || v.overdue {
+			l.settle(v)
 		}
 	}
 	return again, err
@@ -114,42 +127,52 @@ func (t *turns) list() []listed {
 	return out
 }
 
-// judge lets a turn go on, if it may, and says for whom it waits.
-func (l *Loop) judge(ctx context.Context, x listed, s *standing) error {
+// verdict is what was found of a turn.
+type verdict struct {
+	listed
+	waiting       []string
+	problem       mesh.Problem
+	done, overdue bool // nobody is waited for; or nobody will be any more
+}
+
+// steps says whether the turn goes on.
+func (v verdict) steps() bool { return !v.Resting() && (v.done || v.overdue) }
+
+// judge says whether a turn may go on, or for whom it waits.
+func (l *Loop) judge(x listed, s *standing) verdict {
 	took := s.now.Sub(x.since)
-	problem, done, overdue := x.problem, false, took >= l.PublishWait
-	var waiting []string
-	if s.complete {
-		waiting = s.behind(x)
-		if x.Entering() || x.Resting() {
-			waiting = append(waiting, s.entering(x)...)
-		}
-		if !x.Entering() {
-			waiting = append(waiting, s.leaving(x, l.leading(x.key, s.rows))...)
-		}
-		if x.Resting() {
-			waiting = slices.DeleteFunc(waiting, func(name string) bool { return !slices.Contains(x.without, name) })
-		}
-		done = len(waiting) == 0 && (len(s.replicas) > 1 || len(s.replicas) == 1 && !s.now.Before(x.unseen))
-		problem = l.problemOf(x, waiting, took)
+	v := verdict{listed: x, problem: x.problem, overdue: took >= l.PublishWait}
+	if !s.complete {
+		return v
 	}
-	if !x.Resting() && (done || overdue) {
-		// It is written down first: who starts meanwhile goes on from there.
-		if err := l.record(ctx, x.key, next(x)); err != nil && !overdue {
-			return err
-		}
+	v.waiting = s.behind(x)
+	if x.Entering() || x.Resting() {
+		v.waiting = append(v.waiting, s.entering(x)...)
 	}
-	l.turns.settle(x, problem, done, overdue, waiting)
-	if problem == x.problem {
-		return nil
+	if !x.Entering() {
+		leads := l.leading(x.key, s.rows)
+		v.waiting = append(v.waiting, s.leaving(x, leads, l.led(x, s.rows, leads))...)
 	}
-	if problem != (mesh.Problem{}) {
-		l.Log.Warn("resource has a problem", "key", problem.Key.String(), "reason", problem.Reason, "problem", problem.Message)
+	if x.Resting() {
+		v.waiting = slices.DeleteFunc(v.waiting, func(name string) bool { return !slices.Contains(x.without, name) })
+	}
+	v.done = len(v.waiting) == 0 && (len(s.replicas) > 1 || len(s.replicas) == 1 && !s.now.Before(x.unseen))
+	v.problem = l.problemOf(x, v.waiting, took)
+	return v
+}
+
+// settle lets the loop take the step, if it is due, and tells of a problem that is
+// another than before.
+func (l *Loop) settle(v verdict) {
+	if !l.turns.settle(v) || v.problem == v.listed.turn.problem {
+		return
+	}
+	if v.problem != (mesh.Problem{}) {
+		l.Log.Warn("resource has a problem", "key", v.problem.Key.String(), "reason", v.problem.Reason, "problem", v.problem.Message)
 	}
 	if l.Problematic != nil {
-		l.Problematic(mesh.Client{Key: x.key})
+		l.Problematic(mesh.Client{Key: v.key})
 	}
-	return nil
 }
 
 // problemOf says for whom a turn waits, if it takes long, or whom it did not wait
@@ -178,21 +201,21 @@ func next(x listed) *record {
 }
 
 // settle keeps what was found, unless the node has changed meanwhile.
-func (t *turns) settle(x listed, problem mesh.Problem, done, overdue bool, waiting []string) {
+func (t *turns) settle(v verdict) (same bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.of[x.key] != x.of {
-		return
+	if t.of[v.key] != v.of {
+		return false
 	}
-	x.of.problem = problem
+	v.of.problem = v.problem
 	switch {
-	case x.Resting() && done:
-		delete(t.of, x.key)
-	case !x.Resting() && (done || overdue):
-		x.of.step = true
-		if !done {
-			x.of.without = append(x.of.without, waiting...)
+	case v.Resting() && v.done:
+		delete(t.of, v.key)
+	case v.steps():
+		if v.of.step = true; !v.done {
+			v.of.without = append(v.of.without, v.waiting...)
 		}
 		poke(t.moved)
 	}
+	return true
 }
