@@ -30,6 +30,7 @@ type line struct {
 	batches chan store.Batch
 	book    *book
 	stop    func()
+	here    map[mesh.Client]bool // who is connected
 
 	mu sync.Mutex
 	// accepted says that the proxies of all nodes have accepted what they got, so
@@ -48,7 +49,7 @@ type sent struct {
 
 // start starts a control plane; stop ends it and waits for it.
 func start() *line {
-	l := &line{batches: make(chan store.Batch, 64), book: &book{}, got: map[mesh.Client]*envoy.Bundle{}}
+	l := &line{batches: make(chan store.Batch, 64), book: &book{}, here: map[mesh.Client]bool{}, got: map[mesh.Client]*envoy.Bundle{}}
 	log := slog.New(slog.DiscardHandler)
 	registry := discovery.New(discovery.Config{Source: l.book, Memory: forgetful{}, Log: log, Now: time.Now})
 	l.Loop = publish.New(publish.Config{
@@ -113,12 +114,21 @@ func (l *line) accept(yes bool) {
 	l.accepted = yes
 }
 
-// leave is what the management service does when the last proxy of a client goes.
+// come and leave are what the management service does when the first proxy of a
+// client comes and its last one goes. Who is here already does not come: that would
+// make the loop look at it anew.
+func (l *line) come(c mesh.Client) {
+	if !l.here[c] {
+		l.here[c] = true
+		l.Want(c)
+	}
+}
+
 func (l *line) leave(c mesh.Client) {
-	l.Unwant(c)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.got, c)
+	if l.here[c] {
+		delete(l.here, c)
+		l.Unwant(c)
+	}
 }
 
 func (l *line) fault() string {

@@ -94,8 +94,8 @@ func history(t *rapid.T, w *world, l *line) {
 	w.fill(t)
 	reset(w, l)
 	for _, c := range clients() {
-		if rapid.Bool().Draw(t, "connected") {
-			l.Want(c)
+		if !seldom(t, "away") {
+			l.come(c)
 		}
 	}
 	synctest.Wait()
@@ -104,7 +104,7 @@ func history(t *rapid.T, w *world, l *line) {
 			break
 		}
 		switch what := rapid.SampledFrom([]string{
-			"edit", "edit", "edit", "edit", "edit", "edit", "come", "leave", "endpoints", "accept", "silence", "reset", "wait",
+			"edit", "edit", "edit", "edit", "edit", "edit", "edit", "come", "leave", "endpoints", "accept", "silence", "reset", "wait",
 		}).Draw(t, "step"); what {
 		case "edit":
 			var changes []api.Change
@@ -118,9 +118,8 @@ func history(t *rapid.T, w *world, l *line) {
 				l.batches <- store.Batch{Revision: w.revision, Changes: changes}
 			}
 		case "come":
-			l.Want(rapid.SampledFrom(clients()).Draw(t, "client"))
+			l.come(rapid.SampledFrom(clients()).Draw(t, "client"))
 		case "leave":
-			synctest.Wait()
 			l.leave(rapid.SampledFrom(clients()).Draw(t, "client"))
 		case "endpoints":
 			l.book.turn()
@@ -136,7 +135,7 @@ func history(t *rapid.T, w *world, l *line) {
 		}
 	}
 	for _, c := range clients() {
-		l.Want(c)
+		l.come(c)
 	}
 	l.accept(true)
 	time.Sleep(time.Minute)
