@@ -69,7 +69,8 @@ func TestAReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 		rows, err := stores[0].Read(t.Context(), "ledger/turns/")
 		return err == nil && len(rows) == 1
 	})
-	b := newKept(t, stores[1], "b", time.Now)
+	var ahead atomic.Int64 // how far the clock of the new replica is
+	b := newKept(t, stores[1], "b", func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
 	second := b.named(t, "front", "g", false)
 	ready(t, second)
 	if got := toward(t, second); got != "8080" {
@@ -82,7 +83,8 @@ func TestAReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 		_, replicas, err := b.reader.Proxies(t.Context(), account)
 		return err == nil && slices.ContainsFunc(replicas, func(r api.Replica) bool { return r.ID == "a" && r.AppliedRevision >= revision })
 	})
-	a.stop() // as if killed: its rows stay, and its proxies come back elsewhere
+	a.stop()                             // as if killed: its rows stay, and its proxies come back elsewhere
+	ahead.Store(int64(16 * time.Second)) // when a replica is silent, its rows are believed no more
 	target.let()
 	third := b.named(t, "front", "f", true)
 	ready(t, third)
@@ -118,7 +120,10 @@ func TestALoneReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 	a.stop()
 	clear := (&ledger.Writer{Store: s}).Init()
 	adstest.Must(t, clear.Clear(t.Context())) // as a replica that has the store to itself
-	b := newKept(t, s, "b", time.Now)
+	var ahead atomic.Int64                    // how far the clock of the new replica is
+	b := newKept(t, s, "b", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) {
+		p.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
 	front := b.named(t, "front", "f", true)
 	ready(t, front)
 	for began := time.Now(); time.Since(began) < 1500*time.Millisecond; <-time.After(20 * time.Millisecond) {
@@ -128,6 +133,7 @@ func TestALoneReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 	}
 	back := b.named(t, "v1", "v", true)
 	back.Wait(t, "both ports", func() bool { return inbound(t, back) == "8080 raw_buffer, 9090 raw_buffer" })
+	ahead.Store(int64(16 * time.Second)) // by then all have come back that will
 	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
 	back.Wait(t, "the new port alone", func() bool { return inbound(t, back) == "9090 raw_buffer" })
 	settled(t, s)

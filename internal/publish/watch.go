@@ -16,7 +16,7 @@ const (
 	// that is left of them is who was too late.
 	lookEvery = 250 * time.Millisecond
 	lookShare = 10
-	lateEvery = 5 * time.Second
+	lateEvery = 2 * time.Second
 	// slow is when a turn that goes on is told of.
 	slow = 2 * time.Second
 )
