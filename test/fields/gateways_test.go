@@ -78,6 +78,6 @@ func gatewayScenes() []scene {
 			ignored: "healthCheck has no effect: nothing in the mesh calls a gateway",
 		})
 	}
-	s.fields = append(s.fields, logFields("virtualGateway gate", get(at(8080)).logged("gate"))...)
+	s.fields = append(s.fields, logFields("virtualGateway gate", get(at(8080)), 2)...)
 	return []scene{s}
 }

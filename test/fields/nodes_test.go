@@ -4,6 +4,8 @@ package fields
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -87,38 +89,42 @@ func nodeScenes() []scene {
 			see:    get(at(8080)).proto, before: "HTTP/1.1", after: "HTTP/2.0",
 		},
 	}...)
-	s.fields = append(s.fields, logFields("virtualNode server", get(at(8080)).logged("server"))...)
+	s.fields = append(s.fields, logFields("virtualNode server", get(at(8080)), 1)...)
 	return []scene{s}
 }
 
-// logFields are the cases of the access log of a node or gateway; see reads what
-// a GET leaves in the logs.
-func logFields(of string, see probe) []field {
-	const file = "logging.accessLog.file"
+// logFields are the cases of the access log of a node or gateway, where a GET
+// leaves as many lines.
+func logFields(of string, get ask, lines int) []field {
+	const (
+		file   = "logging.accessLog.file"
+		text   = `{"path": "one.log", "format": {"text": "%REQ(:METHOD)%\n"}}`
+		object = `{"path": "one.log", "format": {"json": [{"key": "of", "value": "%REQ(:METHOD)%"}]}}`
+	)
+	_, name, _ := strings.Cut(of, " ")
 	edit := func(member, value string) string { return of + " " + file + member + " = " + value }
+	logs := func(file, line string) string {
+		return file + ": " + strings.Join(slices.Repeat([]string{line}, lines), ", ")
+	}
+	see := get.logged(name, lines)
 	return []field{
+		{given: edit("", text), change: edit(".path", `"two.log"`), see: see, before: logs("one.log", "GET"), after: logs("two.log", "GET")},
 		{
-			given:  edit("", `{"path": "one.log", "format": {"text": "%REQ(:METHOD)%\n"}}`),
-			change: edit(".path", `"two.log"`), see: see, before: "one.log: GET", after: "two.log: GET",
-		},
-		{
-			given:  edit("", `{"path": "one.log", "format": {"text": "%REQ(:METHOD)%\n"}}`),
-			change: edit(".format.text", `"%RESPONSE_CODE%\n"`), see: see, before: "one.log: GET", after: "one.log: 200",
+			given: edit("", text), change: edit(".format.text", `"%RESPONSE_CODE%\n"`),
+			see: see, before: logs("one.log", "GET"), after: logs("one.log", "200"),
 		},
 		{
 			title: "the guide's sample", ids: "OBS-002",
-			given:  edit("", `{"path": "one.log", "format": {"text": "%REQ(:METHOD)%\n"}}`),
-			change: edit(".format.text", `"%LOCAL_REPLY_BODY%:%RESPONSE_CODE%:path=%REQ(:path)%\n"`),
-			see:    see, before: "one.log: GET", after: "one.log: :200:path=/",
+			given: edit("", text), change: edit(".format.text", `"%LOCAL_REPLY_BODY%:%RESPONSE_CODE%:path=%REQ(:path)%\n"`),
+			see: see, before: logs("one.log", "GET"), after: logs("one.log", ":200:path=/"),
 		},
 		{
-			given:  edit("", `{"path": "one.log", "format": {"json": [{"key": "of", "value": "%REQ(:METHOD)%"}]}}`),
-			ids:    "OBS-003",
-			change: edit(".format.json[0].key", `"method"`), see: see, before: `one.log: {"of":"GET"}`, after: `one.log: {"method":"GET"}`,
+			ids: "OBS-003", given: edit("", object), change: edit(".format.json[0].key", `"method"`),
+			see: see, before: logs("one.log", `{"of":"GET"}`), after: logs("one.log", `{"method":"GET"}`),
 		},
 		{
-			given:  edit("", `{"path": "one.log", "format": {"json": [{"key": "of", "value": "%REQ(:METHOD)%"}]}}`),
-			change: edit(".format.json[0].value", `"%RESPONSE_CODE%"`), see: see, before: `one.log: {"of":"GET"}`, after: `one.log: {"of":200}`,
+			given: edit("", object), change: edit(".format.json[0].value", `"%RESPONSE_CODE%"`),
+			see: see, before: logs("one.log", `{"of":"GET"}`), after: logs("one.log", `{"of":200}`),
 		},
 	}
 }

@@ -200,7 +200,7 @@ func (p *play) startEnvoy(t *testing.T, c mesh.Client) {
 		Name: "envoy", Path: "/bin/sh", UID: shared.Owner().UID,
 		Args: []string{
 			"-c", `cd "$1" && shift && exec "$@"`, "sh", dir, shared.envoy, "-c", file, "--concurrency", "1", "--disable-hot-restart",
-			"--log-level", "warning", "--drain-time-s", "1", "--file-flush-interval-msec", "50",
+			"--log-level", "warning", "--drain-time-s", "0", "--file-flush-interval-msec", "50",
 		},
 	})
 	if err != nil {

@@ -94,17 +94,23 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// logged sees the line that the request leaves in a file of the access logs of a
-// node's or gateway's Envoy: "one.log: GET".
-func (a ask) logged(name string) probe {
+// logged sees the lines that the request leaves in a file of the access logs of a
+// node's or gateway's Envoy: "one.log: GET". A gateway writes one at each of its two
+// hops.
+func (a ask) logged(name string, lines int) probe {
 	return func(t *testing.T, p *play) string {
+		// The hops of a gateway keep their connection, and what it was accepted with.
+		until(t, "what was before the change has no connections", func() bool {
+			page := p.admin(t, name, "/stats?filter=^listener_manager.total_(filter_chains|listeners)_draining$")
+			return page == "listener_manager.total_filter_chains_draining: 0\nlistener_manager.total_listeners_draining: 0\n"
+		})
 		before := p.logs(t, name)
 		a.do(t, p)
 		var out string
-		until(t, "a line in a log", func() bool {
+		until(t, "lines in a log", func() bool {
 			for file, text := range p.logs(t, name) {
-				if line, grown := strings.CutPrefix(text, before[file]); grown && strings.HasSuffix(line, "\n") {
-					out = file + ": " + strings.TrimSpace(line)
+				if text, ok := strings.CutPrefix(text, before[file]); ok && strings.Count(text, "\n") == lines {
+					out = file + ": " + strings.ReplaceAll(strings.TrimSpace(text), "\n", ", ")
 					return true
 				}
 			}
@@ -203,16 +209,21 @@ func (p *play) flags(t *testing.T, node string) string {
 }
 
 // afterErrors sees who answers after blue has answered n requests of 2n with
-// errors, and, when again is not 0, within how long blue comes back.
+// errors, and, when again is not 0, whether blue comes back within that time. Envoy
+// takes a moment to eject, so the errors go on for a second.
 func (a ask) afterErrors(n int, again time.Duration) probe {
 	return func(t *testing.T, p *play) string {
 		broken := a
 		broken.header = append(slices.Clone(a.header), "x-break: blue")
-		for range 2 * n {
-			broken.do(t, p)
+		who := ""
+		for end := time.Now().Add(time.Second); who != "green" && time.Now().Before(end); {
+			for range 2 * n {
+				broken.do(t, p)
+			}
+			who = mixed(6, a.app)(t, p)
 		}
-		if again == 0 {
-			return mixed(20, a.app)(t, p)
+		if again == 0 || who != "green" {
+			return who
 		}
 		end, back := time.Now().Add(again), false
 		until(t, "blue, or the end", func() bool { back = a.app(t, p) == "blue"; return back || time.Now().After(end) })
