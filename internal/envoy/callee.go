@@ -1,9 +1,9 @@
 package envoy
 
 import (
-	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"weak"
 
@@ -126,7 +126,7 @@ func (b *build) makeCallee(c *callee) {
 
 // domainsOf are the host names of a service's requests on a port.
 func domainsOf(name string, port uint32) []string {
-	return []string{name, fmt.Sprintf("%s:%d", name, port)}
+	return []string{name, name + ":" + strconv.FormatUint(uint64(port), 10)}
 }
 
 // take adds another's problems.

@@ -2,7 +2,7 @@ package envoy
 
 import (
 	"cmp"
-	"fmt"
+	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -36,7 +36,7 @@ func healthChecks(node *api.Resource, l *api.Listener, host string, tls bool, f 
 	}
 	switch h.Protocol {
 	case api.PortProtocolHTTP, api.PortProtocolHTTP2:
-		http := &corev3.HealthCheck_HttpHealthCheck{Host: fmt.Sprintf("%s:%d", host, port), Path: "/"}
+		http := &corev3.HealthCheck_HttpHealthCheck{Host: host + ":" + strconv.FormatInt(port, 10), Path: "/"}
 		if h.Path != nil {
 			http.Path = cmp.Or(*h.Path, "/")
 		}
