@@ -72,24 +72,30 @@ type slow struct {
 	answers []func(*testing.T) answer
 }
 
-// slowly sends n requests that the application answers after the delay, and returns when the server's Envoy has them.
-func (m *mesh) slowly(t *testing.T, h *ground.Host, url string, n int, delay time.Duration, server *stage.Sidecar) *slow {
+// slowly sends n requests that the application answers after the delay, and returns when the sidecar's Envoy has them:
+// that of the server, or of the client.
+func (m *mesh) slowly(t *testing.T, h *ground.Host, url string, n int, delay time.Duration, at *stage.Sidecar) *slow {
 	t.Helper()
+	active := func() (sum int) {
+		for line := range strings.Lines(m.admin(at, "/stats?filter=^http\\.(ingress|egress)\\..*downstream_rq_active$")) {
+			value := 0
+			_, number, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			_, _ = fmt.Sscan(number, &value) // 0 for none
+			sum += value
+		}
+		return sum
+	}
+	before := active()
+	for range 4 {
+		before = min(before, active()) // the others that are under way are few, and never for long
+	}
 	s := &slow{}
 	for range n {
 		s.answers = append(s.answers, later(t, h, request{Method: http.MethodPost, URL: url, Header: map[string]string{"X-Delay": delay.String()}}))
 	}
-	seen := 0 // looks in a row: the others that are under way are few, and never for long
-	m.until("the slow requests are under way", func(ctx context.Context) bool {
-		text, err := server.Admin(ctx, "/stats?filter=^http\\.ingress.*downstream_rq_active$")
-		active := 0
-		for line := range strings.Lines(text) {
-			value := 0
-			_, number, _ := strings.Cut(strings.TrimSpace(line), ": ")
-			_, _ = fmt.Sscan(number, &value) // 0 for none
-			active += value
-		}
-		if seen++; err != nil || active < n {
+	seen := 0 // looks in a row
+	m.until("the slow requests are under way", func(context.Context) bool {
+		if seen++; active() < before+n {
 			seen = 0
 		}
 		return seen == 3

@@ -1,0 +1,273 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/discovery/cloudmap/cloudmaptest"
+	"github.com/evermesh/evermesh/test/ground"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// pairs are targets of two replicas each, one for every way in which clients learn that a replica goes, and a client
+// that never stops calling them all.
+type pairs struct {
+	*mesh
+	registry *cloudmaptest.Registry
+	hosts    map[string]*ground.Host
+	sidecars map[string]*stage.Sidecar
+	client   *stage.Sidecar
+	url      map[string]string        // of the services, by node
+	loads    map[string]*stage.Steady // by node
+}
+
+// loadWorkers are those of each load.
+const loadWorkers = 2
+
+// replicaHosts are the hosts of the replicas, with what they are replicas of. The last two are found in several ways.
+var replicaHosts = map[string]string{"one": "pool", "two": "pool", "three": "checked", "four": "checked"}
+
+func newPairs(t *testing.T) *pairs {
+	t.Helper()
+	onGround(t)
+	registry := cloudmaptest.New()
+	l, err := world.Home().Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: registry, ReadHeaderTimeout: wait}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close(); <-served })
+	control, err := world.Control(t.Context(), stage.ControlOptions{
+		Name: "cloudmap", Ports: []int{7110, 7111, 7112},
+		Args: []string{"--cloudmap-endpoint", "http://" + l.Addr().String(), "--cloudmap-poll", "1s"},
+		Env:  []string{"AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pairs{
+		mesh: newMeshOn(t, control, "pairing", "DROP_ALL"), registry: registry, hosts: map[string]*ground.Host{},
+		sidecars: map[string]*stage.Sidecar{}, url: map[string]string{}, loads: map[string]*stage.Steady{},
+	}
+	for name := range replicaHosts {
+		p.hosts[name] = p.program(name)
+	}
+	p.register("one")
+	p.DNS().Set(p.hostname("checked"), p.hosts["three"].Addr(), p.hosts["four"].Addr())
+	p.DNS().Set(p.hostname("plain"), p.hosts["three"].Addr())
+	p.DNS().Set(p.hostname("stale"), p.hosts["three"].Addr(), p.hosts["four"].Addr())
+	for node, spec := range map[string]struct{ more, discovery string }{
+		"pool": {"", `"awsCloudMap": {"namespaceName": "apps", "serviceName": "pool"}`},
+		"checked": {
+			`, "healthCheck": {"protocol": "http", "path": "/health", "intervalMillis": 5000, "timeoutMillis": 2000, "healthyThreshold": 2, "unhealthyThreshold": 2}`,
+			p.byName("checked"),
+		},
+		"plain": {"", p.byName("plain")}, "stale": {"", p.byName("stale")},
+	} {
+		p.create("VirtualNode", node, fmt.Sprintf(`{"listeners": [%s], "serviceDiscovery": {%s}}`, listener(appPort, spec.more), spec.discovery))
+	}
+	var backends []string
+	for name, route := range map[string]string{
+		"pool": weighted(noRetry, "pool", 1), "checked": weighted(noRetry, "checked", 1), "plain": weighted(noRetry, "plain", 1),
+		"stale": weighted("", "stale", 1),
+		"once":  weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 15}, "tcpRetryEvents": ["connection-error"]}`, "stale", 1),
+	} {
+		service := p.service("to-"+name, appPort, map[string]string{"r": route})
+		p.url[name] = fmt.Sprintf("http://%s:%d/", service, appPort)
+		backends = append(backends, service)
+	}
+	p.create("VirtualNode", "client", callerSpec(backends...))
+	for name, node := range replicaHosts {
+		seconds := "5" // longer than clients take to hear from Cloud Map
+		if node == "checked" {
+			seconds = "15" // longer than two checks take, and what was sent before the second one
+		}
+		p.sidecars[name] = p.sidecar(p.hosts[name], stage.SidecarOptions{Resource: node, AppPorts: fmt.Sprint(appPort), Env: []string{"LISTENER_DRAIN_WAIT_TIME_S=" + seconds}})
+	}
+	h := p.host("client")
+	p.client = p.sidecar(h, stage.SidecarOptions{Resource: "client"})
+	p.hosts["client"] = h
+	for name := range p.url {
+		p.loads[name] = stage.NewSteady(h, p.url[name], loadWorkers, 10*time.Millisecond)
+		t.Cleanup(p.loads[name].Stop)
+	}
+	return p
+}
+
+// register makes these hosts the instances of the pool in Cloud Map.
+func (p *pairs) register(hosts ...string) {
+	var all []cloudmaptest.Instance
+	for _, name := range hosts {
+		all = append(all, cloudmaptest.At(p.hosts[name].Addr().String(), fmt.Sprint(appPort)))
+	}
+	p.registry.Set("apps", "pool", all...)
+}
+
+func (p *pairs) byName(name string) string {
+	return fmt.Sprintf(`"dns": {"hostname": %q, "responseType": "ENDPOINTS"}`, p.hostname(name))
+}
+
+// health makes the application on the host answer checks of its health with this status.
+func (p *pairs) health(t *testing.T, host string, status int) {
+	t.Helper()
+	ask(t, p.hosts[host], request{URL: "http://" + net.JoinHostPort("127.0.0.1", fmt.Sprint(appPort)) + "/", Header: map[string]string{"X-Health": fmt.Sprint(status)}})
+}
+
+// again waits for the end of a proxy that was told to end, and starts it.
+func (p *pairs) again(t *testing.T, host string) {
+	t.Helper()
+	s := p.sidecars[host]
+	ctx, cancel := p.context()
+	defer cancel()
+	select {
+	case <-s.Process.Done():
+	case <-ctx.Done():
+		t.Fatalf("the agent on %s does not end", host)
+	}
+	if err := s.Process.Err(); err != nil {
+		t.Errorf("the agent on %s: %v", host, err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.WaitLive(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// row prints the row of what became of a load since from, with the slow requests of the time.
+func (p *pairs) row(t *testing.T, change, load string, from time.Time, others *slow) {
+	t.Helper()
+	p.answers(t, p.loads[load], 100)
+	all := p.loads[load].Count(from, time.Time{})
+	if others != nil {
+		add(&all, others.wait(t))
+	}
+	dropped(t, change, all)
+}
+
+// TestEndpointsComeAndGo adds replicas of targets, has them leave in order, and kills one.
+func TestEndpointsComeAndGo(t *testing.T) {
+	t.Parallel() // it waits, mostly, as others do
+	p := newPairs(t)
+	p.reaches(t, p.loads["pool"], "one")
+	p.reaches(t, p.loads["plain"], "three")
+	p.reaches(t, p.loads["checked"], "three", "four")
+
+	t.Run("EMS-052 DISC-010 replicas come", func(t *testing.T) {
+		from := time.Now()
+		p.register("one", "two")
+		p.DNS().Set(p.hostname("plain"), p.hosts["three"].Addr(), p.hosts["four"].Addr())
+		p.reaches(t, p.loads["pool"], "one", "two")
+		p.reaches(t, p.loads["plain"], "three", "four")
+		p.row(t, "endpoint added, Cloud Map", "pool", from, nil)
+		p.row(t, "endpoint added, DNS", "plain", from, nil)
+	})
+	t.Run("EMS-052 AGENT-046 replicas leave, and come back", func(t *testing.T) {
+		slow := map[string]*slow{}
+		for name, url := range p.url {
+			slow[name] = p.slowly(t, p.hosts["client"], url, 4, 3*time.Second, p.client)
+		}
+		from := time.Now()
+		// What an orchestrator does when it ends a replica, all at once: it tells Cloud Map or the name server, it tells
+		// the application, which fails its checks from then on, and it tells the agent.
+		p.register("two")
+		p.DNS().Set(p.hostname("plain"), p.hosts["four"].Addr())
+		p.health(t, "three", http.StatusServiceUnavailable)
+		for _, host := range []string{"one", "three"} {
+			if err := p.sidecars[host].Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.again(t, "one")
+		p.register("one", "two")
+		p.reaches(t, p.loads["pool"], "one", "two")
+		p.row(t, "one of two replicas drained and started again, Cloud Map", "pool", from, slow["pool"])
+
+		p.again(t, "three")
+		p.health(t, "three", http.StatusOK)
+		p.DNS().Set(p.hostname("plain"), p.hosts["three"].Addr(), p.hosts["four"].Addr())
+		p.reaches(t, p.loads["plain"], "three", "four")
+		p.reaches(t, p.loads["checked"], "three", "four")
+		p.row(t, "one of two replicas drained and started again, DNS that says so", "plain", from, slow["plain"])
+		p.row(t, "one of two replicas drained and started again, health check", "checked", from, slow["checked"])
+		p.row(t, "one of two replicas drained and started again, DNS that does not say so, default retry", "stale", from, slow["stale"])
+		if n := p.repeated(t, "stale"); n == 0 {
+			t.Error("nothing was repeated: no request met the replica that was gone")
+		}
+	})
+	for _, name := range []string{"pool", "plain", "checked"} {
+		p.loads[name].Stop()
+		dropped(t, "all that became of endpoints, "+name, p.loads[name].Count(time.Time{}, time.Time{}))
+		if n := p.repeated(t, name); n > 0 {
+			t.Errorf("%d requests to %s were repeated", n, name)
+		}
+	}
+	t.Run("EMS-052 EMS-066 a replica's Envoy is killed", func(t *testing.T) { p.killed(t) })
+}
+
+// killed kills the Envoy of a replica. Who may repeat nothing but connections that were not made loses what that Envoy
+// was at; who has the default retry policy, nothing.
+func (p *pairs) killed(t *testing.T) {
+	four, client := p.sidecars["four"], p.hosts["client"]
+	once := p.slowly(t, client, p.url["once"], 8, 2*time.Second, p.client)
+	// Those that the load's workers are at when the signal arrives may not be among these.
+	bound := p.underWay(t, "stale", "four") + loadWorkers
+	stale := p.slowly(t, client, p.url["stale"], 8, 2*time.Second, p.client)
+	from, uptime := time.Now(), p.stat(four, "server.uptime")
+	if err := four.KillEnvoy(); err != nil {
+		t.Fatal(err)
+	}
+	p.until("its agent has started it again", func(ctx context.Context) bool {
+		n, err := four.Stat(ctx, "server.uptime")
+		return err == nil && n < uptime
+	})
+	ctx, cancel := p.context()
+	defer cancel()
+	if err := four.WaitLive(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.reaches(t, p.loads["stale"], "three", "four")
+	p.row(t, "kill, default retry", "stale", from, stale)
+
+	p.answers(t, p.loads["once"], 100)
+	all := p.loads["once"].Count(from, time.Time{})
+	add(&all, once.wait(t))
+	t.Logf("drops: kill: %d requests, %d failed, at most %d were under way", all.Requests, all.Failed, bound)
+	if all.Failed == 0 || all.Failed > bound {
+		t.Errorf("%d of %d requests failed, want some and at most %d: %v", all.Failed, all.Requests, bound, all.Faults)
+	}
+}
+
+// repeated is how many requests the client's Envoy has sent to the node more than once.
+func (p *pairs) repeated(t *testing.T, node string) int {
+	t.Helper()
+	return p.stat(p.client, fmt.Sprintf("cluster.cds_egress_pairing_%s_http_%d.upstream_rq_retry", node, appPort))
+}
+
+// underWay is how many requests the client's Envoy has sent to the host, as an endpoint of the node, and has no answer
+// to.
+func (p *pairs) underWay(t *testing.T, node, host string) (n int) {
+	t.Helper()
+	prefix := fmt.Sprintf("cds_egress_pairing_%s_http_%d::%s:%d::rq_active::", node, appPort, p.hosts[host].Addr(), appPort)
+	for line := range strings.Lines(p.admin(p.client, "/clusters")) {
+		if number, ok := strings.CutPrefix(strings.TrimSpace(line), prefix); ok {
+			if _, err := fmt.Sscan(number, &n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no %s", prefix)
+	return 0
+}
