@@ -3,7 +3,6 @@
 package fields
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -72,7 +71,7 @@ func golden(t *testing.T, s scene, f field, before, after []resource, endpoints 
 	reported := ""
 	for _, name := range s.envoys {
 		was, is := configuration(t, old, client(s.mesh(), name), endpoints), configuration(t, now, client(s.mesh(), name), endpoints)
-		for line := range strings.Lines(string(is["problems"])) {
+		for line := range strings.Lines(is["problems"].problems) {
 			if f.ignored != "" && strings.Contains(line, f.ignored) {
 				reported = line
 				delete(was, "problems")
@@ -90,8 +89,8 @@ func golden(t *testing.T, s scene, f field, before, after []resource, endpoints 
 		}
 		slices.Sort(names)
 		for _, n := range names {
-			if !bytes.Equal(was[n], is[n]) {
-				fmt.Fprintf(&b, "%s: %s\n%s", name, n, plan.Difference(was[n], is[n]))
+			if was[n].hash != is[n].hash {
+				fmt.Fprintf(&b, "%s: %s\n%s", name, n, plan.Difference(was[n].text(t), is[n].text(t)))
 			}
 		}
 	}
@@ -101,8 +100,39 @@ func golden(t *testing.T, s scene, f field, before, after []resource, endpoints 
 	return b.String()
 }
 
-// configuration is the client's, by type and name, as text.
-func configuration(t *testing.T, s *mesh.Snapshot, c mesh.Client, endpoints *cloudMap) map[string][]byte {
+// part is what a configuration has under one name: Envoy's resources, of which a
+// cluster and its endpoints are two, or problems.
+type part struct {
+	hash      string
+	resources []typed
+	problems  string
+}
+
+type typed struct {
+	of envoy.Type
+	*envoy.Resource
+}
+
+// text is the part as people read it.
+func (p part) text(t *testing.T) []byte {
+	t.Helper()
+	var out []byte
+	for _, r := range p.resources {
+		m, err := (&anypb.Any{TypeUrl: r.of.URL(), Value: r.Append(nil)}).UnmarshalNew()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := envoy.JSON(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, plan.YAML(text)...)
+	}
+	return append(out, p.problems...)
+}
+
+// configuration is the client's, by name.
+func configuration(t *testing.T, s *mesh.Snapshot, c mesh.Client, endpoints *cloudMap) map[string]part {
 	t.Helper()
 	view, problems, _ := s.View(c)
 	if view == nil {
@@ -110,22 +140,20 @@ func configuration(t *testing.T, s *mesh.Snapshot, c mesh.Client, endpoints *clo
 	}
 	bundle, more := new(envoy.Builder).Build(view, nil)
 	bundle = bundle.WithEndpoints(endpoints.endpoints)
-	out := map[string][]byte{}
+	out := map[string]part{}
 	for _, of := range envoy.Types() {
 		for _, r := range bundle.List(of).Resources {
-			m, err := (&anypb.Any{TypeUrl: of.URL(), Value: r.Append(nil)}).UnmarshalNew()
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := envoy.JSON(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out[r.Name] = append(out[r.Name], plan.YAML(text)...)
+			p := out[r.Name]
+			p.hash += " " + r.Hash
+			p.resources = append(p.resources, typed{of, r})
+			out[r.Name] = p
 		}
 	}
-	for _, p := range slices.Concat(problems, more) {
-		out["problems"] = fmt.Appendf(out["problems"], "%s %s: %s\n", p.Reason, p.Key, p.Message)
+	for _, x := range slices.Concat(problems, more) {
+		p := out["problems"]
+		p.problems += fmt.Sprintf("%s %s: %s\n", x.Reason, x.Key, x.Message)
+		p.hash = p.problems
+		out["problems"] = p
 	}
 	return out
 }
