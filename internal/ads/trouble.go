@@ -53,7 +53,9 @@ func (m *machine) due(now time.Time) (out []wanted) {
 	if !s.spoken {
 		return nil
 	}
-	m.secrets = slices.DeleteFunc(slices.Clone(m.secrets), func(r *envoy.Resource) bool { return !s.has(r.Name) })
+	if gone := func(r *envoy.Resource) bool { return !s.has(r.Name) }; slices.ContainsFunc(m.secrets, gone) {
+		m.secrets = slices.DeleteFunc(slices.Clone(m.secrets), gone)
+	}
 	maps.DeleteFunc(m.troubles, func(n string, _ *trouble) bool { return !s.has(n) })
 	maps.DeleteFunc(m.renewed, func(n string, _ bool) bool { return !s.has(n) })
 	for _, n := range s.names {
@@ -269,7 +271,8 @@ func (p *proxy) problems() (out []api.Problem) {
 	if p.m == nil {
 		return nil
 	}
-	for _, n := range slices.Sorted(maps.Keys(p.m.troubles)) {
+	names := slices.Sorted(maps.Keys(p.m.troubles))
+	for _, n := range names[:min(len(names), maxNotes)] {
 		t := p.m.troubles[n]
 		reason := ReasonSecretDenied
 		if t.refused {
