@@ -29,8 +29,8 @@ Its conditions are
                 it; since the last of them did, or this version was written
                 (refused: since the first refusal that stands)
 
-Then come its problems, which leave a part of it without effect, what App Mesh's
-guide advises otherwise, the nodes and gateways that lead to it, and the
+Then come its problems, which leave a part of it without effect, what is advised
+otherwise, the nodes and gateways that lead to it, and the
 connected proxies of these, with Envoy's own words where one refused. At most
 200 of each are named; all are counted.
 

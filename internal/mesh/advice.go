@@ -11,10 +11,14 @@ import (
 // defaultPerRequest is App Mesh's timeout of a request where nothing is said.
 const defaultPerRequest = 15 * time.Second
 
-// Advice is what App Mesh's guide recommends and the resource does otherwise, as
-// sentences for people. Everything acts as it says all the same: advice is no
-// problem. Only routes have any so far (RT-033, RT-037, RT-038).
+// Advice is what is recommended and the resource does otherwise, as sentences for
+// people. Everything acts as it says all the same: advice is no problem. Routes
+// have what App Mesh's guide recommends (RT-033, RT-037, RT-038); routes and nodes,
+// what keeps requests from being lost (advice_leaving.go).
 func Advice(r Reader, of *api.Resource) []string {
+	if of.VirtualNodeSpec() != nil {
+		return unseen(of)
+	}
 	spec := of.RouteSpec()
 	if spec == nil {
 		return nil
@@ -23,7 +27,7 @@ func Advice(r Reader, of *api.Resource) []string {
 	if t == nil {
 		return nil
 	}
-	return slices.Concat(t.retries(), t.cutOff(), t.bounded(r, of))
+	return slices.Concat(t.retries(), t.cutOff(), t.bounded(r, of), t.lost(r, of))
 }
 
 // trying is how long a route tries, and how often.
