@@ -39,6 +39,8 @@ type App struct {
 	// Calls makes it a caller: each request is passed on, as POST, to this URL, and answered as that was, with both
 	// names in X-App. Anything but an answer becomes a 502.
 	Calls string `json:"calls,omitempty"`
+	// Env are variables that it finds in its environment, besides.
+	Env []string `json:"-"`
 }
 
 // Seen is what an App saw of a request.
@@ -60,7 +62,7 @@ func (s *Stage) App(h *ground.Host, a App) (*ground.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start app %s: %w", a.Name, err)
 	}
-	return h.Start(ground.Command{Name: "app-" + a.Name, Path: s.Programs.self, Env: []string{appVariable + "=" + string(text)}})
+	return h.Start(ground.Command{Name: "app-" + a.Name, Path: s.Programs.self, Env: append([]string{appVariable + "=" + string(text)}, a.Env...)})
 }
 
 // Play runs the application that this program was started as, to its end, and exits. In a program that was not
