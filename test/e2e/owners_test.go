@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -17,8 +18,8 @@ import (
 	"github.com/evermesh/evermesh/test/stage"
 )
 
-// stranger is the API as another account has it, which the test makes.
-func stranger(t *testing.T, c *stage.Control, id string) *client.Client {
+// newAccount makes an account and returns its root key.
+func newAccount(t *testing.T, c *stage.Control, id string) aws.Credentials {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
@@ -31,13 +32,20 @@ func stranger(t *testing.T, c *stage.Control, id string) *client.Client {
 		name, value, _ := strings.Cut(line, "=")
 		key[strings.TrimSpace(name)] = strings.TrimSpace(value)
 	}
+	return aws.Credentials{AccessKeyID: key["aws_access_key_id"], SecretAccessKey: key["aws_secret_access_key"]}
+}
+
+// stranger is the API as another account has it, which the test makes.
+func stranger(t *testing.T, c *stage.Control, id string) *client.Client {
+	t.Helper()
+	key := newAccount(t, c, id)
 	facts, err := client.ReadFacts(c.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out, err := client.New(client.Config{
 		Endpoint: facts.APIEndpoint, Region: facts.Region,
-		Credentials: credentials.NewStaticCredentialsProvider(key["aws_access_key_id"], key["aws_secret_access_key"], ""),
+		Credentials: credentials.NewStaticCredentialsProvider(key.AccessKeyID, key.SecretAccessKey, ""),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -34,8 +34,8 @@ type nameRecord struct {
 	addrs   []netip.Addr
 	known   bool // Set, and not removed since
 	delay   time.Duration
-	silent  time.Time // no answers until then
-	queries int
+	silent  time.Time      // no answers until then
+	queries map[uint16]int // by type
 }
 
 func serveDNS(addr netip.Addr) (*DNS, error) {
@@ -84,7 +84,17 @@ func (d *DNS) Delay(name string, by time.Duration) {
 
 // Queries counts the queries for name so far, answered or not.
 func (d *DNS) Queries(name string) (n int) {
-	d.edit(name, func(r *nameRecord) { n = r.queries })
+	d.edit(name, func(r *nameRecord) {
+		for _, of := range r.queries {
+			n += of
+		}
+	})
+	return n
+}
+
+// QueriesOf is Queries of one type of record, such as [dns.TypeA].
+func (d *DNS) QueriesOf(name string, qtype uint16) (n int) {
+	d.edit(name, func(r *nameRecord) { n = r.queries[qtype] })
 	return n
 }
 
@@ -93,7 +103,7 @@ func (d *DNS) edit(name string, fn func(*nameRecord)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.names[name] == nil {
-		d.names[name] = &nameRecord{}
+		d.names[name] = &nameRecord{queries: map[uint16]int{}}
 	}
 	fn(d.names[name])
 }
@@ -109,7 +119,7 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 	}
 	var r nameRecord
 	question := query.Question[0]
-	d.edit(question.Name, func(known *nameRecord) { known.queries++; r = *known })
+	d.edit(question.Name, func(known *nameRecord) { known.queries[question.Qtype]++; r = *known })
 	if time.Now().Before(r.silent) {
 		return
 	}
