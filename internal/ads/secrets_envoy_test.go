@@ -438,7 +438,8 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 		})
 		for i, l := range loads {
 			total, failed := l.stop()
-			t.Logf("load %d: %d of %d requests failed", i, failed, total)
+			change := []string{"certificate rotation, files and authorities", "certificate rotation, issued"}[i]
+			t.Logf("drops: %s: %d requests, %d failed", change, total, failed)
 			if failed > 0 || total < 1000 {
 				t.Errorf("load %d: %d of %d requests failed: %v", i, failed, total, l.first)
 			}

@@ -18,9 +18,10 @@ import (
 // requests may fail, and none is repeated.
 func TestChangesUnderTraffic(t *testing.T) {
 	m := newMesh(t, "changes", "DROP_ALL")
+	servers := map[string]*stage.Sidecar{}
 	for _, name := range []string{"blue", "green"} {
 		h := m.app(name)
-		m.sidecar(h, stage.SidecarOptions{Resource: name, AppPorts: fmt.Sprint(appPort)})
+		servers[name] = m.sidecar(h, stage.SidecarOptions{Resource: name, AppPorts: fmt.Sprint(appPort)})
 	}
 	m.program("red")
 	service := m.service("shop", appPort, map[string]string{"r": weighted(noRetry, "blue", 100)})
@@ -111,6 +112,22 @@ func TestChangesUnderTraffic(t *testing.T) {
 			} {
 				m.settle(m.update("VirtualNode", "blue", m.nodeWith("blue", more)))
 				count(50)
+			}
+		})
+	})
+	t.Run("VN-028 EMS-052 access logs come and go", func(t *testing.T) {
+		m.during(t, steady, "access log change", 100, func() {
+			logged := func(spec, file string) string {
+				return fmt.Sprintf(`{"logging": {"accessLog": {"file": {"path": %q}}}, %s`, file, spec[1:])
+			}
+			for name, of := range map[string]struct {
+				spec string
+				*stage.Sidecar
+			}{"client": {callerSpec(service, later), sidecar}, "blue": {m.nodeSpec("blue"), servers["blue"]}} {
+				file := of.Dir + "/access.log"
+				m.settle(m.update("VirtualNode", name, logged(of.spec, file)))
+				m.until("requests are logged", func(context.Context) bool { return read(t, file) != "" })
+				m.settle(m.update("VirtualNode", name, of.spec))
 			}
 		})
 	})
@@ -218,7 +235,7 @@ func TestChangesUnderTraffic(t *testing.T) {
 	})
 
 	steady.Stop()
-	dropped(t, "all of these changes", steady.Count(time.Time{}, time.Time{}))
+	lossless(t, "all of these changes", steady.Count(time.Time{}, time.Time{}))
 	m.unrepeated(t, sidecar)
 }
 

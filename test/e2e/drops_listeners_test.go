@@ -117,6 +117,18 @@ func TestListenersChangeUnderTraffic(t *testing.T) {
 			l.until("statistics have the new names", func(context.Context) bool {
 				return l.stat(l.server, "http.ingress.http.9081.downstream_rq_2xx") > 0
 			})
+			l.become(t, listener(9081, ""))
+		})
+	})
+	t.Run("RT-007 EMS-052 a port changes that the route names", func(t *testing.T) {
+		l.row(t, "port change of a node, named by its route", func() {
+			l.slow = append(l.slow, l.slowly(t, l.host, l.url, 4, long, l.server))
+			// The route names the port before the node's proxies have it.
+			node := l.update("VirtualNode", "server", l.spec(listener(9081, ""), listener(9080, "")))
+			l.settle(node, l.put("Update", "Route", "shop", "r", strings.Replace(weighted(noRetry, "server", 1), `"weight": 1`, `"weight": 1, "port": 9080`, 1)))
+			if got := l.port(t); got != 9080 {
+				t.Errorf("requests arrive at port %d", got)
+			}
 			l.become(t, listener(9080, ""))
 		})
 	})
@@ -182,7 +194,7 @@ func TestListenersChangeUnderTraffic(t *testing.T) {
 		modes(t, "TLS STRICT, PERMISSIVE, off; the node's proxies 3 s late", "PERMISSIVE", "DISABLED")
 	})
 	l.steady.Stop()
-	dropped(t, "all changes of listeners", l.steady.Count(time.Time{}, time.Time{}))
+	lossless(t, "all of these changes", l.steady.Count(time.Time{}, time.Time{}))
 	l.unrepeated(t, l.client)
 }
 

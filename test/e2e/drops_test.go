@@ -18,12 +18,19 @@ import (
 // What is changed here while requests are under way is in docs/drops.md, a row for each change. The requests are POST,
 // which nobody repeats: not the client, and, where a row does not say otherwise, not its Envoy.
 
-// dropped prints the row of a change; not one of its requests may have failed.
+// dropped prints the row of a change; not one of its requests may have failed. A test in internal holds the names of
+// changes, here and where else rows are printed, against the document.
 func dropped(t *testing.T, change string, all stage.Tally) {
 	t.Helper()
-	t.Logf("drops: %s: %d requests, %d failed", change, all.Requests, all.Failed)
+	lossless(t, "drops: "+change, all)
+}
+
+// lossless prints how many requests there were; not one may have failed.
+func lossless(t *testing.T, what string, all stage.Tally) {
+	t.Helper()
+	t.Logf("%s: %d requests, %d failed", what, all.Requests, all.Failed)
 	if all.Failed > 0 || all.Requests == 0 {
-		t.Errorf("%s: %d of %d requests failed: %v", change, all.Failed, all.Requests, all.Faults)
+		t.Errorf("%s: %d of %d requests failed: %v", what, all.Failed, all.Requests, all.Faults)
 	}
 }
 
