@@ -41,6 +41,15 @@ files are placeholders, as the files are on another machine; --certificate-files
 names them instead, for an Envoy that has them. Of certificates from an issuer
 there are only the names.
 
+With --request, it tells where a request goes at one proxy, and why, instead: which
+listener, virtual host and route take it, within what time and with how many tries,
+to which endpoints, and how it is rewritten. No Envoy and no traffic are needed;
+endpoints of Cloud Map are not looked up. The request is "METHOD URL". The URL's
+scheme is http, https (TLS of the client), http2 or grpc (without TLS), or tcp; its
+port is the one that the connection goes to, and so is a host that is an IP
+address. For a mesh that a control plane has, let "evermesh export" write the
+files; settings of "evermesh settings" are not in them.
+
 Problems go to stderr, one in a line: what, where, what to do. Members that App
 Mesh does not know are named, although the API ignores them.
 
@@ -50,13 +59,16 @@ cannot be read.`,
 		Example: `  evermesh xds mesh.json nodes.json routes.jsonl
   evermesh xds *.json --proxy web
   evermesh xds *.json --out envoy/
-  envoy --mode validate -c envoy/shop-virtualNode-web.yaml`,
+  envoy --mode validate -c envoy/shop-virtualNode-web.yaml
+  evermesh xds *.json --proxy web --request 'GET http://orders.shop.local:8080/1'
+  evermesh export shop | evermesh xds - --proxy front --request 'http://shop.example.com/'`,
 		Args:              takesFiles,
 		RunE:              xds,
 		ValidArgsFunction: completeFiles,
 	}
-	formFlag(c, "`form` of the configuration", outputYAML, outputJSON)
+	formFlag(c, "`form` of the configuration; with --request words are the default", outputYAML, outputJSON)
 	fileFlags(c)
+	requestFlags(c)
 	c.Flags().Bool("certificate-files", false, "name the files of certificates, in place of placeholders")
 	c.Flags().String("out", "", "`directory` for one file a proxy, MESH-KIND-NAME.yaml or .json; without it, stdout")
 	c.Flags().String("proxy", "", "`name` of one virtual node or gateway, or its short form or ARN; without it, all")
@@ -70,6 +82,10 @@ func xds(c *cobra.Command, args []string) error {
 	account, _ := c.Flags().GetString("account")
 	if !regexp.MustCompile(`^[0-9]{12}$`).MatchString(account) {
 		return usagef("--account %q is not an account: want 12 digits", account)
+	}
+	request, asked, err := requestOf(c)
+	if err != nil {
+		return err
 	}
 	options, err := fileOptionsOf(c)
 	if err != nil {
@@ -96,9 +112,20 @@ func xds(c *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if asked {
+		if err := oneOf(clients, account); err != nil {
+			return err
+		}
+	}
 	out, problems, err := configurations(mesh.NewSnapshot(1, read.resources), clients, account)
 	if err != nil {
 		return err
+	}
+	if asked {
+		if err := complain(c.ErrOrStderr(), problems); err != nil {
+			return err
+		}
+		return sendRequest(c, request, clients[0], out[0])
 	}
 	if keep, _ := c.Flags().GetBool("certificate-files"); !keep {
 		for i := range out {

@@ -246,7 +246,9 @@ func TestRefusedRequests(t *testing.T) {
 			t.Errorf("%s: got %v, %v; want an error with %q", test.name, o, err, test.want)
 		}
 	}
-	for _, line := range []string{"GET web.local/", "ftp://web.local/", "GET http:///x"} {
+	for _, line := range []string{
+		"GET web.local/", "ftp://web.local/", "GET http:///x", "http://:80/", "tcp://db.local", "http://web.local:0/", "http://web.local:x/", "http://web.local:/",
+	} {
 		if r, err := simulate.Parse(line); err == nil {
 			t.Errorf("%q became %+v", line, r)
 		}

@@ -64,8 +64,10 @@ type Request struct {
 }
 
 // Parse reads "GET http://colors.local:9080/red?x=1": an outbound request by
-// HTTP/1.1. The method may be left out; the scheme https makes it TLS with the
-// host's name, and grpc makes it GRPC.
+// HTTP/1.1. The method may be left out. The scheme https makes it TLS with the
+// host's name, http2 and grpc are HTTP/2 without TLS, and tcp://host:port is a
+// connection that is no HTTP. A host that is an IP address is where the
+// connection goes.
 func Parse(line string) (Request, error) {
 	method, url, ok := strings.Cut(strings.TrimSpace(line), " ")
 	if !ok {
@@ -82,17 +84,33 @@ func Parse(line string) (Request, error) {
 			r.Path = "/" + r.Path
 		}
 	}
+	host := withoutPort(r.Authority)
 	switch scheme {
 	case "http":
 	case "https":
-		r.TLS, r.ServerName = true, withoutPort(r.Authority)
+		r.TLS, r.ServerName = true, host
+	case "http2":
+		r.Protocol = HTTP2
 	case "grpc":
 		r.Protocol = GRPC
+	case "tcp":
+		if r.Protocol = TCP; portStart(r.Authority) < 0 {
+			return Request{}, fmt.Errorf("parse request %q: want tcp://host:port", line)
+		}
 	default:
-		return Request{}, fmt.Errorf("parse request %q: scheme %s is not http, https or grpc", line, scheme)
+		return Request{}, fmt.Errorf("parse request %q: scheme %s is not http, https, http2, grpc or tcp", line, scheme)
 	}
-	if r.Authority == "" {
+	if host == "" {
 		return Request{}, fmt.Errorf("parse request %q: no host", line)
+	}
+	if port := r.Authority[len(host):]; port != "" {
+		if n, err := strconv.ParseUint(port[1:], 10, 16); err != nil || n == 0 {
+			return Request{}, fmt.Errorf("parse request %q: %q is no port", line, port[1:])
+		}
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		r.Destination = netip.AddrPortFrom(ip, 0)
+		r.ServerName = "" // no client sends an address
 	}
 	return r, nil
 }
