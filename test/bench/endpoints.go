@@ -191,7 +191,9 @@ func awsKey(c *stage.Control) error {
 func captureEndpoints(ctx context.Context, c *stage.Control, node, cluster string, change func()) (*frames, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	out, stream, err := connectAs(ctx, c, node, []string{cluster}, proxyRoutes())
+	names := proxyNames(node)
+	names[typeEndpoints] = []string{cluster}
+	out, stream, err := connectAs(ctx, c, node, names)
 	if err != nil {
 		return nil, err
 	}

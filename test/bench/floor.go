@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -51,13 +52,14 @@ const (
 	typeEndpoints = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	typeListener  = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	typeRoute     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	typeSecret    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
 // capture connects as a proxy that the narrow service concerns and keeps what it is sent, and what a change sends it.
 func capture(ctx context.Context, c *stage.Control) (*frames, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	out, stream, err := connectAs(ctx, c, nodePrefix+"0", nil, proxyRoutes())
+	out, stream, err := connectAs(ctx, c, nodePrefix+"0", proxyNames(nodePrefix+"0"))
 	if err != nil {
 		return nil, err
 	}
@@ -74,24 +76,30 @@ func capture(ctx context.Context, c *stage.Control) (*frames, error) {
 
 func encoded(answer *discovery.DeltaDiscoveryResponse) ([]byte, error) { return proto.Marshal(answer) }
 
-// proxyRoutes are the route configurations that a proxy asks for.
-func proxyRoutes() []string {
-	return []string{fmt.Sprintf("rds_egress_http_%d", port), fmt.Sprintf("rds_ingress_http_%d", port)}
+// proxyNames are the resources that a proxy of the node asks for by name, by type.
+func proxyNames(node string) map[string][]string {
+	certificate := envoy.SecretName{Kind: envoy.FileCertificate, Path: "/certs/" + node + ".pem", Key: "/certs/" + node + ".key"}
+	trust := envoy.SecretName{Kind: envoy.FileTrust, Path: "/certs/ca.pem"}
+	return map[string][]string{
+		typeSecret: {certificate.String(), trust.String()},
+		typeRoute:  {fmt.Sprintf("rds_egress_http_%d", port), fmt.Sprintf("rds_ingress_http_%d", port), fmt.Sprintf("rds_ingress_grpc_%d", port+1)},
+	}
 }
 
 // captureNode connects as a proxy of a node without a listener and keeps what it is sent.
 func captureNode(ctx context.Context, c *stage.Control, node string) (*frames, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	out, _, err := connectAs(ctx, c, node, nil, []string{fmt.Sprintf("rds_egress_http_%d", port)})
+	out, _, err := connectAs(ctx, c, node, map[string][]string{typeRoute: {fmt.Sprintf("rds_egress_http_%d", port)}})
 	return out, err
 }
 
 // deltaStream is a proxy's stream.
 type deltaStream = discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 
-// connectAs connects as a proxy of the node and takes its whole configuration. The stream ends with ctx.
-func connectAs(ctx context.Context, c *stage.Control, node string, endpoints, routes []string) (*frames, deltaStream, error) {
+// connectAs connects as a proxy of the node and takes its whole configuration: all clusters and listeners, and of other
+// types what is named. The stream ends with ctx.
+func connectAs(ctx context.Context, c *stage.Control, node string, named map[string][]string) (*frames, deltaStream, error) {
 	conn, err := grpc.NewClient("passthrough:///"+c.XDSAddr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, nil, err
@@ -102,25 +110,22 @@ func connectAs(ctx context.Context, c *stage.Control, node string, endpoints, ro
 		return nil, nil, err
 	}
 	out := &frames{Answers: map[string][]byte{}}
-	for _, ask := range []struct {
-		url   string
-		names []string
-	}{{typeCluster, nil}, {typeEndpoints, endpoints}, {typeListener, nil}, {typeRoute, routes}} {
-		if ask.url == typeEndpoints && len(endpoints) == 0 {
+	for _, url := range []string{typeCluster, typeEndpoints, typeSecret, typeListener, typeRoute} {
+		if url != typeCluster && url != typeListener && len(named[url]) == 0 {
 			continue
 		}
-		if err := stream.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "mesh/" + meshName + "/virtualNode/" + node}, TypeUrl: ask.url, ResourceNamesSubscribe: ask.names}); err != nil {
+		if err := stream.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: "mesh/" + meshName + "/virtualNode/" + node}, TypeUrl: url, ResourceNamesSubscribe: named[url]}); err != nil {
 			return nil, nil, err
 		}
-		all := &discovery.DeltaDiscoveryResponse{TypeUrl: ask.url, Nonce: "1"}
-		for len(all.Resources) < max(1, len(ask.names)) {
-			got, err := next(stream, ask.url)
+		all := &discovery.DeltaDiscoveryResponse{TypeUrl: url, Nonce: "1"}
+		for len(all.Resources) < max(1, len(named[url])) {
+			got, err := next(stream, url)
 			if err != nil {
 				return nil, nil, err
 			}
 			all.Resources = append(all.Resources, got.Resources...)
 		}
-		if out.Answers[ask.url], err = encoded(all); err != nil {
+		if out.Answers[url], err = encoded(all); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -46,12 +46,14 @@ type scale struct {
 	settle           time.Duration // before memory is read
 	agent            int           // bytes of configuration of the measured agent
 	agentWait        time.Duration
+	rows, inRow      int // of translations: of each row the mean, of the rows the median
 }
 
 func full() scale {
 	return scale{
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
 		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
+		rows: 31, inRow: 50,
 	}
 }
 
@@ -60,6 +62,7 @@ func quick() scale {
 	return scale{
 		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
 		calls: 50 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
+		rows: 3, inRow: 2,
 	}
 }
 
@@ -85,6 +88,9 @@ const (
 	rowDescribe  = "describe"
 	rowStreams   = "streams"
 	rowAgent     = "agent"
+	rowTranslate = "translate"
+	rowTraffic   = "traffic"
+	rowEnvoy     = "envoy-memory"
 )
 
 func measurements() []measurement {
@@ -95,6 +101,7 @@ func measurements() []measurement {
 		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe}, measureCalls},
 		{[]string{rowStreams}, measureStreams},
 		{[]string{rowAgent}, measureAgent},
+		{[]string{rowTranslate}, measureTranslation},
 	}
 }
 

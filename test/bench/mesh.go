@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,9 @@ import (
 // The mesh of the measurements. Node i listens and calls the services i, i+1, … of its neighbours, each split over two
 // nodes, and the service "wide", which all call. Every few nodes one calls "narrow" in place of a neighbour's: 20 in
 // all, at any size of the mesh.
+//
+// Every node has three listeners that demand mutual TLS, the one that is called with a health check, and a client
+// policy that enforces it: its proxies ask for two secrets, which are files.
 const (
 	meshName   = "bench"
 	nodePrefix = "n"
@@ -38,31 +42,12 @@ func makeMesh(ctx context.Context, c *client.Client, nodes, backends, found int)
 	if err := c.Call(ctx, "CreateMesh", api.CreateMeshInput{MeshName: meshName}, nil); err != nil {
 		return err
 	}
-	listens := map[string]any{"port": port, "protocol": "http"}
 	if err := each(ctx, nodes, func(ctx context.Context, i int) error {
-		var calls []any
-		for k := range backends {
-			name := service(i+k, nodes)
-			switch {
-			case k == 0:
-				name = wide
-			case k == 1 && i%(nodes/affected) == 0 && i/(nodes/affected) < affected:
-				name = narrow
-			}
-			calls = append(calls, map[string]any{"virtualService": map[string]any{"virtualServiceName": name}})
-		}
-		discovery := map[string]any{"dns": map[string]any{"hostname": node(i, nodes) + ".bench.local"}}
+		spec := nodeSpec(i, nodes, backends)
 		if i == found {
-			discovery = map[string]any{"awsCloudMap": map[string]any{"namespaceName": namespace, "serviceName": node(i, nodes)}}
+			spec.ServiceDiscovery = &api.ServiceDiscovery{AWSCloudMap: &api.AWSCloudMapServiceDiscovery{NamespaceName: namespace, ServiceName: node(i, nodes)}}
 		}
-		return c.Call(ctx, "CreateVirtualNode", map[string]any{
-			"meshName": meshName, "virtualNodeName": node(i, nodes),
-			"spec": map[string]any{
-				"listeners":        []any{map[string]any{"portMapping": listens}},
-				"serviceDiscovery": discovery,
-				"backends":         calls,
-			},
-		}, nil)
+		return c.Call(ctx, "CreateVirtualNode", api.CreateVirtualNodeInput{MeshName: meshName, VirtualNodeName: node(i, nodes), Spec: spec}, nil)
 	}); err != nil {
 		return err
 	}
@@ -73,6 +58,54 @@ func makeMesh(ctx context.Context, c *client.Client, nodes, backends, found int)
 	return each(ctx, len(names), func(ctx context.Context, i int) error {
 		return makeService(ctx, c, meshName, names[i], node(i, nodes), node(i+1, nodes))
 	})
+}
+
+// nodeSpec is the i-th node of the mesh.
+func nodeSpec(i, nodes, backends int) api.VirtualNodeSpec {
+	name := node(i, nodes)
+	spec := api.VirtualNodeSpec{
+		Listeners:        []api.Listener{{PortMapping: api.PortMapping{Port: port, Protocol: api.PortProtocolHTTP}, HealthCheck: checks()}},
+		ServiceDiscovery: &api.ServiceDiscovery{DNS: &api.DNSServiceDiscovery{Hostname: name + ".bench.local"}},
+	}
+	for n, protocol := range []api.PortProtocol{api.PortProtocolGRPC, api.PortProtocolTCP} {
+		spec.Listeners = append(spec.Listeners, api.Listener{PortMapping: api.PortMapping{Port: int64(port + 1 + n), Protocol: protocol}})
+	}
+	secured(&spec, "/certs/"+name)
+	for k := range backends {
+		of := service(i+k, nodes)
+		switch {
+		case k == 0:
+			of = wide
+		case k == 1 && i%(nodes/affected) == 0 && i/(nodes/affected) < affected:
+			of = narrow
+		}
+		spec.Backends = append(spec.Backends, api.Backend{VirtualService: &api.VirtualServiceBackend{VirtualServiceName: of}})
+	}
+	return spec
+}
+
+func checks() *api.HealthCheckPolicy {
+	path := "/ping"
+	return &api.HealthCheckPolicy{
+		Protocol: api.PortProtocolHTTP, Path: &path, HealthyThreshold: 2, UnhealthyThreshold: 2, IntervalMillis: 5000, TimeoutMillis: 2000,
+	}
+}
+
+// secured makes the node demand mutual TLS at all its listeners and enforce it with all that it calls. Its certificate
+// and key are the files of that name with .pem and .key, the authority is ca.pem beside them.
+func secured(spec *api.VirtualNodeSpec, name string) {
+	authority := &api.TLSValidationContextFileTrust{CertificateChain: path.Dir(name) + "/ca.pem"}
+	files := &api.ListenerTLSFileCertificate{CertificateChain: name + ".pem", PrivateKey: name + ".key"}
+	for i := range spec.Listeners {
+		spec.Listeners[i].TLS = &api.ListenerTLS{
+			Mode: api.ListenerTLSModeStrict, Certificate: api.ListenerTLSCertificate{File: files},
+			Validation: &api.ListenerTLSValidationContext{Trust: api.ListenerTLSValidationContextTrust{File: authority}},
+		}
+	}
+	spec.BackendDefaults = &api.BackendDefaults{ClientPolicy: &api.ClientPolicy{TLS: &api.ClientPolicyTLS{
+		Certificate: &api.ClientTLSCertificate{File: files},
+		Validation:  api.TLSValidationContext{Trust: api.TLSValidationContextTrust{File: authority}},
+	}}}
 }
 
 // makeService makes a service with a router and a route that is split over two nodes.
@@ -99,8 +132,8 @@ func route(mesh, service, first, second string, weight int) map[string]any {
 		"spec": map[string]any{"httpRoute": map[string]any{
 			"match": map[string]any{"prefix": "/"},
 			"action": map[string]any{"weightedTargets": []any{
-				map[string]any{"virtualNode": first, "weight": weight},
-				map[string]any{"virtualNode": second, "weight": 100 - weight},
+				map[string]any{"virtualNode": first, "port": port, "weight": weight},
+				map[string]any{"virtualNode": second, "port": port, "weight": 100 - weight},
 			}},
 		}},
 	}
