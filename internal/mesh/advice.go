@@ -14,11 +14,17 @@ const defaultPerRequest = 15 * time.Second
 // Advice is what is recommended and the resource does otherwise, as sentences for
 // people. Everything acts as it says all the same: advice is no problem. Routes
 // have what App Mesh's guide recommends (RT-033, RT-037, RT-038); routes and nodes,
-// what keeps requests from being lost (advice_leaving.go).
+// what keeps requests from being lost (advice_leaving.go); and there is what the
+// guide warns of (advice_guide.go).
 func Advice(r Reader, of *api.Resource) []string {
 	if of.VirtualNodeSpec() != nil {
-		return unseen(of)
+		return slices.Concat(unseen(of), outside(r, of))
 	}
+	return slices.Concat(tries(r, of), literals(of.Spec))
+}
+
+// tries is the advice on how a route tries.
+func tries(r Reader, of *api.Resource) []string {
 	spec := of.RouteSpec()
 	if spec == nil {
 		return nil

@@ -91,7 +91,13 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 		out.Users = append(out.Users, arn(c.Key))
 	}
 	out.Problems = e.problems(rollout, out.ResourceARN)
-	out.Advice = mesh.Advice(snapshot, r)
+	servers := 0
+	for _, p := range proxies {
+		if p.ResourceARN == out.ResourceARN {
+			servers++
+		}
+	}
+	out.Advice = append(mesh.Advice(snapshot, r), mesh.Checked(r, len(proxies)-servers, servers)...)
 	out.Conditions = []api.Condition{accepted(r), e.resolved(), programmed(r, out, proxies)}
 	if out.Unknown == nil {
 		out.Unknown = []string{}
