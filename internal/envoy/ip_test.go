@@ -20,7 +20,7 @@ func TestIPPreferences(t *testing.T) {
 		local      string
 		lookup     clusterv3.Cluster_DnsLookupFamily
 	}{
-		{"IPP-007 none", "", "0.0.0.0", false, "127.0.0.1", clusterv3.Cluster_AUTO},
+		{"IPP-007 IPP-010 none, which is not IPv6_PREFERRED", "", "0.0.0.0", false, "127.0.0.1", clusterv3.Cluster_AUTO},
 		{"IPP-007 IPv4_PREFERRED", api.IPPreferenceIPv4Preferred, "::", true, "127.0.0.1", clusterv3.Cluster_V4_PREFERRED},
 		{"IPP-007 IPv6_PREFERRED", api.IPPreferenceIPv6Preferred, "::", true, "0:0:0:0:0:0:0:1", clusterv3.Cluster_AUTO},
 		{"IPP-007 IPv4_ONLY", api.IPPreferenceIPv4Only, "::", true, "127.0.0.1", clusterv3.Cluster_V4_ONLY},
