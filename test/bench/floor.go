@@ -201,6 +201,12 @@ func play(part string) int {
 			err = playCache(os.Args[1])
 		case "floorapi":
 			err = playFloorAPI(os.Args[1])
+		case "load":
+			if err = playLoad(os.Args[1]); err == nil {
+				return 0
+			}
+		case "server":
+			err = playServer(os.Args[1])
 		}
 	}
 	fmt.Fprintln(os.Stderr, err)
