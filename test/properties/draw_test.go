@@ -37,23 +37,25 @@ func words() map[string][]string {
 		"GatewayRouteVirtualService.virtualServiceName":                       append(serviceNames(), "gone.local"),
 		"VirtualNodeServiceProvider.virtualNodeName":                          append(nodeNames(), "gone"),
 		"VirtualRouterServiceProvider.virtualRouterName":                      append(routerNames(), "gone"),
-		"WeightedTarget.virtualNode":                                          append(nodeNames(), nodeNames()...),
+		"WeightedTarget.virtualNode":                                          {"n0", "n1", "n2", "n1", "n0", "odd é%,*"},
 		"TlsValidationContextAcmTrust.certificateAuthorityArns":               authorities,
 		"VirtualGatewayTlsValidationContextAcmTrust.certificateAuthorityArns": authorities,
 		"Arn":      arns,
 		"FilePath": {"/certs/a.pem", "/odd é:%.pem", "/dev/null", "relative"},
 		// Whether a file can be opened is known beside the proxy alone.
 		"FileAccessLog.path": {"/dev/null", "/dev/stdout"}, "VirtualGatewayFileAccessLog.path": {"/dev/null", "/dev/stdout"},
-		"SdsSecretName":                        {"spiffe://mesh.local/a", "ROOTCA", "odd é,%:", ""},
-		"VirtualGatewaySdsSecretName":          {"spiffe://mesh.local/a", "ROOTCA", "file-trust:/a", ""},
-		"SubjectAlternativeName":               {"a.local", "*.local", "spiffe://mesh.local/a", "a.local."},
-		"Hostname":                             {"n.local", "n.local", "10.0.0.1", "::1", "odd é:80", ".", "*.local", "", "N.Local"},
-		"AwsCloudMapName":                      {"ns", "svc", "odd é%"},
-		"AwsCloudMapInstanceAttributeKey":      {"stage", "a=b", "%"},
-		"AwsCloudMapInstanceAttributeValue":    {"prod", "a=b", "%"},
-		"TextFormat":                           {"%RESPONSE_CODE% [%START_TIME(%s.%3f)%]\n", "%REQ(:PATH)% %REQ(X?Y):9%", "%NONSENSE%", "50% off %", "plain", "%START_TIME(%E)%", "%DOWNSTREAM_PEER_URI_SAN% %FILTER_STATE(a:PLAIN):3%", "%REQ(", "%REQ(a b)%", "%REQ_WITHOUT_QUERY(:path)%"},
-		"JsonKey":                              {"code", "a", "odd é\"%"},
-		"JsonValue":                            {"%RESPONSE_CODE%", "%NONSENSE%", "%", "text é\"", "%DYNAMIC_METADATA(a:b)%", "%PROTOCOL% %DURATION%", "%RESP(:x)%"},
+		"SdsSecretName":                     {"spiffe://mesh.local/a", "ROOTCA", "odd é,%:", ""},
+		"VirtualGatewaySdsSecretName":       {"spiffe://mesh.local/a", "ROOTCA", "file-trust:/a", ""},
+		"SubjectAlternativeName":            {"a.local", "*.local", "spiffe://mesh.local/a", "a.local."},
+		"Hostname":                          {"n.local", "n.local", "10.0.0.1", "::1", "odd é:80", ".", "*.local", "", "N.Local"},
+		"AwsCloudMapName":                   {"svc", "svc", "svc", "ns", "odd é%"},
+		"AwsCloudMapInstanceAttributeKey":   {"stage", "a=b", "%"},
+		"AwsCloudMapInstanceAttributeValue": {"prod", "a=b", "%"},
+		"TextFormat":                        {"%RESPONSE_CODE% [%START_TIME(%s.%3f)%]\n", "%REQ(:PATH)% %REQ(X?Y):9%", "%NONSENSE%", "50% off %", "plain", "%START_TIME(%E)%", "%DOWNSTREAM_PEER_URI_SAN% %FILTER_STATE(a:PLAIN):3%", "%REQ(", "%REQ(a b)%", "%REQ_WITHOUT_QUERY(:path)%"},
+		"JsonKey":                           {"code", "a", "odd é\"%"},
+		"JsonValue":                         {"%RESPONSE_CODE%", "%NONSENSE%", "%", "text é\"", "%DYNAMIC_METADATA(a:b)%", "%PROTOCOL% %DURATION%", "%RESP(:x)%"},
+		// Mostly of one protocol, so that what leads somewhere fits there.
+		"PortProtocol":                         {"http", "http", "http", "http", "http", "http", "http2", "grpc", "tcp"},
 		"HttpRetryPolicyEvent":                 {"server-error", "gateway-error", "client-error", "stream-error"},
 		"HeaderName":                           {"x-a", "X-A", "Host", ":path", ":method", "odd é/", "content-type", ":authority", "a b", "grpc-timeout"},
 		"HeaderMatch":                          matches,
@@ -76,12 +78,12 @@ func words() map[string][]string {
 // numbers are what stands in numbers, by member or by shape, where it is within the
 // shape's bounds.
 func numbers() map[string][]int64 {
-	ports := []int64{80, 80, 80, 81, 443, 8080, 15000, 15001, 1, 65535}
+	ports := []int64{80, 80, 80, 80, 80, 80, 80, 80, 81, 81, 443, 8080, 15000, 15001, 1, 65535}
 	return map[string][]int64{
 		"PortNumber": ports, "ListenerPort": ports,
 		"DurationValue": {0, 1, 15, 1500, 10_000_000_000, math.MaxInt64},
 		"RoutePriority": {0, 1, 5, 1000}, "GatewayRoutePriority": {0, 1, 5, 1000},
-		"PercentInt":                      {0, 0, 1, 50, 100},
+		"PercentInt":                      {50, 1, 100, 0},
 		"MaxRetries":                      {0, 1, 3, 1 << 32, math.MaxInt64},
 		"Long":                            {math.MinInt64, -1, 0, 1, 99, math.MaxInt64},
 		"OutlierDetectionMaxServerErrors": {1, 5, 1 << 32, math.MaxInt64},
@@ -96,8 +98,9 @@ type choice struct {
 
 func choices() map[string]choice {
 	return map[string]choice{
-		"RouteSpec":                     {[]string{"httpRoute", "http2Route", "grpcRoute", "tcpRoute"}, true},
-		"GatewayRouteSpec":              {[]string{"httpRoute", "http2Route", "grpcRoute"}, true},
+		"RouteSpec":                     {[]string{"httpRoute", "httpRoute", "httpRoute", "httpRoute", "http2Route", "grpcRoute", "tcpRoute"}, true},
+		"GatewayRouteSpec":              {[]string{"httpRoute", "httpRoute", "http2Route", "grpcRoute"}, true},
+		"VirtualServiceProvider":        {[]string{"virtualRouter", "virtualRouter", "virtualNode"}, true},
 		"HttpPathMatch":                 {[]string{"exact", "regex"}, true},
 		"GatewayRouteHostnameMatch":     {[]string{"exact", "suffix"}, true},
 		"HttpRouteMatch":                {[]string{"prefix", "path"}, false},
@@ -113,9 +116,19 @@ type author struct {
 	words   map[string][]string
 	numbers map[string][]int64
 	choices map[string]choice
+	likely  map[string]bool // members without which little follows from a document
 }
 
-func newAuthor(m *model.Model) *author { return &author{m, words(), numbers(), choices()} }
+func newAuthor(m *model.Model) *author {
+	likely := map[string]bool{}
+	for _, member := range []string{
+		"VirtualNodeSpec.listeners", "VirtualNodeSpec.serviceDiscovery", "VirtualNodeSpec.backends",
+		"VirtualServiceSpec.provider", "VirtualRouterSpec.listeners",
+	} {
+		likely[member] = true
+	}
+	return &author{m, words(), numbers(), choices(), likely}
+}
 
 // spec draws a document that keeps the model's constraints and, but for one in
 // eight, the rules within it.
@@ -142,16 +155,20 @@ func (a *author) draw(t *rapid.T, shape, member string, lawful bool) any {
 		if s.Max != nil {
 			most = min(most, *s.Max)
 		}
-		if least == 0 && rapid.Bool().Draw(t, "some of "+member) {
-			least = 1
+		n := least
+		if a.likely[member] && !seldom(t, "none of "+member) {
+			n = max(n, 1)
 		}
-		out := make([]any, rapid.Int64Range(least, most).Draw(t, member))
+		for n < most && rapid.Bool().Draw(t, "more of "+member) {
+			n++
+		}
+		out := make([]any, n)
 		for i := range out {
 			out[i] = a.draw(t, s.Member.Shape, member, lawful)
 		}
 		return out
 	case "string":
-		if s.Enum != nil {
+		if s.Enum != nil && a.words[shape] == nil {
 			return rapid.SampledFrom(s.Enum).Draw(t, member)
 		}
 		return rapid.SampledFrom(a.of(shape, member)).Draw(t, member)
@@ -194,10 +211,14 @@ func (a *author) number(t *rapid.T, s *model.Shape, shape, member string) int64 
 func (a *author) structure(t *rapid.T, shape string, lawful bool) map[string]any {
 	s := a.m.Shapes[shape]
 	names, must := slices.Sorted(maps.Keys(s.Members)), ""
+	c, has := a.choices[shape]
 	if s.Union {
+		if has {
+			names = c.of
+		}
 		must = rapid.SampledFrom(names).Draw(t, shape)
 		names = []string{must}
-	} else if c, has := a.choices[shape]; has && lawful {
+	} else if has && lawful {
 		one := rapid.SampledFrom(c.of).Draw(t, shape)
 		if c.must {
 			must = one
@@ -206,7 +227,7 @@ func (a *author) structure(t *rapid.T, shape string, lawful bool) map[string]any
 	}
 	out := map[string]any{}
 	for _, name := range names {
-		if name == must || slices.Contains(s.Required, name) || rapid.Bool().Draw(t, name) {
+		if name == must || slices.Contains(s.Required, name) || rapid.Bool().Draw(t, name) || a.likely[shape+"."+name] && !seldom(t, name) {
 			out[name] = a.draw(t, s.Members[name].Shape, shape+"."+name, lawful)
 		}
 	}

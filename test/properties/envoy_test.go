@@ -51,8 +51,8 @@ func newValidator(t *testing.T) *validator {
 
 // validate gives one Envoy all that clients were given, at once: a start takes longer
 // than to read ten configurations. When it refuses, each is tried alone.
-func (v *validator) validate(t *rapid.T, w *world, all []sent) {
-	binary, old := v.newest, rapid.Bool().Draw(t, "oldest Envoy")
+func (v *validator) validate(t *rapid.T, w *world, all []sent, old bool) {
+	binary := v.newest
 	if old {
 		binary = v.oldest
 		// The filter of the metrics extension is given to Envoys that say that they

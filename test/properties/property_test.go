@@ -2,6 +2,7 @@ package properties
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,11 +28,12 @@ func TestWhateverIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := newValidator(t)
-	taken, refused, reasons := map[string]int{}, map[string]int{}, map[string]int{}
+	taken, refused, reasons, held := map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}
 	tries, bundles := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(m)
 		w.lawless = seldom(rt, "lawless world")
+		old := rapid.Bool().Draw(rt, "oldest Envoy")
 		var given []sent
 		bubble(t, func() {
 			l := start()
@@ -39,6 +41,9 @@ func TestWhateverIsWritten(t *testing.T) {
 			history(rt, w, l)
 			given = compare(rt, w, l, reasons)
 			bundles += len(l.sent)
+			for _, one := range given {
+				count(held, one.Bundle)
+			}
 			// Of those on the way the last, which nodes have whose listeners change.
 			given = append(given, l.sent[max(0, len(l.sent)-10):]...)
 		})
@@ -47,12 +52,12 @@ func TestWhateverIsWritten(t *testing.T) {
 			add(refused, w.refused)
 		}
 		tries++
-		v.validate(rt, w, given)
+		v.validate(rt, w, given, old)
 	})
 	if t.Failed() {
 		return
 	}
-	t.Logf("%d histories, %d bundles sent, writes taken %v, refused %v, problems %v", tries, bundles, taken, refused, reasons)
+	t.Logf("%d histories, %d bundles sent, writes taken %v, refused %v, problems %v; in the end bundles with %v", tries, bundles, taken, refused, reasons, held)
 	if tries < 100 {
 		return
 	}
@@ -63,9 +68,34 @@ func TestWhateverIsWritten(t *testing.T) {
 			}
 		}
 	}
+	for _, what := range []string{"secrets", "endpoints", "routes to other nodes", "several targets"} {
+		if held[what] < tries/20 {
+			t.Errorf("%d bundles had %s in the end", held[what], what)
+		}
+	}
 	for _, reason := range []string{mesh.ReasonNotFound, envoy.ReasonInvalid, envoy.ReasonMismatch, envoy.ReasonConflict} {
 		if reasons[reason] == 0 {
 			t.Errorf("no problem was %s", reason)
+		}
+	}
+}
+
+// count notes what is in a bundle that not every one has.
+func count(held map[string]int, b *envoy.Bundle) {
+	has := map[string]bool{"secrets": len(b.Secrets()) > 0, "endpoints": len(b.List(envoy.LoadAssignment).Resources) > 0}
+	for _, r := range b.List(envoy.Route).Resources {
+		for _, h := range r.Hosts {
+			for _, c := range h.Clusters {
+				if strings.HasPrefix(c, "cds_egress_"+meshName+"_") && !strings.HasSuffix(c, "mesh-allow-all") {
+					has["routes to other nodes"] = true
+					has["several targets"] = has["several targets"] || len(h.Clusters) > 1
+				}
+			}
+		}
+	}
+	for what, yes := range has {
+		if yes {
+			held[what]++
 		}
 	}
 }
@@ -104,7 +134,7 @@ func history(t *rapid.T, w *world, l *line) {
 			break
 		}
 		switch what := rapid.SampledFrom([]string{
-			"edit", "edit", "edit", "edit", "edit", "edit", "edit", "come", "leave", "endpoints", "accept", "silence", "reset", "wait",
+			"edit", "edit", "edit", "edit", "edit", "edit", "edit", "come", "leave", "endpoints", "accept", "silence", "wait",
 		}).Draw(t, "step"); what {
 		case "edit":
 			var changes []api.Change
@@ -125,13 +155,14 @@ func history(t *rapid.T, w *world, l *line) {
 			l.book.turn()
 		case "accept", "silence":
 			l.accept(what == "accept")
-		case "reset":
-			reset(w, l)
 		case "wait":
 			time.Sleep(time.Second)
 		}
 		if rapid.Bool().Draw(t, "settles") {
 			synctest.Wait()
+		}
+		if seldom(t, "reset") && seldom(t, "really") { // it is seldom, and hides what would be forgotten
+			reset(w, l)
 		}
 	}
 	for _, c := range clients() {
@@ -139,6 +170,7 @@ func history(t *rapid.T, w *world, l *line) {
 	}
 	l.accept(true)
 	time.Sleep(time.Minute)
+	l.book.turn()
 	synctest.Wait()
 }
 
