@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"text/template"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -32,14 +34,18 @@ var handFiles embed.FS
 // object is a part of an Envoy configuration in JSON or YAML.
 type object = map[string]any
 
-// byHand is a configuration of handFiles.
-func byHand(name string) (object, error) {
-	text, err := handFiles.ReadFile("testdata/" + name + ".yaml")
+// byHand is a configuration of handFiles; services are the names that many.yaml is executed with.
+func byHand(name string, services ...string) (object, error) {
+	form, err := template.ParseFS(handFiles, "testdata/"+name+".yaml")
 	if err != nil {
 		return nil, err
 	}
+	var text bytes.Buffer
+	if err := form.Execute(&text, services); err != nil {
+		return nil, err
+	}
 	var out object
-	if err := yaml.Unmarshal(text, &out); err != nil {
+	if err := yaml.Unmarshal(text.Bytes(), &out); err != nil {
 		return nil, fmt.Errorf("read testdata/%s.yaml: %w", name, err)
 	}
 	return out, nil

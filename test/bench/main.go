@@ -49,6 +49,8 @@ type scale struct {
 	rows, inRow      int // of translations: of each row the mean, of the rows the median
 	pairs, conns     int // of requests through sidecars
 	turn             time.Duration
+	services         int // that the weighed Envoys call
+	weighings        int
 }
 
 func full() scale {
@@ -56,6 +58,7 @@ func full() scale {
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
 		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
 		rows: 31, inRow: 50, pairs: 21, conns: 16, turn: 5 * time.Second,
+		services: 50, weighings: 3,
 	}
 }
 
@@ -65,6 +68,7 @@ func quick() scale {
 		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
 		calls: 50 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
 		rows: 3, inRow: 2, pairs: 1, conns: 2, turn: 100 * time.Millisecond,
+		services: 3, weighings: 1,
 	}
 }
 
@@ -105,6 +109,7 @@ func measurements() []measurement {
 		{[]string{rowAgent}, measureAgent},
 		{[]string{rowTranslate}, measureTranslation},
 		{[]string{rowTraffic}, measureTraffic},
+		{[]string{rowEnvoy}, measureEnvoyMemory},
 	}
 }
 
