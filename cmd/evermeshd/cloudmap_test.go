@@ -84,7 +84,7 @@ func TestCloudMap(t *testing.T) {
 	cloudMapMesh(t, p, "red", "late")
 	registry.Set("apps", "red", cloudmaptest.At("10.0.0.1", "9080"))
 
-	t.Run("DISC-010 instances reach a proxy", func(t *testing.T) {
+	t.Run("DISC-010 DISC-001 DISC-006 instances reach a proxy, and no role is needed", func(t *testing.T) {
 		proxy := front(t, p)
 		proxy.Wait(t, "the first instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" })
 		registry.Set("apps", "red", cloudmaptest.At("10.0.0.1", "9080"), cloudmaptest.At("10.0.0.2", "9080"))

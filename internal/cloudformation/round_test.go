@@ -61,7 +61,7 @@ func asYAML(asJSON []byte, v any) []byte {
 }
 
 // Whatever the API takes, a template can say.
-func TestEveryInputFitsIntoATemplate(t *testing.T) {
+func TestEveryInputFitsIntoATemplate_VN_038(t *testing.T) {
 	t.Parallel()
 	m, err := model.AppMesh()
 	if err != nil {

@@ -27,7 +27,7 @@ var notInSpec = map[string]string{
 
 // Every field of the controller's definitions is known, and arrives in a spec of
 // the API, or is named above.
-func TestFields(t *testing.T) {
+func TestFields_VN_038(t *testing.T) {
 	t.Parallel()
 	m := appMesh(t)
 	text, err := os.ReadFile("testdata/fields.txt")

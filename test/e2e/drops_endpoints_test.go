@@ -164,7 +164,7 @@ func TestEndpointsComeAndGo(t *testing.T) {
 	p.reaches(t, p.loads["plain"], "three")
 	p.reaches(t, p.loads["checked"], "three", "four")
 
-	t.Run("EMS-052 DISC-010 replicas come", func(t *testing.T) {
+	t.Run("EMS-052 DISC-010 TRBL-020 replicas come", func(t *testing.T) {
 		from := time.Now()
 		p.register("one", "two")
 		p.DNS().Set(p.hostname("plain"), p.hosts["three"].Addr(), p.hosts["four"].Addr())

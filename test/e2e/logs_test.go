@@ -99,7 +99,7 @@ func TestLogs(t *testing.T) {
 			}
 		}
 	})
-	t.Run("OBS-008 OBS-009 debugging names the cluster that a path led to, in lines of five fields", func(t *testing.T) {
+	t.Run("OBS-008 OBS-009 OBS-011 debugging, which is off and can be had for a while, names the cluster that a path led to, in lines of five fields", func(t *testing.T) {
 		set := func(level string) {
 			resp, err := h.Client().Post("http://127.0.0.1:9902/enableLogging?level="+level, "", http.NoBody)
 			if err != nil {

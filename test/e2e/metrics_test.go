@@ -241,7 +241,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("got\n%s", text)
 		}
 	})
-	t.Run("AGENT-029 a proxy that asks for nothing counts nothing, on the same node", func(t *testing.T) {
+	t.Run("AGENT-029 EMS-063 a proxy whose metadata asks for nothing counts nothing, on the same node", func(t *testing.T) {
 		s := c.sidecar(c.host("plain"), stage.SidecarOptions{Resource: "client", Env: []string{"APPMESH_METRIC_EXTENSION_VERSION=2"}})
 		c.quiet(t, s, shop)
 	})
