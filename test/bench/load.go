@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,72 +25,127 @@ const (
 	loadAnswer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 )
 
-// loadConfig is what the process of the load is told.
+// loadConfig is what a process of the load is told. Processes take turns, each of many short ones, so that what else
+// the machine does meets all alike.
 type loadConfig struct {
 	Addr  string
 	Conns int // each asks again as soon as it is answered
-	Warm  time.Duration
-	Time  time.Duration // that counts
+	// Ready is a file that the process makes once it is connected; it begins when there is a file Start, with a time.
+	Ready, Start string
+	Turn         time.Duration
+	Turns        int // of each process, after one that does not count
+	Of, Mine     int // processes, and which this one is
 }
 
-// playLoad asks for as long as it is told and prints how many answers came in the time that counts. Any other answer
-// than the expected one is an error.
+// turn is which of the process's turns it is, after so much time: 0 for the one that does not count. Between turns, next
+// is the time until the next one.
+func (c loadConfig) turn(since time.Duration) (n int, next time.Duration) {
+	round := time.Duration(c.Of) * c.Turn
+	since -= time.Duration(c.Mine) * c.Turn
+	switch {
+	case since < 0:
+		return 0, -since
+	case since%round < c.Turn:
+		return int(since / round), 0
+	}
+	return int(since / round), round - since%round
+}
+
+// asked is what a process of the load has seen: all answers, and those that count.
+type asked struct{ All, Counted int }
+
+// playLoad asks for as long as it is told and prints how many answers came. Any other answer than the expected one is
+// an error.
 func playLoad(config string) error {
 	var c loadConfig
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		return err
 	}
-	from := time.Now().Add(c.Warm)
-	to := from.Add(c.Time)
-	counts := make([]int, c.Conns)
-	group, ctx := errgroup.WithContext(context.Background())
-	for i := range c.Conns {
+	conns := make([]net.Conn, c.Conns)
+	for i := range conns {
+		var err error
+		if conns[i], err = net.Dial("tcp", c.Addr); err != nil {
+			return err
+		}
+		defer conns[i].Close()
+		if err := ask(conns[i], bufio.NewReader(conns[i])); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(c.Ready, nil, 0o600); err != nil {
+		return err
+	}
+	began, err := awaitStart(c.Start)
+	if err != nil {
+		return err
+	}
+	counts := make([]asked, c.Conns)
+	var group errgroup.Group
+	for i, conn := range conns {
 		group.Go(func() (err error) {
-			counts[i], err = ask(ctx, c.Addr, from, to)
+			counts[i], err = c.askInTurns(conn, began)
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	sum := 0
+	sum := asked{All: c.Conns} // the first ones
 	for _, n := range counts {
-		sum += n
+		sum.All, sum.Counted = sum.All+n.All, sum.Counted+n.Counted
 	}
-	_, err := fmt.Println(sum)
-	return err
+	return json.NewEncoder(os.Stdout).Encode(sum)
 }
 
-// ask is one connection; it counts what is answered between the two times.
-func ask(ctx context.Context, addr string, from, to time.Time) (n int, err error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(to.Add(10 * time.Second)); err != nil {
-		return 0, err
-	}
-	r := bufio.NewReader(conn)
-	for ctx.Err() == nil {
-		if _, err := io.WriteString(conn, loadAsk); err != nil {
-			return n, err
+// awaitStart waits for the file and reads the time in it.
+func awaitStart(file string) (time.Time, error) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			var at time.Time
+			return at, at.UnmarshalText(text)
 		}
-		if err := readAnswer(r); err != nil {
-			return n, err
-		}
-		switch now := time.Now(); {
-		case now.After(to):
-			return n, nil
-		case now.After(from):
-			n++
+		select {
+		case <-tick.C:
+		case <-late:
+			return time.Time{}, err
 		}
 	}
-	return n, ctx.Err()
 }
 
-// readAnswer reads one answer.
-func readAnswer(r *bufio.Reader) error {
+// askInTurns is one connection.
+func (c loadConfig) askInTurns(conn net.Conn, began time.Time) (sum asked, err error) {
+	end := began.Add(time.Duration(c.Of*(c.Turns+1)) * c.Turn)
+	if err := conn.SetDeadline(end.Add(20 * time.Second)); err != nil {
+		return sum, err
+	}
+	for r := bufio.NewReader(conn); ; {
+		n, next := c.turn(time.Since(began))
+		if n > c.Turns || n == c.Turns && next > 0 {
+			return sum, nil
+		}
+		if next > 0 {
+			<-time.After(next)
+			continue
+		}
+		if err := ask(conn, r); err != nil {
+			return sum, err
+		}
+		sum.All++
+		if n > 0 {
+			sum.Counted++
+		}
+	}
+}
+
+// ask sends one request and reads its answer.
+func ask(conn net.Conn, r *bufio.Reader) error {
+	if _, err := io.WriteString(conn, loadAsk); err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return fmt.Errorf("read an answer: %w", err)

@@ -48,7 +48,7 @@ type scale struct {
 	agentWait        time.Duration
 	rows, inRow      int // of translations: of each row the mean, of the rows the median
 	pairs, conns     int // of requests through sidecars
-	turn             time.Duration
+	pairTime         time.Duration
 	services         int // that the weighed Envoys call
 	weighings        int
 }
@@ -57,7 +57,7 @@ func full() scale {
 	return scale{
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
 		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
-		rows: 31, inRow: 50, pairs: 21, conns: 16, turn: 5 * time.Second,
+		rows: 31, inRow: 50, pairs: 21, conns: 16, pairTime: 5 * time.Second,
 		services: 50, weighings: 3,
 	}
 }
@@ -67,7 +67,7 @@ func quick() scale {
 	return scale{
 		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
 		calls: 50 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
-		rows: 3, inRow: 2, pairs: 1, conns: 2, turn: 100 * time.Millisecond,
+		rows: 3, inRow: 2, pairs: 1, conns: 2, pairTime: 100 * time.Millisecond,
 		services: 3, weighings: 1,
 	}
 }
@@ -149,7 +149,7 @@ func run(ctx context.Context, args []string, lay func() (*ground.Ground, error),
 	profiles := flags.String("cpuprofile", "", "keep a processor profile of the server for each row of changes and of calls, in this `folder`, as ROW.WHO.pprof: it costs a little of the figures")
 	keep := flags.Bool("keep", false, "keep the logs of all programs, and say where")
 	flags.IntVar(&s.changes, "changes", s.changes, "changes in a row")
-	flags.IntVar(&s.pairs, "pairs", s.pairs, "pairs of turns with requests through sidecars")
+	flags.IntVar(&s.pairs, "pairs", s.pairs, "pairs of measurements of requests through sidecars")
 	flags.IntVar(&s.streams, "streams", s.streams, "streams of the widest change")
 	flags.IntVar(&s.agent, "agent-bytes", s.agent, "bytes of configuration of the measured agent, about")
 	if err := flags.Parse(args); err != nil {

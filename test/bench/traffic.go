@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/test/ground"
@@ -118,57 +120,96 @@ func (r *rig) layWay(ctx context.Context, hosts []*ground.Host, domain string, c
 	return w, nil
 }
 
-// turn is what came of some seconds of load.
-type turn struct {
+// outcome is what came of some seconds of load on a way.
+type outcome struct {
 	rate float64       // requests per second
 	cpu  time.Duration // of both Envoys, for each request
 }
 
-// load asks through the way for a time.
-func (r *rig) load(ctx context.Context, w *way) (t turn, err error) {
-	c := loadConfig{Addr: w.to, Conns: r.scale.conns, Warm: r.scale.turn / 10, Time: r.scale.turn}
-	text, err := json.Marshal(c)
-	if err != nil {
-		return t, err
-	}
-	used := func() (sum time.Duration, err error) {
-		for _, e := range w.envoys {
-			one, err := processor(e.Pid())
-			if err != nil {
-				return 0, err
-			}
-			sum += one
+// turnsOfPair is how many turns each way of a pair has in it.
+const turnsOfPair = 20
+
+// load asks through the ways, in turns.
+func (r *rig) load(ctx context.Context, ways ...*way) (map[*way]outcome, error) {
+	name := filepath.Join(r.Dir(), "run", r.name("load"))
+	c := loadConfig{Conns: r.scale.conns, Start: name + ".start", Turn: r.scale.pairTime / turnsOfPair, Turns: turnsOfPair, Of: len(ways)}
+	before, said := make([]time.Duration, len(ways)), make([]string, len(ways))
+	group, loading := errgroup.WithContext(ctx)
+	var ready []string
+	for i, w := range ways {
+		var err error
+		if before[i], err = w.used(); err != nil {
+			return nil, err
 		}
-		return sum, nil
+		c.Addr, c.Mine, c.Ready = w.to, i, fmt.Sprintf("%s.ready%d", name, i)
+		ready = append(ready, c.Ready)
+		text, err := json.Marshal(c)
+		if err != nil {
+			return nil, err
+		}
+		group.Go(func() (err error) {
+			said[i], err = w.client.Run(loading, ground.Command{
+				Name: "load", Path: "/proc/self/exe", Args: []string{string(text)}, Env: []string{partVariable + "=load"},
+			})
+			return err
+		})
 	}
-	before, err := used()
-	if err != nil {
-		return t, err
+	group.Go(func() error { return begin(loading, c.Start, ready) })
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
-	said, err := w.client.Run(ctx, ground.Command{
-		Name: "load", Path: "/proc/self/exe", Args: []string{string(text)}, Env: []string{partVariable + "=load"},
-	})
-	if err != nil {
-		return t, err
+	out := map[*way]outcome{}
+	for i, w := range ways {
+		after, err := w.used()
+		if err != nil {
+			return nil, err
+		}
+		var n asked
+		if err := json.Unmarshal([]byte(said[i]), &n); err != nil || n.Counted == 0 {
+			return nil, fmt.Errorf("the load on %s said %q", w.client.Name(), said[i])
+		}
+		w.asked += n.All
+		out[w] = outcome{rate: float64(n.Counted) / r.scale.pairTime.Seconds(), cpu: (after - before[i]) / time.Duration(n.All)}
 	}
-	after, err := used()
-	if err != nil {
-		return t, err
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(said))
-	if err != nil || n == 0 {
-		return t, fmt.Errorf("the load said %q", said)
-	}
-	w.asked += n
-	t.rate = float64(n) / c.Time.Seconds()
-	// The warm-up's requests come at the same rate.
-	t.cpu = time.Duration(float64(after-before) / (t.rate * (c.Time + c.Warm).Seconds()))
-	return t, nil
+	return out, nil
 }
 
-// measureTraffic sends requests through two sidecars, in pairs of turns: with configurations written by hand, and with
-// generated ones, now these first and now those. The ratio of each pair counts. Every third pair is followed by a turn
-// with mutual TLS.
+// begin says when to begin, in the file start, once all files of the ready ones are there.
+func begin(ctx context.Context, start string, ready []string) error {
+	if err := stage.Until(ctx, "the load is connected", func(context.Context) bool {
+		return !slices.ContainsFunc(ready, func(file string) bool {
+			_, err := os.Stat(file)
+			return err != nil
+		})
+	}); err != nil {
+		return err
+	}
+	at, err := time.Now().Add(100 * time.Millisecond).MarshalText()
+	if err != nil {
+		return err
+	}
+	// As a whole, for those who look.
+	if err := os.WriteFile(start+".new", at, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(start+".new", start)
+}
+
+// used is the processor time of both Envoys.
+func (w *way) used() (sum time.Duration, err error) {
+	for _, e := range w.envoys {
+		one, err := processor(e.Pid())
+		if err != nil {
+			return 0, err
+		}
+		sum += one
+	}
+	return sum, nil
+}
+
+// measureTraffic sends requests through two sidecars, in pairs: for some seconds with configurations written by hand,
+// and for as long with generated ones, in short turns, now these first and now those. The ratio of each pair counts.
+// In every third pair there are turns with mutual TLS, too.
 func measureTraffic(ctx context.Context, r *rig) ([]figure, error) {
 	const name = "requests per second through two sidecars"
 	hosts, instead := r.hosts(name, "front-hand", "blue-hand", "front-ours", "blue-ours", "front-secure", "blue-secure")
@@ -180,22 +221,20 @@ func measureTraffic(ctx context.Context, r *rig) ([]figure, error) {
 		return nil, err
 	}
 	hand, ours, secure := ways[0], ways[1], ways[2]
-	r.say("asking through two sidecars, %d pairs of %v", r.scale.pairs, r.scale.turn)
+	r.say("asking through two sidecars, %d pairs of %v", r.scale.pairs, r.scale.pairTime)
 	var rates, costs, rate, cost, secureRates, secureCosts []float64 // ratios, and what is printed beside them
 	var handRate, handCost, secureRate, secureCost []float64
 	for i := range r.scale.pairs {
 		pair := []*way{hand, ours}
-		got := map[*way]turn{}
 		if i%2 == 1 {
 			slices.Reverse(pair)
 		}
 		if i%3 == 0 {
 			pair = append(pair, secure)
 		}
-		for _, w := range pair {
-			if got[w], err = r.load(ctx, w); err != nil {
-				return nil, err
-			}
+		got, err := r.load(ctx, pair...)
+		if err != nil {
+			return nil, err
 		}
 		h, o := got[hand], got[ours]
 		rates, costs = append(rates, o.rate/h.rate), append(costs, float64(o.cpu)/float64(h.cpu))
@@ -217,10 +256,10 @@ func measureTraffic(ctx context.Context, r *rig) ([]figure, error) {
 	return []figure{
 		figure{
 			name: name, ours: perSecond(rate), floor: perSecond(handRate), factor: fmt.Sprintf("%.3f×", median(rates)),
-			note: fmt.Sprintf("median of %d pairs of %v over %d connections, 95 %% interval of the median ratio %.3f to %.3f. The floor is a configuration written by hand, here and below.", len(rates), r.scale.turn, r.scale.conns, low, high),
+			note: fmt.Sprintf("median of %d pairs of %v each over %d connections, in %d turns; 95 %% interval of the median ratio %.3f to %.3f. The floor is a configuration written by hand, here and below.", len(rates), r.scale.pairTime, r.scale.conns, turnsOfPair, low, high),
 		}.must("interval ≥ 0.95×", low >= 0.95),
 		{name: "  processor time of both Envoys for each", ours: each(cost), floor: each(handCost), factor: fmt.Sprintf("%.3f×", median(costs))},
-		{name: "  with mutual TLS", ours: perSecond(secureRate), floor: perSecond(handRate), factor: fmt.Sprintf("%.3f×", median(secureRates)), note: fmt.Sprintf("median of %d turns; the floor is plain.", len(secureRates))},
+		{name: "  with mutual TLS", ours: perSecond(secureRate), floor: perSecond(handRate), factor: fmt.Sprintf("%.3f×", median(secureRates)), note: fmt.Sprintf("median of %d; the floor is plain.", len(secureRates))},
 		{name: "  processor time of both Envoys for each", ours: each(secureCost), floor: each(handCost), factor: fmt.Sprintf("%.3f×", median(secureCosts))},
 	}, nil
 }
