@@ -1,10 +1,10 @@
 //go:build linux
 
 // Command bench measures Evermesh and prints a table: how fast a change reaches the proxies that need it, how fast the
-// API is, and what memory a proxy costs. Each figure stands beside its floor, measured in the same run: the same work
-// without a mesh. The floor of the management service sends resources of the same count and size, encoded beforehand,
-// to each stream its own; the floor of the API verifies the same signature and does the same transaction in etcd, and
-// nothing else.
+// API is, what memory a proxy costs, and what Envoys cost that run what Evermesh makes. Each figure stands beside its
+// floor, measured in the same run: the same work without a mesh. The floor of the management service sends resources of
+// the same count and size, encoded beforehand, to each stream its own; the floor of the API verifies the same signature
+// and does the same transaction in etcd, and nothing else; that of Envoys is a configuration written by hand.
 //
 // The parts are real: an evermeshd as it is shipped, etcd on disk, gRPC on loopback, and the load generator of
 // test/swarm, which behaves like Envoys and runs in a process of its own, as does each floor. A change is timed from
@@ -14,7 +14,9 @@
 //
 // main.go says what is measured; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
 // endpoints.go, calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors, cache.go is a
-// comparison; figure.go prints.
+// comparison. translate.go measures in this program what a node's configuration takes to make; traffic.go sends requests
+// through real Envoys (envoys.go, load.go) and envoymemory.go weighs them, with testdata's configurations beside the
+// generated ones. figure.go prints.
 package main
 
 import (
