@@ -240,6 +240,9 @@ func (m *machine) each(now time.Time, s *subscription, t envoy.Type) (*flight, t
 		}
 	}
 	if len(f.sent) == 0 && len(f.removed) == 0 {
+		if t == envoy.Route {
+			wake = m.leaving(now)
+		}
 		return nil, wake
 	}
 	return f, time.Time{}
@@ -258,12 +261,14 @@ func (m *machine) target(now time.Time, s *subscription, t envoy.Type, name stri
 		return nil, false
 	case wanted == nil:
 		return nil, true
-	case t != envoy.Route || m.routable(now, wanted, old):
+	case t != envoy.Route:
 		return wanted, false
+	case m.routable(now, wanted, old):
+		return m.hop(now, wanted, old), false
 	case old == nil || old.Encoded == nil:
 		return nil, false
 	}
-	return m.merged(now, wanted, old), false
+	return m.hop(now, m.merged(now, wanted, old), old), false
 }
 
 // routable says whether the proxy has all clusters that a route configuration
