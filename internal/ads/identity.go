@@ -73,6 +73,8 @@ var (
 // lacks is a note when it asks for what its Envoy cannot do: an Envoy refuses a
 // configuration that names what it does not have, and everything else with it.
 func traitsOf(n *corev3.Node) (t mesh.Traits, lacks string) {
+	// App Mesh's agent says nothing of it, and may have a server.
+	t.NoSDS = lookup(n.GetMetadata(), []string{"evermesh.sds"}) == "none"
 	if lookup(n.GetMetadata(), []string{"aws.appmesh.metric_filter", "level"}) != "1" {
 		return t, ""
 	}

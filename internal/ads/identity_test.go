@@ -7,6 +7,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 func TestInstance(t *testing.T) {
@@ -95,7 +97,16 @@ func TestTraits(t *testing.T) {
 			}
 		})
 	}
-	if got, lacks := traitsOf(&corev3.Node{}); got.Metrics || lacks != "" {
+	for said, want := range map[string]bool{"none": true, "": false, "some": false} {
+		m, err := structpb.NewStruct(map[string]any{"evermesh.sds": said})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := traitsOf(&corev3.Node{Metadata: m}); got.NoSDS != want {
+			t.Errorf("said %q, traits are %+v", said, got)
+		}
+	}
+	if got, lacks := traitsOf(&corev3.Node{}); got != (mesh.Traits{}) || lacks != "" {
 		t.Errorf("a node that says nothing has %+v and the note %q", got, lacks)
 	}
 }

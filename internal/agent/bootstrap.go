@@ -21,6 +21,13 @@ type Facts struct {
 // InstanceKey is the key in the node's metadata under which the control plane finds Facts.Instance.
 const InstanceKey = "evermesh.instance"
 
+// SDSKey is the key in the node's metadata that says NoSDS when the bootstrap has no cluster for the workload's SDS
+// server: Envoy would wait long for the secrets of one that it does not know, so the control plane names none.
+const (
+	SDSKey = "evermesh.sds"
+	NoSDS  = "none"
+)
+
 // The bootstrap is a tree of these, with lower camel case keys as protobuf's JSON form has them.
 type (
 	object = map[string]any
@@ -45,11 +52,28 @@ func (s Settings) BootstrapFile(f Facts, files map[string][]byte) ([]byte, error
 	if err := s.Bootstrap.merge(doc, files); err != nil {
 		return nil, err
 	}
+	sayNoSDS(doc)
 	text, err := yaml.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("write bootstrap: %w", err)
 	}
 	return append([]byte(generatedMark), text...), nil
+}
+
+// sayNoSDS notes in the node's metadata that nothing, the user's files included, gave the bootstrap an SDS server.
+func sayNoSDS(doc object) {
+	resources, _ := doc["staticResources"].(object)
+	clusters, _ := resources["clusters"].(list)
+	for _, c := range clusters {
+		if c, ok := c.(object); ok && c["name"] == sdsCluster {
+			return
+		}
+	}
+	if node, ok := doc["node"].(object); ok {
+		if metadata, ok := node["metadata"].(object); ok {
+			metadata[SDSKey] = NoSDS
+		}
+	}
 }
 
 func (s Settings) bootstrap(f Facts, files map[string][]byte) object {

@@ -33,7 +33,7 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 		b.previous, b.oldPieces, b.oldCallees = previous, previous.pieces, previous.callees
 		b.callees = make([]*callee, 0, len(previous.callees))
 	}
-	b.meshWide.metrics = view.Client.Traits.Metrics
+	b.meshWide.metrics, b.noSDS = view.Client.Traits.Metrics, view.Client.Traits.NoSDS
 	b.meshWide.noRetry = view.Mesh != nil && view.Mesh.Settings.DefaultRetry == api.DefaultRetryOff
 	spec := view.Mesh.MeshSpec()
 	if spec != nil {
@@ -109,6 +109,7 @@ type build struct {
 	meshWide meshWide
 	ip       ip
 	allowAll bool
+	noSDS    bool // for proxies without an SDS server of the workload's own
 
 	previous   *Bundle // nil at first
 	oldPieces  []*piece

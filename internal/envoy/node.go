@@ -53,7 +53,7 @@ func (b *build) inner() *inner {
 	in := &inner{node: b.own, ip: b.ip, allowAll: b.allowAll}
 	of := &build{
 		owner: b.owner, view: b.view, own: b.own, mesh: b.mesh,
-		meshWide: b.meshWide, ip: b.ip, allowAll: b.allowAll, previous: b.previous,
+		meshWide: b.meshWide, ip: b.ip, allowAll: b.allowAll, noSDS: b.noSDS, previous: b.previous,
 	}
 	if b.previous != nil && b.previous.inner != nil {
 		of.oldPieces = b.previous.inner.pieces

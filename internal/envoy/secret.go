@@ -16,6 +16,7 @@ import (
 //	acm-certificate:<certificate arn>          tls_certificate with its chain and key
 //	acm-trust:<authority arn>[,<arn>...]       validation_context: the certificates of these authorities
 //	acm-issuer:<certificate arn>               validation_context: the root that this certificate chains to
+//	workload-secret:<secret name>              nothing: the proxy has no SDS server to ask (mesh.Traits.NoSDS)
 //
 // A secret of files holds their paths. Envoy watches the directories of both by
 // itself, and reads again when something is moved into them; a file that is
@@ -24,7 +25,8 @@ import (
 //
 // In paths, % and : are percent-encoded; in ARNs, % and the comma. Certificates
 // of a workload's own SDS server (sds in the API) have no such name: Envoy asks
-// its socket for them, under the name that the resource gives.
+// its socket for them, under the name that the resource gives. Only proxies without
+// such a server ask here, and are told so.
 
 // SecretKind is what a secret is made of.
 type SecretKind string
@@ -36,10 +38,12 @@ const (
 	ACMCertificate  SecretKind = "acm-certificate"
 	ACMTrust        SecretKind = "acm-trust"
 	ACMIssuer       SecretKind = "acm-issuer"
+	WorkloadSecret  SecretKind = "workload-secret"
 )
 
 // SecretName is what the name of a secret says. Certificates and keys are
-// sent for FileCertificate and ACMCertificate, authorities for the others.
+// sent for FileCertificate and ACMCertificate, nothing for WorkloadSecret, authorities
+// for the others.
 type SecretName struct {
 	Kind SecretKind
 	// Path is the file of the certificate chain, or of the trusted authorities, on
@@ -50,6 +54,8 @@ type SecretName struct {
 	// ARNs are one certificate, for ACMCertificate and ACMIssuer, or authorities,
 	// sorted, for ACMTrust.
 	ARNs []string
+	// Name is the resource's secretName; for WorkloadSecret.
+	Name string
 }
 
 var (
@@ -66,6 +72,8 @@ func (n SecretName) String() string {
 		return string(n.Kind) + ":" + pathEscape.Replace(n.Path) + ":" + pathEscape.Replace(n.Key)
 	case FileTrust:
 		return string(n.Kind) + ":" + pathEscape.Replace(n.Path)
+	case WorkloadSecret:
+		return string(n.Kind) + ":" + n.Name
 	default:
 		for _, arn := range n.ARNs {
 			parts = append(parts, arnEscape.Replace(arn))
@@ -103,6 +111,8 @@ func ParseSecret(name string) (SecretName, error) {
 		n.Path, n.Key = unescape.Replace(chain), unescape.Replace(key)
 	case FileTrust:
 		n.Path = unescape.Replace(rest)
+	case WorkloadSecret:
+		n.Name = rest
 	case ACMCertificate, ACMIssuer:
 		n.ARNs = []string{unescape.Replace(rest)}
 	case ACMTrust:

@@ -1,8 +1,10 @@
 package envoy_test
 
 import (
+	"bytes"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -49,12 +51,14 @@ func TestSecretNamesReadBack(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringOf(rapid.SampledFrom([]rune("ab/:%,25é")))
-		n := envoy.SecretName{Kind: rapid.SampledFrom([]envoy.SecretKind{envoy.FileCertificate, envoy.FileTrust, envoy.ACMCertificate, envoy.ACMIssuer, envoy.ACMTrust}).Draw(t, "kind")}
+		n := envoy.SecretName{Kind: rapid.SampledFrom([]envoy.SecretKind{envoy.FileCertificate, envoy.FileTrust, envoy.ACMCertificate, envoy.ACMIssuer, envoy.ACMTrust, envoy.WorkloadSecret}).Draw(t, "kind")}
 		switch n.Kind {
 		case envoy.FileCertificate:
 			n.Path, n.Key = text.Draw(t, "path"), text.Draw(t, "key")
 		case envoy.FileTrust:
 			n.Path = text.Draw(t, "path")
+		case envoy.WorkloadSecret:
+			n.Name = text.Draw(t, "name")
 		case envoy.ACMTrust:
 			n.ARNs = rapid.SliceOfN(text, 1, 3).Draw(t, "arns")
 		default:
@@ -109,7 +113,7 @@ func TestSecretsOfABundle(t *testing.T) {
 		w.fill(t)
 		before := map[mesh.Client]*envoy.Bundle{}
 		for range 4 {
-			for _, view := range w.views() {
+			for _, view := range w.views(mesh.EveryTraits()...) {
 				b, _ := builder.Build(view, before[view.Client])
 				before[view.Client] = b
 				check(b)
@@ -119,6 +123,46 @@ func TestSecretsOfABundle(t *testing.T) {
 	})
 	if count < 100 {
 		t.Errorf("only %d names were seen", count)
+	}
+}
+
+// Proxies that have no SDS server of the workload's own are sent to no such server:
+// what they get differs in nothing else, and only where its secrets are named.
+func TestWithoutAServerOfTheWorkload(t *testing.T) {
+	t.Parallel()
+	const server = "static_cluster_sds_unix_socket"
+	differ := 0
+	for _, c := range envoytest.Cases(t) {
+		var builder envoy.Builder
+		for _, key := range c.Clients(t) {
+			view, _, _ := mesh.NewSnapshot(1, c.Resources).View(mesh.Client{Key: key, Traits: c.Traits()})
+			usual, problems := builder.Build(view, nil)
+			other := *view
+			other.Client.Traits.NoSDS = true
+			without, theirs := builder.Build(&other, nil)
+			if diff := cmp.Diff(problems, theirs); diff != "" {
+				t.Errorf("%s, %s: other problems (-usual +without):\n%s", c.Name, key, diff)
+			}
+			for _, of := range []envoy.Type{envoy.Listener, envoy.Route, envoy.Cluster} {
+				for _, r := range without.List(of).Resources {
+					was := usual.List(of).Get(r.Name)
+					switch named := bytes.Contains(was.Encoded, []byte(server)); {
+					case bytes.Contains(r.Encoded, []byte(server)):
+						t.Errorf("%s, %s: %s names the server", c.Name, key, r.Name)
+					case named:
+						differ++
+						if !slices.ContainsFunc(r.Secrets, func(n string) bool { return strings.HasPrefix(n, "workload-secret:") }) {
+							t.Errorf("%s, %s: %s asks for %q", c.Name, key, r.Name, r.Secrets)
+						}
+					case r != was:
+						t.Errorf("%s, %s: %s is another for no reason", c.Name, key, r.Name)
+					}
+				}
+			}
+		}
+	}
+	if differ < 3 {
+		t.Errorf("only %d listeners and clusters named the server", differ)
 	}
 }
 

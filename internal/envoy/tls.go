@@ -37,6 +37,16 @@ func (s source) config() *tlsv3.SdsSecretConfig {
 	return &tlsv3.SdsSecretConfig{Name: s.name, SdsConfig: fromServer(sdsCluster)}
 }
 
+// reachable is the source as the client's proxies can ask it. One of the
+// workload's own server is asked for at the management service, which says what
+// is missing, where the bootstrap has no such server.
+func (b *build) reachable(s source) source {
+	if s.own && b.noSDS {
+		return source{name: SecretName{Kind: WorkloadSecret, Name: s.name}.String()}
+	}
+	return s
+}
+
 // fromServer is the source of what a cluster's server is asked for alone.
 func fromServer(cluster string) *corev3.ConfigSource {
 	return &corev3.ConfigSource{
@@ -216,6 +226,7 @@ func (b *build) socket(t termination, protocol api.PortProtocol, where string) (
 	if !t.offersTLS() {
 		return nil, refs
 	}
+	t.certificate, t.trust = b.reachable(t.certificate), b.reachable(t.trust)
 	if t.certificate.none() {
 		fault("there is no certificate")
 		return nil, refs

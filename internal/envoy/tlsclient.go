@@ -92,9 +92,9 @@ func (b *build) newPolicy(where string, t *api.ClientPolicyTLS) policy {
 		p.ports += fmt.Sprintf(" %d ", port)
 	}
 	if c := t.Certificate; c != nil {
-		p.certificate = certificateFrom(c.File, c.SDS, nil)
+		p.certificate = b.reachable(certificateFrom(c.File, c.SDS, nil))
 	}
-	p.trust = trustFrom(t.Validation.Trust.File, t.Validation.Trust.SDS, t.Validation.Trust.ACM)
+	p.trust = b.reachable(trustFrom(t.Validation.Trust.File, t.Validation.Trust.SDS, t.Validation.Trust.ACM))
 	names := exactNames(t.Validation.SubjectAlternativeNames)
 	p.names = strings.Join(names, "\n")
 	if !p.enforced {

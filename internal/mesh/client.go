@@ -12,16 +12,23 @@ type Client struct {
 }
 
 // Traits are what a proxy says of itself, when it connects, that its configuration
-// depends on. Nearly all proxies have none. What a client reads of the snapshot
+// depends on; most have one set of them in a node. What a client reads of the snapshot
 // does not depend on them.
 type Traits struct {
 	// Metrics: the proxy asks for the metrics extension, and its Envoy has the
 	// extension that the families are made with (OBS-024).
 	Metrics bool
+	// NoSDS: the proxy's bootstrap has no SDS server of the workload's own. Envoy
+	// waits 15 s for the secrets of a server that it does not know, with all clusters
+	// and then all listeners of its start. Such proxies ask here, and are told at once
+	// that there is none: what needs the secret fails, and nothing waits.
+	NoSDS bool
 }
 
 // EveryTraits are all traits that proxies of one node or gateway can have.
-func EveryTraits() []Traits { return []Traits{{}, {Metrics: true}} }
+func EveryTraits() []Traits {
+	return []Traits{{}, {NoSDS: true}, {Metrics: true}, {Metrics: true, NoSDS: true}}
+}
 
 // Plain is the client of the same node or gateway whose proxies have no traits: it
 // stands for all of them where only the node counts, as in the ledger (D8).

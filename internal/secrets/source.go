@@ -76,6 +76,8 @@ func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, agai
 		return encode(name, fileCertificate(n, again))
 	case envoy.FileTrust:
 		return encode(name, fileTrust(n, again))
+	case envoy.WorkloadSecret:
+		return "", api.Errorf(api.CodeBadRequest, "it is of type sds, and the proxy has no SDS server: set APPMESH_SDS_SOCKET_PATH to the socket of one, and start the proxy again")
 	}
 	if s.Issuer == nil {
 		return "", api.Errorf(api.CodeBadRequest, "no issuer serves certificates and authorities by ARN: use a certificate of type file or sds, and trust of type file or sds")
