@@ -54,6 +54,7 @@ func (s *Server) Row(c mesh.Client) (api.LedgerRow, bool) {
 		}
 		for _, p := range g.members {
 			row.Members = append(row.Members, p.describe(g.goal))
+			row.Lacking = append(row.Lacking, p.lacking(g.goal)...)
 			for _, problem := range p.problems() {
 				if len(row.Problems) < maxNotes && !slices.Contains(row.Problems, problem) {
 					row.Problems = append(row.Problems, problem)
@@ -61,6 +62,8 @@ func (s *Server) Row(c mesh.Client) (api.LedgerRow, bool) {
 			}
 		}
 	}
+	slices.Sort(row.Lacking)
+	row.Lacking = slices.Compact(row.Lacking)
 	slices.SortFunc(row.Problems, func(a, b api.Problem) int { return strings.Compare(a.Message, b.Message) })
 	slices.SortFunc(row.Members, func(a, b api.Proxy) int { return strings.Compare(a.Instance, b.Instance) })
 	return row, true

@@ -301,6 +301,10 @@ func TestRealEnvoyWithoutItsSecret(t *testing.T) {
 				ReasonSecretRefused + ": Secret " + certificateAt(chain, key) + " was refused by Envoy: Invalid path: " + chain,
 			}
 			testenv.Eventually(t, "the ledger says why", func() bool { return r.problems("a") == strings.Join(want, "\n") })
+			row, _ := r.Row(client("a"))
+			if want := []string{"acm-certificate:" + denied, certificateAt(chain, key)}; !slices.Equal(row.Lacking, want) {
+				t.Errorf("listeners lack %q, want %q", row.Lacking, want)
+			}
 		})
 		t.Run("a file is read when it appears", func(t *testing.T) {
 			adstest.LogEnvoy(t)
@@ -326,6 +330,9 @@ func TestRealEnvoyWithoutItsSecret(t *testing.T) {
 			r.issuer.Forbid(denied, false)
 			e.Wait(t, "TLS", func() bool { _, err := get(r.at("issued"), secure); return err == nil })
 			testenv.Eventually(t, "no problem is left", func() bool { return r.problems("a") == "" })
+			if row, _ := r.Row(client("a")); len(row.Lacking) > 0 {
+				t.Errorf("listeners still lack %q", row.Lacking)
+			}
 		})
 	})
 }

@@ -283,6 +283,32 @@ func (p *proxy) problems() (out []api.Problem) {
 	return out
 }
 
+// lacking are the secrets that the goal's listeners name and that the proxy asked
+// for and cannot use yet, for whatever reason: a listener's acknowledgement does
+// not wait for them.
+func (p *proxy) lacking(goal *goal) (out []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if goal == nil || p.m == nil {
+		return nil
+	}
+	s := &p.m.of[envoy.Secret]
+	for _, l := range goal.list(envoy.Listener) {
+		for _, n := range l.Secrets {
+			if s.has(n) && !p.m.usable(n) {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// usable says whether the proxy has accepted the secret, in whichever form.
+func (m *machine) usable(secret string) bool {
+	r := find(m.of[envoy.Secret].held, secret)
+	return m.troubles[secret] == nil && r != nil && r.Hash != uncertain && r.Hash != nothing
+}
+
 // retry is when the next secret is tried again; zero: never.
 func (m *machine) retry() (at time.Time) {
 	for _, t := range m.troubles {

@@ -118,6 +118,7 @@ type Explanation struct {
 type LedgerRow struct {
 	Client   string    `json:"client"`
 	Held     []string  `json:"held,omitempty"`
+	Lacking  []string  `json:"lacking,omitempty"`
 	Members  []Proxy   `json:"members"`
 	Problems []Problem `json:"problems,omitempty"`
 	Replica  string    `json:"replica"`

@@ -33,14 +33,14 @@ func TestWhatIsHeldBackIsNotDone(t *testing.T) {
 				{[]string{node("other").Key.String()}, fmt.Sprintf("DONE %d/%d", n, n)},
 			} {
 				w.connect(node("n"), list...)
-				w.rows[node("n")].Held = step.held
+				w.rows[node("n")].Held, w.rows[node("n")].Lacking = step.held, step.held
 				w.flush(t)
 				r := reader(s, w.now)
 				if got, _ := rollout(t, r); got != step.want {
 					t.Errorf("%q are held: rollout is %s, want %s", step.held, got, step.want)
 				}
 				rows, replicas, complete, err := r.Mesh(t.Context(), theRoute)
-				if err != nil || !complete || len(rows) != 1 || len(replicas) != 1 || len(rows[0].Members) != n || !slices.Equal(rows[0].Held, step.held) {
+				if err != nil || !complete || len(rows) != 1 || len(replicas) != 1 || len(rows[0].Members) != n || !slices.Equal(rows[0].Held, step.held) || !slices.Equal(rows[0].Lacking, step.held) {
 					t.Errorf("%q are held: the mesh is %d rows, %d replicas, complete %v, error %v", step.held, len(rows), len(replicas), complete, err)
 				}
 			}

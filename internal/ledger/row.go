@@ -33,6 +33,7 @@ type part struct {
 	Members  []member      `json:"m,omitempty"`
 	Problems []api.Problem `json:"p,omitempty"`
 	Held     []string      `json:"h,omitempty"` // keys of nodes that are not shown as stored
+	Lacking  []string      `json:"l,omitempty"` // secrets of its listeners
 	Parts    int           `json:"of"`          // into so many the row was cut
 	// Write is the same in all parts of one row, and grows with each writing.
 	Write int64 `json:"w"`
@@ -107,7 +108,7 @@ func cut(c mesh.Client, replica string, row api.LedgerRow, write int64) ([]store
 	for i := range row.Problems {
 		row.Problems[i].Message = clipped(row.Problems[i].Message)
 	}
-	parts := []part{{Problems: row.Problems, Held: row.Held}}
+	parts := []part{{Problems: row.Problems, Held: row.Held, Lacking: row.Lacking}}
 	size := 0
 	for _, p := range row.Members {
 		m := memberOf(p)
@@ -267,6 +268,7 @@ func join(at place, parts []part) row {
 		}
 		out.Problems = append(out.Problems, p.Problems...)
 		out.Held = append(out.Held, p.Held...)
+		out.Lacking = append(out.Lacking, p.Lacking...)
 	}
 	return out
 }
