@@ -33,11 +33,16 @@ func (s *stack) notSupported(at Position, path, name string) *node {
 
 // enter keeps count of how deep values lie in values; leave ends it.
 func (s *stack) enter(n *node, path string) bool {
-	if s.depth >= deepest {
+	switch {
+	case s.depth >= deepest:
 		s.faults.add(n.at, path, "its value is made of too many others in turn")
+		return false
+	case s.entered >= mostEntered:
+		s.faults.add(n.at, path, "the template's functions use values more than %d times", mostEntered)
 		return false
 	}
 	s.depth++
+	s.entered++
 	return true
 }
 

@@ -176,7 +176,12 @@ func TestBounds(t *testing.T) {
 		}
 		return fmt.Sprintf(`!Sub "${N%d.VirtualNodeName}${N%d.VirtualNodeName}"`, i-1, i-1)
 	}
+	tenfold := `""`
+	for range 20 {
+		tenfold = `{"Fn::Sub": ["` + strings.Repeat("${a}", 10) + `", {"a": ` + tenfold + `}]}`
+	}
 	for _, c := range []struct{ name, text, want string }{
+		{"nothing, ten times in each of twenty turns", `{"Resources": {"M": {"Type": "AWS::AppMesh::Mesh", "Properties": {"MeshName": ` + tenfold + `}}}}`, "the template's functions use values more than"},
 		{"texts that double", named(60, double), "the template's functions make more than 16 MiB of text"},
 		{"a long chain", named(2000, func(i int) string {
 			if i == 1999 {

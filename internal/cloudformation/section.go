@@ -25,6 +25,9 @@ type stack struct {
 	takes map[string]bool
 	made  int // bytes of text that functions made
 	depth int // of the value that is being worked out
+	// entered counts the values that were worked out: one of few bytes that uses
+	// another ten times, and so on, takes for ever and makes no text.
+	entered int
 	// inCondition says that a condition is being worked out.
 	inCondition bool
 }

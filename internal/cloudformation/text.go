@@ -10,6 +10,10 @@ import (
 // items of lists.
 const mostMade = 16 << 20
 
+// mostEntered bounds how many values of a template are worked out, each time that
+// it is used.
+const mostEntered = 1 << 20
+
 // make is a text that a function made.
 func (s *stack) make(at Position, path string, secret bool, text string) *node {
 	if s.made += len(text); s.made > mostMade {

@@ -55,7 +55,7 @@ func TestBuildReusesOnlyWhatIsTheSame(t *testing.T) {
 		builder := &envoy.Builder{}
 		previous := map[mesh.Client]*envoy.Bundle{}
 		for range rapid.IntRange(1, 8).Draw(t, "edits") {
-			for _, view := range w.views() {
+			for _, view := range w.views(mesh.EveryTraits()...) {
 				bundle, problems := builder.Build(view, previous[view.Client])
 				fresh, wanted := new(envoy.Builder).Build(view, nil)
 				if diff := cmp.Diff(content(fresh, wanted), content(bundle, problems)); diff != "" {
@@ -127,12 +127,14 @@ func clustersNamed(t *rapid.T, of envoy.Type, r *envoy.Resource) []string {
 	case *listenerv3.Listener:
 		for _, chain := range m.GetFilterChains() {
 			proxy := &tcpv3.TcpProxy{}
-			if chain.GetFilters()[0].GetTypedConfig().UnmarshalTo(proxy) != nil {
-				continue
-			}
-			out = append(out, proxy.GetCluster())
-			for _, c := range proxy.GetWeightedClusters().GetClusters() {
-				out = append(out, c.GetName())
+			for _, f := range chain.GetFilters() {
+				if f.GetTypedConfig().UnmarshalTo(proxy) != nil {
+					continue
+				}
+				out = append(out, proxy.GetCluster())
+				for _, c := range proxy.GetWeightedClusters().GetClusters() {
+					out = append(out, c.GetName())
+				}
 			}
 		}
 	}

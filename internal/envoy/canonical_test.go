@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 )
 
@@ -168,7 +169,7 @@ func TestDigests(t *testing.T) {
 		return w
 	})
 	for seed := range 30 {
-		for _, view := range meshes.Example(seed).views() {
+		for _, view := range meshes.Example(seed).views(mesh.Traits{}) {
 			bundle, _ := new(envoy.Builder).Build(view, nil)
 			check(bundle)
 		}

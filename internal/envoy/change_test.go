@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -177,5 +179,40 @@ func TestVG_024_GatewaysGetWhatTheirRoutesLeadTo(t *testing.T) {
 	c.put()
 	if got := names(); !slices.Equal(got, alone) {
 		t.Errorf("after the route has gone the clusters are %v", got)
+	}
+}
+
+// Two tcp services want a port; the second gets it when the first is deleted, and
+// what is counted bears its name.
+func TestThePortGoesToAnotherService(t *testing.T) {
+	t.Parallel()
+	var resources []*api.Resource
+	add := func(kind api.Kind, parent, name string, spec any) *api.Resource {
+		r := &api.Resource{Key: keyOf(kind, parent, name), Owner: account, Spec: spec}
+		resources = append(resources, r)
+		return r
+	}
+	add(api.KindMesh, "", "", &api.MeshSpec{})
+	tcp := api.PortMapping{Port: 3306, Protocol: api.PortProtocolTCP}
+	add(api.KindVirtualNode, "", "db", &api.VirtualNodeSpec{
+		Listeners: []api.Listener{{PortMapping: tcp}}, ServiceDiscovery: &api.ServiceDiscovery{DNS: &api.DNSServiceDiscovery{Hostname: "db.local"}},
+	})
+	front := &api.VirtualNodeSpec{}
+	for _, n := range []string{"a.local", "b.local"} {
+		front.Backends = append(front.Backends, api.Backend{VirtualService: &api.VirtualServiceBackend{VirtualServiceName: n}})
+		add(api.KindVirtualService, "", n, &api.VirtualServiceSpec{Provider: &api.VirtualServiceProvider{VirtualNode: &api.VirtualNodeServiceProvider{VirtualNodeName: "db"}}})
+	}
+	add(api.KindVirtualNode, "", "front", front)
+	s := mesh.NewSnapshot(1, resources)
+	client := mesh.Client{Key: keyOf(api.KindVirtualNode, "", "front"), Traits: mesh.Traits{Metrics: true}}
+	b := &envoy.Builder{}
+	v, _, _ := s.View(client)
+	first, _ := b.Build(v, nil)
+	s = s.Apply(2, []api.Change{{Key: keyOf(api.KindVirtualService, "", "a.local")}})
+	v, _, _ = s.View(client)
+	second, p := b.Build(v, first)
+	fresh, q := new(envoy.Builder).Build(v, nil)
+	if diff := cmp.Diff(content(fresh, q), content(second, p)); diff != "" {
+		t.Errorf("-fresh +incremental\n%s", diff)
 	}
 }

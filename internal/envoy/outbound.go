@@ -46,6 +46,9 @@ func (b *build) nodeEgress(in *inner) {
 		}
 		o.callee = b.callee(o.tcp.Service, portOf{o.port, api.PortProtocolTCP}, b.policyFor(in, o.tcp.Spec))
 		plan = append(plan, " tcp"...)
+		if b.meshWide.metrics { // what is counted bears the service's name
+			plan = append(append(plan, ' '), o.tcp.Service.Key.Name...)
+		}
 		if o.callee.idle != nil {
 			plan = strconv.AppendInt(append(plan, " idle "...), int64(o.callee.idle.AsDuration()), 10)
 		}

@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 	"github.com/evermesh/evermesh/internal/envoy/sdstest"
 	"github.com/evermesh/evermesh/internal/testenv"
@@ -166,7 +167,7 @@ func TestEnvoyAcceptsAnyMesh(t *testing.T) {
 	for seed := range *randomMeshes {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			for _, view := range meshes.Example(seed).views() {
+			for _, view := range meshes.Example(seed).views(mesh.Traits{}) {
 				bundle, _ := new(envoy.Builder).Build(view, nil)
 				for _, binary := range binaries {
 					validate(t, binary, bundle, view.Client.Key.String())

@@ -77,12 +77,16 @@ func worldKeys() []api.Key {
 
 var serviceNames = [6]string{"a.local", "A.LOCAL", "*.local", "a.local:80", "odd é/%,*", "[::1]*"}
 
-// clients are the views of all nodes and gateways that exist.
-func (w *world) views() []*mesh.View {
+// views are those of all nodes and gateways that exist, for proxies of each of the
+// traits.
+func (w *world) views(traits ...mesh.Traits) []*mesh.View {
 	var out []*mesh.View
 	for _, key := range worldKeys() {
-		if key.Kind == api.KindVirtualNode || key.Kind == api.KindVirtualGateway {
-			if view, _, _ := w.snapshot.View(mesh.Client{Key: key}); view != nil {
+		if key.Kind != api.KindVirtualNode && key.Kind != api.KindVirtualGateway {
+			continue
+		}
+		for _, x := range traits {
+			if view, _, _ := w.snapshot.View(mesh.Client{Key: key, Traits: x}); view != nil {
 				out = append(out, view)
 			}
 		}
