@@ -16,13 +16,13 @@ import (
 
 // The names of what there may be. Few, so that all that refers to them often finds
 // something, and often does not.
-func nodeNames() []string    { return []string{"n0", "n1", "n2", "odd é%,*"} }
-func routerNames() []string  { return []string{"r0", "r1", "r2"} }
-func gatewayNames() []string { return []string{"g0", "g1"} }
-func routeNames() []string   { return []string{"x0", "x1", "x2"} }
+func nodeNames() []string    { return []string{"n0", "n1", "n2", "odd é%,*", strings.Repeat("n", 255)} }
+func routerNames() []string  { return []string{"r0", "r1", "odd é%"} }
+func gatewayNames() []string { return []string{"g0", "odd é%,*"} }
+func routeNames() []string   { return []string{"x0", "x1", "odd é%,*"} }
 
 func serviceNames() []string {
-	return []string{"a.local", "A.LOCAL", "*.local", "a.local:80", "odd é%,*", "[::1]*", "b.local"}
+	return []string{"a.local", "A.LOCAL", "*.local", "a.local:80", "odd é%,*", "[::1]*", "b.local", strings.Repeat("s", 255)}
 }
 
 // words are what stands in texts: by member, written Shape.member, or by shape.
@@ -37,7 +37,7 @@ func words() map[string][]string {
 		"GatewayRouteVirtualService.virtualServiceName":                       append(serviceNames(), "gone.local"),
 		"VirtualNodeServiceProvider.virtualNodeName":                          append(nodeNames(), "gone"),
 		"VirtualRouterServiceProvider.virtualRouterName":                      append(routerNames(), "gone"),
-		"WeightedTarget.virtualNode":                                          {"n0", "n1", "n2", "n1", "n0", "odd é%,*"},
+		"WeightedTarget.virtualNode":                                          {"n0", "n1", "n2", "n1", "n0", "odd é%,*", strings.Repeat("n", 255)},
 		"TlsValidationContextAcmTrust.certificateAuthorityArns":               authorities,
 		"VirtualGatewayTlsValidationContextAcmTrust.certificateAuthorityArns": authorities,
 		"Arn":      arns,
@@ -123,7 +123,7 @@ func newAuthor(m *model.Model) *author {
 	likely := map[string]bool{}
 	for _, member := range []string{
 		"VirtualNodeSpec.listeners", "VirtualNodeSpec.serviceDiscovery", "VirtualNodeSpec.backends",
-		"VirtualServiceSpec.provider", "VirtualRouterSpec.listeners",
+		"VirtualServiceSpec.provider", "VirtualRouterSpec.listeners", "HttpRouteAction.weightedTargets",
 	} {
 		likely[member] = true
 	}
@@ -157,7 +157,7 @@ func (a *author) draw(t *rapid.T, shape, member string, lawful bool) any {
 		}
 		n := least
 		if a.likely[member] && !seldom(t, "none of "+member) {
-			n = max(n, 1)
+			n = least + 1
 		}
 		for n < most && rapid.Bool().Draw(t, "more of "+member) {
 			n++

@@ -69,8 +69,8 @@ func TestWhateverIsWritten(t *testing.T) {
 		}
 	}
 	for _, what := range []string{"secrets", "endpoints", "routes to other nodes", "several targets"} {
-		if held[what] < tries/20 {
-			t.Errorf("%d bundles had %s in the end", held[what], what)
+		if held[what] == 0 {
+			t.Errorf("no bundle had %s in the end", what)
 		}
 	}
 	for _, reason := range []string{mesh.ReasonNotFound, envoy.ReasonInvalid, envoy.ReasonMismatch, envoy.ReasonConflict} {

@@ -184,7 +184,8 @@ func (w *world) clear(t *rapid.T, k api.Key) []api.Change {
 	}
 	for _, r := range w.resources() {
 		parent, _ := r.Key.ParentKey()
-		refers := r.Key.Kind != api.KindVirtualNode && r.Key.Kind != k.Kind && bytes.Contains(r.Document, name)
+		// What refers to a resource is of a later kind than it.
+		refers := orderOf(r.Key.Kind) > orderOf(k.Kind) && bytes.Contains(r.Document, name)
 		if w.snapshot.Get(r.Key) != nil && (parent == k || refers) {
 			out = append(out, w.clear(t, r.Key)...)
 		}
@@ -193,6 +194,11 @@ func (w *world) clear(t *rapid.T, k api.Key) []api.Change {
 		out = append(out, c)
 	}
 	return out
+}
+
+// orderOf is a kind's place in the table of kinds.
+func orderOf(kind api.Kind) int {
+	return slices.IndexFunc(api.Kinds(), func(row api.KindRow) bool { return row.Kind == kind })
 }
 
 // String is the world as a golden's resources are written.
