@@ -168,6 +168,26 @@ func TestBypass(t *testing.T) {
 			t.Error("the node counts no handshake")
 		}
 	})
+	t.Run("TLS-025 TLS-026 files at another path are used as soon as the node names them, without a restart", func(t *testing.T) {
+		serial := func() string {
+			conn, err := balancer.Dial(t.Context(), "tcp", fmt.Sprintf("%s:%d", m.hostname("wired"), appPort))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			over := tls.Client(conn, &tls.Config{RootCAs: c.Pool(), ServerName: m.hostname("wired"), MinVersion: tls.VersionTLS12})
+			if err := over.HandshakeContext(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			return over.ConnectionState().PeerCertificates[0].SerialNumber.String()
+		}
+		before, pid := serial(), envoyOf(t, in)
+		m.settle(m.update("VirtualNode", "wired", m.nodeWith("wired", `, "tls": {"mode": "STRICT", "certificate": `+c.pair("another", m.hostname("wired"))+`}`)))
+		m.until("the other certificate is shown", func(context.Context) bool { return serial() != before })
+		if now := envoyOf(t, in); now != pid {
+			t.Errorf("Envoy is process %d and was %d", now, pid)
+		}
+	})
 }
 
 // connects shows that a TCP connection comes about, which is what a balancer's TCP check looks at.
