@@ -124,6 +124,7 @@ type VirtualHost struct {
 	Clusters []string // sorted
 
 	encoded []byte // the field virtual_hosts of a RouteConfiguration, with its tag
+	before  string // of one with an old form's routes after its own (Beside): its hash without them
 }
 
 // Query returns the query that finds the endpoints of a cluster; ok is false

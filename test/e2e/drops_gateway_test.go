@@ -26,7 +26,7 @@ func TestGatewayChangesUnderTraffic(t *testing.T) {
 	m.create("VirtualGateway", "front", only)
 	m.put("Create", "GatewayRoute", "front", "root", toService(services["blue"], `{"prefix": "/"}`, ""))
 	front := m.sidecar(m.host("front"), stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/front", Alone: true})
-	steady := stage.NewSteady(m.host("visitor"), fmt.Sprintf("http://%s:8088/", m.hostname("front")), 4, 5*time.Millisecond)
+	steady := stage.NewSteady(m.host("visitor"), fmt.Sprintf("http://%s:8088/", m.hostname("front")), 8, 2*time.Millisecond)
 	defer steady.Stop()
 	m.reaches(t, steady, "blue")
 
@@ -41,6 +41,20 @@ func TestGatewayChangesUnderTraffic(t *testing.T) {
 			m.reaches(t, steady, "green")
 			m.delete("GatewayRoute", `{"virtualGatewayName": "front", "gatewayRouteName": "first"}`)
 			m.reaches(t, steady, "blue")
+		})
+	})
+	t.Run("GR-014 EMS-052 gateway routes that keep the host change", func(t *testing.T) {
+		m.during(t, steady, "gateway route that keeps the host gets another target", 100, func() {
+			for _, keep := range []bool{true, true, true, false} {
+				for _, name := range []string{"green", "blue"} {
+					rewrite := ""
+					if keep {
+						rewrite = `{"hostname": {"defaultTargetHostname": "DISABLED"}}`
+					}
+					m.settle(m.put("Update", "GatewayRoute", "front", "root", toService(services[name], `{"prefix": "/"}`, rewrite)))
+					m.reaches(t, steady, name)
+				}
+			}
 		})
 	})
 	t.Run("VG-004 EMS-052 a service behind it changes", func(t *testing.T) {
