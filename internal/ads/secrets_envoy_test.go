@@ -317,7 +317,7 @@ func TestRealEnvoyWithoutItsSecret(t *testing.T) {
 			}
 			testenv.Eventually(t, "the ledger forgets it", func() bool { return !strings.Contains(r.problems("a"), ReasonSecretRefused) })
 		})
-		t.Run("authorities that were not delivered let nobody in", func(t *testing.T) {
+		t.Run("EMS-056 TLS-008 authorities that were not delivered let nobody in", func(t *testing.T) {
 			adstest.LogEnvoy(t)
 			if _, err := get(r.at("out"), nil); err == nil || !strings.Contains(err.Error(), "503") {
 				t.Errorf("a request whose server nobody can verify: %v", err)
@@ -325,7 +325,7 @@ func TestRealEnvoyWithoutItsSecret(t *testing.T) {
 			r.issuer.Forbid(authority, false)
 			e.Wait(t, "a request", func() bool { _, err := get(r.at("out"), nil); return err == nil })
 		})
-		t.Run("a certificate is served when its issuer allows it", func(t *testing.T) {
+		t.Run("EMS-056 TLS-008 a certificate is served when its issuer allows it", func(t *testing.T) {
 			adstest.LogEnvoy(t)
 			r.issuer.Forbid(denied, false)
 			e.Wait(t, "TLS", func() bool { _, err := get(r.at("issued"), secure); return err == nil })

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"os"
@@ -106,6 +107,28 @@ func TestTrustBetweenMeshes(t *testing.T) {
 			}
 		})
 	}
+	t.Run("MTLS-003 the control plane has the paths of keys, and never a key", func(t *testing.T) {
+		m := meshes["east"]
+		ctx, cancel := m.context()
+		defer cancel()
+		file := filepath.Join(t.TempDir(), "backup")
+		if _, err := m.control.Run(ctx, "backup", file, "--data-dir", m.control.DataDir); err != nil {
+			t.Fatal(err)
+		}
+		stored := read(t, file)
+		if path := filepath.Join(c.dir, "east-gate.key"); !bytesOrBase64(stored, path) {
+			t.Errorf("the store does not have %s: the test shows nothing", path)
+		}
+		for _, name := range []string{"east-gate.key", "east-client.key", "west-gate.key", "west-client.key"} {
+			lines := strings.Split(read(t, filepath.Join(c.dir, name)), "\n")
+			if key := lines[1]; bytesOrBase64(stored, key) {
+				t.Errorf("the store has the key of %s", name)
+			}
+			if log := read(t, m.control.Process.Log()); strings.Contains(log, lines[1]) {
+				t.Errorf("the log has the key of %s", name)
+			}
+		}
+	})
 	t.Run("MTLS-007 without a certificate it does not", func(t *testing.T) {
 		m := meshes["east"]
 		unknown := m.host("unknown")
@@ -114,6 +137,21 @@ func TestTrustBetweenMeshes(t *testing.T) {
 			t.Errorf("%d from %q", a.Status, a.App)
 		}
 	})
+}
+
+// bytesOrBase64 says whether text has what is looked for, as it is or in base64 at any offset.
+func bytesOrBase64(text, wanted string) bool {
+	if strings.Contains(text, wanted) {
+		return true
+	}
+	for shift := range 3 {
+		// What is before and after it decides on the first and last characters.
+		middle := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("x", shift) + wanted))
+		if strings.Contains(text, middle[4:len(middle)-4]) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestOutsideByTLS has a node with TLS under DROP_ALL whose application calls what is not in the mesh.
