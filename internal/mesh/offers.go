@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -23,6 +24,9 @@ type Offers struct {
 	// Routes are those of routers, by the routers' keys, that wait for a node
 	// (Awaits), as they were.
 	Routes map[api.Key][]*api.Resource
+	// Providers are services that wait for their provider (AwaitsProvider), and the
+	// routers of before that they need, by key, as they were.
+	Providers map[api.Key]*api.Resource
 }
 
 // Awaits says whether one of the router's routes leads to a port of a node that its
@@ -42,14 +46,65 @@ func (s *Snapshot) Awaits(router api.Key, nodes map[api.Key]Offer) bool {
 	return false
 }
 
-// WithOffers returns the snapshot whose views show nodes and routes as they are
-// offered. Everything else of it is the receiver's; so are Get and List, but for
+// AwaitsProvider says the same of a service: its node has a port that clients do not
+// see yet, or its router awaits one.
+func (s *Snapshot) AwaitsProvider(service api.Key, nodes map[api.Key]Offer) bool {
+	spec := s.Get(service).VirtualServiceSpec()
+	if spec == nil || spec.Provider == nil {
+		return false
+	}
+	if to := spec.Provider.VirtualRouter; to != nil {
+		return s.Awaits(service.In(api.KindVirtualRouter, "", to.VirtualRouterName), nodes)
+	}
+	if spec.Provider.VirtualNode == nil {
+		return false
+	}
+	key := service.In(api.KindVirtualNode, "", spec.Provider.VirtualNode.VirtualNodeName)
+	seen, stored := nodes[key].Seen, s.Get(key)
+	return seen != nil && stored.VirtualNodeSpec() != nil && slices.ContainsFunc(listenersOf(stored), func(l api.Listener) bool {
+		return on(listenersOf(seen), l.PortMapping.Port) == nil
+	})
+}
+
+// Keeping is the node as those see it who go on with what led to it before: with the
+// ports beside that it had then. node is nil when it is gone.
+func Keeping(node, before *api.Resource) *api.Resource {
+	if node.VirtualNodeSpec() == nil {
+		return before
+	}
+	now := listenersOf(node)
+	list := slices.Clip(now)
+	for _, l := range listenersOf(before) {
+		if on(now, l.PortMapping.Port) == nil {
+			list = append(list, l)
+		}
+	}
+	if len(list) == len(now) {
+		return node
+	}
+	return withListeners(node, list)
+}
+
+// TargetKeys are the nodes that the routes lead to, by key; one may come twice, and
+// need not exist.
+func TargetKeys(routes []*api.Resource) []api.Key {
+	var out []api.Key
+	for _, route := range routes {
+		for _, to := range weightedTargets(route.RouteSpec()) {
+			out = append(out, route.Key.In(api.KindVirtualNode, "", to.VirtualNode))
+		}
+	}
+	return out
+}
+
+// WithOffers returns the snapshot whose views show nodes, routes and services as they
+// are offered. Everything else of it is the receiver's; so are Get and List, but for
 // those. Apply is for snapshots of what is stored.
 func (s *Snapshot) WithOffers(offers Offers) *Snapshot {
-	if len(offers.Nodes)+len(offers.Routes) == 0 {
+	if len(offers.Nodes)+len(offers.Routes)+len(offers.Providers) == 0 {
 		return s
 	}
-	out := &Snapshot{revision: s.revision, meshes: maps.Clone(s.meshes), stored: s, offers: offers.Nodes}
+	out := &Snapshot{revision: s.revision, meshes: maps.Clone(s.meshes), stored: s, offers: offers.Nodes, providers: offers.Providers}
 	shown := map[scope]*copied{}
 	table := func(key api.Key, place int, c api.Change) *table {
 		at := scope{key.Owner, key.Mesh}
@@ -75,6 +130,14 @@ func (s *Snapshot) WithOffers(offers Offers) *Snapshot {
 		c := api.Change{Key: key, New: o.Seen}
 		if t := table(key, nodes, c); t != nil {
 			t.put(c)
+		}
+	}
+	for key, r := range offers.Providers {
+		c := api.Change{Key: key, New: r}
+		if i, ok := place(key.Kind); ok {
+			if t := table(key, i, c); t != nil {
+				t.put(c)
+			}
 		}
 	}
 	for router, list := range offers.Routes {
@@ -118,52 +181,55 @@ func (s *Snapshot) own(key api.Key) *api.Resource {
 	}
 }
 
-// held are the nodes and routes that the view does not show as they are stored,
-// sorted.
+// held are the nodes, routes and services that the view does not show as they are
+// stored, sorted.
 func (s *Snapshot) held(v *View) []api.Key {
-	if len(s.offers)+len(s.waiting) == 0 {
+	if len(s.offers)+len(s.waiting)+len(s.providers) == 0 {
 		return nil
 	}
 	var out []api.Key
 	for service := range v.services() {
+		if s.providers[service.Key] != nil {
+			out = append(out, service.Key)
+		}
 		if service.Router != nil {
 			out = append(out, s.waiting[service.Router.Key]...)
 		}
 	}
-	for key, o := range s.offers {
-		if (o.Own != nil && v.Node == o.Own) || (o.Seen != nil && v.shows(o.Seen)) {
-			out = append(out, key)
+	for node := range v.Targets() {
+		if s.offers[node.Key].Seen == node {
+			out = append(out, node.Key)
 		}
+	}
+	if v.Node != nil && s.offers[v.Node.Key].Own == v.Node {
+		out = append(out, v.Node.Key)
 	}
 	slices.SortFunc(out, func(a, b api.Key) int { return strings.Compare(a.String(), b.String()) })
 	return slices.Compact(out)
 }
 
-// shows says whether the node is where the client's services lead.
-func (v *View) shows(node *api.Resource) bool {
-	for s := range v.services() {
-		if s.Node == node {
-			return true
-		}
-		if s.Router != nil && slices.ContainsFunc(s.Router.Routes, func(r Route) bool { return slices.Contains(r.Targets, node) }) {
-			return true
-		}
-	}
-	return false
-}
-
-// Leads says whether the client's services lead to the node of that key.
-func (v *View) Leads(to api.Key) bool {
-	is := func(node *api.Resource) bool { return node != nil && node.Key == to }
-	for s := range v.services() {
-		if is(s.Node) || (s.Router != nil && slices.ContainsFunc(s.Router.Routes, func(r Route) bool { return slices.ContainsFunc(r.Targets, is) })) {
-			return true
+// Targets are the nodes that the client's services lead to; one may come twice.
+func (v *View) Targets() iter.Seq[*api.Resource] {
+	return func(yield func(*api.Resource) bool) {
+		for s := range v.services() {
+			if s.Node != nil && !yield(s.Node) {
+				return
+			}
+			if s.Router == nil {
+				continue
+			}
+			for _, r := range s.Router.Routes {
+				for _, node := range r.Targets {
+					if node != nil && !yield(node) {
+						return
+					}
+				}
+			}
 		}
 	}
-	return false
 }
 
 // services are those of the view; one may come twice.
-func (v *View) services() func(yield func(*Service) bool) {
+func (v *View) services() iter.Seq[*Service] {
 	return Reads{backends: v.Backends, routes: v.GatewayRoutes}.services()
 }

@@ -19,6 +19,8 @@ type Snapshot struct {
 	stored  *Snapshot // which is shown
 	offers  map[api.Key]Offer
 	waiting map[api.Key][]api.Key // of routers: the routes that are not as stored
+	// providers are the services and routers that are not as stored.
+	providers map[api.Key]*api.Resource
 }
 
 // scope is one mesh of one account.

@@ -26,7 +26,7 @@ func (l *Loop) publish(affected []*client) {
 	if len(affected) == 0 {
 		return
 	}
-	snapshot := l.shown
+	snapshot := l.shown.Load()
 	done := l.timed("build")
 	results := make([]built, len(affected))
 	var next atomic.Int64

@@ -11,12 +11,21 @@ import (
 // change was written at the revision and the ledger says this; leads are the clients
 // whose services lead to the node, led those whose services did.
 func Waiting(turn mesh.Turn, key api.Key, revision int64, now time.Time, rows []api.LedgerRow, replicas []api.Replica, leads, led map[string]bool) []string {
-	s := &standing{now: now, rows: rows, replicas: replicas, complete: true}
+	s := (&standing{now: now, rows: rows, replicas: replicas, complete: true}).index()
 	x := listed{turn: turnOf(turn, revision), key: key}
 	if turn.Entering() {
-		return append(s.behind(x), s.entering(x)...)
+		return append(s.unapplied(x), s.entering(x)...)
 	}
-	return append(s.behind(x), s.leaving(x, leads, led)...)
+	users := map[string]use{}
+	for _, row := range rows {
+		u := use{leads: leads[row.Client]}
+		if led[row.Client] {
+			u.until = now
+		}
+		users[row.Client] = u
+	}
+	s.uses.of = map[api.Key]map[string]use{key: users}
+	return append(s.unapplied(x), s.leaving(x, now.Add(-time.Minute))...)
 }
 
 func turnOf(t mesh.Turn, revision int64) turn { return turn{Turn: t, revision: revision} }

@@ -91,9 +91,12 @@ type Loop struct {
 	// Owned by the goroutine of Run.
 	index   *mesh.Index
 	clients map[mesh.Client]*client
-	shown   *mesh.Snapshot // the newest snapshot, as it is offered
-	// waiting are the routes of routers that wait for a node, as they were.
-	waiting map[api.Key][]*api.Resource
+	keeps   keeps
+
+	// shown is the newest snapshot, as it is offered; keeping says that it has more than
+	// what is stored, and turns. Run alone sets them.
+	shown   atomic.Pointer[mesh.Snapshot]
+	keeping atomic.Bool
 
 	turns    turns
 	past     past
@@ -123,7 +126,7 @@ func New(c Config) *Loop {
 	l.heads = newHeads(c.Store.Head)
 	l.progress.init()
 	l.turns.init()
-	l.waiting = map[api.Key][]*api.Resource{}
+	l.keeps = newKeeps()
 	l.problems.log = c.Log
 	return l
 }

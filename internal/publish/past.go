@@ -1,19 +1,15 @@
 package publish
 
 import (
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
 )
 
-const (
-	// mostPast is how many snapshots of before are kept, and mostPastViews how many
-	// views of them are resolved for one look.
-	mostPast      = 32
-	mostPastViews = 4096
-)
+// mostPast is how many snapshots of before are kept.
+const mostPast = 32
 
 // past are the snapshots that were shown a short while ago. A proxy that has not
 // accepted its newest configuration may have one of those, and use a node that its
@@ -46,39 +42,22 @@ func (p *past) add(s *mesh.Snapshot, now time.Time, keep time.Duration) {
 	p.snapshots = append([]replaced(nil), p.snapshots[n:]...)
 }
 
-// led tells which of the clients had services that led to the node, in one of the
-// snapshots that were replaced after since; where too many were to tell, all.
-func (p *past) led(node api.Key, clients []mesh.Client, since time.Time) map[mesh.Client]bool {
-	out := map[mesh.Client]bool{}
-	if len(clients) == 0 {
-		return out
-	}
-	snapshots, whole := p.after(since)
-	whole = whole && len(clients)*len(snapshots) <= mostPastViews
-	for _, c := range clients {
-		out[c] = !whole
-		for i := 0; whole && i < len(snapshots) && !out[c]; i++ {
-			view, _, _ := snapshots[i].View(c)
-			out[c] = view != nil && view.Leads(node)
-		}
-	}
-	return out
-}
-
-// after are the snapshots that were replaced after since; whole is false when some
-// of them are not kept.
-func (p *past) after(since time.Time) (out []*mesh.Snapshot, whole bool) {
+// newestFirst calls look with each snapshot and when it was replaced, until it says
+// that it looks at no more. It returns up to when replaced snapshots were not looked
+// at.
+func (p *past) newestFirst(look func(s *mesh.Snapshot, at time.Time) bool) (forgotten time.Time) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for i := range p.snapshots {
-		r := &p.snapshots[i]
-		if !r.at.After(since) {
-			continue
-		}
-		if r.apart == nil {
+		if r := &p.snapshots[i]; r.apart == nil {
 			r.apart = r.snapshot.Apart()
 		}
-		out = append(out, r.apart)
 	}
-	return out, !p.forgotten.After(since)
+	kept, forgotten := p.snapshots, p.forgotten // add makes another list
+	p.mu.Unlock()
+	for _, r := range slices.Backward(kept) {
+		if !look(r.apart, r.at) {
+			return r.at
+		}
+	}
+	return forgotten
 }

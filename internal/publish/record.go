@@ -21,6 +21,9 @@ const (
 	// returnWait is how long proxies may take to come back to a control plane that
 	// starts: their agents try again every 10 s at least.
 	returnWait = 15 * time.Second
+	// A turn of which nothing was written for longer than a few times as long as each
+	// wait, or than this, is one that nobody finished.
+	abandonedShare, abandonedAfter = 4, 5 * time.Minute
 )
 
 // Rows is where turns are written down; *store.Store is one.
@@ -33,6 +36,15 @@ type Rows interface {
 type record struct {
 	Revision int64     `json:"revision"` // of the store, that wrote the goal
 	Turn     mesh.Form `json:"turn"`
+	// At is when it was written. It is no part of what is compared.
+	At time.Time `json:"at"`
+}
+
+// compared is the record as text, but for when it was written.
+func (r record) compared() string {
+	r.At = time.Time{}
+	text, _ := json.Marshal(r) // of plain values
+	return string(text)
 }
 
 func turnKey(key api.Key) string { return turnPrefix + url.PathEscape(key.String()) }
@@ -46,7 +58,7 @@ func (l *Loop) write(ctx context.Context, all []listed) error {
 	}
 	for _, x := range all {
 		if !x.Resting() {
-			records[x.key] = &record{x.revision, x.Form()}
+			records[x.key] = &record{Revision: x.revision, Turn: x.Form(), At: l.Now()}
 		}
 	}
 	return l.record(ctx, records)
@@ -72,6 +84,7 @@ func (l *Loop) record(ctx context.Context, records map[api.Key]*record) error {
 	}
 	var ops []store.Op
 	keys := map[string]api.Key{}
+	texts := map[string]string{}
 	for _, key := range slices.SortedFunc(maps.Keys(records), byKey) {
 		op := store.Op{Key: turnKey(key), Lasting: true}
 		if r := records[key]; r != nil {
@@ -79,9 +92,9 @@ func (l *Loop) record(ctx context.Context, records map[api.Key]*record) error {
 			if err != nil {
 				return fmt.Errorf("encode turn of %s: %w", key, err)
 			}
-			op.Value = value
+			op.Value, texts[op.Key] = value, r.compared()
 		}
-		if !l.turns.has(key, op.Value) {
+		if !l.turns.has(key, texts[op.Key]) {
 			ops, keys[op.Key] = append(ops, op), key
 		}
 	}
@@ -90,7 +103,7 @@ func (l *Loop) record(ctx context.Context, records map[api.Key]*record) error {
 			return fmt.Errorf("write turns of nodes: %w", err)
 		}
 		for _, op := range batch {
-			l.turns.wrote(keys[op.Key], op.Value)
+			l.turns.wrote(keys[op.Key], texts[op.Key])
 		}
 	}
 	return nil
@@ -98,18 +111,18 @@ func (l *Loop) record(ctx context.Context, records map[api.Key]*record) error {
 
 func byKey(a, b api.Key) int { return strings.Compare(a.String(), b.String()) }
 
-// has says whether that is written down of the node, nil for nothing.
-func (t *turns) has(key api.Key, value []byte) bool {
+// has says whether that is written down of the node, "" for nothing.
+func (t *turns) has(key api.Key, text string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.stored[key] == string(value)
+	return t.stored[key] == text
 }
 
 // wrote notes that it is.
-func (t *turns) wrote(key api.Key, value []byte) {
+func (t *turns) wrote(key api.Key, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stored[key] = string(value); value == nil {
+	if t.stored[key] = text; text == "" {
 		delete(t.stored, key)
 	}
 }
@@ -125,7 +138,7 @@ func (l *Loop) adopt(ctx context.Context) error {
 		values, err := l.Rows.Read(ctx, turnPrefix)
 		if err == nil {
 			snapshot := l.Snapshot()
-			l.turns.adopt(values, snapshot, l.Now())
+			l.turns.adopt(values, snapshot, l.Now(), max(abandonedAfter, abandonedShare*l.PublishWait))
 			l.show(nil, snapshot, nil)
 			return nil
 		}
@@ -140,7 +153,7 @@ func (l *Loop) adopt(ctx context.Context) error {
 	}
 }
 
-func (t *turns) adopt(values map[string][]byte, snapshot *mesh.Snapshot, now time.Time) {
+func (t *turns) adopt(values map[string][]byte, snapshot *mesh.Snapshot, now time.Time, abandoned time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for tail, value := range values {
@@ -156,9 +169,10 @@ func (t *turns) adopt(values map[string][]byte, snapshot *mesh.Snapshot, now tim
 		poke(t.changed)
 		var r record
 		node := snapshot.Get(key)
-		if json.Unmarshal(value, &r) != nil || node == nil {
+		if json.Unmarshal(value, &r) != nil || node == nil || now.Sub(r.At) > abandoned {
 			continue
 		}
+		t.stored[key] = r.compared()
 		if begun := r.Turn.Of(node, node.Revision == r.Revision); !begun.Resting() {
 			t.of[key] = &turn{Turn: begun, revision: node.Revision, since: now, unseen: now.Add(returnWait)}
 		}

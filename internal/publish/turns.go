@@ -34,8 +34,9 @@ type turn struct {
 	// replica could know of them.
 	unseen time.Time
 	step   bool // the loop is to take the next step
+	kept   bool // clients go on with what led to the node before
 	// without are those that the turn went on without. At rest it is kept for them.
-	without []string
+	without map[string]bool
 	problem mesh.Problem // the zero value for none
 }
 
@@ -115,6 +116,11 @@ func (t *turns) steps(now time.Time) []api.Change {
 		if !x.step {
 			continue
 		}
+		if x.stays() {
+			x.step = false
+			poke(t.changed)
+			continue
+		}
 		x.Turn, x.step, x.since = x.Next(), false, now
 		if out = append(out, api.Change{Key: key}); x.Resting() && len(x.without) == 0 {
 			delete(t.of, key)
@@ -140,44 +146,39 @@ func (t *turns) problems(of api.Key) []mesh.Problem {
 	return out
 }
 
+// keep notes which nodes clients use beside what is stored (keeps.go). Those that do
+// so no more may be left from now on.
+func (t *turns) keep(nodes map[api.Key]*api.Resource, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, x := range t.of {
+		was := x.kept
+		if x.kept = nodes[key] != nil; was && !x.kept && !x.Entering() {
+			x.since = now
+			poke(t.changed)
+		}
+	}
+}
+
+// stays says that the turn does not take its step, as clients go on with what uses
+// the node's listeners of before.
+func (x *turn) stays() bool { return x.kept && !x.Entering() && !x.Resting() }
+
 // show begins the turns of the batch's nodes, and shows what is stored as it is
 // offered. It returns which resources are shown again that were not in the batch.
 func (l *Loop) show(before, after *mesh.Snapshot, changes []api.Change) (again []api.Change) {
 	if l.Ledger == nil {
-		l.shown = after
+		l.shown.Store(after)
 		return nil
 	}
 	if before != nil {
 		if len(changes) > 0 {
-			l.past.add(before, l.Now(), l.PublishWait)
+			l.past.add(l.shown.Load(), l.Now(), l.PublishWait)
 		}
 		l.turns.begin(before, after, changes, l.Now())
 		l.turns.gone(after)
 	}
 	return l.offer(after, changes)
-}
-
-// offer shows what is stored as it is offered now.
-func (l *Loop) offer(stored *mesh.Snapshot, changes []api.Change) (again []api.Change) {
-	nodes := l.turns.offers()
-	for router := range l.waiting {
-		if !stored.Awaits(router, nodes) {
-			delete(l.waiting, router)
-			again = append(again, api.Change{Key: router.In(api.KindRoute, router.Name, "")})
-		}
-	}
-	if len(nodes) > 0 {
-		for _, c := range changes {
-			router, ok := c.Key.ParentKey()
-			if !ok || c.Key.Kind != api.KindRoute || l.waiting[router] != nil || !stored.Awaits(router, nodes) {
-				continue
-			}
-			// An empty list is one too: no route of a new router is shown.
-			l.waiting[router] = append([]*api.Resource{}, l.shown.List(api.KindRoute, router)...)
-		}
-	}
-	l.shown = stored.WithOffers(mesh.Offers{Nodes: nodes, Routes: l.waiting})
-	return again
 }
 
 // advance takes the steps that are due and returns affected with the clients that
@@ -187,6 +188,7 @@ func (l *Loop) advance(affected []*client) []*client {
 	if len(changes) == 0 {
 		return affected
 	}
+	l.past.add(l.shown.Load(), l.Now(), l.PublishWait)
 	changes = append(changes, l.offer(l.Snapshot(), nil)...)
 	for _, c := range l.index.Affected(changes) {
 		affected = l.clients[c].among(affected)

@@ -6,9 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 const (
@@ -19,17 +17,56 @@ const (
 	mostNamed = 3
 )
 
-// standing is what the ledger says of a mesh.
+// standing is what the ledger says of a mesh, read once for all its turns.
 type standing struct {
 	now      time.Time
 	rows     []api.LedgerRow
 	replicas []api.Replica
 	complete bool // else some are missing, or all
+
+	names  [][]string       // of the rows' proxies, as they are told of
+	of     map[string][]int // the rows of a client
+	held   map[string][]int // the rows that are shown a key otherwise than it is stored
+	behind []int            // the rows with proxies that have not accepted everything
+	uses   uses
 }
 
-// behind are the replicas that have not applied the change, or not said so: what
+// index makes what is looked up for each turn.
+func (s *standing) index() *standing {
+	s.names = make([][]string, len(s.rows))
+	s.of, s.held = make(map[string][]int, len(s.rows)), map[string][]int{}
+	for i, row := range s.rows {
+		s.of[row.Client] = append(s.of[row.Client], i)
+		for _, key := range row.Held {
+			s.held[key] = append(s.held[key], i)
+		}
+		if slices.ContainsFunc(row.Members, pending) {
+			s.behind = append(s.behind, i)
+		}
+	}
+	return s
+}
+
+func pending(p api.Proxy) bool { return p.State != api.ProxyStateCurrent }
+
+// name is how a row's proxy is told of.
+func (s *standing) name(row, proxy int) string {
+	r := &s.rows[row]
+	if s.names[row] == nil {
+		of := r.Client
+		if key, err := api.ParseKey(of); err == nil {
+			of = string(key.Kind) + " " + key.Name
+		}
+		for _, p := range r.Members {
+			s.names[row] = append(s.names[row], "proxy "+p.Instance+" of "+of+" at replica "+r.Replica)
+		}
+	}
+	return s.names[row][proxy]
+}
+
+// unapplied are the replicas that have not applied the change, or not said so: what
 // they say of their proxies is older.
-func (s *standing) behind(x listed) []string {
+func (s *standing) unapplied(x listed) []string {
 	var out []string
 	for _, r := range s.replicas {
 		if r.AppliedRevision < x.revision && s.now.Sub(r.SeenAt.Time) <= silentAfter {
@@ -42,16 +79,14 @@ func (s *standing) behind(x listed) []string {
 // entering are the node's proxies that do not take what its new listeners say.
 func (s *standing) entering(x listed) []string {
 	var out []string
-	for _, row := range s.rows {
-		if row.Client != x.key.String() {
-			continue
-		}
-		for _, p := range row.Members {
+	for _, i := range s.of[x.key.String()] {
+		row := &s.rows[i]
+		for n, p := range row.Members {
 			if row.Revision < x.revision || !listens(p) {
-				out = append(out, proxyName(row, p))
+				out = append(out, s.name(i, n))
 			}
 		}
-		if len(row.Members) > 0 && x.secure() && slices.ContainsFunc(row.Problems, secretless) {
+		if len(row.Members) > 0 && len(row.Lacking) > 0 && x.secure() {
 			out = append(out, "a secret of a proxy at replica "+row.Replica)
 		}
 	}
@@ -81,32 +116,34 @@ func (x listed) secure() bool {
 	})
 }
 
-func secretless(p api.Problem) bool {
-	return p.Reason == ads.ReasonSecretDenied || p.Reason == ads.ReasonSecretRefused
-}
-
 // leaving are the proxies that may still use the listeners of before: those whose
-// services lead to the node, or led there a short while ago, and that have not
-// accepted what they are to have now.
-func (s *standing) leaving(x listed, leads, led map[string]bool) []string {
+// services lead to the node, or are shown it as it was, or led there a short while
+// ago, and that have not accepted what they are to have now.
+func (s *standing) leaving(x listed, since time.Time) []string {
+	node := x.key.String()
+	users := s.uses.of[x.key]
+	vague := s.uses.forgotten.After(since)
+	rows := slices.Clone(s.held[node])
+	for client := range users {
+		rows = append(rows, s.of[client]...)
+	}
+	if vague {
+		rows = append(rows, s.behind...)
+	}
+	slices.Sort(rows)
 	var out []string
-	for _, row := range s.rows {
-		behind := row.Revision < x.revision || slices.Contains(row.Held, x.key.String())
-		for _, p := range row.Members {
-			if leads[row.Client] && (behind || p.State != api.ProxyStateCurrent) || led[row.Client] && p.State != api.ProxyStateCurrent {
-				out = append(out, proxyName(row, p))
+	for _, i := range slices.Compact(rows) {
+		row, use := &s.rows[i], users[s.rows[i].Client]
+		held := slices.Contains(row.Held, node)
+		leads := use.leads || held && row.Client != node // its own are shown what they get
+		led := vague || use.until.After(since)
+		for n, p := range row.Members {
+			if leads && (held || row.Revision < x.revision || pending(p)) || led && pending(p) {
+				out = append(out, s.name(i, n))
 			}
 		}
 	}
 	return out
-}
-
-func proxyName(row api.LedgerRow, p api.Proxy) string {
-	name := row.Client
-	if key, err := api.ParseKey(row.Client); err == nil {
-		name = string(key.Kind) + " " + key.Name
-	}
-	return "proxy " + p.Instance + " of " + name + " at replica " + row.Replica
 }
 
 func named(all []string) string {
@@ -114,47 +151,4 @@ func named(all []string) string {
 		return strings.Join(all[:mostNamed], ", ") + fmt.Sprintf(", and %d more", more)
 	}
 	return strings.Join(all, ", ")
-}
-
-// leading are the clients of these rows whose services lead to the node.
-func (l *Loop) leading(node api.Key, rows []api.LedgerRow) map[string]bool {
-	snapshot := l.Snapshot()
-	clients := make([]mesh.Client, 0, len(rows))
-	self := false
-	for _, row := range rows {
-		key, err := api.ParseKey(row.Client)
-		switch {
-		case err != nil || len(row.Members) == 0:
-		case key == node:
-			self = true
-		default:
-			clients = append(clients, mesh.Client{Key: key})
-		}
-	}
-	out := map[string]bool{}
-	for c := range l.reading(snapshot, node, clients) {
-		out[c.Key.String()] = true
-	}
-	if self {
-		view, _, _ := snapshot.View(mesh.Client{Key: node})
-		out[node.String()] = view != nil && view.Leads(node)
-	}
-	return out
-}
-
-// led are the clients, of those with proxies that have not accepted what they are to
-// have, whose services led to the node a short while ago.
-func (l *Loop) led(x listed, rows []api.LedgerRow, leads map[string]bool) map[string]bool {
-	var clients []mesh.Client
-	for _, row := range rows {
-		key, err := api.ParseKey(row.Client)
-		if err == nil && !leads[row.Client] && slices.ContainsFunc(row.Members, func(p api.Proxy) bool { return p.State != api.ProxyStateCurrent }) {
-			clients = append(clients, mesh.Client{Key: key})
-		}
-	}
-	out := map[string]bool{}
-	for c, was := range l.past.led(x.key, clients, x.since.Add(-l.PublishWait)) {
-		out[c.Key.String()] = was
-	}
-	return out
 }

@@ -40,8 +40,8 @@ func TestWhomATurnWaitsFor(t *testing.T) {
 		return api.LedgerRow{Client: key.String(), Replica: "a", Revision: revision, Members: p}
 	}
 	held := func(r api.LedgerRow) api.LedgerRow { r.Held = []string{v1Key.String()}; return r }
-	lacking := func(r api.LedgerRow, reason string) api.LedgerRow {
-		r.Problems = []api.Problem{{Reason: reason}}
+	lacking := func(r api.LedgerRow, secrets ...string) api.LedgerRow {
+		r.Lacking, r.Problems = secrets, []api.Problem{{Reason: ads.ReasonSecretRefused}}
 		return r
 	}
 	const theNode, theClient = "proxy i of virtualNode v1 at replica a", "proxy i of virtualNode front at replica a"
@@ -60,9 +60,8 @@ func TestWhomATurnWaitsFor(t *testing.T) {
 		{"it has no listeners", false, []api.LedgerRow{of(v1Key, revision, proxy(api.ProxyStatePending, nil, &same))}, replica("a", revision, 0), true, []string{theNode}},
 		{"it has not accepted routes", false, []api.LedgerRow{of(v1Key, revision, proxy(api.ProxyStatePending, &same, &old))}, replica("a", revision, 0), true, []string{theNode}},
 		{"it is at an older revision", false, []api.LedgerRow{of(v1Key, revision-1, current)}, replica("a", revision, 0), true, []string{theNode}},
-		{"it lacks its certificate", false, []api.LedgerRow{lacking(of(v1Key, revision, current), ads.ReasonSecretRefused)}, replica("a", revision, 0), true, []string{"a secret of a proxy at replica a"}},
-		{"it is denied its certificate", false, []api.LedgerRow{lacking(of(v1Key, revision, current), ads.ReasonSecretDenied)}, replica("a", revision, 0), true, []string{"a secret of a proxy at replica a"}},
-		{"it has another problem", false, []api.LedgerRow{lacking(of(v1Key, revision, current), "NotFound")}, replica("a", revision, 0), true, nil},
+		{"it lacks its certificate", false, []api.LedgerRow{lacking(of(v1Key, revision, current), "/c.pem")}, replica("a", revision, 0), true, []string{"a secret of a proxy at replica a"}},
+		{"it lacks a secret for something else", false, []api.LedgerRow{lacking(of(v1Key, revision, current))}, replica("a", revision, 0), true, nil},
 		{"a replica has not applied", false, []api.LedgerRow{of(v1Key, revision, current)}, replica("a", revision-1, 0), true, []string{"replica a"}},
 		{"a silent one has not", false, []api.LedgerRow{of(v1Key, revision, current)}, replica("a", revision-1, time.Minute), true, nil},
 		{"a client is no matter yet", false, []api.LedgerRow{of(front, revision-1, pending)}, replica("a", revision, 0), true, nil},
@@ -72,6 +71,8 @@ func TestWhomATurnWaitsFor(t *testing.T) {
 		{"the client has refused", true, []api.LedgerRow{of(front, revision, refused)}, replica("a", revision, 0), true, []string{theClient}},
 		{"the client is at an older revision", true, []api.LedgerRow{of(front, revision-1, current)}, replica("a", revision, 0), true, []string{theClient}},
 		{"the client is shown what was", true, []api.LedgerRow{held(of(front, revision, current))}, replica("a", revision, 0), true, []string{theClient}},
+		{"another is shown what was", true, []api.LedgerRow{held(of(front, revision, current))}, replica("a", revision, 0), false, []string{theClient}},
+		{"the node's own proxies get what was", true, []api.LedgerRow{held(of(v1Key, revision, current))}, replica("a", revision, 0), true, nil},
 		{"another has accepted", true, []api.LedgerRow{of(front, revision-1, current)}, replica("a", revision, 0), false, nil},
 		{"another may come from there", true, []api.LedgerRow{of(front, revision, pending)}, replica("a", revision, 0), false, []string{theClient}},
 		{"another may come from there, and refuses everything", true, []api.LedgerRow{of(front, revision, refused)}, replica("a", revision, 0), false, []string{theClient}},

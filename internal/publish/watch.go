@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -73,10 +74,11 @@ func (l *Loop) look(ctx context.Context) (again time.Duration, err error) {
 		return again, err
 	}
 	again = lateEvery
+	// Before the rows: what is in them is then as new as this, or newer.
+	shown := l.shownNow()
 	meshes := map[api.Key]*standing{}
-	verdicts := make([]verdict, len(all))
-	steps := map[api.Key]*record{}
-	for i, x := range all {
+	asked := map[api.Key]map[api.Key]bool{} // nodes whose clients count, by mesh
+	for _, x := range all {
 		if !x.Resting() {
 			again = lookEvery
 		}
@@ -87,11 +89,23 @@ func (l *Loop) look(ctx context.Context) (again time.Duration, err error) {
 			if s.rows, s.replicas, s.complete, failed = l.Ledger.Mesh(ctx, x.key); failed != nil {
 				err = failed
 			}
-			meshes[at] = s
+			meshes[at], asked[at] = s.index(), map[api.Key]bool{}
 		}
-		verdicts[i] = l.judge(x, meshes[at])
+		if !x.Entering() {
+			asked[at][x.key] = true
+		}
+	}
+	for at, nodes := range asked {
+		if len(nodes) > 0 && meshes[at].complete {
+			l.use(meshes[at], shown, nodes)
+		}
+	}
+	verdicts := make([]verdict, len(all))
+	steps := map[api.Key]*record{}
+	for i, x := range all {
+		verdicts[i] = l.judge(x, meshes[x.key.MeshKey()])
 		if verdicts[i].steps() {
-			steps[x.key] = next(x)
+			steps[x.key] = l.next(x)
 		}
 	}
 	// Steps are written down first: who starts meanwhile goes on from there.
@@ -141,22 +155,21 @@ func (v verdict) steps() bool { return !v.Resting() && (v.done || v.overdue) }
 // judge says whether a turn may go on, or for whom it waits.
 func (l *Loop) judge(x listed, s *standing) verdict {
 	took := s.now.Sub(x.since)
-	v := verdict{listed: x, problem: x.problem, overdue: took >= l.PublishWait}
+	v := verdict{listed: x, problem: x.problem, overdue: took >= l.PublishWait && !x.stays()}
 	if !s.complete {
 		return v
 	}
-	v.waiting = s.behind(x)
+	v.waiting = s.unapplied(x)
 	if x.Entering() || x.Resting() {
 		v.waiting = append(v.waiting, s.entering(x)...)
 	}
 	if !x.Entering() {
-		leads := l.leading(x.key, s.rows)
-		v.waiting = append(v.waiting, s.leaving(x, leads, l.led(x, s.rows, leads))...)
+		v.waiting = append(v.waiting, s.leaving(x, x.since.Add(-l.PublishWait))...)
 	}
 	if x.Resting() {
-		v.waiting = slices.DeleteFunc(v.waiting, func(name string) bool { return !slices.Contains(x.without, name) })
+		v.waiting = slices.DeleteFunc(v.waiting, func(name string) bool { return !x.without[name] })
 	}
-	v.done = len(v.waiting) == 0 && (len(s.replicas) > 1 || len(s.replicas) == 1 && !s.now.Before(x.unseen))
+	v.done = len(v.waiting) == 0 && !x.stays() && (len(s.replicas) > 1 || len(s.replicas) == 1 && !s.now.Before(x.unseen))
 	v.problem = l.problemOf(x, v.waiting, took)
 	return v
 }
@@ -193,9 +206,9 @@ func (l *Loop) problemOf(x listed, waiting []string, took time.Duration) mesh.Pr
 }
 
 // next is what is written down of the turn after its next step; nil at its end.
-func next(x listed) *record {
+func (l *Loop) next(x listed) *record {
 	if to := x.Next(); !to.Resting() {
-		return &record{x.revision, to.Form()}
+		return &record{Revision: x.revision, Turn: to.Form(), At: l.Now()}
 	}
 	return nil
 }
@@ -213,7 +226,14 @@ func (t *turns) settle(v verdict) (same bool) {
 		delete(t.of, v.key)
 	case v.steps():
 		if v.of.step = true; !v.done {
-			v.of.without = append(v.of.without, v.waiting...)
+			without := maps.Clone(v.of.without) // looks have the other one
+			if without == nil {
+				without = map[string]bool{}
+			}
+			for _, name := range v.waiting {
+				without[name] = true
+			}
+			v.of.without = without
 		}
 		poke(t.moved)
 	}
