@@ -203,7 +203,7 @@ func factor(a, b time.Duration) string {
 func measureSize(ctx context.Context, r *rig) ([]figure, error) {
 	var got []spread
 	for _, nodes := range []int{r.scale.few, r.scale.many} {
-		c, sw, _, err := r.meshUp(ctx, nodes, nowhere)
+		c, sw, _, err := r.meshUp(ctx, shape{nodes: nodes, backends: r.scale.backends})
 		if err != nil {
 			return nil, err
 		}

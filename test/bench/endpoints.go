@@ -98,12 +98,12 @@ func (r *registrar) await(ctx context.Context, revision int64) (time.Time, error
 func measureEndpoints(ctx context.Context, r *rig) ([]figure, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	nodes, target := r.scale.nodes, 1 // a target of the wide service
+	nodes, target := r.scale.nodes, found
 	registry, err := cloudMap(ctx, node(target, nodes))
 	if err != nil {
 		return nil, err
 	}
-	c, sw, _, err := r.meshUp(ctx, nodes, target, "--cloudmap-endpoint", registry.url, "--cloudmap-poll", pollEvery.String())
+	c, sw, _, err := r.meshUp(ctx, shape{nodes: nodes, backends: r.scale.backends, cloudMap: true}, "--cloudmap-endpoint", registry.url, "--cloudmap-poll", pollEvery.String())
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func awsKey(c *stage.Control) error {
 func captureEndpoints(ctx context.Context, c *stage.Control, node, cluster string, change func()) (*frames, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	names := proxyNames(node)
+	names := proxyNames()
 	names[typeEndpoints] = []string{cluster}
 	out, stream, err := connectAs(ctx, c, node, names)
 	if err != nil {

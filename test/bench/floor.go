@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"path"
 	"runtime"
 	"strconv"
 	"sync"
@@ -59,7 +60,7 @@ const (
 func capture(ctx context.Context, c *stage.Control) (*frames, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	out, stream, err := connectAs(ctx, c, nodePrefix+"0", proxyNames(nodePrefix+"0"))
+	out, stream, err := connectAs(ctx, c, nodePrefix+"0", proxyNames())
 	if err != nil {
 		return nil, err
 	}
@@ -76,10 +77,10 @@ func capture(ctx context.Context, c *stage.Control) (*frames, error) {
 
 func encoded(answer *discovery.DeltaDiscoveryResponse) ([]byte, error) { return proto.Marshal(answer) }
 
-// proxyNames are the resources that a proxy of the node asks for by name, by type.
-func proxyNames(node string) map[string][]string {
-	certificate := envoy.SecretName{Kind: envoy.FileCertificate, Path: "/certs/" + node + ".pem", Key: "/certs/" + node + ".key"}
-	trust := envoy.SecretName{Kind: envoy.FileTrust, Path: "/certs/ca.pem"}
+// proxyNames are the resources that a proxy asks for by name, by type.
+func proxyNames() map[string][]string {
+	certificate := envoy.SecretName{Kind: envoy.FileCertificate, Path: certificates + ".pem", Key: certificates + ".key"}
+	trust := envoy.SecretName{Kind: envoy.FileTrust, Path: path.Dir(certificates) + "/ca.pem"}
 	return map[string][]string{
 		typeSecret: {certificate.String(), trust.String()},
 		typeRoute:  {fmt.Sprintf("rds_egress_http_%d", port), fmt.Sprintf("rds_ingress_http_%d", port), fmt.Sprintf("rds_ingress_grpc_%d", port+1)},

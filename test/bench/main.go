@@ -88,6 +88,7 @@ const (
 	rowNarrow    = "narrow"
 	rowWide      = "wide"
 	rowStart     = "start" // with memory
+	rowApart     = "apart"
 	rowSize      = "size"
 	rowEndpoints = "endpoints"
 	rowCalls32   = "calls-32"
@@ -104,6 +105,7 @@ const (
 func measurements() []measurement {
 	return []measurement{
 		{[]string{rowNarrow, rowWide, rowStart}, measureMesh},
+		{[]string{rowApart}, measureApart},
 		{[]string{rowSize}, measureSize},
 		{[]string{rowEndpoints}, measureEndpoints},
 		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe}, measureCalls},

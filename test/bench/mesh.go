@@ -19,7 +19,8 @@ import (
 // all, at any size of the mesh.
 //
 // Every node has three listeners that demand mutual TLS, the one that is called with a health check, and a client
-// policy that enforces it: its proxies ask for two secrets, which are files.
+// policy that enforces it: its proxies ask for two secrets, which are files. Their names are the same in all workloads,
+// as where something mounts certificates into each; the row "apart" has names of each node's own.
 const (
 	meshName   = "bench"
 	nodePrefix = "n"
@@ -27,24 +28,33 @@ const (
 	narrow     = "narrow"
 	wide       = "wide"
 	writers    = 16 // that make the mesh
+	// certificates is the name of every workload's certificate and key, without .pem and .key.
+	certificates = "/certs/tls"
 )
 
 func service(i, nodes int) string { return fmt.Sprintf("s%d", i%nodes) }
 
 func node(i, nodes int) string { return fmt.Sprint(nodePrefix, i%nodes) }
 
-// nowhere is the number of no node.
-const nowhere = -1
+// shape is what a mesh is like.
+type shape struct {
+	nodes, backends int
+	cloudMap        bool // the node of the number found is in Cloud Map, all others in DNS
+	apart           bool // each node has names of its own for certificate and key
+}
 
-// makeMesh makes a mesh of so many nodes, each with so many backends. The node of the number found is found in Cloud
-// Map, all others by DNS.
-func makeMesh(ctx context.Context, c *client.Client, nodes, backends, found int) error {
+// found is the number of the node that is found in Cloud Map where one is: a target of the wide service.
+const found = 1
+
+// makeMesh makes a mesh of that shape.
+func makeMesh(ctx context.Context, c *client.Client, s shape) error {
+	nodes := s.nodes
 	if err := c.Call(ctx, "CreateMesh", api.CreateMeshInput{MeshName: meshName}, nil); err != nil {
 		return err
 	}
 	if err := each(ctx, nodes, func(ctx context.Context, i int) error {
-		spec := nodeSpec(i, nodes, backends)
-		if i == found {
+		spec := s.node(i)
+		if s.cloudMap && i == found {
 			spec.ServiceDiscovery = &api.ServiceDiscovery{AWSCloudMap: &api.AWSCloudMapServiceDiscovery{NamespaceName: namespace, ServiceName: node(i, nodes)}}
 		}
 		return c.Call(ctx, "CreateVirtualNode", api.CreateVirtualNodeInput{MeshName: meshName, VirtualNodeName: node(i, nodes), Spec: spec}, nil)
@@ -60,8 +70,9 @@ func makeMesh(ctx context.Context, c *client.Client, nodes, backends, found int)
 	})
 }
 
-// nodeSpec is the i-th node of the mesh.
-func nodeSpec(i, nodes, backends int) api.VirtualNodeSpec {
+// node is the i-th node of the mesh.
+func (s shape) node(i int) api.VirtualNodeSpec {
+	nodes := s.nodes
 	name := node(i, nodes)
 	spec := api.VirtualNodeSpec{
 		Listeners:        []api.Listener{{PortMapping: api.PortMapping{Port: port, Protocol: api.PortProtocolHTTP}, HealthCheck: checks()}},
@@ -70,8 +81,12 @@ func nodeSpec(i, nodes, backends int) api.VirtualNodeSpec {
 	for n, protocol := range []api.PortProtocol{api.PortProtocolGRPC, api.PortProtocolTCP} {
 		spec.Listeners = append(spec.Listeners, api.Listener{PortMapping: api.PortMapping{Port: int64(port + 1 + n), Protocol: protocol}})
 	}
-	secured(&spec, "/certs/"+name)
-	for k := range backends {
+	if s.apart {
+		secured(&spec, path.Join(path.Dir(certificates), name))
+	} else {
+		secured(&spec, certificates)
+	}
+	for k := range s.backends {
 		of := service(i+k, nodes)
 		switch {
 		case k == 0:

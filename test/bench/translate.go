@@ -76,7 +76,7 @@ func measureTranslation(_ context.Context, r *rig) ([]figure, error) {
 	nodes := 2*r.scale.backends + 2
 	m.add(api.KindMesh, "", "", &api.MeshSpec{})
 	for i := range nodes {
-		spec := nodeSpec(i, nodes, r.scale.backends)
+		spec := shape{nodes: nodes, backends: r.scale.backends}.node(i)
 		m.add(api.KindVirtualNode, "", node(i, nodes), &spec)
 		m.service(service(i, nodes), node(2*i, nodes), node(2*i+1, nodes), 50) // no two backends share a target
 	}

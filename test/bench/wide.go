@@ -43,7 +43,7 @@ func measureStreams(ctx context.Context, r *rig) (figures []figure, err error) {
 		return nil, err
 	}
 	nodes := min(r.scale.nodes, r.scale.streams/2)
-	if err := makeMesh(ctx, c.Evermesh, nodes, r.scale.backends, nowhere); err != nil {
+	if err := makeMesh(ctx, c.Evermesh, shape{nodes: nodes, backends: r.scale.backends}); err != nil {
 		return nil, err
 	}
 	var swarms []*swarmOf
