@@ -12,6 +12,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 func explainCommand() *cobra.Command {
@@ -29,7 +30,8 @@ Its conditions are
                 it; since the last of them did, or this version was written
                 (refused: since the first refusal that stands)
 
-Then come its problems, which leave a part of it without effect, what is advised
+Then come its problems, which leave a part of it without effect, remarks on what
+acts but may not be meant, what is advised
 otherwise, the nodes and gateways that lead to it, and the
 connected proxies of these, with Envoy's own words where one refused. At most
 200 of each are named; all are counted.
@@ -140,7 +142,11 @@ func printExplanation(w io.Writer, e api.Explanation) error {
 	}
 	var lines []string
 	for _, p := range e.Problems {
-		lines = append(lines, fmt.Sprintf("problem: %s: %s", p.Reason, oneLine(p.Message)))
+		word := "problem"
+		if (mesh.Problem{Reason: p.Reason}).Remark() {
+			word = "remark"
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s: %s", word, p.Reason, oneLine(p.Message)))
 	}
 	for _, a := range e.Advice {
 		lines = append(lines, "advice: "+oneLine(a))

@@ -138,6 +138,9 @@ type piece struct {
 	resource *Resource    // nil when none could be made
 	host     *VirtualHost // nil when none could be made
 	enforced bool         // a cluster with the TLS of an enforced policy
+	// unvalidated names the target of a cluster that speaks TLS with it and does not
+	// look at its certificate; else empty.
+	unvalidated string
 	faults
 }
 

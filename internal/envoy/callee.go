@@ -30,7 +30,8 @@ type callee struct {
 	to    []weighted           // by TCP
 	idle  *durationpb.Duration // by TCP
 	faults
-	pieces []*piece // of the clusters
+	pieces      []*piece // of the clusters
+	unvalidated []string // targets whose certificates are not looked at
 }
 
 // calleeKey is what there may be several callees for at a time.
@@ -67,6 +68,9 @@ func (b *build) callee(s *mesh.Service, at portOf, p policy) *callee {
 	}
 	b.callees = append(b.callees, c)
 	b.report(c.problems)
+	for _, target := range c.unvalidated {
+		b.unvalidated(target)
+	}
 	return c
 }
 
@@ -106,6 +110,9 @@ func (b *build) makeCallee(c *callee) {
 			c.clusters = append(c.clusters, x.resource)
 		}
 		c.take(x.problems)
+		if x.unvalidated != "" {
+			c.unvalidated = append(c.unvalidated, x.unvalidated)
+		}
 	})
 	if !isHTTP(at.protocol) {
 		c.to, c.idle = b.tcpTargets(s, at, &c.faults)

@@ -152,6 +152,7 @@ func (b *build) nodeCluster(node *api.Resource, l *api.Listener, policy *policy)
 	p := b.clusterPiece(node, l, policy)
 	b.pieces = append(b.pieces, p)
 	b.report(p.problems)
+	b.unvalidated(p.unvalidated)
 	b.put(Cluster, p.resource)
 }
 
@@ -161,6 +162,7 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 	name, preference, tls := egressCluster(b.mesh, node, l), b.preference(node), policy.toward(node, l)
 	return b.shared("cluster "+name+tls.key(), string(preference), []*api.Resource{node}, func(p *piece) {
 		p.enforced = tls.enforced
+		tls.remark(p, node, l)
 		port := uint32(l.PortMapping.Port)
 		c := &clusterv3.Cluster{
 			Name: name, ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),

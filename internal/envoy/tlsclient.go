@@ -216,6 +216,26 @@ func (o *origination) originate(c *clusterv3.Cluster, node *api.Resource, l *api
 	return true
 }
 
+// remark notes that a client which has no policy for the listener takes any
+// certificate: App Mesh's way, which nobody may mean (TLS-016). It is said of the
+// target here and of its clients by unvalidated, as both may change it.
+func (o *origination) remark(p *piece, node *api.Resource, l *api.Listener) {
+	if !o.on || o.enforced || !o.trust.none() {
+		return
+	}
+	port := l.PortMapping.Port
+	p.unvalidated = fmt.Sprintf("virtual node %s on port %d", node.Key.Name, port)
+	p.add(node.Key, mesh.ReasonUnvalidated, "clients without a TLS client policy for port %d do not look at its certificate, which is of type file or sds: give them clientPolicy.tls with validation", port)
+}
+
+// unvalidated says of the client that it takes any certificate of the target.
+func (b *build) unvalidated(target string) {
+	if target != "" {
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: mesh.ReasonUnvalidated, Message: "TLS with " + target +
+			" goes by no client policy, and its certificate, of type file or sds, is not looked at: set clientPolicy.tls with validation on the backend or in backendDefaults"}})
+	}
+}
+
 // settle leaves one cluster of each name: of clusters sorted by it, those that
 // several services share are one. Two backends may want the same target's
 // listener with different TLS; App Mesh's names leave room for one. What an

@@ -34,7 +34,7 @@ func EveryTraits() []Traits {
 // stands for all of them where only the node counts, as in the ledger (D8).
 func (c Client) Plain() Client { return Client{Key: c.Key} }
 
-// Problem is a fault of one resource, found while its meaning for a client was
+// Problem is a fault of one resource, or a remark on it, found while its meaning for a client was
 // worked out. It never stops anything else. Problem is comparable: many clients
 // find the same one.
 type Problem struct {
@@ -42,6 +42,15 @@ type Problem struct {
 	Reason  string  // one word, such as NotFound or NotTranslated; a metric's label
 	Message string  // what is wrong, where in the spec, and what to do
 }
+
+// ReasonUnvalidated is the reason of remarks on a client that has no TLS client
+// policy for a listener whose certificate is of type file or sds: it speaks TLS
+// with it and does not look at that certificate (TLS-016).
+const ReasonUnvalidated = "Unvalidated"
+
+// Remark says whether everything acts as it says in spite of the problem: who runs
+// the mesh should know it, and nothing is without effect.
+func (p Problem) Remark() bool { return p.Reason == ReasonUnvalidated }
 
 // Reader reads resources at one revision.
 type Reader interface {

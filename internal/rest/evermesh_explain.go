@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -181,7 +182,7 @@ func programmed(r *api.Resource, e api.Explanation, proxies []api.Proxy) api.Con
 	default:
 		out.Status, out.Reason = api.ConditionStatusTrue, reasonProgrammed
 		out.Message = fmt.Sprintf("Accepted by all connected proxies that it concerns (%d).", e.ProxiesAffected)
-		if len(e.Problems) > 0 {
+		if slices.ContainsFunc(e.Problems, func(p api.Problem) bool { return !mesh.Problem{Reason: p.Reason}.Remark() }) {
 			out.Reason = reasonInPart
 			out.Message = fmt.Sprintf("All connected proxies that it concerns (%d) accepted what could be translated of it: see the problems.", e.ProxiesAffected)
 		}
