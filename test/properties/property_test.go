@@ -33,6 +33,7 @@ func TestWhateverIsWritten(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(m)
 		w.lawless = seldom(rt, "lawless world")
+		w.traits = []mesh.Traits{{}, rapid.SampledFrom(mesh.EveryTraits()[1:]).Draw(rt, "traits")}
 		old := rapid.Bool().Draw(rt, "oldest Envoy")
 		var given []sent
 		bubble(t, func() {
@@ -123,7 +124,7 @@ func bubble(t *testing.T, f func()) {
 func history(t *rapid.T, w *world, l *line) {
 	w.fill(t)
 	reset(w, l)
-	for _, c := range clients() {
+	for _, c := range w.clients() {
 		if !seldom(t, "away") {
 			l.come(c)
 		}
@@ -148,9 +149,9 @@ func history(t *rapid.T, w *world, l *line) {
 				l.batches <- store.Batch{Revision: w.revision, Changes: changes}
 			}
 		case "come":
-			l.come(rapid.SampledFrom(clients()).Draw(t, "client"))
+			l.come(rapid.SampledFrom(w.clients()).Draw(t, "client"))
 		case "leave":
-			l.leave(rapid.SampledFrom(clients()).Draw(t, "client"))
+			l.leave(rapid.SampledFrom(w.clients()).Draw(t, "client"))
 		case "endpoints":
 			l.book.turn()
 		case "accept", "silence":
@@ -165,7 +166,7 @@ func history(t *rapid.T, w *world, l *line) {
 			reset(w, l)
 		}
 	}
-	for _, c := range clients() {
+	for _, c := range w.clients() {
 		l.come(c)
 	}
 	l.accept(true)
@@ -194,7 +195,7 @@ func compare(t *rapid.T, w *world, l *line, reasons map[string]int) []sent {
 	}
 	var out []sent
 	wrong := map[api.Key][]mesh.Problem{}
-	for _, c := range clients() {
+	for _, c := range w.clients() {
 		want, problems := fromNothing(w, l.book, c)
 		wrong[c.Key] = append(wrong[c.Key], problems...)
 		switch got := l.got[c]; {

@@ -28,6 +28,7 @@ type world struct {
 	// lawless says that writes keep the model alone, and not the rules between
 	// resources: as of a store that was restored, or written by another release.
 	lawless bool
+	traits  []mesh.Traits // that proxies have
 
 	taken, refused map[string]int // writes by verb and type
 }
@@ -61,12 +62,12 @@ func keys() []api.Key {
 	return out
 }
 
-// clients are all that may have proxies.
-func clients() []mesh.Client {
+// clients are all that may have proxies, each with the traits of the history.
+func (w *world) clients() []mesh.Client {
 	var out []mesh.Client
 	for _, k := range keys() {
 		if k.Kind == api.KindVirtualNode || k.Kind == api.KindVirtualGateway {
-			for _, traits := range mesh.EveryTraits() {
+			for _, traits := range w.traits {
 				out = append(out, mesh.Client{Key: k, Traits: traits})
 			}
 		}
