@@ -5,6 +5,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -58,4 +60,27 @@ func printTable(w io.Writer, figures []figure) error {
 		}
 	}
 	return nil
+}
+
+func median(of []float64) float64 {
+	of = slices.Sorted(slices.Values(of))
+	if n := len(of); n%2 == 0 {
+		return (of[n/2-1] + of[n/2]) / 2
+	}
+	return of[len(of)/2]
+}
+
+// interval is where the median of what the values are drawn from is in 95 % of cases or more, whatever they are
+// spread like: between the k-th lowest and the k-th highest, for the largest k that few enough coins in a row allow.
+// Fewer than six values have no such interval; theirs is from the lowest to the highest.
+func interval(of []float64) (low, high float64) {
+	of = slices.Sorted(slices.Values(of))
+	n := len(of)
+	k, below := 0, 0.0 // the probability that at most k of n coins show heads
+	for one := math.Pow(0.5, float64(n)); below+one <= 0.025; k++ {
+		below += one
+		one *= float64(n-k) / float64(k+1)
+	}
+	k = max(k, 1)
+	return of[k-1], of[n-k]
 }

@@ -191,29 +191,6 @@ func (r *rig) floorUp(ctx context.Context, what string, f *frames, nodes int) (*
 	})
 }
 
-// play is this program as a floor; it returns the exit code.
-func play(part string) int {
-	err := fmt.Errorf("no such part: %s", part)
-	if len(os.Args) == 2 {
-		switch part {
-		case "floor":
-			err = playFloor(os.Args[1])
-		case "cache":
-			err = playCache(os.Args[1])
-		case "floorapi":
-			err = playFloorAPI(os.Args[1])
-		case "load":
-			if err = playLoad(os.Args[1]); err == nil {
-				return 0
-			}
-		case "server":
-			err = playServer(os.Args[1])
-		}
-	}
-	fmt.Fprintln(os.Stderr, err)
-	return 1
-}
-
 // floor is a bare sender: it answers each type of a stream once, with bytes of the stream's own, and pushes when it is
 // told to.
 type floor struct {

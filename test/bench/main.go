@@ -14,9 +14,9 @@
 //
 // main.go says what is measured; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
 // endpoints.go, calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors, cache.go is a
-// comparison. translate.go measures in this program what a node's configuration takes to make; traffic.go sends requests
-// through real Envoys (envoys.go, load.go) and envoymemory.go weighs them, with testdata's configurations beside the
-// generated ones. figure.go prints.
+// comparison. translate.go measures in this program what a node's configuration takes to make; traffic.go sends
+// requests through real Envoys (envoys.go, way.go, load.go) and envoymemory.go weighs them, with testdata's
+// configurations beside the generated ones. figure.go prints.
 package main
 
 import (
@@ -141,6 +141,29 @@ func main() {
 		exit = run(ctx, os.Args[1:], ground.Bare, os.Stdout, os.Stderr)
 	}
 	os.Exit(exit)
+}
+
+// play is this program as a floor, or an end of the traffic; it returns the exit code.
+func play(part string) int {
+	err := fmt.Errorf("no such part: %s", part)
+	if len(os.Args) == 2 {
+		switch part {
+		case "floor":
+			err = playFloor(os.Args[1])
+		case "cache":
+			err = playCache(os.Args[1])
+		case "floorapi":
+			err = playFloorAPI(os.Args[1])
+		case "load":
+			if err = playLoad(os.Args[1]); err == nil {
+				return 0
+			}
+		case "server":
+			err = playServer(os.Args[1])
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
 }
 
 // run returns the exit code: 0 when every figure was measured or says why not.
