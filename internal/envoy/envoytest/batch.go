@@ -53,6 +53,13 @@ func RunBatch(t testing.TB, bundles ...*envoy.Bundle) *Batch {
 // are in them. The number is that of the bundle.
 func RunChangedBatch(t testing.TB, change func(int, *listenerv3.Listener), bundles ...*envoy.Bundle) *Batch {
 	t.Helper()
+	return RunRelayedBatch(t, change, func(*Batch, int, *clusterv3.Cluster) {}, bundles...)
+}
+
+// RunRelayedBatch is RunChangedBatch with clusters that are changed, too, after
+// they were given endpoints of the test.
+func RunRelayedBatch(t testing.TB, change func(int, *listenerv3.Listener), relay func(*Batch, int, *clusterv3.Cluster), bundles ...*envoy.Bundle) *Batch {
+	t.Helper()
 	b := &Batch{Prepare(t), map[string][]net.Conn{}, map[string]*http.Client{}}
 	var listeners []*listenerv3.Listener
 	var clusters []*clusterv3.Cluster
@@ -81,6 +88,7 @@ func RunChangedBatch(t testing.TB, change func(int, *listenerv3.Listener), bundl
 		}
 		for _, c := range static.GetStaticResources().GetClusters() {
 			b.endpoints(t, c, second)
+			relay(b, i, c)
 			clusters = append(clusters, c)
 		}
 		for _, secret := range static.GetStaticResources().GetSecrets() {
