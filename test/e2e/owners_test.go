@@ -151,7 +151,8 @@ func TestAdvice(t *testing.T) {
 		const want = `spec.httpRoute.retryPolicy.maxRetries is 1: at least 2 are recommended
 spec.httpRoute.retryPolicy.httpRetryEvents is without stream-error, which is recommended
 spec.httpRoute.retryPolicy.httpRetryEvents is without gateway-error, which is recommended
-spec.httpRoute.retryPolicy.tcpRetryEvents is without connection-error, which is recommended`
+spec.httpRoute.retryPolicy.tcpRetryEvents is without connection-error, which is recommended
+spec.httpRoute loses requests while a replica of virtual node blue ends: the node is found by DNS and has no healthCheck, and the route repeats neither connection-error nor stream-error`
 		if got := advice(); got != want {
 			t.Errorf("advice is\n%s\nwant\n%s", got, want)
 		}
