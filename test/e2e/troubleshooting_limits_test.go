@@ -77,7 +77,7 @@ func TestFewDescriptors(t *testing.T) {
 			return reach(t, visitor, fmt.Sprintf("http://%s:%d/", m.hostname("tight"), appPort), "") == "tight"
 		})
 	})
-	t.Run("TRBL-021 AGENT-045 with as many as the agent takes from the hard limit, all are", func(t *testing.T) {
+	t.Run("TRBL-021 with as many as the agent takes from the hard limit, all are", func(t *testing.T) {
 		if !answers(t, roomy, "roomy") {
 			t.Error("a request beside 60 connections is not answered")
 		}
