@@ -86,12 +86,13 @@ func (s shape) node(i int) api.VirtualNodeSpec {
 	} else {
 		secured(&spec, certificates)
 	}
+	every := max(1, nodes/affected)
 	for k := range s.backends {
 		of := service(i+k, nodes)
 		switch {
 		case k == 0:
 			of = wide
-		case k == 1 && i%(nodes/affected) == 0 && i/(nodes/affected) < affected:
+		case k == 1 && i%every == 0 && i/every < affected:
 			of = narrow
 		}
 		spec.Backends = append(spec.Backends, api.Backend{VirtualService: &api.VirtualServiceBackend{VirtualServiceName: of}})
