@@ -83,6 +83,8 @@ func (s Settings) bootstrap(f Facts, files map[string][]byte) object {
 		"layeredRuntime":   object{"layers": list{object{"name": "static_layer_0", "staticLayer": s.runtime()}, object{"name": "admin_layer", "adminLayer": object{}}}},
 		"clusterManager":   s.clusterManager(),
 		"dynamicResources": s.dynamicResources(),
+
+		"typedDnsResolverConfig": patientResolver(),
 	}
 	clusters := list{s.relay(f)}
 	if s.Bootstrap.SDSSocket != "" {
@@ -109,6 +111,15 @@ func (s Settings) bootstrap(f Facts, files map[string][]byte) object {
 		doc["statsFlushInterval"] = seconds(d)
 	}
 	return doc
+}
+
+// patientResolver goes on asking a name server that is silent for 4 to 16 s. With its own four tries, of which each
+// waits twice as long as the one before, Envoy's resolver gives up after 2 to 4 s, and the first comes after 250 ms; a
+// new cluster would then count as warm without endpoints, and the requests that its route gets would fail.
+func patientResolver() object {
+	return object{"name": "envoy.network.dns_resolver.cares", "typedConfig": object{
+		"@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "queryTries": 6,
+	}}
 }
 
 func (s Settings) node(f Facts) object {
