@@ -56,9 +56,10 @@ func (w *work) report(c *cobra.Command, results []apply.Result, err error) error
 		}
 		undone = append(undone, place+": "+lines[i].Error)
 	}
+	outputs, unknown := w.outputs(results)
 	if wantsJSON(c) {
 		out := map[string]any{"resources": lines}
-		if outputs := w.known(); len(outputs) > 0 {
+		if len(outputs) > 0 {
 			out["outputs"] = outputs
 		}
 		if err := printJSON(c.OutOrStdout(), out); err != nil {
@@ -76,11 +77,13 @@ func (w *work) report(c *cobra.Command, results []apply.Result, err error) error
 	if err != nil {
 		return explained(w.Client, err)
 	}
+	if err := complain(c.ErrOrStderr(), unknown); err != nil {
+		return err
+	}
 	if wantsJSON(c) {
 		return nil
 	}
 	var text strings.Builder
-	outputs := w.known()
 	for _, name := range sorted(outputs) {
 		fmt.Fprintf(&text, "%-9s  %s = %s\n", "output", name, outputs[name])
 	}
@@ -88,16 +91,19 @@ func (w *work) report(c *cobra.Command, results []apply.Result, err error) error
 	return err
 }
 
-// known are the outputs of the templates whose values are known here. Others are
-// of what the templates make elsewhere.
-func (w *work) known() map[string]string {
-	out := map[string]string{}
-	for _, o := range w.outputs {
-		if o.Unknown == "" {
-			out[o.Name] = o.Value
+// outputs are the outputs of the templates whose values are known after these
+// results, and a line for each other one: they are of what the templates make
+// elsewhere.
+func (w *work) outputs(results []apply.Result) (known map[string]string, unknown []string) {
+	known = map[string]string{}
+	for _, o := range w.templates.outputs(results) {
+		if o.Unknown != "" {
+			unknown = append(unknown, fmt.Sprintf("%s: output %s is not known: %s", o.Position, o.Name, o.Unknown))
+			continue
 		}
+		known[o.Name] = o.Value
 	}
-	return out
+	return known, unknown
 }
 
 func summaryOf(done map[string]int64) string {

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evermesh/evermesh/internal/apply"
-	"github.com/evermesh/evermesh/internal/cloudformation"
 )
 
 func applyCommand() *cobra.Command {
@@ -64,9 +63,9 @@ func takesFiles(c *cobra.Command, args []string) error {
 // work is what apply and plan begin with.
 type work struct {
 	*apply.Applier
-	items   []apply.Item            // to be written
-	others  []apply.Item            // to go, with --prune
-	outputs []cloudformation.Output // of the templates
+	items     []apply.Item // to be written
+	others    []apply.Item // to go, with --prune
+	templates templates    // among the files
 }
 
 // all are the items, and then those that are to go.
@@ -101,7 +100,7 @@ func (w *work) read(c *cobra.Command, names []string) error {
 	for i, x := range found {
 		items[i] = apply.Item{Where: x.where, Key: x.resource.Key, Doc: x.doc}
 	}
-	w.items, w.outputs = apply.InOrder(items), read.outputs
+	w.items, w.templates = apply.InOrder(items), read.templates
 	return nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/evermesh/evermesh/internal/cloudformation"
 	"github.com/evermesh/evermesh/internal/manifest"
 	"github.com/evermesh/evermesh/internal/model"
 )
@@ -23,7 +22,7 @@ type files struct {
 	// skipped, notes and faults are lines for a person: what was left out, what
 	// was taken for granted, and what must be corrected.
 	skipped, notes, faults []string
-	outputs                []cloudformation.Output // of templates
+	templates              templates
 }
 
 // file is a file of another form than inputs.
@@ -39,14 +38,14 @@ type filesReader struct {
 	options   fileOptions
 	slots     [][]input // of each file
 	manifests []file
-	templates []file
+	templates templates
 	out       files
 }
 
 // readFiles reads files; "-" is standard input. A file of a form that is not
 // read, or one that cannot be read, ends it: exit code 2.
 func readFiles(names []string, stdin io.Reader, o fileOptions) (files, error) {
-	r := &filesReader{options: o, slots: make([][]input, len(names))}
+	r := &filesReader{options: o, slots: make([][]input, len(names)), templates: templates{options: o}}
 	for i, name := range names {
 		text, err := readFile(name, stdin)
 		if err != nil {
@@ -94,7 +93,7 @@ func (r *filesReader) add(slot int, name string, text []byte) (err error) {
 	}
 	switch f {
 	case formTemplate:
-		r.templates = append(r.templates, file{slot, name, text})
+		r.templates.files = append(r.templates.files, file{slot, name, text})
 		return nil
 	case formManifest:
 		r.manifests = append(r.manifests, file{slot, name, text})
@@ -146,41 +145,17 @@ func (r *filesReader) readManifests() error {
 	return nil
 }
 
-// readTemplates makes the inputs of the CloudFormation templates. What one
-// exports the others can import.
+// readTemplates makes the inputs of the CloudFormation templates.
 func (r *filesReader) readTemplates() error {
-	if len(r.templates) == 0 {
+	if len(r.templates.files) == 0 {
 		return r.options.unusedTemplateFlag()
 	}
-	o := cloudformation.Options{
-		Parameters: r.options.parameters, Imports: maps.Clone(r.options.imports), Stack: r.options.stack,
-		Partition: r.options.partition, Region: r.options.region, Account: r.options.account,
-	}
-	if o.Imports == nil {
-		o.Imports = map[string]string{}
-	}
-	// A chain of templates that import from each other is as long as there are
-	// templates, and no longer.
-	for range len(r.templates) - 1 {
-		known := len(o.Imports)
-		for _, f := range r.templates {
-			t, _ := cloudformation.Parse(f.name, f.text, o)
-			for _, output := range t.Outputs {
-				if _, given := o.Imports[output.Export]; output.Export != "" && output.Unknown == "" && !given {
-					o.Imports[output.Export] = output.Value
-				}
-			}
-		}
-		if len(o.Imports) == known {
-			break
-		}
-	}
+	r.out.templates = r.templates
 	taken := map[string]bool{}
-	for _, f := range r.templates {
-		t, problems := cloudformation.Parse(f.name, f.text, o)
+	for _, t := range r.templates.parse() {
 		for _, found := range t.Resources {
 			row, _ := found.Kind.Row()
-			r.slots[f.slot] = append(r.slots[f.slot], input{where: found.Position.String(), row: row, doc: found.Doc, at: func(path string) string {
+			r.slots[t.slot] = append(r.slots[t.slot], input{where: found.Position.String(), row: row, doc: found.Doc, at: func(path string) string {
 				at, _ := found.At(path)
 				return at.String()
 			}})
@@ -188,8 +163,7 @@ func (r *filesReader) readTemplates() error {
 		for _, s := range t.Skipped {
 			r.out.skipped = append(r.out.skipped, s.String())
 		}
-		r.out.outputs = append(r.out.outputs, t.Outputs...)
-		for _, p := range problems {
+		for _, p := range t.problems {
 			r.out.faults = append(r.out.faults, p.String())
 		}
 		for _, name := range t.Takes {

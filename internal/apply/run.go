@@ -13,7 +13,8 @@ import (
 type Result struct {
 	Item
 	Action  Action
-	Version int64 // of the resource after it; 0 when it is gone
+	Version int64  // of the resource after it; 0 when it is gone
+	ARN     string // of the resource; empty when it is gone, and when that is not known
 	// Err is why it was not done; nil when it was.
 	Err error
 }
@@ -111,9 +112,9 @@ func (a *Applier) settle(ctx context.Context, i Item) Result {
 	pause := firstPause
 	for n := 1; ; n++ {
 		state, err := a.Look(ctx, i)
-		r := Result{Item: i, Action: state.Action, Version: state.Version, Err: err}
+		r := Result{Item: i, Action: state.Action, Version: state.Version, ARN: state.ARN, Err: err}
 		if err == nil {
-			r.Version, r.Err = a.do(ctx, i, state)
+			r.Version, r.ARN, r.Err = a.do(ctx, i, state)
 		}
 		if r.Err == nil || n == attempts || !crossed(state.Action, r.Err) {
 			return r
@@ -132,39 +133,40 @@ func crossed(action Action, err error) bool {
 	return code == api.CodeConflict || (code == api.CodeNotFound && (action == Update || action == Tag || action == Unchanged))
 }
 
-// do makes the calls for an item and returns the version that it has then.
-func (a *Applier) do(ctx context.Context, i Item, s State) (int64, error) {
+// do makes the calls for an item and returns the version that it has then, and
+// its ARN.
+func (a *Applier) do(ctx context.Context, i Item, s State) (version int64, arn string, err error) {
 	row, _ := i.Key.Kind.Row()
-	version := s.Version
+	version = s.Version
 	switch s.Action {
 	case Create:
 		d, err := a.write(ctx, "Create", row, i.Input())
-		return d.Metadata.Version, err
+		return d.Metadata.Version, d.Metadata.ARN, err
 	case Delete:
 		if _, err := a.write(ctx, "Delete", row, i.names()); err != nil && codeOf(err) != api.CodeNotFound {
-			return s.Version, err
+			return s.Version, s.ARN, err
 		}
-		return 0, nil
+		return 0, "", nil
 	case Update:
 		in := i.names()
 		in["spec"] = i.spec()
 		d, err := a.write(ctx, "Update", row, in)
 		if err != nil {
-			return s.Version, err
+			return s.Version, s.ARN, err
 		}
 		version = d.Metadata.Version
 	}
 	if len(s.Set) > 0 {
 		if err := a.Client.Call(ctx, "TagResource", map[string]any{"resourceArn": s.ARN, "tags": s.Set}, nil); err != nil {
-			return version, fmt.Errorf("tags: %w", err)
+			return version, s.ARN, fmt.Errorf("tags: %w", err)
 		}
 	}
 	if len(s.Drop) > 0 {
 		if err := a.Client.Call(ctx, "UntagResource", map[string]any{"resourceArn": s.ARN, "tagKeys": s.Drop}, nil); err != nil {
-			return version, fmt.Errorf("tags: %w", err)
+			return version, s.ARN, fmt.Errorf("tags: %w", err)
 		}
 	}
-	return version, nil
+	return version, s.ARN, nil
 }
 
 func (a *Applier) write(ctx context.Context, verb string, row api.KindRow, in map[string]any) (described, error) {
