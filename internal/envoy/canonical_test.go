@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
-	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/envoy/envoytest"
+	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 // reflectedDigest is the content hash as it was first written, by the way through

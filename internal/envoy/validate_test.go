@@ -18,9 +18,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/envoy"
-	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/envoy/envoytest"
 	"github.com/evermesh/evermesh/internal/envoy/sdstest"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
