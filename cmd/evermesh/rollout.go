@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,8 +35,9 @@ What of the resource could not be translated for some proxy is named on stderr,
 a line each; the rest of it is in effect all the same.
 
 Exit codes: 0 done; 3 a proxy refused the configuration (it keeps its last good
-one; Envoy's own words are printed); 4 not done within --timeout; 2 wrong usage;
-1 anything else.`,
+one; Envoy's own words are printed), or lacks a certificate, a key or authorities
+of the node or gateway (SecretRefused, SecretDenied: they are tried again by
+themselves); 4 not done within --timeout; 2 wrong usage; 1 anything else.`,
 		Example: `  aws appmesh update-route --cli-input-json file://route.json &&
     evermesh rollout mesh/shop/virtualRouter/orders/route/main --timeout 2m`,
 		Args: func(c *cobra.Command, args []string) error {
@@ -171,6 +173,9 @@ func report(c *cobra.Command, r api.Rollout, timeout time.Duration) error {
 	}
 	switch r.State {
 	case api.RolloutStateDone:
+		if slices.ContainsFunc(r.Problems, ofSecret) {
+			return &exitError{exitRefused, what + " is accepted, but proxies lack secrets that it names: what needs them does not act until what is told above is put right; they are tried again by themselves"}
+		}
 		if wantsJSON(c) {
 			return nil
 		}
@@ -197,6 +202,10 @@ func report(c *cobra.Command, r api.Rollout, timeout time.Duration) error {
 	}
 	return &exitError{exitTimeout, fmt.Sprintf("%s is not accepted everywhere after %s: %s; see evermesh proxies", what, timeout, tally(r))}
 }
+
+// ofSecret says whether a problem is that a proxy lacks a certificate, a key or
+// authorities: Envoy refused them, or they are not given to it.
+func ofSecret(p api.Problem) bool { return p.Reason == "SecretRefused" || p.Reason == "SecretDenied" }
 
 func complain(w io.Writer, lines []string) error {
 	for _, line := range lines {
