@@ -76,7 +76,7 @@ func (l *listeners) become(t *testing.T, listeners ...string) (took time.Duratio
 	began := time.Now()
 	l.settle(l.update("VirtualNode", "server", l.spec(listeners...)))
 	took = time.Since(began)
-	t.Logf("%v took %v", listeners, took.Round(time.Millisecond))
+	t.Logf("it took %v", took.Round(time.Millisecond))
 	return took
 }
 
