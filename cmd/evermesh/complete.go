@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/client"
@@ -13,6 +14,15 @@ import (
 
 // completeWithin bounds how long a press of the tab key may take.
 const completeWithin = 2 * time.Second
+
+// plainFlags takes the marks from the flags' texts that help needs, to know the
+// name of a value, and shells would show.
+func plainFlags(c *cobra.Command) {
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") })
+	for _, below := range c.Commands() {
+		plainFlags(below)
+	}
+}
 
 // completeMesh completes the name of a mesh. A control plane that cannot be
 // asked completes nothing.
