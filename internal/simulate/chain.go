@@ -240,6 +240,20 @@ func (l *listener) choose(c connection) *chain {
 	return left[0]
 }
 
+// other says of a connection that no chain takes whether one would with TLS, or
+// without it, as the end of a sentence.
+func (l *listener) other(c connection) string {
+	had := c.tls
+	c.tls = !had
+	switch {
+	case l.choose(c) == nil:
+		return ""
+	case had:
+		return fmt.Sprintf(": port %d takes no TLS", c.to.Port())
+	}
+	return fmt.Sprintf(": port %d takes TLS only", c.to.Port())
+}
+
 func (l *listener) on(port uint32) []*chain {
 	var out []*chain
 	for _, c := range l.chains {

@@ -189,7 +189,7 @@ as GET http://example.com:8080/1
   routes rds_egress_grpc_50051
 is answered 200, gRPC status UNIMPLEMENTED: no virtual host matches
 `},
-		{front, "https://example.com/", false, `at listener lds_egress_0.0.0.0_15001, chain -1 (nothing)
+		{front, "https://example.com/", false, `at listener lds_egress_0.0.0.0_15001, no filter chain
 is closed: no filter chain matches
 `},
 	} {

@@ -40,7 +40,7 @@ type Message struct {
 // Hop is one way through a listener.
 type Hop struct {
 	Listener string
-	Chain    int    // index of the filter chain
+	Chain    int    // index of the filter chain; -1: none matches
 	Match    string // what the chain matches, in words
 	TLS      *TLS   // nil: the chain does not end TLS
 	// MaxConnections is how many connections the chain takes at a time; 0: no limit.

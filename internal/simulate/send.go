@@ -66,7 +66,7 @@ func (p *Proxy) arrive(out *Outcome, l *listener, conn connection, m *message) e
 	c := l.choose(conn)
 	if c == nil {
 		out.Hops = append(out.Hops, Hop{Listener: l.name, Chain: -1, Match: "nothing", Route: -1})
-		out.close("no filter chain matches")
+		out.close("no filter chain matches" + l.other(conn))
 		return nil
 	}
 	out.Hops = append(out.Hops, Hop{Listener: l.name, Chain: c.index, Match: c.text(), Route: -1, AccessLogs: c.logs, TLS: c.tls, MaxConnections: c.most})

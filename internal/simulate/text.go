@@ -39,6 +39,10 @@ func (o *Outcome) String() string {
 }
 
 func (h *Hop) write(b *strings.Builder) {
+	if h.Chain < 0 {
+		fmt.Fprintf(b, "at listener %s, no filter chain\n", h.Listener)
+		return
+	}
 	fmt.Fprintf(b, "at listener %s, chain %d (%s)\n", h.Listener, h.Chain, h.Match)
 	if h.TLS != nil {
 		fmt.Fprintf(b, "  TLS ends here%s\n", h.TLS)

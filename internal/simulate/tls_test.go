@@ -119,6 +119,9 @@ func TestListenersWithTLS(t *testing.T) {
 			if taken := o.End == simulate.Forwarded; taken != test.taken {
 				t.Errorf("simulated %v, want %v\n%s", taken, test.taken, o)
 			}
+			if only := fmt.Sprintf("no filter chain matches: port %d takes TLS only", test.port); !test.tls && !test.taken && o.Why != only {
+				t.Errorf("why: %q, want %q", o.Why, only)
+			}
 			if d := disagreement(o, batch.Send(t, envoytest.BatchListener(0, "lds_ingress_0.0.0.0_15000"), to, w)); d != "" {
 				t.Errorf("the real Envoy did otherwise: %s\n%s", d, o)
 			}
