@@ -29,6 +29,8 @@ type machine struct {
 	troubles map[string]*trouble // why others are not had, by name
 	renewed  map[string]bool     // to be asked for again
 	asking   map[string]bool     // whose source is being asked
+	forms    map[string]int      // in which form to ask for them; 0 at first
+	proofs   map[string]proof    // whose acknowledgement does not count yet
 	doubts   doubts              // left by the stream before, of types yet to open
 }
 

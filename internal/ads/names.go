@@ -45,6 +45,9 @@ func (m *machine) subscribe(now time.Time, t envoy.Type, names []string, version
 		}
 		if !s.has(n) {
 			added = append(added, m.intern(n))
+			if t == envoy.Secret {
+				m.suspect(n)
+			}
 		}
 		if _, has := versions[n]; !has {
 			s.owe(n, now)

@@ -16,14 +16,14 @@ type Secrets interface {
 	// Secret returns the encoded envoy.extensions.transport_sockets.tls.v3.Secret
 	// of that name, if the principal may have it. It is asked at each delivery.
 	//
-	// again counts how often in a row the proxy has refused the secret. Envoy does
-	// not look again at content that it refused: what may be good the next time, as
-	// files may, has to be encoded in another way each time. What is encoded as it
-	// was is not sent again.
+	// form is a number from 0 on: the secret is to be encoded in one way for even
+	// ones, and for odd ones in another way that means the same. Envoy does not look
+	// again at content that it had last, also if it refused that. What is encoded as
+	// it was is not sent again.
 	//
 	// An *api.Error stands until Renew or Recheck; after others the source is asked
 	// again by itself.
-	Secret(ctx context.Context, p auth.Principal, name string, again int) (auth.Secret, error)
+	Secret(ctx context.Context, p auth.Principal, name string, form int) (auth.Secret, error)
 }
 
 // Renew has the secrets whose names concern says yes to asked for again, on all
@@ -67,7 +67,7 @@ func (p *proxy) fetch(ctx context.Context, w wanted) {
 	p.mu.Lock()
 	delete(p.m.asking, w.name)
 	if err == nil {
-		p.m.supply(r)
+		p.m.supply(p.s.Now(), r)
 	} else {
 		reason, final := err.Error(), false
 		if known, ok := errors.AsType[*api.Error](err); ok {
@@ -86,7 +86,7 @@ func (p *proxy) secret(ctx context.Context, w wanted) (*envoy.Resource, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveWait)
 	defer cancel()
-	value, err := p.s.Secrets.Secret(ctx, p.principal, w.name, w.again)
+	value, err := p.s.Secrets.Secret(ctx, p.principal, w.name, w.form)
 	if err != nil {
 		return nil, err
 	}

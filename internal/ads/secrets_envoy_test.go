@@ -561,7 +561,7 @@ type gated struct {
 	gate chan struct{}
 }
 
-func (g *gated) Secret(ctx context.Context, p auth.Principal, name string, again int) (auth.Secret, error) {
+func (g *gated) Secret(ctx context.Context, p auth.Principal, name string, form int) (auth.Secret, error) {
 	if name == g.held {
 		select {
 		case <-g.gate:
@@ -569,7 +569,7 @@ func (g *gated) Secret(ctx context.Context, p auth.Principal, name string, again
 			return "", ctx.Err()
 		}
 	}
-	return g.Secrets.Secret(ctx, p, name, again)
+	return g.Secrets.Secret(ctx, p, name, form)
 }
 
 // move puts a certificate where another is, one file after the other, as whoever

@@ -27,11 +27,10 @@ type trouble struct {
 	again   time.Time // when it is tried again; zero: not before something is another
 }
 
-// wanted is a secret that its source is to be asked for, and how often in a row
-// the proxy has refused it.
+// wanted is a secret that its source is to be asked for, and in which form.
 type wanted struct {
-	name  string
-	again int
+	name string
+	form int
 }
 
 const (
@@ -58,6 +57,8 @@ func (m *machine) due(now time.Time) (out []wanted) {
 	}
 	maps.DeleteFunc(m.troubles, func(n string, _ *trouble) bool { return !s.has(n) })
 	maps.DeleteFunc(m.renewed, func(n string, _ bool) bool { return !s.has(n) })
+	maps.DeleteFunc(m.forms, func(n string, _ int) bool { return !s.has(n) })
+	maps.DeleteFunc(m.proofs, func(n string, _ proof) bool { return !s.has(n) })
 	for _, n := range s.names {
 		t, r := m.troubles[n], find(m.secrets, n)
 		_, owed := s.owed[n]
@@ -65,31 +66,43 @@ func (m *machine) due(now time.Time) (out []wanted) {
 		case m.asking[n]:
 			continue
 		case !m.names(n):
-			if t == nil || !t.unnamed {
-				m.deny(now, n, unnamed, true)
-				m.troubles[n].unnamed = true
-			}
+			m.disown(now, n)
 			continue
 		case t == nil && r != nil && !m.renewed[n] && (!owed || r.Encoded != nil):
 			continue // it has it, or is about to
 		case t != nil && !t.unnamed && !m.renewed[n] && (t.again.IsZero() || now.Before(t.again)):
 			continue // not yet
 		}
-		w := wanted{name: n}
 		if t != nil {
 			t.again = time.Time{}
-			if t.refused {
-				w.again = t.count
-			}
 		}
 		delete(m.renewed, n)
 		if m.asking == nil {
 			m.asking = map[string]bool{}
 		}
 		m.asking[n] = true
-		out = append(out, w)
+		out = append(out, wanted{n, m.forms[n]})
 	}
 	return out
+}
+
+// disown takes in that nothing names a secret that the proxy asks for. While it
+// drains what did, it keeps what it has, and nothing is wrong.
+func (m *machine) disown(now time.Time, name string) {
+	t := m.troubles[name]
+	switch _, owed := m.of[envoy.Secret].owed[name]; {
+	case t != nil && t.unnamed:
+		return
+	case t != nil:
+		t.again, t.passing = time.Time{}, false
+	case owed:
+		m.deny(now, name, unnamed, true)
+		t = m.troubles[name]
+	}
+	if t != nil {
+		t.unnamed = true
+	}
+	m.secrets = without(m.secrets, []string{name})
 }
 
 // names says whether something that the proxy is to have, or may still have,
@@ -131,7 +144,7 @@ func (m *machine) renew(concerns func(name string) bool) (some bool) {
 }
 
 // supply takes in what the source gave.
-func (m *machine) supply(r *envoy.Resource) {
+func (m *machine) supply(now time.Time, r *envoy.Resource) {
 	s := &m.of[envoy.Secret]
 	if !s.has(r.Name) {
 		return // given up meanwhile
@@ -141,7 +154,12 @@ func (m *machine) supply(r *envoy.Resource) {
 	}
 	old := find(s.held, r.Name)
 	if _, owed := s.owed[r.Name]; !owed && old != nil && old.Hash == r.Hash {
-		r = sealed(r) // it has it
+		if m.doubted(r.Name) {
+			s.owe(r.Name, now) // it says that it has it
+		} else {
+			delete(m.proofs, r.Name) // there is no other form
+			r = sealed(r)
+		}
 	}
 	m.secrets = union([]*envoy.Resource{r}, m.secrets)
 }
@@ -159,11 +177,11 @@ func (m *machine) deny(now time.Time, name, reason string, final bool) {
 }
 
 // hopeful says whether a secret that the proxy waits for may come yet. With that
-// secret waits what names it, and with a cluster the routes that go to it; so
-// there is an end to hope.
+// secret waits what names it, and with a cluster the routes that go to it; so there
+// is an end to hope. What it refused it does not wait for.
 func (m *machine) hopeful(name string) bool {
 	t := m.troubles[name]
-	return t == nil || (t.passing && t.count < lastHope)
+	return t == nil || t.refused || (t.passing && t.count < lastHope)
 }
 
 // refusedSecrets notes that the proxy refused what was sent. That there is no
@@ -175,20 +193,28 @@ func (m *machine) refusedSecrets(now time.Time, f *flight, reason string) {
 		if r.Hash == nothing {
 			delete(s.refused, r.Name)
 			delete(s.owed, r.Name)
+			delete(m.proofs, r.Name) // whatever it had last, the next one is another
 			continue
 		}
 		if s.has(r.Name) {
+			delete(m.proofs, r.Name) // it has read it
+			m.change(r.Name)
 			t := m.trouble(now, r.Name, true, shortened(reason))
 			if t.count == 1 {
 				t.version = f.version
 			}
-			t.again = now.Add(retryAfter(t.count))
+			if !issued(r.Name) {
+				t.again = now.Add(retryAfter(t.count))
+			}
 		}
 	}
 }
 
 func (m *machine) acceptedSecrets(f *flight) {
 	for _, r := range f.sent {
+		if r.Hash == nothing || !m.prove(r.Name) {
+			delete(m.proofs, r.Name)
+		}
 		if t := m.troubles[r.Name]; t != nil && t.refused {
 			delete(m.troubles, r.Name)
 		}
@@ -239,7 +265,7 @@ func (m *machine) known(r request) bool {
 // the text names it, as Envoy may not.
 func (m *machine) refusedSecret() *api.Refusal {
 	for _, n := range slices.Sorted(maps.Keys(m.troubles)) {
-		if t := m.troubles[n]; t.refused {
+		if t := m.troubles[n]; t.refused && !t.unnamed {
 			return &api.Refusal{At: api.Timestamp{Time: t.since}, Message: shortened(clipped(n) + ": " + t.reason), Version: t.version}
 		}
 	}
@@ -274,6 +300,9 @@ func (p *proxy) problems() (out []api.Problem) {
 	names := slices.Sorted(maps.Keys(p.m.troubles))
 	for _, n := range names[:min(len(names), maxNotes)] {
 		t := p.m.troubles[n]
+		if t.unnamed {
+			continue // nothing needs it
+		}
 		reason := ReasonSecretDenied
 		if t.refused {
 			reason = ReasonSecretRefused
@@ -281,32 +310,6 @@ func (p *proxy) problems() (out []api.Problem) {
 		out = append(out, api.Problem{ResourceARN: p.arn, Reason: reason, Message: t.sentence(n)})
 	}
 	return out
-}
-
-// lacking are the secrets that the goal's listeners name and that the proxy asked
-// for and cannot use yet, for whatever reason: a listener's acknowledgement does
-// not wait for them.
-func (p *proxy) lacking(goal *goal) (out []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if goal == nil || p.m == nil {
-		return nil
-	}
-	s := &p.m.of[envoy.Secret]
-	for _, l := range goal.list(envoy.Listener) {
-		for _, n := range l.Secrets {
-			if s.has(n) && !p.m.usable(n) {
-				out = append(out, n)
-			}
-		}
-	}
-	return out
-}
-
-// usable says whether the proxy has accepted the secret, in whichever form.
-func (m *machine) usable(secret string) bool {
-	r := find(m.of[envoy.Secret].held, secret)
-	return m.troubles[secret] == nil && r != nil && r.Hash != uncertain && r.Hash != nothing
 }
 
 // retry is when the next secret is tried again; zero: never.

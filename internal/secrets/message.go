@@ -3,40 +3,28 @@ package secrets
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-
-	"github.com/evermesh/evermesh/internal/envoy"
 )
 
-// fileCertificate has Envoy read the files, and again whenever something is moved
-// into the directory of one of them: that is how Kubernetes, cert-manager and
-// whoever writes a file beside and renames it replace a certificate. Envoy
-// watches these directories by itself, both of them, as long as it is given no
-// watched_directory.
-func fileCertificate(n envoy.SecretName, again int) *tlsv3.Secret {
-	c := &tlsv3.TlsCertificate{CertificateChain: file(n.Path), PrivateKey: file(n.Key)}
-	if again%2 == 1 {
+// certificate is a certificate with its key. Files Envoy reads by itself, and again
+// whenever something is moved into the directory of one of them: that is how
+// Kubernetes, cert-manager and whoever writes a file beside and renames it replace
+// a certificate. Envoy watches these directories, both of them, as long as it is
+// given no watched_directory.
+func certificate(chain, key *corev3.DataSource, form int) *tlsv3.Secret {
+	c := &tlsv3.TlsCertificate{CertificateChain: chain, PrivateKey: key}
+	if form%2 == 1 {
 		c.Password = nothing()
 	}
 	return &tlsv3.Secret{Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: c}}
 }
 
-// fileTrust is fileCertificate for authorities.
-func fileTrust(n envoy.SecretName, again int) *tlsv3.Secret {
-	c := &tlsv3.CertificateValidationContext{TrustedCa: file(n.Path)}
-	if again%2 == 1 {
+// trust is certificate for authorities.
+func trust(authorities *corev3.DataSource, form int) *tlsv3.Secret {
+	c := &tlsv3.CertificateValidationContext{TrustedCa: authorities}
+	if form%2 == 1 {
 		c.Crl = nothing()
 	}
 	return &tlsv3.Secret{Type: &tlsv3.Secret_ValidationContext{ValidationContext: c}}
-}
-
-func issuedCertificate(c Certificate) *tlsv3.Secret {
-	return &tlsv3.Secret{Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
-		CertificateChain: inline(c.Chain), PrivateKey: inline([]byte(c.Key)),
-	}}}
-}
-
-func trust(authorities []byte) *tlsv3.Secret {
-	return &tlsv3.Secret{Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(authorities)}}}
 }
 
 func file(path string) *corev3.DataSource {
@@ -48,8 +36,8 @@ func inline(content []byte) *corev3.DataSource {
 }
 
 // nothing means as much to Envoy as no source at all, but is other content: with
-// it Envoy reads files that it could not read before. Without a difference it
-// accepts the secret unread.
+// it Envoy reads what it had last, which it may have refused. Without a difference
+// it accepts the secret unread.
 func nothing() *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: ""}}
 }

@@ -63,19 +63,18 @@ type Source struct {
 
 // Secret is the encoded envoy.extensions.transport_sockets.tls.v3.Secret of that
 // name, if the principal may have it; else an error whose text says why, which
-// people read. again is how often in a row the proxy refused the secret: answers
-// with files differ from one time to the next, because Envoy looks at no file
-// again for content that it refused.
-func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, again int) (auth.Secret, error) {
+// people read. For odd forms it is encoded in another way than for even ones that
+// means the same, because Envoy does not look again at content that it had last.
+func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, form int) (auth.Secret, error) {
 	n, err := envoy.ParseSecret(name)
 	if err != nil {
 		return "", api.Errorf(api.CodeBadRequest, "its name is none of a secret")
 	}
 	switch n.Kind {
 	case envoy.FileCertificate:
-		return encode(name, fileCertificate(n, again))
+		return encode(name, certificate(file(n.Path), file(n.Key), form))
 	case envoy.FileTrust:
-		return encode(name, fileTrust(n, again))
+		return encode(name, trust(file(n.Path), form))
 	case envoy.WorkloadSecret:
 		return "", api.Errorf(api.CodeBadRequest, "it is of type sds, and the proxy has no SDS server: set APPMESH_SDS_SOCKET_PATH to the socket of one, and start the proxy again")
 	}
@@ -88,13 +87,13 @@ func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, agai
 		if err != nil {
 			return "", fmt.Errorf("export certificate: %w", err)
 		}
-		return encode(name, issuedCertificate(c))
+		return encode(name, certificate(inline(c.Chain), inline([]byte(c.Key)), form))
 	case envoy.ACMIssuer:
 		root, err := s.Issuer.Root(ctx, p, n.ARNs[0])
 		if err != nil {
 			return "", fmt.Errorf("get root of certificate: %w", err)
 		}
-		return encode(name, trust(root))
+		return encode(name, trust(inline(root), form))
 	}
 	var all []byte
 	for _, arn := range n.ARNs {
@@ -107,7 +106,7 @@ func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, agai
 			all = append(all, '\n')
 		}
 	}
-	return encode(name, trust(all))
+	return encode(name, trust(inline(all), form))
 }
 
 // followAgain is how long a source waits before it follows an issuer again.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -36,9 +37,9 @@ const (
 var principal = auth.Principal{Account: account, ARN: "arn:aws:iam::" + account + ":root"}
 
 // answer is what a source gives, decoded.
-func answer(t *testing.T, s *secrets.Source, name string, again int) *tlsv3.Secret {
+func answer(t *testing.T, s *secrets.Source, name string, form int) *tlsv3.Secret {
 	t.Helper()
-	value, err := s.Secret(t.Context(), principal, name, again)
+	value, err := s.Secret(t.Context(), principal, name, form)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,9 +52,9 @@ func answer(t *testing.T, s *secrets.Source, name string, again int) *tlsv3.Secr
 
 func TestFilesAreNamedAndNotRead(t *testing.T) {
 	for _, c := range []struct {
-		name  envoy.SecretName
-		again int
-		want  string
+		name envoy.SecretName
+		form int
+		want string
 	}{
 		{
 			envoy.SecretName{Kind: envoy.FileCertificate, Path: "/keys/a:b.pem", Key: "/keys/100%.key"},
@@ -77,8 +78,8 @@ func TestFilesAreNamedAndNotRead(t *testing.T) {
 		},
 	} {
 		name := c.name.String()
-		t.Run(fmt.Sprintf("MTLS-003 %s refused %d times", c.name.Kind, c.again), func(t *testing.T) {
-			got := answer(t, &secrets.Source{}, name, c.again)
+		t.Run(fmt.Sprintf("MTLS-003 %s in form %d", c.name.Kind, c.form), func(t *testing.T) {
+			got := answer(t, &secrets.Source{}, name, c.form)
 			want := &tlsv3.Secret{}
 			if err := protojson.Unmarshal([]byte(c.want), want); err != nil {
 				t.Fatal(err)
@@ -136,12 +137,41 @@ func TestIssuedSecrets(t *testing.T) {
 	if diff := cmp.Diff(string(one.PEM)+string(two.PEM), trusted(both)); diff != "" {
 		t.Errorf("authorities (-want +got):\n%s", diff)
 	}
-	first, err := s.Secret(t.Context(), principal, both, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, _ := s.Secret(t.Context(), principal, both, 1); again != first {
-		t.Error("what an issuer gives is another after a refusal, and would be sent for ever")
+}
+
+// Each secret has two encodings that mean the same to Envoy.
+func TestSecretsHaveTwoForms(t *testing.T) {
+	issuer := secretstest.New()
+	s := &secrets.Source{Issuer: issuer}
+	ca := sdstest.NewAuthority(t, "one")
+	issuer.Issue(t, certificate, ca, "web.local")
+	issuer.Trust(authority+"1", ca)
+	empty := &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{}}
+	for _, n := range []envoy.SecretName{
+		{Kind: envoy.FileCertificate, Path: "/a.pem", Key: "/a.key"},
+		{Kind: envoy.FileTrust, Path: "/ca.pem"},
+		{Kind: envoy.ACMCertificate, ARNs: []string{certificate}},
+		{Kind: envoy.ACMIssuer, ARNs: []string{certificate}},
+		{Kind: envoy.ACMTrust, ARNs: []string{authority + "1"}},
+	} {
+		t.Run(string(n.Kind), func(t *testing.T) {
+			forms := make([]*tlsv3.Secret, 4)
+			for form := range forms {
+				forms[form] = answer(t, s, n.String(), form)
+			}
+			if !proto.Equal(forms[0], forms[2]) || !proto.Equal(forms[1], forms[3]) {
+				t.Errorf("there are more than two: %v", forms)
+			}
+			want := proto.CloneOf(forms[0])
+			if c := want.GetTlsCertificate(); c != nil {
+				c.Password = empty
+			} else {
+				want.GetValidationContext().Crl = empty
+			}
+			if proto.Equal(forms[0], forms[1]) || !proto.Equal(want, forms[1]) {
+				t.Errorf("the other form of %v is %v", forms[0], forms[1])
+			}
+		})
 	}
 }
 
