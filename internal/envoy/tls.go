@@ -6,10 +6,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -47,6 +49,12 @@ func (b *build) reachable(s source) source {
 	return s
 }
 
+// serverWait is how long Envoy waits for the first answer of a workload's own
+// server. Until then clusters and listeners that need it hold up all others of the
+// same change, and at its start everything: a server beside the workload answers at
+// once, or is not there yet.
+const serverWait = 2 * time.Second
+
 // fromServer is the source of what a cluster's server is asked for alone.
 func fromServer(cluster string) *corev3.ConfigSource {
 	return &corev3.ConfigSource{
@@ -56,7 +64,8 @@ func fromServer(cluster string) *corev3.ConfigSource {
 				TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster}},
 			}},
 		}},
-		ResourceApiVersion: corev3.ApiVersion_V3,
+		ResourceApiVersion:  corev3.ApiVersion_V3,
+		InitialFetchTimeout: durationpb.New(serverWait),
 	}
 }
 

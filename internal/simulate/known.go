@@ -95,7 +95,7 @@ var understood = map[string]string{
 	"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext":                          "match_typed_subject_alt_names",
 	"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher":                                 "matcher san_type DNS URI IP_ADDRESS",
 	"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":                                       "name sds_config",
-	"envoy.config.core.v3.ConfigSource":                                                               "ads api_config_source resource_api_version",
+	"envoy.config.core.v3.ConfigSource":                                                               "ads api_config_source initial_fetch_timeout resource_api_version",
 	"envoy.config.core.v3.AggregatedConfigSource":                                                     "",
 	"envoy.config.core.v3.ApiConfigSource":                                                            "api_type grpc_services transport_api_version GRPC",
 	"envoy.config.core.v3.GrpcService":                                                                "envoy_grpc",

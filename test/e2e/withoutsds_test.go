@@ -84,6 +84,13 @@ func TestWithoutSDSServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		socket := filepath.Join(dir, "s")
+		second := m.host("second")
+		env := []string{"APPMESH_SDS_SOCKET_PATH=" + socket}
+		m.sidecar(second, stage.SidecarOptions{Resource: "client", Env: env})
+		m.settle(arns[2])
+		if a := ask(t, second, request{URL: fmt.Sprintf("http://%s:%d/", books, appPort)}); a.App != "green" {
+			t.Errorf("while nobody serves the socket: %d %s", a.Status, a.Body)
+		}
 		server := sdstest.Serve(t, socket)
 		if err := os.Chmod(socket, 0o777); err != nil {
 			t.Fatal(err)
@@ -91,9 +98,6 @@ func TestWithoutSDSServer(t *testing.T) {
 		server.PutCertificate(t, "spiffe://keyless.local/half", root.Issue(t, m.hostname("half")))
 		server.PutCertificate(t, "spiffe://keyless.local/client", root.Issue(t, m.hostname("client")))
 		server.PutTrust(t, "spiffe://keyless.local/root", root)
-		second := m.host("second")
-		env := []string{"APPMESH_SDS_SOCKET_PATH=" + socket}
-		m.sidecar(second, stage.SidecarOptions{Resource: "client", Env: env})
 		other := m.program("other")
 		m.DNS().Set(m.hostname("half"), other.Addr())
 		m.sidecar(other, stage.SidecarOptions{Resource: "half", AppPorts: fmt.Sprint(appPort), Env: env})
