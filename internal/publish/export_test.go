@@ -1,11 +1,29 @@
 package publish
 
 import (
+	"context"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/store"
 )
+
+// Batch lets a loop that does not run take in a batch.
+func (l *Loop) Batch(b store.Batch) { l.apply(b, nil) }
+
+// Look lets it look at its turns, and take the steps that are due.
+func (l *Loop) Look(ctx context.Context) error {
+	_, err := l.look(ctx)
+	l.advance(nil)
+	return err
+}
+
+// Shown is what views show.
+func (l *Loop) Shown() *mesh.Snapshot { return l.shown.Load() }
+
+// Turning says whether some node is on its way, or something else is kept.
+func (l *Loop) Turning() bool { return len(l.turns.offers()) > 0 || l.keeping.Load() }
 
 // Waiting are those whom a turn of the key's node waits for, at its step, when the
 // change was written at the revision and the ledger says this; leads are the clients

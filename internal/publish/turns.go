@@ -53,8 +53,9 @@ func poke(c chan struct{}) {
 }
 
 // begin takes in what became of nodes: turns begin, begin anew, or end with their
-// node.
-func (t *turns) begin(before, after *mesh.Snapshot, changes []api.Change, now time.Time) {
+// node. A node that is back while clients go on with it as it was kept goes on from
+// there.
+func (t *turns) begin(before, after *mesh.Snapshot, changes []api.Change, kept map[api.Key]*api.Resource, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	touched := false
@@ -66,8 +67,11 @@ func (t *turns) begin(before, after *mesh.Snapshot, changes []api.Change, now ti
 		if from.Goal != nil && to != nil && from.Goal.Revision == to.Revision {
 			continue // it was only read again
 		}
-		if old != nil {
+		switch {
+		case old != nil:
 			from = old.Turn
+		case from.Goal == nil:
+			from.Goal = kept[c.Key]
 		}
 		next := from.To(to)
 		if old == nil && next.Resting() {
@@ -175,7 +179,7 @@ func (l *Loop) show(before, after *mesh.Snapshot, changes []api.Change) (again [
 		if len(changes) > 0 {
 			l.past.add(l.shown.Load(), l.Now(), l.PublishWait)
 		}
-		l.turns.begin(before, after, changes, l.Now())
+		l.turns.begin(before, after, changes, l.keeps.nodes, l.Now())
 		l.turns.gone(after)
 	}
 	return l.offer(after, changes)
