@@ -443,6 +443,22 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 			}
 			loads[1].more(t, 300)
 		})
+		t.Run("another stream, on which every secret is given twice", func(t *testing.T) {
+			adstest.LogEnvoy(t)
+			since := map[string]time.Time{"a": r.since("a"), "server": r.since("server")}
+			updates := e.Stat(t, "cluster.file.client_ssl_socket_factory.ssl_context_update_by_sds")
+			r.stopSocket()
+			r.listen(t)
+			for name, before := range since {
+				e.Wait(t, "another stream of "+name, func() bool { return r.since(name).After(before) })
+			}
+			e.Wait(t, "the client's certificate and authorities are read", func() bool {
+				return e.Stat(t, "cluster.file.client_ssl_socket_factory.ssl_context_update_by_sds") >= updates+2
+			})
+			for _, l := range loads {
+				l.more(t, 300)
+			}
+		})
 		for i, l := range loads {
 			total, failed := l.stop()
 			change := []string{"certificate rotation, files and authorities", "certificate rotation, issued"}[i]
