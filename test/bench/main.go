@@ -59,7 +59,7 @@ func full() scale {
 	return scale{
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
 		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
-		rows: 31, inRow: 50, pairs: 21, conns: 16, pairTime: 5 * time.Second,
+		rows: 31, inRow: 100, pairs: 21, conns: 16, pairTime: 5 * time.Second,
 		services: 50, weighings: 3,
 	}
 }
