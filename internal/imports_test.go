@@ -51,7 +51,7 @@ var mayImport = map[string]struct {
 	"internal/apply":                           {[]string{"api", "client"}, "it changes resources through the API alone"},
 	"internal/document":                        {nil, "it reads files and does not know what they say"},
 	"internal/manifest":                        {[]string{"model", "api", "document"}, "it turns manifests into inputs of the API, and asks nobody"},
-	"internal/cloudformation":                  {[]string{"model", "api"}, "a template is resolved from its text and its options alone"},
+	"internal/cloudformation":                  {[]string{"model", "api", "document"}, "a template is resolved from its text and its options alone"},
 	"internal/man":                             {nil, "pages are made of commands, whatever they do"},
 	"internal/client":                          {[]string{"model", "api", "auth"}, "a client knows the wire and not the server"},
 	"internal/agent":                           {[]string{"api", "auth"}, "the agent runs beside every workload and stays small"},

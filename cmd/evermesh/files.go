@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/evermesh/evermesh/internal/document"
 	"github.com/evermesh/evermesh/internal/manifest"
 	"github.com/evermesh/evermesh/internal/model"
 )
@@ -87,6 +88,9 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 
 // add reads a file of inputs, and keeps one of another form for later.
 func (r *filesReader) add(slot int, name string, text []byte) (err error) {
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{{")) {
+		return usagef("%s:%d: not valid YAML%s", name, lineAt(text, 0), document.Rendered)
+	}
 	f, kind := formOf(name, text)
 	if kind != "" {
 		return foreign(name, kind)

@@ -57,7 +57,10 @@ func TestReadFiles(t *testing.T) {
 		{"a list of manifests", "m.json", `[{"apiVersion":"appmesh.k8s.aws/v1beta2","kind":"Mesh","metadata":{"name":"m"}}]`, []string{"m.json:1:2 Mesh"}, ""},
 
 		{"YAML of no resource", "n.yaml", "# nothing\n", nil, "n.yaml: holds no resource: "},
-		{"no YAML", "n.yaml", "a: 'b\n", nil, "n.yaml:2: not valid YAML: found unexpected end of stream"},
+		{"no YAML", "n.yaml", "a: 'b\n", nil, "n.yaml:1: not valid YAML: found unexpected end of stream"},
+		{"no YAML, in the line of the fault", "n.yaml", "meshName: m\nspec:\n  a: 1\n  b: c: d\n  e: 1\n", nil, "n.yaml:4: not valid YAML: mapping values are not allowed in this context"},
+		{"a chart's template", "n.yaml", "\n{{- if .Values.mesh }}\nmeshName: m\n", nil, "n.yaml:2: not valid YAML; it looks like a template of a chart: render it first (helm template)"},
+		{"a chart's template, further down", "n.yaml", "meshName: m\n{{- if .Values.mesh }}\nspec: {}\n", nil, "n.yaml:2: not valid YAML: could not find expected ':'; it looks like a template of a chart: render it first (helm template)"},
 		{"a manifest among inputs", "n.json", node + `{"apiVersion":"v1","kind":"Pod"}`, nil, "n.json:1: is of another form than what is before it in the file, which is not read here: want the inputs of aws appmesh create-… calls, a CloudFormation template, or Kubernetes manifests"},
 		{"Terraform", "main.tf", `resource "aws_appmesh_mesh" "m" {}`, nil, "main.tf: is a Terraform file, which"},
 		{"Terraform by its text", "-", "# mesh\nresource \"aws_appmesh_mesh\" \"m\" {\n", nil, "standard input: is a Terraform file, which"},

@@ -73,7 +73,11 @@ func parseYAML(name string, text []byte) ([]input, error) {
 		if e, ok := errors.AsType[*document.Error](err); ok && e.Line > 0 {
 			at = fmt.Sprintf("%s:%d", name, e.Line)
 		}
-		return nil, usagef("%s: not valid YAML: %v", at, err)
+		hint := ""
+		if bytes.Contains(text, []byte("{{")) {
+			hint = document.Rendered
+		}
+		return nil, usagef("%s: not valid YAML: %v%s", at, err, hint)
 	}
 	var out []input
 	for _, n := range all {

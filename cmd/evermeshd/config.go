@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -17,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/evermesh/evermesh/internal/discovery/cloudmap"
+	"github.com/evermesh/evermesh/internal/document"
 )
 
 // config is the effective configuration. The flag set is its schema: a setting
@@ -155,6 +157,10 @@ func fromFile(f *pflag.FlagSet) error {
 	}
 	var doc map[string]yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
+		if _, typed := errors.AsType[*yaml.TypeError](err); !typed {
+			e := document.Syntax(text, err)
+			return usagef("--config %s, line %d: %s", name, e.Line, e.Message)
+		}
 		return usagef("--config %s: %v", name, err)
 	}
 	for key, node := range doc {

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/evermesh/evermesh/internal/document"
 )
 
 // maxDepth is how deeply a template may be nested. The deepest document of the
@@ -95,6 +97,7 @@ func (n *node) what() string {
 func read(name string, data []byte, p *faults) (root *node, ok bool) {
 	at := Position{File: name}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	text := data
 	if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && start[0] == '{' {
 		data = yamlEscapes(data)
 	}
@@ -104,14 +107,14 @@ func read(name string, data []byte, p *faults) (root *node, ok bool) {
 		p.add(at, "", "is empty")
 		return nil, false
 	} else if err != nil {
-		syntax(at, err, p)
+		syntax(at, text, err, p)
 		return nil, false
 	}
 	if err := dec.Decode(&more); err == nil {
 		p.add(Position{File: name, Line: more.Line, Column: more.Column}, "", "a second document begins: a template is one")
 		return nil, false
 	} else if !errors.Is(err, io.EOF) {
-		syntax(at, err, p)
+		syntax(at, text, err, p)
 		return nil, false
 	}
 	r := reader{file: name, faults: p}
@@ -126,16 +129,14 @@ func read(name string, data []byte, p *faults) (root *node, ok bool) {
 	return root, true
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-func syntax(at Position, err error, p *faults) {
-	text := err.Error()
-	found := yamlLine.FindStringSubmatch(text)
-	if found != nil {
-		text = text[len(found[0]):]
-		at.Line, _ = strconv.Atoi(found[1]) // 0 without one
+func syntax(at Position, text []byte, err error, p *faults) {
+	e := document.Syntax(text, err)
+	at.Line = e.Line
+	hint := ""
+	if bytes.Contains(text, []byte("{{")) && !bytes.Contains(text, []byte("{{resolve:")) {
+		hint = document.Rendered
 	}
-	p.add(at, "", "neither YAML nor JSON: %s", text)
+	p.add(at, "", "neither YAML nor JSON: %s%s", e.Message, hint)
 }
 
 // escapes are the escapes of JSON, characters of two halves as one, and what YAML

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"regexp"
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
@@ -50,7 +49,7 @@ func Read(text []byte) ([]*Node, error) {
 			return out, nil
 		}
 		if err != nil {
-			return nil, syntax(err)
+			return nil, Syntax(text, err)
 		}
 		for _, content := range root.Content {
 			n, err := r.node(content, 0)
@@ -62,27 +61,6 @@ func Read(text []byte) ([]*Node, error) {
 			}
 		}
 	}
-}
-
-var atLine = regexp.MustCompile(`^yaml: line (\d+): `)
-
-// syntax turns the parser's error into one that has its line apart.
-func syntax(err error) *Error {
-	text := err.Error()
-	at := atLine.FindStringSubmatch(text)
-	if at == nil {
-		return &Error{Message: bareSyntax(text)}
-	}
-	line, _ := strconv.Atoi(at[1]) // digits; one too large to read is as good as none
-	return &Error{Line: line, Message: bareSyntax(text[len(at[0]):])}
-}
-
-func bareSyntax(text string) string {
-	const prefix = "yaml: "
-	if len(text) > len(prefix) && text[:len(prefix)] == prefix {
-		return text[len(prefix):]
-	}
-	return text
 }
 
 // reader turns the parser's nodes into ours.

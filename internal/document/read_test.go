@@ -60,7 +60,7 @@ func TestReadRefuses(t *testing.T) {
 		{"a foreign tag", "a: !Ref b\n", "1:4 the tag !Ref means nothing here"},
 		{"a foreign tag of an object", "a: !Thing {b: c}\n", "1:4 the tag !Thing means nothing here"},
 		{"a key that is no text", "{[a]: b}\n", "1:2 a key is no text"},
-		{"no YAML", "a: 'b\n\nc", "3:0 found unexpected end of stream"},
+		{"no YAML", "a: 'b\n\nc", "1:0 found unexpected end of stream"},
 		{"a merge of a text", "a:\n  <<: b\n", "2:7 a merge key takes an object, or a list of objects"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -74,6 +74,60 @@ func TestReadRefuses(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// The line is that of the fault, or of what is never ended, and not of the block
+// around it.
+func TestSyntaxLines(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("  x: [1, 2]\n", 3) // a key twice is no fault of syntax
+	for _, c := range []struct {
+		name, text string
+		line       int
+	}{
+		{"a value behind another", "a: 1\nb: c: d\ne: 1\n", 2},
+		{"a member that stands too far left", "a:\n    b: 1\n    c: 2\n  d: 3\ne: 1\n", 4},
+		{"a member that stands too far right", "a:\n  b: 1\n  c: 2\n    d: 3\ne: 1\n", 4},
+		{"a tab", "a:\n  b: 1\n\tc: 2\nd: 3\n", 3},
+		{"an item among members", "a:\n  b: 1\n  c: 2\n  - d\ne: 1\n", 4},
+		{"a text among members", "a: 1\nb: 2\nword\nc: 3\nd: 4\n", 3},
+		{"a text that is never ended", "a: 1\nb: 'c\nd: 2\n" + long, 2},
+		{"a list that is never ended", "a: 1\nb: [1,\n  2\nd: 2\n" + long, 2},
+		{"an anchor that is nowhere", "a: 1\nb:\n  c: *x\nd: 1\n", 3},
+		{"in the second document", "a: 1\n---\nb: 1\nc: d: e\n", 4},
+		{"JSON, a comma too many", "{\n \"a\": 1,\n \"b\": [\n  1,\n  ,\n 2]\n}\n", 5},
+		{"JSON, a colon that is not there", "{\n \"a\": {\n  \"b\": 1,\n  \"c\" 2\n }\n}\n", 4},
+		{"JSON that ends too early", "{\n \"a\": {\n  \"b\": 1", 3},
+		{"a chart", "{{- if .Values.mesh }}\na: 1\n{{- end }}\n", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Read([]byte(c.text))
+			e, ok := errors.AsType[*Error](err)
+			if !ok || e.Line != c.line {
+				t.Errorf("got line %d (%v), want %d", e.Line, err, c.line)
+			}
+		})
+	}
+}
+
+// A fault at the end of a long text is found as well, without reading the text
+// over and over.
+func TestTheLineInALongText(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("- {a: 1, b: [x, y]}\n", 20_000)
+	for _, c := range []struct {
+		name, text string
+		line       int
+	}{
+		{"a fault", text + "- a: b: c\n" + text, 20_001},
+		{"what is never ended, so that the parser's word is taken", "- 'a\n" + text, 20_002},
+	} {
+		_, err := Read([]byte(c.text))
+		if e, ok := errors.AsType[*Error](err); !ok || e.Line != c.line {
+			t.Errorf("%s: got %v in line %d, want line %d", c.name, err, e.Line, c.line)
+		}
 	}
 }
 

@@ -84,7 +84,7 @@ func (r *Reader) Add(name string, text []byte) {
 		}
 		message := "not valid YAML: " + err.Error()
 		if strings.Contains(string(text), "{{") {
-			message += "; it looks like a template of a chart: render it first, with helm template"
+			message += document.Rendered
 		}
 		r.out.Faults = append(r.out.Faults, Remark{at, message})
 		return
