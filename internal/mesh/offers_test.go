@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -126,6 +127,51 @@ func TestRoutesWait(t *testing.T) {
 	}
 }
 
+// A service waits for all ports of its provider, and for what its router waits for.
+func TestServicesWait(t *testing.T) {
+	n := listening("n", "8080 http", "9090 http")
+	port := int64(9090)
+	route := made(api.KindRoute, "r", "all", &api.RouteSpec{HTTPRoute: &api.HTTPRoute{Action: api.HTTPRouteAction{WeightedTargets: []api.WeightedTarget{{VirtualNode: "n", Weight: 1, Port: &port}}}}})
+	service := func(name string, p *api.VirtualServiceProvider) *api.Resource {
+		return made(api.KindVirtualService, "", name, &api.VirtualServiceSpec{Provider: p})
+	}
+	node := &api.VirtualServiceProvider{VirtualNode: &api.VirtualNodeServiceProvider{VirtualNodeName: "n"}}
+	router := &api.VirtualServiceProvider{VirtualRouter: &api.VirtualRouterServiceProvider{VirtualRouterName: "r"}}
+	other := &api.VirtualServiceProvider{VirtualNode: &api.VirtualNodeServiceProvider{VirtualNodeName: "other"}}
+	s := mesh.NewSnapshot(1, []*api.Resource{n, route, service("node", node), service("router", router), service("other", other), service("nobody", nil)})
+	for _, from := range []string{"8080 http", "9090 http", "9090 http, 8080 http STRICT"} {
+		nodes := map[api.Key]mesh.Offer{n.Key: mesh.Turn{Goal: listening("n", strings.Split(from, ", ")...)}.To(n).Offer}
+		for name, want := range map[string]bool{"node": !strings.Contains(from, ","), "router": from == "8080 http", "other": false, "nobody": false, "none": false} {
+			if got := s.AwaitsProvider(worldKey(api.KindVirtualService, "", name), nodes); got != want {
+				t.Errorf("from %s, service %s awaits its provider: %v", from, name, got)
+			}
+		}
+	}
+	if s.AwaitsProvider(worldKey(api.KindVirtualService, "", "node"), nil) {
+		t.Error("a service awaits a node at rest")
+	}
+}
+
+// A node is kept with the ports of before, and as a whole when it is gone.
+func TestKeeping(t *testing.T) {
+	before := listening("n", "8080 http", "9090 http")
+	for _, test := range []struct{ now, want string }{
+		{"9191 http", "9191 http, 8080 http, 9090 http"},
+		{"9090 http STRICT", "9090 http STRICT, 8080 http"},
+	} {
+		now := listening("n", test.now)
+		if got := heard(mesh.Keeping(now, before)); got != test.want || heard(now) != test.now {
+			t.Errorf("%s is kept as %q, want %q", test.now, got, test.want)
+		}
+	}
+	if more := listening("n", "9090 tcp", "8080 http", "1 http"); mesh.Keeping(more, before) != more {
+		t.Error("a node that has all its ports is another")
+	}
+	if mesh.Keeping(nil, before) != before {
+		t.Error("a node that is gone is not kept")
+	}
+}
+
 // What is offered is what a snapshot of just that would show, whoever has looked at
 // which snapshot before: what is remembered of services holds for both.
 func TestOffersAreWhatASnapshotOfThemWouldShow(t *testing.T) {
@@ -134,13 +180,23 @@ func TestOffersAreWhatASnapshotOfThemWouldShow(t *testing.T) {
 		stored := mesh.NewSnapshot(0, nil)
 		for range rapid.IntRange(1, 12).Draw(t, "batches") {
 			stored = stored.Apply(w.revision, w.edit(t))
-			offers := mesh.Offers{Nodes: map[api.Key]mesh.Offer{}, Routes: map[api.Key][]*api.Resource{}}
+			offers := mesh.Offers{Nodes: map[api.Key]mesh.Offer{}, Routes: map[api.Key][]*api.Resource{}, Providers: map[api.Key]*api.Resource{}}
 			shown := maps.Clone(w.resources)
 			for i := range 4 {
 				key := worldKey(api.KindVirtualNode, "", fmt.Sprint("n", i))
-				if r := w.resources[key]; r != nil && rapid.IntRange(0, 3).Draw(t, "offered") == 0 {
-					seen := *r
-					offers.Nodes[key], shown[key] = mesh.Offer{Seen: &seen}, &seen
+				if rapid.IntRange(0, 3).Draw(t, "offered") > 0 {
+					continue
+				}
+				seen := &api.Resource{Key: key, Spec: &api.VirtualNodeSpec{}} // it is gone
+				if r := w.resources[key]; r != nil {
+					*seen = *r
+				}
+				offers.Nodes[key], shown[key] = mesh.Offer{Seen: seen}, seen
+			}
+			for _, key := range []api.Key{worldKey(api.KindVirtualService, "", drawName(t, "s", 4)), worldKey(api.KindVirtualRouter, "", drawName(t, "r", 3))} {
+				if rapid.Bool().Draw(t, "kept") {
+					was := &api.Resource{Key: key, Spec: drawSpec(t, key.Kind)}
+					offers.Providers[key], shown[key] = was, was
 				}
 			}
 			for i := range 3 {
@@ -167,6 +223,12 @@ func TestOffersAreWhatASnapshotOfThemWouldShow(t *testing.T) {
 					stored.View(c)
 				}
 				view, problems, _ := offered.View(c)
+				if c.Key.Kind == api.KindVirtualNode && w.resources[c.Key] == nil {
+					if view != nil {
+						t.Fatalf("%v is gone and gets something", c)
+					}
+					continue
+				}
 				want, wantProblems, _ := alone.View(c)
 				if view != nil && view.Node != nil {
 					// Its own proxies get what is stored; the rest is others'.
