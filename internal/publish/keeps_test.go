@@ -173,12 +173,11 @@ func TestAServiceWaitsForItsProvidersPorts(t *testing.T) {
 		name   string
 		before []change // provides color.local beside green
 		gone   []change
-		to     string
 	}{
-		{"a node", []change{node("blue"), provided("blue")}, []change{{kind: api.KindVirtualNode, name: "blue"}}, "blue"},
+		{"a node", []change{node("blue"), provided("blue")}, []change{{kind: api.KindVirtualNode, name: "blue"}}},
 		{
 			"a router", append(service("color.local", "color"), node("blue"), route("color", "blue", 1)),
-			[]change{{kind: api.KindRoute, parent: "color", name: "all"}, {kind: api.KindVirtualRouter, name: "color"}, {kind: api.KindVirtualNode, name: "blue"}}, "blue",
+			[]change{{kind: api.KindRoute, parent: "color", name: "all"}, {kind: api.KindVirtualRouter, name: "color"}, {kind: api.KindVirtualNode, name: "blue"}},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -250,10 +249,44 @@ func TestRoutesThatWaitForEachOthersNodes(t *testing.T) {
 	v1.Wait(t, "the new port alone", func() bool { return inbound(t, v1) == "9090 raw_buffer" })
 	v2.Wait(t, "the new port alone", func() bool { return inbound(t, v2) == "9191 raw_buffer" })
 	front.Wait(t, "the new routes", func() bool {
-		return routed(t, front) == "v1_http_9090,v2_http_9191" || routed(t, front) == "v1_http_9090, v2_http_9191"
+		return routed(t, front) == "v1_http_9090, v2_http_9191"
 	})
 	settled(t, s)
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %v: somebody was waited for", took)
 	}
+}
+
+// The client is at one replica, and the nodes that its routes lead to, of before and
+// after, at another.
+func TestReplicasKeepForEachOthersClients(t *testing.T) {
+	t.Parallel()
+	stores := storetest.Replicas(t, 2)
+	write(t, stores[0], append(lone("8080"), node("v2"), named("v2", 8080))...)
+	a, b := newKept(t, stores[0], "a", time.Now), newKept(t, stores[1], "b", time.Now)
+	front, v1, v2 := a.named(t, "front", "f", true), b.named(t, "v1", "v", true), b.named(t, "v2", "w", true)
+	for _, p := range []*adstest.Proxy{front, v1, v2} {
+		ready(t, p)
+	}
+	target, client := shut(t, v1, adstest.LDS), shut(t, front, adstest.RDS)
+	write(t, stores[0], listening("v1", "8080 9090"))
+	write(t, stores[0], named("v1", 9090))
+	write(t, stores[0], listening("v2", "9191"))
+	const between = "8080 raw_buffer, 9191 raw_buffer"
+	v2.Wait(t, "both ports", func() bool { return inbound(t, v2) == between })
+	stays := func() {
+		if got := inbound(t, v2); got != between {
+			t.Fatalf("the node has %q although the client at another replica uses 8080", got)
+		}
+	}
+	during(stays)
+	if got := routed(t, front); got != "v2_http_8080" {
+		t.Fatalf("the client's routes lead to %q", got)
+	}
+	target.let()
+	during(stays)
+	client.let()
+	front.Wait(t, "the new route", func() bool { return routed(t, front) == "v1_http_9090" })
+	v2.Wait(t, "the new port alone", func() bool { return inbound(t, v2) == "9191 raw_buffer" })
+	settled(t, stores[0])
 }

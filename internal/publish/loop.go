@@ -4,7 +4,7 @@
 // and the management service gets what differs.
 //
 // Where the listeners of a node change, its proxies and its clients wait for each
-// other (turns.go, watch.go): the only steps of the loop that follow from what
+// other (turns.go, keeps.go, watch.go): the only steps of the loop that follow from what
 // proxies have accepted and not from what is stored.
 //
 // Loop is the sole writer of bundles. Everything it calls on the way is pure;

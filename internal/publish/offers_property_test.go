@@ -3,6 +3,7 @@ package publish_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -117,16 +118,10 @@ func drawLateService(t *rapid.T, in map[api.Key]*api.Resource) *api.VirtualServi
 
 // edit makes one to three changes in one transaction, unless they make no sense.
 func (w *late) edit(t *rapid.T) {
-	next := map[api.Key]*api.Resource{}
-	for key, r := range w.resources {
-		next[key] = r
-	}
+	next := maps.Clone(w.resources)
 	w.revision++
 	for range rapid.IntRange(1, 3).Draw(t, "changes") {
-		before := map[api.Key]*api.Resource{}
-		for key, r := range next {
-			before[key] = r
-		}
+		before := maps.Clone(next)
 		node := lateKey(api.KindVirtualNode, "", fmt.Sprint("n", rapid.IntRange(0, lateNodes-1).Draw(t, "node")))
 		router := lateKey(api.KindVirtualRouter, "", fmt.Sprint("r", rapid.IntRange(0, lateRouters-1).Draw(t, "router")))
 		switch rapid.IntRange(0, 7).Draw(t, "what") {
