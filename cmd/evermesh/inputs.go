@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/document"
@@ -24,6 +26,9 @@ type input struct {
 	// at, where it is known, is the place of the part of doc with a path of
 	// model.Violation.
 	at func(path string) string
+	// name, where it is known, is the place of the name of a member with such a
+	// path, which the model need not know.
+	name func(path string) string
 }
 
 // place is where the part of the input with that path stands, as well as it is
@@ -35,6 +40,39 @@ func (in input) place(path string) string {
 	return in.at(path)
 }
 
+// member is where the name of the member with that path stands.
+func (in input) member(path string) string {
+	if in.name == nil {
+		return in.place(path)
+	}
+	return in.name(path)
+}
+
+// standsIn has the input's parts stand in a tree.
+func (in *input) standsIn(file string, tree func() *document.Node) {
+	in.at = func(path string) string {
+		n := partOf(tree(), path)
+		if n == nil {
+			return in.where
+		}
+		return fmt.Sprintf("%s:%d:%d", file, n.Line, n.Column)
+	}
+	in.name = func(path string) string {
+		of, name := "", path
+		if i := strings.LastIndexByte(path, '.'); i >= 0 {
+			of, name = path[:i], path[i+1:]
+		}
+		if n := partOf(tree(), of); n != nil {
+			for _, m := range n.Members {
+				if m.Name == name {
+					return fmt.Sprintf("%s:%d:%d", file, m.Line, m.Column)
+				}
+			}
+		}
+		return in.place(path)
+	}
+}
+
 // parseJSON reads a text of JSON values, each an input or a list of inputs.
 func parseJSON(name string, text []byte) ([]input, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
@@ -42,10 +80,16 @@ func parseJSON(name string, text []byte) ([]input, error) {
 	var out []input
 	for len(bytes.TrimSpace(text[dec.InputOffset():])) > 0 {
 		line := lineAt(text, dec.InputOffset())
+		from := dec.InputOffset()
 		v, err := model.Decode(dec)
 		if err != nil {
 			return nil, usagef("%s:%d: not valid JSON: %s", name, lineAt(text, dec.InputOffset()), plainSyntax(err))
 		}
+		// What is right needs no places.
+		tree := sync.OnceValue(func() *document.Node {
+			n, _ := document.ReadJSON(text[from:], lineOf(text, from), columnOf(text, from)) // nil without
+			return n
+		})
 		items, isList := v.([]any)
 		if !isList {
 			items = []any{v}
@@ -59,6 +103,13 @@ func parseJSON(name string, text []byte) ([]input, error) {
 			if err != nil {
 				return nil, err
 			}
+			in.standsIn(name, func() *document.Node {
+				n := tree()
+				if isList && n != nil {
+					n = n.Items[i]
+				}
+				return n
+			})
 			out = append(out, in)
 		}
 	}
@@ -90,19 +141,19 @@ func parseYAML(name string, text []byte) ([]input, error) {
 			if err != nil {
 				return nil, err
 			}
-			in.at = func(path string) string { return placeIn(name, item, path) }
+			in.standsIn(name, func() *document.Node { return item })
 			out = append(out, in)
 		}
 	}
 	return out, nil
 }
 
-// placeIn is where the part of a document with a path of model.Violation stands,
-// or what should hold it.
-func placeIn(name string, n *document.Node, path string) string {
+// partOf is the part of a document with a path of model.Violation, or what
+// should hold it; nil when there is no document.
+func partOf(n *document.Node, path string) *document.Node {
 	for _, step := range strings.Split(path, ".") {
 		next := n.Get(step)
-		if i, err := strconv.Atoi(step); err == nil && n.Kind == document.List && i >= 1 && i <= len(n.Items) {
+		if i, err := strconv.Atoi(step); err == nil && n != nil && n.Kind == document.List && i >= 1 && i <= len(n.Items) {
 			next = n.Items[i-1]
 		}
 		if next == nil && step != "member" {
@@ -110,7 +161,14 @@ func placeIn(name string, n *document.Node, path string) string {
 		}
 		n = cmp.Or(next, n)
 	}
-	return fmt.Sprintf("%s:%d:%d", name, n.Line, n.Column)
+	return n
+}
+
+func lineOf(text []byte, offset int64) int { return 1 + bytes.Count(text[:offset], []byte("\n")) }
+
+// columnOf counts characters from 1.
+func columnOf(text []byte, offset int64) int {
+	return 1 + utf8.RuneCount(text[bytes.LastIndexByte(text[:offset], '\n')+1:offset])
 }
 
 // lineAt is the line of the first thing at or after an offset.

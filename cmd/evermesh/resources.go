@@ -57,8 +57,8 @@ func (out *reading) check(inputs []input, account string) ([]checked, error) {
 	where := map[api.Key]string{}
 	for i, in := range inputs {
 		shape := "Create" + in.row.Type + "Input"
-		for _, line := range unknownMembers(m, shape, in.doc) {
-			out.notes = append(out.notes, in.where+": "+line)
+		for _, u := range unknownMembers(m, shape, in.doc) {
+			out.notes = append(out.notes, in.member(u.path)+": "+u.text)
 		}
 		if found := m.Check(shape, in.doc); len(found) > 0 {
 			for _, v := range found {

@@ -8,14 +8,20 @@ import (
 	"github.com/evermesh/evermesh/internal/model"
 )
 
+// unknown is a member of a document that its shape does not know. path is as in
+// model.Violation.
+type unknown struct{ path, text string }
+
 // unknownMembers names the members of a document that its shape does not know,
 // in a line each. The API ignores them, as AWS does, and a person who misspelt
 // one would never learn of it.
-func unknownMembers(m *model.Model, shape string, doc any) []string {
-	return walkUnknown(m, shape, "", doc, nil)
+func unknownMembers(m *model.Model, shape string, doc any) []unknown {
+	return walkUnknown(m, shape, unknown{}, doc, nil)
 }
 
-func walkUnknown(m *model.Model, name, path string, doc any, found []string) []string {
+// walkUnknown looks at the part of a document at a place: its path, and the same
+// as a person reads it.
+func walkUnknown(m *model.Model, name string, place unknown, doc any, found []unknown) []unknown {
 	s := m.Shapes[name]
 	switch s.Type {
 	case "structure":
@@ -24,11 +30,12 @@ func walkUnknown(m *model.Model, name, path string, doc any, found []string) []s
 			return found // the checker names it
 		}
 		for _, member := range sorted(members) {
-			at := strings.TrimPrefix(path+"."+member, ".")
+			at := unknown{strings.TrimPrefix(place.path+"."+member, "."), strings.TrimPrefix(place.text+"."+member, ".")}
 			ref, known := s.Members[member]
 			switch {
 			case !known:
-				found = append(found, fmt.Sprintf("%s is not a member that App Mesh knows, and is ignored: %s", at, instead(s, member)))
+				at.text += " is not a member that App Mesh knows, and is ignored: " + instead(s, member)
+				found = append(found, at)
 			case members[member] == nil:
 				// null is as good as absent
 			default:
@@ -38,7 +45,7 @@ func walkUnknown(m *model.Model, name, path string, doc any, found []string) []s
 	case "list":
 		items, _ := doc.([]any)
 		for i, item := range items {
-			found = walkUnknown(m, s.Member.Shape, fmt.Sprintf("%s[%d]", path, i), item, found)
+			found = walkUnknown(m, s.Member.Shape, unknown{fmt.Sprintf("%s.%d.member", place.path, i+1), fmt.Sprintf("%s[%d]", place.text, i)}, item, found)
 		}
 	}
 	return found
