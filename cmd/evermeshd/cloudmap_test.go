@@ -115,9 +115,10 @@ func TestCloudMap(t *testing.T) {
 
 	registry.Fail(cloudmaptest.Silence)
 	again := start(t, dir, arguments...)
-	if status, body := again.get(t, "/readyz"); status != 200 {
-		t.Errorf("while Cloud Map is silent /readyz answers %d: %s", status, body)
-	}
+	eventually(t, "it is ready although Cloud Map is silent", func() bool {
+		status, _ := again.get(t, "/readyz")
+		return status == 200
+	})
 	began := time.Now()
 	proxy := front(t, again)
 	proxy.Wait(t, "what was known before", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080 10.0.0.2:9080" })
