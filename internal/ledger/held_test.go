@@ -121,3 +121,37 @@ func TestAMeshHalfWrittenIsNotComplete(t *testing.T) {
 		t.Errorf("a mesh with a part missing is complete: %v, error %v", complete, err)
 	}
 }
+
+// A node whose listeners lack secrets is not done before it is known whether its
+// proxies can use them; then what they cannot use is told. Others do not wait.
+func TestSecretsOnTheirWayAreNotDone(t *testing.T) {
+	s := storetest.New(t)
+	w := newWorld(s, "a")
+	w.Applied(max(resource(t, s, theRoute, anyRoute), resource(t, s, node("n").Key, `{}`)))
+	trouble := api.Problem{ResourceARN: realm.ARN(node("n").Key, account), Reason: "SecretRefused", Message: "no"}
+	for _, step := range []struct {
+		name     string
+		lacking  []string
+		problems []api.Problem
+		want     string
+	}{
+		{"on their way", []string{"a", "b"}, nil, "WAITING 0/1"},
+		{"refused", []string{"a"}, []api.Problem{trouble}, "DONE 1/1"},
+		{"there", nil, nil, "DONE 1/1"},
+	} {
+		w.connect(node("n"), w.proxy(node("n"), "i"))
+		w.rows[node("n")].Lacking, w.rows[node("n")].Problems = step.lacking, step.problems
+		w.flush(t)
+		r := reader(s, w.now)
+		got, err := r.Rollout(t.Context(), node("n").Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := fmt.Sprintf("%s %d/%d", got.State, got.ProxiesAccepted, got.ProxiesAffected); told != step.want || !slices.Equal(got.Problems, step.problems) {
+			t.Errorf("%s: rollout is %s with %v, want %s", step.name, told, got.Problems, step.want)
+		}
+		if got, _ := rollout(t, r); got != "DONE 1/1" {
+			t.Errorf("%s: the rollout of a route is %s", step.name, got)
+		}
+	}
+}

@@ -255,7 +255,9 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 				out.Problems = append(out.Problems, p)
 			}
 		}
-		held := slices.Contains(row.Held, key.String()) // what is wanted is not all of it yet (D6.3)
+		// What is wanted is not all of it yet (D6.3), or the node's own listeners lack
+		// secrets and why is not known yet: they are on their way.
+		held := slices.Contains(row.Held, key.String()) || row.Client == key.String() && len(row.Lacking) > 0 && len(row.Problems) == 0
 		for _, p := range row.Members {
 			out.ProxiesAffected++
 			switch {
