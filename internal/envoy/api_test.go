@@ -12,6 +12,7 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3" // the bootstraps of agents have them
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -96,6 +97,8 @@ var newer = map[string]string{
 		"ignores what it does not know of what it is sent, and then matches a Host header with its port",
 	"envoy.config.core.v3.GrpcService.EnvoyGrpc.retry_policy": "since 1.26, in the bootstrap, so that Envoy is back at its agent " +
 		"within a second and not within 30; an older Envoy refuses a bootstrap that has it, unless --allow-unknown-static-fields",
+	"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig.query_tries": "in the bootstrap, so that a name server " +
+		"that is silent for 3 s fails no request; an older Envoy refuses a bootstrap that has it, as above",
 }
 
 // uses are names of messages, fields and values, each with a case that has it.
