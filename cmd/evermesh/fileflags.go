@@ -111,7 +111,7 @@ func readPairs(flag, name, key, value, wrapper string) (map[string]string, error
 	}
 	all, err := document.Read(text)
 	if err != nil {
-		return nil, usagef("%s: %s: %v", flag, name, err)
+		return nil, usagef("%s: %s: not valid YAML: %v", flag, lineIn(name, err), err)
 	}
 	wrong := usagef("%s: %s: want an object of texts, or a list of objects with %s and %s", flag, name, key, value)
 	if len(all) != 1 {

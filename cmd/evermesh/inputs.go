@@ -120,15 +120,11 @@ func parseJSON(name string, text []byte) ([]input, error) {
 func parseYAML(name string, text []byte) ([]input, error) {
 	all, err := document.Read(text)
 	if err != nil {
-		at := name
-		if e, ok := errors.AsType[*document.Error](err); ok && e.Line > 0 {
-			at = fmt.Sprintf("%s:%d", name, e.Line)
-		}
 		hint := ""
 		if bytes.Contains(text, []byte("{{")) {
 			hint = document.Rendered
 		}
-		return nil, usagef("%s: not valid YAML: %v%s", at, err, hint)
+		return nil, usagef("%s: not valid YAML: %v%s", lineIn(name, err), err, hint)
 	}
 	var out []input
 	for _, n := range all {
@@ -146,6 +142,14 @@ func parseYAML(name string, text []byte) ([]input, error) {
 		}
 	}
 	return out, nil
+}
+
+// lineIn is the place of an error of document.Read, as well as it is known.
+func lineIn(file string, err error) string {
+	if e, ok := errors.AsType[*document.Error](err); ok && e.Line > 0 {
+		return fmt.Sprintf("%s:%d", file, e.Line)
+	}
+	return file
 }
 
 // partOf is the part of a document with a path of model.Violation, or what
