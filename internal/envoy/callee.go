@@ -1,11 +1,10 @@
 package envoy
 
 import (
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"weak"
+	"unique"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -15,31 +14,24 @@ import (
 )
 
 // callee is all that a node needs to call a service on one of its ports. That
-// does not depend on who calls, so the nodes of a mesh share it: a change of the
-// service is made once, and a bundle is mostly a list of callees.
+// does not depend on who calls but for the policy, so the nodes of a mesh share it:
+// a change of the service is made once, and a bundle is mostly a list of callees.
 type callee struct {
 	service  *mesh.Service
 	meshWide meshWide
 	calleeKey
+	*offered
 
-	clusters []*Resource
-	// plain says that no service of another name can have the domains of this
-	// one's host.
-	plain bool
-	host  *VirtualHost         // by HTTP; nil when Envoy would refuse it
-	to    []weighted           // by TCP
-	idle  *durationpb.Duration // by TCP
-	faults
+	clusters    []*Resource
+	problems    []mesh.Problem
 	pieces      []*piece // of the clusters
 	unvalidated []string // targets whose certificates are not looked at
 }
 
 // calleeKey is what there may be several callees for at a time.
 type calleeKey struct {
-	owner, mesh, name string // of the service
-	at                portOf
-	policy            policy
-	metrics           bool // its routes and clusters say so to loggers
+	offeredKey
+	policy unique.Handle[policy]
 }
 
 // is says whether the callee was made from these. The service is looked at first:
@@ -49,10 +41,37 @@ func (c *callee) is(key calleeKey, s *mesh.Service, wide meshWide) bool {
 		(c.service == s || c.calleeKey == key && c.service.Same(s))
 }
 
+// offered is the part of a callee that is the same whatever the policy: policies
+// say how to speak with targets, not which they are.
+type offered struct {
+	of   *mesh.Service
+	wide meshWide
+	key  offeredKey
+
+	// plain says that no service of another name can have the domains of this
+	// one's host.
+	plain bool
+	host  *VirtualHost         // by HTTP; nil when Envoy would refuse it
+	to    []weighted           // by TCP
+	idle  *durationpb.Duration // by TCP
+	found faults
+}
+
+// offeredKey is what there may be several of at a time.
+type offeredKey struct {
+	owner, mesh, name string // of the service
+	at                portOf
+	metrics           bool // its routes and clusters say so to loggers
+}
+
+func (x *offered) is(key offeredKey, s *mesh.Service, wide meshWide) bool {
+	return x != nil && x.wide == wide && x.key == key && (x.of == s || x.of.Same(s))
+}
+
 // callee returns the callee of the previous bundle or of another client, or
 // makes it; the bundle then has its clusters and problems.
-func (b *build) callee(s *mesh.Service, at portOf, p policy) *callee {
-	key := calleeKey{b.own.Key.Owner, b.mesh, s.Key.Name, at, p, b.meshWide.metrics}
+func (b *build) callee(s *mesh.Service, at portOf, p unique.Handle[policy]) *callee {
+	key := calleeKey{offeredKey{b.own.Key.Owner, b.mesh, s.Key.Name, at, b.meshWide.metrics}, p}
 	// Nearly always the previous bundle has it at the same place.
 	i := len(b.callees)
 	var old *callee
@@ -61,7 +80,9 @@ func (b *build) callee(s *mesh.Service, at portOf, p policy) *callee {
 	}
 	c := old
 	if !c.is(key, s, b.meshWide) {
-		c = b.owner.callee(key, s, b.meshWide, b.makeCallee)
+		c = shared(b.owner, &b.owner.callees, key, func(c *callee) bool { return c.is(key, s, b.meshWide) }, func() *callee {
+			return b.makeCallee(key, s)
+		})
 		if old == nil || !slices.Equal(old.clusters, c.clusters) {
 			b.clustersDiffer = true
 		}
@@ -74,34 +95,12 @@ func (b *build) callee(s *mesh.Service, at portOf, p policy) *callee {
 	return c
 }
 
-// callee returns the callee that all share, or makes it.
-func (o *Builder) callee(key calleeKey, s *mesh.Service, wide meshWide, mk func(c *callee)) *callee {
-	o.mu.Lock()
-	held := o.callees[key].Value()
-	o.mu.Unlock()
-	if held.is(key, s, wide) {
-		return held
-	}
-	made := &callee{service: s, meshWide: wide, calleeKey: key}
-	mk(made)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	// Another goroutine may have been faster; what it made is shared then.
-	if held := o.callees[key].Value(); held.is(key, s, wide) {
-		return held
-	}
-	if o.callees == nil {
-		o.callees = map[calleeKey]weak.Pointer[callee]{}
-	}
-	o.callees[key] = weak.Make(made)
-	runtime.AddCleanup(made, func(key calleeKey) { o.forget(func() { drop(o.callees, key) }) }, key)
-	return made
-}
-
-func (b *build) makeCallee(c *callee) {
-	s, at := c.service, c.at
-	targets(s, at, func(node *api.Resource, l *api.Listener) {
-		x := b.clusterPiece(node, l, &c.policy)
+func (b *build) makeCallee(key calleeKey, s *mesh.Service) *callee {
+	c := &callee{service: s, meshWide: b.meshWide, calleeKey: key}
+	p := key.policy.Value()
+	var f faults
+	targets(s, key.at, func(node *api.Resource, l *api.Listener) {
+		x := b.clusterPiece(node, l, &p)
 		if slices.Contains(c.pieces, x) {
 			return
 		}
@@ -109,26 +108,36 @@ func (b *build) makeCallee(c *callee) {
 		if x.resource != nil {
 			c.clusters = append(c.clusters, x.resource)
 		}
-		c.take(x.problems)
+		f.take(x.problems)
 		if x.unvalidated != "" {
 			c.unvalidated = append(c.unvalidated, x.unvalidated)
 		}
 	})
-	if !isHTTP(at.protocol) {
-		c.to, c.idle = b.tcpTargets(s, at, &c.faults)
-		return
+	c.offered = shared(b.owner, &b.owner.offered, key.offeredKey, func(x *offered) bool { return x.is(key.offeredKey, s, b.meshWide) }, func() *offered {
+		return b.makeOffered(key.offeredKey, s)
+	})
+	f.take(c.found.problems)
+	c.problems = f.problems
+	return c
+}
+
+func (b *build) makeOffered(key offeredKey, s *mesh.Service) *offered {
+	out := &offered{of: s, wide: b.meshWide, key: key}
+	if !isHTTP(key.at.protocol) {
+		out.to, out.idle = b.tcpTargets(s, key.at, &out.found)
+		return out
 	}
 	name := s.Key.Name
-	c.plain = !strings.ContainsFunc(name, func(r rune) bool {
+	out.plain = !strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.'
 	})
 	x := &piece{}
-	b.fillHost(x, hostName(name), domainsOf(name, at.port), s.Key, func(f *faults) []*routev3.Route { return b.routes(s, at, f) })
+	b.fillHost(x, hostName(name), domainsOf(name, key.at.port), s.Key, func(f *faults) []*routev3.Route { return b.routes(s, key.at, f) })
 	for _, r := range inputs(s) {
 		x.cut(r)
 	}
-	c.host = x.host
-	c.take(x.problems)
+	out.host, out.found = x.host, x.faults
+	return out
 }
 
 // domainsOf are the host names of a service's requests on a port.

@@ -163,12 +163,12 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 	return b.shared("cluster "+name+tls.key(), string(preference), []*api.Resource{node}, func(p *piece) {
 		p.enforced = tls.enforced
 		tls.remark(p, node, l)
-		port := uint32(l.PortMapping.Port)
+		port, steady := uint32(l.PortMapping.Port), b.owner.steady()
 		c := &clusterv3.Cluster{
-			Name: name, ConnectTimeout: durationpb.New(time.Second), CircuitBreakers: breakers(limits()),
+			Name: name, ConnectTimeout: steady.second, CircuitBreakers: steady.unlimited,
 			Metadata:                      b.targetTag(targetNode, node.Key.Name),
 			OutlierDetection:              outlierDetection(node, l, &p.faults),
-			TypedExtensionProtocolOptions: protocolOptions(l.PortMapping.Protocol),
+			TypedExtensionProtocolOptions: steady.protocolOptions(l.PortMapping.Protocol),
 		}
 		var query *EndpointQuery
 		switch d := node.VirtualNodeSpec().ServiceDiscovery; {
@@ -184,7 +184,7 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 			c.IgnoreHealthOnHostRemoval = c.GetType() == clusterv3.Cluster_STRICT_DNS && c.HealthChecks != nil
 		case d != nil && d.AWSCloudMap != nil:
 			c.ClusterDiscoveryType = discoveryType(clusterv3.Cluster_EDS)
-			c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()}
+			c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: steady.ads}
 			c.HealthChecks = healthChecks(node, l, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, tls.on, &p.faults)
 			c.IgnoreHealthOnHostRemoval = true
 			query = cloudMapQuery(d.AWSCloudMap, preference, port)
@@ -198,7 +198,7 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 			p.add(node.Key, mesh.ReasonNotFound, "spec.serviceDiscovery is absent, so the node has no endpoints; its callers are answered 503")
 		}
 		secrets := secretNames(tls.certificate, tls.trust)
-		if !tls.originate(c, node, l, &p.faults) {
+		if !tls.originate(c, steady.ads, node, l, &p.faults) {
 			c, query, secrets = withoutEndpoints(name), nil, nil
 		}
 		b.finish(p, c, secrets, query, node.Key)

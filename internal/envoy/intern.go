@@ -18,11 +18,13 @@ type Builder struct {
 	WithoutCloudMap bool
 
 	scratch   sync.Pool // of *canonical
+	parts     steady
 	mu        sync.Mutex
 	resources map[string]weak.Pointer[Resource]
 	hosts     map[string]weak.Pointer[VirtualHost]
 	pieces    map[pieceKey]weak.Pointer[piece]
 	callees   map[calleeKey]weak.Pointer[callee]
+	offered   map[offeredKey]weak.Pointer[offered]
 }
 
 // pieceKey names a piece among those of all clients. Clients with the same
@@ -50,6 +52,30 @@ func (o *Builder) piece(key pieceKey, extra string, inputs []*api.Resource, mk f
 	}
 	o.pieces[key] = weak.Make(made)
 	runtime.AddCleanup(made, func(key pieceKey) { o.forget(func() { drop(o.pieces, key) }) }, key)
+	return made
+}
+
+// shared returns the value of that key that all share, if it fits, or makes one,
+// which takes the key over.
+func shared[K comparable, T any](o *Builder, in *map[K]weak.Pointer[T], key K, fits func(*T) bool, mk func() *T) *T {
+	o.mu.Lock()
+	held := (*in)[key].Value()
+	o.mu.Unlock()
+	if held != nil && fits(held) {
+		return held
+	}
+	made := mk()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	// Another goroutine may have been faster; what it made is shared then.
+	if held := (*in)[key].Value(); held != nil && fits(held) {
+		return held
+	}
+	if *in == nil {
+		*in = map[K]weak.Pointer[T]{}
+	}
+	(*in)[key] = weak.Make(made)
+	runtime.AddCleanup(made, func(key K) { o.forget(func() { drop(*in, key) }) }, key)
 	return made
 }
 

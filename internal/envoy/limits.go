@@ -75,7 +75,11 @@ func (f *faults) cut(r *api.Resource) {
 		}
 	}
 	if spec := r.VirtualNodeSpec(); spec != nil {
-		for i, l := range spec.Listeners {
+		for i := range spec.Listeners {
+			l := &spec.Listeners[i]
+			if l.Timeout == nil && l.OutlierDetection == nil {
+				continue
+			}
 			path := fmt.Sprintf("listeners[%d]", i)
 			if t := l.Timeout; t != nil {
 				timeout(path+".timeout.http", t.HTTP)

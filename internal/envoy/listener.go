@@ -83,7 +83,7 @@ func (b *build) connectionManager(prefix, routes string) *listenerv3.Filter {
 		StatPrefix: prefix,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: routes,
-			ConfigSource:    fromADS(),
+			ConfigSource:    b.owner.steady().ads,
 		}},
 		HttpFilters: []*hcmv3.HttpFilter{{
 			Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},

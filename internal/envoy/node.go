@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unique"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -36,7 +37,7 @@ type inner struct {
 
 	aws, allow string // clusters; allow is empty unless all is allowed
 	allowHost  *VirtualHost
-	policies   map[*api.VirtualServiceBackend]policy
+	policies   map[*api.VirtualServiceBackend]unique.Handle[policy]
 	resources  [Secret][]*Resource
 	pieces     []*piece
 	problems   []mesh.Problem

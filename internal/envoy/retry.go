@@ -32,6 +32,11 @@ func (b *build) defaultRetry() *routev3.RetryPolicy {
 	if b.meshWide.noRetry {
 		return nil
 	}
+	return b.owner.steady().retry
+}
+
+// hiddenRetry makes what defaultRetry returns.
+func hiddenRetry() *routev3.RetryPolicy {
 	return retrying([]string{"unavailable", "reset", "connect-failure", "refused-stream", "retriable-status-codes"}, 2, []uint32{503})
 }
 

@@ -8,7 +8,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -172,7 +171,7 @@ func (b *build) routes(s *mesh.Service, at portOf, f *faults) []*routev3.Route {
 		match, _ := m.envoy() // a prefix is always valid
 		l := at.listener(s.Node)
 		action := forward([]weighted{{egressCluster(b.mesh, s.Node, l), 1}})
-		action.Timeout, action.RetryPolicy = durationpb.New(defaultTimeout), b.defaultRetry()
+		action.Timeout, action.RetryPolicy = b.owner.steady().timeout, b.defaultRetry()
 		return []*routev3.Route{{Match: match, Action: &routev3.Route_Route{Route: action}, Metadata: metadata}}
 	}
 	var out []*routev3.Route

@@ -32,9 +32,10 @@ const sdsCluster = "static_cluster_sds_unix_socket"
 
 func (s source) none() bool { return s.name == "" }
 
-func (s source) config() *tlsv3.SdsSecretConfig {
+// config asks for the secret; ads is fromADS.
+func (s source) config(ads *corev3.ConfigSource) *tlsv3.SdsSecretConfig {
 	if !s.own {
-		return &tlsv3.SdsSecretConfig{Name: s.name, SdsConfig: fromADS()}
+		return &tlsv3.SdsSecretConfig{Name: s.name, SdsConfig: ads}
 	}
 	return &tlsv3.SdsSecretConfig{Name: s.name, SdsConfig: fromServer(sdsCluster)}
 }
@@ -114,22 +115,22 @@ func secretNames(of ...source) []string {
 // defaults, as App Mesh left them: two Envoys agree on TLS 1.2, others may use
 // 1.3. Without trust the peer's certificate is not looked at; names then do not
 // count.
-func common(protocol api.PortProtocol, certificate, trust source, names []*tlsv3.SubjectAltNameMatcher) *tlsv3.CommonTlsContext {
+func common(ads *corev3.ConfigSource, protocol api.PortProtocol, certificate, trust source, names []*tlsv3.SubjectAltNameMatcher) *tlsv3.CommonTlsContext {
 	out := &tlsv3.CommonTlsContext{}
 	if isHTTP2(protocol) {
 		out.AlpnProtocols = []string{"h2"}
 	}
 	if !certificate.none() {
-		out.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{certificate.config()}
+		out.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{certificate.config(ads)}
 	}
 	switch {
 	case trust.none():
 	case len(names) == 0:
-		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: trust.config()}
+		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: trust.config(ads)}
 	default:
 		out.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 			DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: names},
-			ValidationContextSdsSecretConfig: trust.config(),
+			ValidationContextSdsSecretConfig: trust.config(ads),
 		}}
 	}
 	return out
@@ -172,6 +173,9 @@ func subjectNames(names []string, noWildcard bool) []*tlsv3.SubjectAltNameMatche
 // isAddress says whether a name is an IP address: it stands in another kind of
 // alternative name, and no server name is sent for it.
 func isAddress(name string) bool {
+	if !strings.Contains(name, ":") && strings.Trim(name, "0123456789.") != "" {
+		return false // as nearly always; an error costs more
+	}
 	_, err := netip.ParseAddr(name)
 	return err == nil
 }
@@ -244,7 +248,7 @@ func (b *build) socket(t termination, protocol api.PortProtocol, where string) (
 	if !strict {
 		names = nil // with names, Envoy demands a certificate
 	}
-	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common(protocol, t.certificate, t.trust, names)}
+	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common(b.owner.steady().ads, protocol, t.certificate, t.trust, names)}
 	if !t.trust.none() {
 		context.RequireClientCertificate = wrapperspb.Bool(strict)
 	}

@@ -5,8 +5,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unique"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -44,22 +46,22 @@ func (b *build) nodePolicy(backend *api.VirtualServiceBackend) policy {
 
 // nodePolicies are the policies for all backends of a node, which change with
 // the node alone.
-func (b *build) nodePolicies(spec *api.VirtualNodeSpec) map[*api.VirtualServiceBackend]policy {
-	out := make(map[*api.VirtualServiceBackend]policy, len(spec.Backends))
+func (b *build) nodePolicies(spec *api.VirtualNodeSpec) map[*api.VirtualServiceBackend]unique.Handle[policy] {
+	out := make(map[*api.VirtualServiceBackend]unique.Handle[policy], len(spec.Backends))
 	for i := range spec.Backends {
 		if v := spec.Backends[i].VirtualService; v != nil {
-			out[v] = b.nodePolicy(v)
+			out[v] = unique.Make(b.nodePolicy(v))
 		}
 	}
 	return out
 }
 
 // policyFor is what nodePolicies found for a backend.
-func (b *build) policyFor(in *inner, backend *api.VirtualServiceBackend) policy {
+func (b *build) policyFor(in *inner, backend *api.VirtualServiceBackend) unique.Handle[policy] {
 	if p, ok := in.policies[backend]; ok {
 		return p
 	}
-	return b.nodePolicy(backend)
+	return unique.Make(b.nodePolicy(backend))
 }
 
 // gatewayPolicy is the policy for everything behind a gateway (VG-007).
@@ -190,7 +192,7 @@ func (o *origination) key() string {
 // originate adds the client's end of TLS to a cluster. Where it cannot be as the
 // policy says the cluster loses its endpoints, as nothing that asked for TLS is
 // sent otherwise.
-func (o *origination) originate(c *clusterv3.Cluster, node *api.Resource, l *api.Listener, f *faults) (ok bool) {
+func (o *origination) originate(c *clusterv3.Cluster, ads *corev3.ConfigSource, node *api.Resource, l *api.Listener, f *faults) (ok bool) {
 	if !o.on {
 		return true
 	}
@@ -205,7 +207,7 @@ func (o *origination) originate(c *clusterv3.Cluster, node *api.Resource, l *api
 		}
 	}
 	socket, err := tlsSocket(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: common(l.PortMapping.Protocol, o.certificate, o.trust, subjectNames(names, o.enforced)),
+		CommonTlsContext: common(ads, l.PortMapping.Protocol, o.certificate, o.trust, subjectNames(names, o.enforced)),
 		Sni:              o.serverName,
 	})
 	if err != nil {
