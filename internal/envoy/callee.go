@@ -20,7 +20,7 @@ type callee struct {
 	service  *mesh.Service
 	meshWide meshWide
 	calleeKey
-	*offered
+	*served
 
 	clusters    []*Resource
 	problems    []mesh.Problem
@@ -30,7 +30,7 @@ type callee struct {
 
 // calleeKey is what there may be several callees for at a time.
 type calleeKey struct {
-	offeredKey
+	servedKey
 	policy unique.Handle[policy]
 }
 
@@ -41,12 +41,12 @@ func (c *callee) is(key calleeKey, s *mesh.Service, wide meshWide) bool {
 		(c.service == s || c.calleeKey == key && c.service.Same(s))
 }
 
-// offered is the part of a callee that is the same whatever the policy: policies
+// served is the part of a callee that is the same whatever the policy: policies
 // say how to speak with targets, not which they are.
-type offered struct {
+type served struct {
 	of   *mesh.Service
 	wide meshWide
-	key  offeredKey
+	key  servedKey
 
 	// plain says that no service of another name can have the domains of this
 	// one's host.
@@ -57,21 +57,21 @@ type offered struct {
 	found faults
 }
 
-// offeredKey is what there may be several of at a time.
-type offeredKey struct {
+// servedKey is what there may be several of at a time.
+type servedKey struct {
 	owner, mesh, name string // of the service
 	at                portOf
 	metrics           bool // its routes and clusters say so to loggers
 }
 
-func (x *offered) is(key offeredKey, s *mesh.Service, wide meshWide) bool {
+func (x *served) is(key servedKey, s *mesh.Service, wide meshWide) bool {
 	return x != nil && x.wide == wide && x.key == key && (x.of == s || x.of.Same(s))
 }
 
 // callee returns the callee of the previous bundle or of another client, or
 // makes it; the bundle then has its clusters and problems.
 func (b *build) callee(s *mesh.Service, at portOf, p unique.Handle[policy]) *callee {
-	key := calleeKey{offeredKey{b.own.Key.Owner, b.mesh, s.Key.Name, at, b.meshWide.metrics}, p}
+	key := calleeKey{servedKey{b.own.Key.Owner, b.mesh, s.Key.Name, at, b.meshWide.metrics}, p}
 	// Nearly always the previous bundle has it at the same place.
 	i := len(b.callees)
 	var old *callee
@@ -113,16 +113,16 @@ func (b *build) makeCallee(key calleeKey, s *mesh.Service) *callee {
 			c.unvalidated = append(c.unvalidated, x.unvalidated)
 		}
 	})
-	c.offered = shared(b.owner, &b.owner.offered, key.offeredKey, func(x *offered) bool { return x.is(key.offeredKey, s, b.meshWide) }, func() *offered {
-		return b.makeOffered(key.offeredKey, s)
+	c.served = shared(b.owner, &b.owner.served, key.servedKey, func(x *served) bool { return x.is(key.servedKey, s, b.meshWide) }, func() *served {
+		return b.makeServed(key.servedKey, s)
 	})
 	f.take(c.found.problems)
 	c.problems = f.problems
 	return c
 }
 
-func (b *build) makeOffered(key offeredKey, s *mesh.Service) *offered {
-	out := &offered{of: s, wide: b.meshWide, key: key}
+func (b *build) makeServed(key servedKey, s *mesh.Service) *served {
+	out := &served{of: s, wide: b.meshWide, key: key}
 	if !isHTTP(key.at.protocol) {
 		out.to, out.idle = b.tcpTargets(s, key.at, &out.found)
 		return out

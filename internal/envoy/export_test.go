@@ -16,3 +16,10 @@ func Commands() map[string]bool {
 	}
 	return out
 }
+
+// Callees counts what is held of services: by policy, and whatever the policy.
+func (o *Builder) Callees() (callees, served int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.callees), len(o.served)
+}

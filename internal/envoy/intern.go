@@ -24,7 +24,7 @@ type Builder struct {
 	hosts     map[string]weak.Pointer[VirtualHost]
 	pieces    map[pieceKey]weak.Pointer[piece]
 	callees   map[calleeKey]weak.Pointer[callee]
-	offered   map[offeredKey]weak.Pointer[offered]
+	served    map[servedKey]weak.Pointer[served]
 }
 
 // pieceKey names a piece among those of all clients. Clients with the same
