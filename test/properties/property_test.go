@@ -42,7 +42,7 @@ func TestWhateverIsWritten(t *testing.T) {
 			history(rt, w, l)
 			given = compare(rt, w, l, reasons)
 			bundles += len(l.sent)
-			for _, one := range given {
+			for _, one := range l.sent {
 				count(held, one.Bundle)
 			}
 			// Of those on the way the last, which nodes have whose listeners change.
@@ -58,7 +58,7 @@ func TestWhateverIsWritten(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	t.Logf("%d histories, %d bundles sent, writes taken %v, refused %v, problems %v; in the end bundles with %v", tries, bundles, taken, refused, reasons, held)
+	t.Logf("%d histories, %d bundles sent, writes taken %v, refused %v, problems %v; bundles with %v", tries, bundles, taken, refused, reasons, held)
 	if tries < 100 {
 		return
 	}
@@ -71,7 +71,7 @@ func TestWhateverIsWritten(t *testing.T) {
 	}
 	for _, what := range []string{"secrets", "endpoints", "routes to other nodes", "several targets"} {
 		if held[what] == 0 {
-			t.Errorf("no bundle had %s in the end", what)
+			t.Errorf("no bundle had %s", what)
 		}
 	}
 	for _, reason := range []string{mesh.ReasonNotFound, envoy.ReasonInvalid, envoy.ReasonMismatch, envoy.ReasonConflict} {
