@@ -87,7 +87,7 @@ func TestLogs(t *testing.T) {
 		}
 		logs(t, file, `\[[^]]*\] "- - HTTP/1.1" 400 DPE 0 11 \d+ - .*`)
 	})
-	t.Run("OBS-005 at /dev/stdout, with the log level off, access logs alone are left", func(t *testing.T) {
+	t.Run("OBS-005 at standard output, with the log level off, access logs alone are left", func(t *testing.T) {
 		m.create("VirtualNode", "silent", strings.Replace(strings.Replace(spec(`{"text": "only %REQ(:PATH)%\n"}`), file, "/dev/stdout", 1), m.hostname("server"), m.hostname("silent"), 1))
 		h := m.program("silent")
 		s := m.sidecar(h, stage.SidecarOptions{Resource: "silent", AppPorts: fmt.Sprint(appPort), Env: []string{"ENVOY_LOG_LEVEL=off"}})
