@@ -205,7 +205,7 @@ func startAgent(t *testing.T, lines ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Env = append(append(os.Environ(), lines...), part+"=agent")
-	var out testLog
+	var out testenv.Output
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

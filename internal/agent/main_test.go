@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -117,32 +115,15 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// testLog is a log that the test's output shows when it fails, and whose lines the test may look at.
-type testLog struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func newTestLog(t *testing.T) (*slog.Logger, *testLog) {
-	l := &testLog{}
+// newTestLog is a log that the test's output shows when it fails, and whose lines the test may look at.
+func newTestLog(t *testing.T) (*slog.Logger, *testenv.Output) {
+	l := &testenv.Output{}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(l.String())
 		}
 	})
 	return NewLog(l, "debug"), l
-}
-
-func (l *testLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *testLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }
 
 // environment is a getenv of lines "K=V".

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // The stub's variables: STUB_DIR takes the file events, one line for each thing that happened to it; STUB_DO is what
@@ -95,7 +97,7 @@ func newStub(t *testing.T, do string, lines ...string) *stub {
 }
 
 // run is Run with the stub's settings, until ctx ends.
-func (s *stub) run(ctx context.Context, t *testing.T) (*testLog, error) {
+func (s *stub) run(ctx context.Context, t *testing.T) (*testenv.Output, error) {
 	t.Helper()
 	for _, line := range s.lines {
 		name, value, _ := strings.Cut(line, "=")

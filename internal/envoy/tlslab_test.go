@@ -1,7 +1,6 @@
 package envoy_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -16,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -63,25 +61,7 @@ type proxy struct {
 	address netip.Addr
 	ads     *sdstest.Server
 	admin   *http.Client
-	log     *words
-}
-
-// words are what an Envoy says.
-type words struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (w *words) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.all.Write(b)
-}
-
-func (w *words) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.all.String()
+	log     *testenv.Output
 }
 
 // newTLSLab has the nodes of a case. It is filled by client and servers.
@@ -338,7 +318,7 @@ func (l *tlsLab) toServers(t *testing.T, r *envoy.Resource, p *proxy) *clusterv3
 
 func (l *tlsLab) newProxy(t *testing.T, name string, at netip.Addr) *proxy {
 	t.Helper()
-	p := &proxy{address: at, ads: sdstest.Serve(t, filepath.Join(l.dir, name+".ads")), log: &words{}}
+	p := &proxy{address: at, ads: sdstest.Serve(t, filepath.Join(l.dir, name+".ads")), log: &testenv.Output{}}
 	for _, s := range l.secrets {
 		p.ads.Put(t, s)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // The ground that the tests of this package stand on: a server over HTTP before
@@ -47,7 +48,7 @@ type server struct {
 	*httptest.Server
 	store *store.Store
 	clock *clock
-	log   *lines
+	log   *testenv.Output
 }
 
 // clock is a clock that moves one second with every look at it.
@@ -63,24 +64,6 @@ func (c *clock) Now() time.Time {
 	return c.now
 }
 
-// lines is a log that tests read.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // serve makes a server; edit may change its configuration.
 func serve(t testing.TB, edit func(*rest.Config)) *server {
 	t.Helper()
@@ -90,7 +73,7 @@ func serve(t testing.TB, edit func(*rest.Config)) *server {
 // serveStore makes a server before a store that others may serve too.
 func serveStore(t testing.TB, data *store.Store, edit func(*rest.Config)) *server {
 	t.Helper()
-	s := &server{store: data, clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 50_072_000, time.UTC)}, log: &lines{}}
+	s := &server{store: data, clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 50_072_000, time.UTC)}, log: &testenv.Output{}}
 	c := rest.Config{
 		Store: s.store, Snapshot: storetest.Snapshot(s.store), Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 		Now: s.clock.Now, NewID: uuid.NewString,

@@ -21,6 +21,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // As many large bodies as may be held are begun and never ended: small requests
@@ -149,7 +150,7 @@ func TestRateLimitersAreBounded(t *testing.T) {
 // caller proves itself with is in none.
 func TestAccessLog(t *testing.T) {
 	t.Parallel()
-	access := &lines{}
+	access := &testenv.Output{}
 	directory := keys{
 		"AKIAA": {Secret: "a secret value", Principal: auth.Principal{Account: accountA, ARN: "arn:aws:iam::" + accountA + ":root"}},
 		"ASIAT": {Secret: "a secret value", SessionToken: "a token value", Principal: auth.Principal{Account: accountA, ARN: "arn:aws:iam::" + accountA + ":root"}},

@@ -16,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // startServer starts an etcd that the test stops itself.
@@ -248,7 +249,7 @@ func TestTheServerCanBeDefragmented(t *testing.T) {
 // At its quota the store takes no writes, says so, and recovers by itself where
 // the quota is used up by what is gone.
 func TestAStoreAtItsQuota(t *testing.T) {
-	var log said
+	var log testenv.Output
 	server := startServer(t, store.ServerOptions{Dir: t.TempDir(), Quota: 16 << 20, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	defer closeServer(t, server)
 	s, err := store.Open(context.Background(), store.Options{Server: server})

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,31 +18,14 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
-
-// said is a log that may be read while it is written.
-type said struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
 
 // A start waits for an etcd that comes later, and says so meanwhile.
 func TestAStartWaitsForEtcd(t *testing.T) {
 	t.Parallel()
 	e := prepare(t, nil)
-	log := &said{}
+	log := &testenv.Output{}
 	opened := make(chan error, 1)
 	go func() {
 		s, err := store.Open(context.Background(), store.Options{Endpoints: []string{e.endpoint}, Patience: patience, Log: slog.New(slog.NewTextHandler(log, nil))})

@@ -1,7 +1,6 @@
 package adstest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +24,7 @@ import (
 // so that its listeners disturb nobody.
 type Envoy struct {
 	client *http.Client
-	log    syncBuffer
+	log    testenv.Output
 }
 
 // StartEnvoy starts Envoy with that node id; it ends with the test.
@@ -193,22 +191,4 @@ func (e *Envoy) Wait(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("Envoy: waited in vain for %s", what)
 		}
 	}
-}
-
-// syncBuffer is a buffer that one goroutine fills and another reads.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

@@ -1,7 +1,6 @@
 package cloudmap_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/evermesh/evermesh/internal/discovery/cloudmap"
 	"github.com/evermesh/evermesh/internal/discovery/cloudmap/cloudmaptest"
 	"github.com/evermesh/evermesh/internal/envoy"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -32,31 +31,13 @@ func TestMain(m *testing.M) {
 const poll = 20 * time.Millisecond
 
 // source makes a source that asks the URL, and keeps what it logs.
-func source(t testing.TB, url string) (*cloudmap.Source, *said) {
+func source(t testing.TB, url string) (*cloudmap.Source, *testenv.Output) {
 	t.Helper()
-	log := &said{}
+	log := &testenv.Output{}
 	return cloudmap.New(cloudmap.Config{
 		AWS:      aws.Config{Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("key", "secret", "")},
 		Endpoint: url, Poll: poll, Log: slog.New(slog.NewTextHandler(log, nil)),
 	}), log
-}
-
-// said is a log.
-type said struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
 }
 
 // standIn starts a small Cloud Map.
