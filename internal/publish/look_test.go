@@ -68,11 +68,10 @@ func TestALookResolvesEachViewOnce(t *testing.T) {
 	t.Parallel()
 	const n, backends = 120, 5
 	source, ledger := make(fed), &told{}
-	var views atomic.Int64
-	applied := make(chan int64, 8)
+	var views, applied atomic.Int64
 	l := publish.New(publish.Config{
 		Store: source, Proxies: nowhere{}, Ledger: ledger, PublishWait: time.Minute, Log: quiet(), Workers: 1, Now: clock,
-		Applied: func(r int64) { applied <- r }, Visited: func(mesh.Client, bool) { views.Add(1) },
+		Applied: applied.Store, Visited: func(mesh.Client, bool) { views.Add(1) },
 	})
 	var before, after []api.Change
 	for i := range n {
@@ -94,10 +93,11 @@ func TestALookResolvesEachViewOnce(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = l.Run(ctx) }()
 	defer func() { cancel(); <-done }()
-	source <- store.Batch{Revision: 1, Reset: true, Changes: before}
-	<-applied
-	source <- store.Batch{Revision: 2, Changes: after}
-	<-applied
+	for i, changes := range [][]api.Change{before, after} {
+		revision := int64(i + 1)
+		source <- store.Batch{Revision: revision, Reset: i == 0, Changes: changes}
+		testenv.Eventually(t, "the batch was applied", func() bool { return applied.Load() == revision })
+	}
 	const looks = 4
 	testenv.Eventually(t, "it was looked at a few times", func() bool { return ledger.looks.Load() >= looks && len(l.Problems(api.Key{})) > 0 })
 	// Beside the views of now there are those of what was shown before of the one
