@@ -6,11 +6,70 @@ import (
 	"time"
 )
 
+// PrincipalType is what kind of principal it is, in the words of aws:PrincipalType
+// (IAM-038).
+type PrincipalType string
+
+// The types of principals.
+const (
+	Root          PrincipalType = "Account"
+	User          PrincipalType = "User"
+	AssumedRole   PrincipalType = "AssumedRole"
+	FederatedUser PrincipalType = "FederatedUser"
+)
+
 // Principal is who signed a request.
 type Principal struct {
 	Account     string // 12 digits
 	ARN         string // arn:aws:iam::111122223333:root
 	AccessKeyID string // AKIAIOSFODNN7EXAMPLE
+	Type        PrincipalType
+	// ID is never used again: the account of a root, AIDA… of a user,
+	// AROA…:session of an assumed role.
+	ID string
+	// Session is that of temporary credentials; nil for a key that lasts.
+	Session *Session
+}
+
+// Session is what temporary credentials carry beside the principal (IAM-014).
+type Session struct {
+	// Issuer is the ARN of the role that was assumed, or of the user that asked.
+	Issuer string
+	Name   string // of the session
+	// Policies narrow what the issuer may do; JSON, empty for none.
+	Policies        []string
+	Issued, Expires time.Time
+	// Provider is the identity provider that vouched for a federated session.
+	Provider       string
+	Subject        string // and for whom
+	SourceIdentity string
+	Tags           map[string]string
+	MFA            bool
+}
+
+// Question is whether a principal may do something.
+type Question struct {
+	Principal Principal
+	Action    string // appmesh:CreateRoute
+	// Resource is an ARN, of something that exists or is to; "*" for an action that
+	// is about none.
+	Resource string
+	// Keys are condition keys by lower-case name: aws:sourceip. What the principal
+	// says by itself, such as aws:principalarn, is not in it.
+	Keys map[string][]string
+}
+
+// Authorizer answers Questions: nil, or an *api.Error with AWS's sentence (IAM-016).
+type Authorizer interface {
+	Authorize(ctx context.Context, q Question) error
+}
+
+// Roots is an Authorizer that knows accounts and nothing else: see Allow.
+type Roots struct{}
+
+// Authorize satisfies Authorizer.
+func (Roots) Authorize(_ context.Context, q Question) error {
+	return Allow(q.Principal, q.Action, q.Resource)
 }
 
 // Credential is what the server knows about one access key.

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -115,6 +116,12 @@ func (c *checker) check(name string, doc any) {
 		c.string(name, s, doc)
 	case "integer", "long":
 		c.integer(name, s, doc)
+	case "double", "float":
+		c.double(name, s, doc)
+	case "map":
+		c.mapping(name, s, doc)
+	case "blob":
+		c.blob(name, s, doc)
 	case "boolean":
 		if _, ok := doc.(bool); !ok {
 			c.fail(name, nil, "Member must be a boolean")
@@ -230,6 +237,69 @@ func (c *checker) integer(name string, s *Shape, doc any) {
 	}
 	if v > high {
 		c.fail(name, num, "Member must have value less than or equal to %d", high)
+	}
+}
+
+func (c *checker) double(name string, s *Shape, doc any) {
+	num, _ := doc.(json.Number)
+	v, err := num.Float64()
+	if err != nil {
+		c.fail(name, nil, "Member must be a number")
+		return
+	}
+	if s.Min != nil && v < float64(*s.Min) {
+		c.fail(name, num, "Member must have value greater than or equal to %d", *s.Min)
+	}
+	if s.Max != nil && v > float64(*s.Max) {
+		c.fail(name, num, "Member must have value less than or equal to %d", *s.Max)
+	}
+}
+
+// mapping checks keys and values. An entry that is null is none.
+func (c *checker) mapping(name string, s *Shape, doc any) {
+	entries, ok := doc.(map[string]any)
+	if !ok {
+		c.fail(name, nil, "Member must be a map")
+		return
+	}
+	for k, v := range entries {
+		if v == nil {
+			delete(entries, k)
+		}
+	}
+	if s.Min != nil && int64(len(entries)) < *s.Min {
+		c.fail(name, nil, "Member must have length greater than or equal to %d", *s.Min)
+	}
+	if s.Max != nil && int64(len(entries)) > *s.Max {
+		c.fail(name, nil, "Member must have length less than or equal to %d", *s.Max)
+	}
+	for _, k := range sortedKeys(entries) {
+		c.enter(step{member: "key"})
+		c.check(s.Key.Shape, k)
+		c.leave()
+		c.enter(step{member: k})
+		c.check(s.Value.Shape, entries[k])
+		c.leave()
+	}
+}
+
+// blob checks bytes in base64, whose number the bounds are about.
+func (c *checker) blob(name string, s *Shape, doc any) {
+	text, ok := doc.(string)
+	if !ok {
+		c.fail(name, nil, "Member must be base64 text")
+		return
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		c.fail(name, nil, "Member must be base64 text")
+		return
+	}
+	if s.Min != nil && int64(len(b)) < *s.Min {
+		c.fail(name, nil, "Member must have length greater than or equal to %d", *s.Min)
+	}
+	if s.Max != nil && int64(len(b)) > *s.Max {
+		c.fail(name, nil, "Member must have length less than or equal to %d", *s.Max)
 	}
 }
 

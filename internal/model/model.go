@@ -1,6 +1,7 @@
-// Package model holds the App Mesh API as data. appmesh.json is the public
-// service model without its prose; evermesh.json describes Evermesh's own
-// operations in the same language. Everything that follows from a model is
+// Package model holds the APIs as data. appmesh.json is the public service model
+// of App Mesh without its prose; evermesh.json describes Evermesh's own operations
+// in the same language; the others are of the services around a mesh, cut by
+// command subset to the operations that it needs. Everything that follows from a model is
 // derived from it, never typed again: gen writes the Go types of package api,
 // Check validates a request by walking the shapes, and package rest binds a
 // request to an operation by their locations.
@@ -9,7 +10,7 @@
 package model
 
 import (
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -27,16 +28,23 @@ type Metadata struct {
 	APIVersion     string `json:"apiVersion"`
 	EndpointPrefix string `json:"endpointPrefix"`
 	Protocol       string `json:"protocol"`
-	ServiceID      string `json:"serviceId"`
-	SigningName    string `json:"signingName"`
+	// Protocols are all that the service speaks, Protocol first; empty for that
+	// alone.
+	Protocols   []string `json:"protocols"`
+	JSONVersion string   `json:"jsonVersion"`
+	// TargetPrefix stands before the operation in X-Amz-Target.
+	TargetPrefix string `json:"targetPrefix"`
+	XMLNamespace string `json:"xmlNamespace"`
+	ServiceID    string `json:"serviceId"`
+	SigningName  string `json:"signingName"`
 }
 
 // Operation is one call of the service.
 type Operation struct {
 	Name   string `json:"name"`
 	HTTP   HTTP   `json:"http"`
-	Input  Ref    `json:"input"`
-	Output Ref    `json:"output"`
+	Input  Ref    `json:"input"`  // without shape: none
+	Output Ref    `json:"output"` // without shape: none
 	Errors []Ref  `json:"errors"`
 }
 
@@ -55,10 +63,12 @@ type Ref struct {
 	Location         string `json:"location"`
 	LocationName     string `json:"locationName"`
 	IdempotencyToken bool   `json:"idempotencyToken"`
+	// ResultWrapper is the element around an answer in the protocol query.
+	ResultWrapper string `json:"resultWrapper"`
 }
 
-// Shape is a type: a structure, list, string, integer, long, boolean or
-// timestamp, with its constraints.
+// Shape is a type: a structure, list, map, string, integer, long, double, boolean,
+// blob or timestamp, with its constraints.
 type Shape struct {
 	Type     string         `json:"type"`
 	Members  map[string]Ref `json:"members"`
@@ -66,11 +76,17 @@ type Shape struct {
 	Payload  string         `json:"payload"`
 	Union    bool           `json:"union"`
 	Member   *Ref           `json:"member"`
+	Key      *Ref           `json:"key"` // of a map
+	Value    *Ref           `json:"value"`
 	Enum     []string       `json:"enum"`
 	Min      *int64         `json:"min"`
 	Max      *int64         `json:"max"`
 	Pattern  string         `json:"pattern"`
 	Error    *ErrorTrait    `json:"error"`
+	// Exception says that it is an error, with or without an ErrorTrait.
+	Exception bool `json:"exception"`
+	// Sensitive says that its value is shown to nobody.
+	Sensitive bool `json:"sensitive"`
 
 	pattern *regexp.Regexp
 }
@@ -78,19 +94,28 @@ type Shape struct {
 // ErrorTrait is what makes a structure an error of the service.
 type ErrorTrait struct {
 	HTTPStatusCode int `json:"httpStatusCode"`
+	// Code is what the protocol query calls the error; empty for the shape's name.
+	Code string `json:"code"`
 }
 
-//go:embed appmesh.json
-var appMeshJSON []byte
-
-//go:embed evermesh.json
-var evermeshJSON []byte
+//go:embed *.json
+var models embed.FS
 
 // AppMesh returns the model of AWS App Mesh, API version 2019-01-25.
-func AppMesh() (*Model, error) { return Parse(appMeshJSON) }
+func AppMesh() (*Model, error) { return Named("appmesh") }
 
 // Evermesh returns the model of Evermesh's own operations under /evermesh/v1/.
-func Evermesh() (*Model, error) { return Parse(evermeshJSON) }
+func Evermesh() (*Model, error) { return Named("evermesh") }
+
+// Named returns the model of a service: appmesh and evermesh, and what stands in
+// subset/services.txt, such as iam.
+func Named(service string) (*Model, error) {
+	doc, err := models.ReadFile(service + ".json")
+	if err != nil {
+		return nil, fmt.Errorf("find service model: %w", err)
+	}
+	return Parse(doc)
+}
 
 // Parse reads a service model and refuses one that refers to shapes it does
 // not have or holds a pattern that does not compile.
@@ -105,8 +130,10 @@ func Parse(doc []byte) (*Model, error) {
 				return nil, fmt.Errorf("parse service model: %s.%s refers to unknown shape %q", name, member, ref.Shape)
 			}
 		}
-		if s.Member != nil && m.Shapes[s.Member.Shape] == nil {
-			return nil, fmt.Errorf("parse service model: %s refers to unknown shape %q", name, s.Member.Shape)
+		for _, ref := range []*Ref{s.Member, s.Key, s.Value} {
+			if ref != nil && m.Shapes[ref.Shape] == nil {
+				return nil, fmt.Errorf("parse service model: %s refers to unknown shape %q", name, ref.Shape)
+			}
 		}
 		if s.Pattern != "" {
 			re, err := regexp.Compile(`^(?:` + s.Pattern + `)$`)

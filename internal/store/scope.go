@@ -15,6 +15,7 @@ import (
 const (
 	meshTail    = "mesh/"
 	accountTail = "account/"
+	serviceTail = "service/"
 	lockTail    = "lock/"
 	headTail    = "head"
 	tokenTail   = "token/"
@@ -38,6 +39,16 @@ func MeshScope(owner, mesh string) Scope {
 
 // AccountScope is the scope of an account's own records.
 func AccountScope(id string) Scope { return Scope{accountTail + url.PathEscape(id)} }
+
+// ServiceScope is the scope of a service's records that change together, such as
+// those of an account's shares: ServiceScope("ram", account).
+func ServiceScope(service string, parts ...string) Scope {
+	path := serviceTail + url.PathEscape(service)
+	for _, p := range parts {
+		path += "/" + url.PathEscape(p)
+	}
+	return Scope{path}
+}
 
 // String is the scope's path below <prefix>/v1/.
 func (s Scope) String() string { return s.path }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"go/format"
 	"os"
+	"path/filepath"
 
 	"github.com/evermesh/evermesh/internal/model"
 )
@@ -36,6 +37,13 @@ func run(check bool) error {
 		"internal/api/types_gen.go":    source(appMesh, nil),
 		"internal/api/evermesh_gen.go": source(evermesh, appMesh),
 	}
+	for service, name := range neighbours() {
+		m, err := model.Named(service)
+		if err != nil {
+			return err
+		}
+		files["internal/api/"+name+"/types_gen.go"] = neighbour(m, name)
+	}
 	for path, text := range files {
 		want, err := format.Source(text)
 		if err != nil {
@@ -48,9 +56,21 @@ func run(check bool) error {
 		if check {
 			return fmt.Errorf("%s is out of date: run `make generate`", path)
 		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
 		if err := os.WriteFile(path, want, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// neighbours are the services around the mesh, and the packages of their types.
+func neighbours() map[string]string {
+	return map[string]string{
+		"iam": "iamapi", "sts": "stsapi", "eks": "eksapi", "eks-auth": "eksauthapi", "ram": "ramapi",
+		"servicequotas": "quotasapi", "cloudtrail": "trailapi", "servicediscovery": "cloudmapapi",
+		"acm": "acmapi", "acm-pca": "pcaapi", "tagging": "taggingapi",
+	}
 }
