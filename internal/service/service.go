@@ -155,3 +155,31 @@ func (c *Call) Commit(tx Outbox, out any) {
 
 // Committed says whether a transaction has carried the call's event.
 func (c *Call) Committed() bool { return c.committed }
+
+// Record is what is kept of one call.
+type Record struct {
+	ID        string // of the request
+	Source    string // iam.amazonaws.com
+	Operation string
+	Principal auth.Principal
+	At        time.Time
+	SourceIP  string
+	UserAgent string
+	ReadOnly  bool
+	// Request and Response are documents without what the model calls sensitive;
+	// Response is nil for a refusal and for what only reads.
+	Request, Response any
+	// Resources are the ARNs that it was about, as far as they are known.
+	Resources []string
+	// Code and Message are the refusal's; empty when there was none.
+	Code, Message string
+}
+
+// Auditor keeps Records (D2).
+type Auditor interface {
+	// Event is the record as it is committed with a write.
+	Event(r Record) []byte
+	// Append keeps a record that no transaction carries: of a read, or of a refusal.
+	// When it returns nil the record lasts; else the call must fail.
+	Append(ctx context.Context, r Record) error
+}
