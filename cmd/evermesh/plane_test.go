@@ -44,7 +44,7 @@ const (
 
 type keys struct{}
 
-func (keys) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+func (keys) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
 	root := auth.Principal{Account: account, ARN: "arn:aws:iam::" + account + ":root"}
 	return auth.Credential{Secret: secretKey, Principal: root}, id == keyID, nil
 }

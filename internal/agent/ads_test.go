@@ -178,7 +178,7 @@ func signed(t *testing.T) {
 // keys are the only credential that verifying knows.
 type keys struct{}
 
-func (keys) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+func (keys) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
 	return auth.Credential{Secret: secret, Principal: auth.Principal{Account: "111122223333"}}, id == keyID, nil
 }
 

@@ -33,7 +33,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 type keys map[string]auth.Credential
 
-func (k keys) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+func (k keys) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
 	c, found := k[id]
 	return c, found, nil
 }

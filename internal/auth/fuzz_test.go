@@ -14,7 +14,7 @@ import (
 // oneKey is a directory of one key, whose secret no input can hold.
 type oneKey struct{}
 
-func (oneKey) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+func (oneKey) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
 	if id != lastingID {
 		return auth.Credential{}, false, nil
 	}

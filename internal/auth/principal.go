@@ -89,10 +89,12 @@ type Credential struct {
 	Expires time.Time
 }
 
-// Keys finds the credential of an access key. found is false for a key that
-// does not exist, or not any more; err is for a store that cannot say.
+// Keys finds the credential of an access key. sessionToken is what came with the
+// request, empty for none: temporary credentials may be known by it alone. found is
+// false for a key that does not exist, or not any more; err is for a store that
+// cannot say.
 type Keys interface {
-	Credential(ctx context.Context, accessKeyID string) (c Credential, found bool, err error)
+	Credential(ctx context.Context, accessKeyID, sessionToken string) (c Credential, found bool, err error)
 }
 
 // Request is what of a request is signed, as it came over the wire: RequestURI

@@ -227,6 +227,28 @@ func TestTemporaryKeys(t *testing.T) {
 	})
 }
 
+// IAM and STS are global: clients sign for the region that stands for all.
+func TestGlobalServices(t *testing.T) {
+	t.Parallel()
+	v := auth.NewVerifier(directory(), "eu-west-1", []string{"appmesh", "iam", "sts"}, func() time.Time { return noon })
+	for _, c := range []struct {
+		service, region string
+		ok              bool
+	}{
+		{"iam", "us-east-1", true}, {"sts", "us-east-1", true}, {"iam", "eu-west-1", true}, {"sts", "eu-west-1", true},
+		{"iam", "eu-west-2", false}, {"appmesh", "us-east-1", false}, {"ram", "us-east-1", false},
+	} {
+		t.Run(c.service+" for "+c.region, func(t *testing.T) {
+			t.Parallel()
+			r := request(t, "POST", "http://127.0.0.1:7070/", "")
+			sign(t, r, lasting, c.region, c.service, hash(""), noon)
+			if _, err := v.Verify(t.Context(), arrived(t, r)); (err == nil) != c.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // A key that was replaced must not go on through the cache of signing keys.
 func TestReplacedSecret(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,8 @@ type Verifier struct {
 
 // NewVerifier makes a Verifier that looks access keys up in keys and accepts
 // signatures for that region and for any of the services (signing names, such as
-// appmesh and appmesh-preview). now is the server's clock, time.Now.
+// appmesh and appmesh-preview); those for iam and sts also for the region that stands
+// for all. now is the server's clock, time.Now.
 func NewVerifier(keys Keys, region string, services []string, now func() time.Time) *Verifier {
 	return &Verifier{keys: keys, region: region, services: slices.Clone(services), now: now}
 }
@@ -51,7 +52,7 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Principal, error) {
 	if err != nil {
 		return Principal{}, err
 	}
-	c, found, err := v.keys.Credential(ctx, s.accessKeyID)
+	c, found, err := v.keys.Credential(ctx, s.accessKeyID, s.token)
 	switch {
 	case err != nil:
 		return Principal{}, fmt.Errorf("look up access key: %w", err)
@@ -83,10 +84,21 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Principal, error) {
 	return p, nil
 }
 
+// global says whether a signature is for a service that AWS has once for a partition,
+// and for the region that stands for all of it: clients sign so, whatever region they
+// are told. With an endpoint of its own, a client may sign for that.
+func (s scope) global() bool {
+	switch s.region {
+	case "us-east-1", "cn-north-1", "us-gov-west-1":
+		return s.service == "iam" || s.service == "sts"
+	}
+	return false
+}
+
 // accepts checks what a signature is for, and when.
 func (v *Verifier) accepts(s signature, now time.Time) error {
 	switch {
-	case s.scope.region != v.region:
+	case s.scope.region != v.region && !s.scope.global():
 		return invalid("Credential should be scoped to a valid region, not '%s'.", shown(s.scope.region))
 	case !slices.Contains(v.services, s.scope.service):
 		return invalid("Credential should be scoped to correct service: '%s'.", strings.Join(v.services, "' or '"))

@@ -33,7 +33,7 @@ const (
 
 type keys map[string]auth.Credential
 
-func (k keys) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+func (k keys) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
 	c, found := k[id]
 	return c, found, nil
 }

@@ -109,7 +109,7 @@ func TestAMasterKeyThatComesLaterOpensWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, "the new key is refused, as it cannot be read", func() bool {
-		_, _, err := k.Credential(context.Background(), fresh.ID)
+		_, _, err := k.Credential(context.Background(), fresh.ID, "")
 		return err != nil
 	})
 	both := slices.Concat(lines(t, filepath.Join(one, "master-key")), lines(t, filepath.Join(two, "master-key")))
@@ -179,7 +179,7 @@ func TestAStartNeedsOnlyTheFirstRootKey(t *testing.T) {
 	c.Log = newLog(&mu, &log)
 	k = open(t, c)
 	serves(t, k, root)
-	if _, _, err := k.Credential(context.Background(), other.ID); err == nil {
+	if _, _, err := k.Credential(context.Background(), other.ID, ""); err == nil {
 		t.Error("a key that cannot be read is not refused")
 	}
 	if !strings.Contains(log.String(), other.ID) {

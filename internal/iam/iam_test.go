@@ -76,7 +76,7 @@ func rootOf(t *testing.T, file string) iam.AccessKey {
 // known says what an access key is known as; ok is false for an unknown one.
 func known(t *testing.T, k *iam.Keys, id string) (auth.Credential, bool) {
 	t.Helper()
-	c, ok, err := k.Credential(context.Background(), id)
+	c, ok, err := k.Credential(context.Background(), id, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestFirstStartMakesTheRootKey(t *testing.T) {
 	k := open(t, replica(s, dir))
 	root := rootOf(t, filepath.Join(dir, "credentials"))
 	got, ok := known(t, k, root.ID)
-	want := auth.Credential{Secret: root.Secret, Principal: auth.Principal{Account: first, ARN: "arn:aws:iam::000000000000:root", AccessKeyID: root.ID}}
+	want := auth.Credential{Secret: root.Secret, Principal: auth.Principal{Account: first, ARN: "arn:aws:iam::000000000000:root", AccessKeyID: root.ID, Type: auth.Root, ID: first}}
 	if diff := cmp.Diff(want, got); !ok || diff != "" || string(got.Secret) != string(root.Secret) {
 		t.Errorf("found %v, credential (-want +got):\n%s", ok, diff)
 	}
@@ -284,7 +284,7 @@ func TestASealedSecretCannotBeMoved(t *testing.T) {
 	}
 	run(t, k)
 	within(t, "the moved key is refused", func() bool {
-		_, ok, err := k.Credential(ctx, root.ID)
+		_, ok, err := k.Credential(ctx, root.ID, "")
 		return !ok && err != nil
 	})
 }

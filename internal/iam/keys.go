@@ -125,7 +125,7 @@ func (k *Keys) warn(refused []credential) {
 
 // Credential finds the credential of an access key, from memory. It satisfies
 // auth.Keys.
-func (k *Keys) Credential(_ context.Context, accessKeyID string) (auth.Credential, bool, error) {
+func (k *Keys) Credential(_ context.Context, accessKeyID, _ string) (auth.Credential, bool, error) {
 	k.mu.RLock()
 	c, ok := k.known[accessKeyID]
 	k.mu.RUnlock()
@@ -142,7 +142,7 @@ func (k *Keys) Credential(_ context.Context, accessKeyID string) (auth.Credentia
 
 // Root is the root of an account, who may do everything in it.
 func Root(partition, account string) auth.Principal {
-	return auth.Principal{Account: account, ARN: "arn:" + partition + ":iam::" + account + ":root"}
+	return auth.Principal{Account: account, ARN: "arn:" + partition + ":iam::" + account + ":root", Type: auth.Root, ID: account}
 }
 
 // Run follows the store and the master key file until ctx ends, and returns its

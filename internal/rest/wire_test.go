@@ -155,7 +155,7 @@ func TestErrors(t *testing.T) {
 // keys are the access keys of two accounts.
 type keys map[string]auth.Credential
 
-func (k keys) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+func (k keys) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
 	c, found := k[id]
 	return c, found, nil
 }

@@ -69,7 +69,7 @@ type oneKey struct {
 	credential auth.Credential
 }
 
-func (k oneKey) Credential(_ context.Context, id string) (auth.Credential, bool, error) {
+func (k oneKey) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
 	return k.credential, id == k.id, nil
 }
 
