@@ -15,6 +15,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/iam"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -37,7 +38,7 @@ func manage(ctx context.Context, cfg config, f func(*iam.Keys, *store.Store) err
 	if err == nil {
 		err = f(keys, s)
 	}
-	if _, wrong := errors.AsType[*iam.MasterKeyError](err); wrong {
+	if _, wrong := errors.AsType[*seal.MasterKeyError](err); wrong {
 		return usagef("%v", err)
 	}
 	return err
@@ -190,15 +191,15 @@ out of their files too.` + whereText,
 		}
 		wait, _ := c.Flags().GetDuration("wait")
 		return manage(c.Context(), cfg, func(k *iam.Keys, s *store.Store) error {
-			return rotate(c.Context(), k, iam.RotateOptions{Alone: s.Alone(), Wait: wait}, c.ErrOrStderr())
+			return rotate(c.Context(), k, seal.RotateOptions{Alone: s.Alone(), Wait: wait}, c.ErrOrStderr())
 		})
 	}
 	return c
 }
 
-func rotate(ctx context.Context, k *iam.Keys, o iam.RotateOptions, stderr io.Writer) error {
+func rotate(ctx context.Context, k *iam.Keys, o seal.RotateOptions, stderr io.Writer) error {
 	o.Say = func(text string) { fmt.Fprintf(stderr, "evermeshd: %s\n", text) }
-	n, err := k.Rotate(ctx, o)
+	n, err := k.Box().Rotate(ctx, []seal.Place{iam.Place()}, o)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/secrets"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -81,7 +82,7 @@ func (d *daemon) wire(ctx context.Context) error {
 		Store: d.store, Replica: replica.ID, Partition: c.Partition, Account: c.Account, Log: d.log, Now: time.Now,
 		MasterKeyFile: c.MasterKeyFile, CreateMasterKey: len(c.EtcdEndpoints) == 0, CredentialsFile: d.credentials(),
 	})
-	var wrongKey *iam.MasterKeyError
+	var wrongKey *seal.MasterKeyError
 	switch {
 	case errors.As(err, &wrongKey):
 		return usagef("%v", err)

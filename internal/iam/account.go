@@ -13,6 +13,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -37,8 +38,8 @@ type accountBody struct {
 }
 
 type keyBody struct {
-	Created time.Time `json:"created"`
-	Secret  sealed    `json:"secret"`
+	Created time.Time   `json:"created"`
+	Secret  seal.Sealed `json:"secret"`
 }
 
 // AccessKey is an access key with its secret.
@@ -88,7 +89,7 @@ func (k *Keys) ResetRoot(ctx context.Context, id string) (AccessKey, error) {
 		return AccessKey{}, err
 	}
 	now := k.config.Now().UTC().Round(0)
-	_, err = k.config.Store.Update(ctx, []store.Scope{store.AccountScope(id), sealingScope()}, func(tx *store.Tx) error {
+	_, err = k.config.Store.Update(ctx, []store.Scope{store.AccountScope(id), seal.Scope()}, func(tx *store.Tx) error {
 		account := tx.Record(accountTail(id))
 		if account == nil {
 			return api.Errorf(api.CodeNotFound, "Account %s does not exist.", id)
@@ -97,7 +98,7 @@ func (k *Keys) ResetRoot(ctx context.Context, id string) (AccessKey, error) {
 		if err := json.Unmarshal(account.Body, &b); err != nil {
 			return fmt.Errorf("read account: %w", err)
 		}
-		secret, err := k.seal(tx, owner(id, fresh.ID), string(fresh.Secret))
+		secret, err := k.box.Seal(tx, owner(id, fresh.ID), []byte(fresh.Secret))
 		if err != nil {
 			return err
 		}
@@ -122,7 +123,7 @@ func (k *Keys) ensure(ctx context.Context, id string) (root AccessKey, made bool
 	}
 	now := k.config.Now().UTC().Round(0)
 	var existing *store.Record
-	_, err = k.config.Store.Update(ctx, []store.Scope{store.AccountScope(id), sealingScope()}, func(tx *store.Tx) error {
+	_, err = k.config.Store.Update(ctx, []store.Scope{store.AccountScope(id), seal.Scope()}, func(tx *store.Tx) error {
 		existing = nil
 		if account := tx.Record(accountTail(id)); account != nil {
 			var b accountBody
@@ -134,7 +135,7 @@ func (k *Keys) ensure(ctx context.Context, id string) (root AccessKey, made bool
 			}
 			return nil
 		}
-		secret, err := k.seal(tx, owner(id, fresh.ID), string(fresh.Secret))
+		secret, err := k.box.Seal(tx, owner(id, fresh.ID), []byte(fresh.Secret))
 		if err != nil {
 			return err
 		}
@@ -163,7 +164,7 @@ func (k *Keys) read(r store.Record) (c credential) {
 		c.err = fmt.Errorf("read access key %s: %w", c.ID, err)
 		return c
 	}
-	secret, err := k.master.Load().open(owner(c.account, c.ID), b.Secret)
+	secret, err := k.box.Open(owner(c.account, c.ID), b.Secret)
 	if err != nil {
 		c.err = fmt.Errorf("read access key %s: %w", c.ID, err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/iam"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
@@ -101,7 +102,7 @@ func TestAMasterKeyThatComesLaterOpensWhatIsThere(t *testing.T) {
 	run(t, k)
 	copyFile(t, filepath.Join(one, "master-key"), filepath.Join(two, "master-key"))
 	verb := manage(t, stores[1], two)
-	if _, err := verb.Rotate(context.Background(), iam.RotateOptions{Alone: true, Say: func(string) {}}); err != nil {
+	if _, err := verb.Box().Rotate(context.Background(), places(), seal.RotateOptions{Alone: true, Say: func(string) {}}); err != nil {
 		t.Fatal(err)
 	}
 	fresh, err := verb.ResetRoot(context.Background(), first)
@@ -140,14 +141,14 @@ func TestRotateWaitsForAReplicaThatHasSaidNothing(t *testing.T) {
 	row("two", time.Now())
 	row("gone", time.Now().Add(-time.Minute))
 	k := manage(t, s, dir)
-	o := iam.RotateOptions{Wait: 50 * time.Millisecond, Say: func(string) {}}
-	n, err := k.Rotate(context.Background(), o)
+	o := seal.RotateOptions{Wait: 50 * time.Millisecond, Say: func(string) {}}
+	n, err := k.Box().Rotate(context.Background(), places(), o)
 	if err == nil || n != 0 || !strings.Contains(err.Error(), "two (which has not said") || strings.Contains(err.Error(), "gone") {
 		t.Fatalf("sealed %d, error %v", n, err)
 	}
 	row("two", time.Now().Add(-time.Minute))
-	if n, err := k.Rotate(context.Background(), o); n != 1 || err != nil {
-		t.Errorf("sealed %d, error %v; want 1", n, err)
+	if n, err := k.Box().Rotate(context.Background(), places(), o); n != 2 || err != nil {
+		t.Errorf("sealed %d, error %v; want 2", n, err)
 	}
 }
 
@@ -193,7 +194,7 @@ func TestAStartNeedsOnlyTheFirstRootKey(t *testing.T) {
 	serves(t, open(t, c), root, fresh)
 
 	damage(first, root)
-	var wrong *iam.MasterKeyError
+	var wrong *seal.MasterKeyError
 	if _, err := iam.Open(context.Background(), c); !errors.As(err, &wrong) {
 		t.Errorf("without the first root key: %v", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/iam"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
@@ -226,7 +227,7 @@ func TestWrongMasterKey(t *testing.T) {
 				}
 				return
 			}
-			var wrong *iam.MasterKeyError
+			var wrong *seal.MasterKeyError
 			if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "--master-key-file "+master) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got error %v, want a MasterKeyError with %q", err, c.want)
 			}

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -41,7 +41,7 @@ type Config struct {
 // while the store cannot be reached, what was known goes on.
 type Keys struct {
 	config Config
-	master atomic.Pointer[master]
+	box    *seal.Box
 
 	mu    sync.RWMutex
 	known map[string]credential // by access key id
@@ -61,7 +61,7 @@ type credential struct {
 
 // Open reads all keys, makes the first account if need be and writes the
 // credentials file. A master key that does not open the first account's root key
-// is a *MasterKeyError; what else it does not open is logged, and refused when it
+// is a *seal.MasterKeyError; what else it does not open is logged, and refused when it
 // is used.
 func Open(ctx context.Context, c Config) (*Keys, error) {
 	if !accountForm.MatchString(c.Account) {
@@ -74,6 +74,11 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 	root, _, err := k.ensure(ctx, c.Account)
 	if err != nil {
 		return nil, err
+	}
+	if err := k.box.LoadText(ctx); err != nil {
+		// Where the store takes no writes, and where that key alone is damaged, what
+		// is there is served all the same (D3).
+		c.Log.Error("sessions cannot be made or used here", "err", err)
 	}
 	if c.CredentialsFile == "" {
 		return k, nil
@@ -92,11 +97,13 @@ func Manage(ctx context.Context, c Config) (*Keys, error) {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
 	k := &Keys{config: c, known: map[string]credential{}}
-	m, err := loadMaster(c.MasterKeyFile, c.CreateMasterKey, len(records) > 0)
+	k.box, err = seal.Open(seal.Config{
+		Store: c.Store, MasterKeyFile: c.MasterKeyFile, CreateMasterKey: c.CreateMasterKey, Sealed: len(records) > 0,
+		Replica: c.Replica, Log: c.Log, Now: c.Now, Changed: k.reopened,
+	})
 	if err != nil {
 		return nil, err
 	}
-	k.master.Store(m)
 	refused := k.take(store.RecordBatch{Reset: true, Records: records})
 	if err := k.fits(refused); err != nil {
 		return nil, err
@@ -152,7 +159,7 @@ func (k *Keys) Run(ctx context.Context) error {
 	defer file.Wait()
 	following, stop := context.WithCancel(ctx)
 	defer stop()
-	file.Go(func() { k.followMaster(following) })
+	file.Go(func() { k.box.Run(following) })
 	return k.config.Store.WatchRecords(ctx, accountsTail, func(b store.RecordBatch) error {
 		k.warn(k.take(b))
 		k.refreshCredentials()
@@ -193,7 +200,7 @@ func (k *Keys) take(b store.RecordBatch) (refused []credential) {
 // was sealed anew with a master key that is not here yet, what is known stays.
 func better(before, c credential) credential {
 	if before.ID == c.ID && c.err != nil && before.err == nil && before.account == c.account {
-		if _, ok := errors.AsType[*MasterKeyError](c.err); ok {
+		if _, ok := errors.AsType[*seal.MasterKeyError](c.err); ok {
 			return before
 		}
 	}
@@ -210,6 +217,32 @@ func (k *Keys) reopen() {
 			k.known[id] = k.read(c.record)
 		}
 	}
+}
+
+// reopened is told of another master key.
+func (k *Keys) reopened() {
+	k.reopen()
+	k.refreshCredentials()
+}
+
+// Box is what seals the secrets of the keys, for others that have some.
+func (k *Keys) Box() *seal.Box { return k.box }
+
+// Place is where the keys are, for the change of the master key.
+func Place() seal.Place {
+	return seal.Place{Tail: accountsTail, Read: func(r store.Record) (*seal.Content, error) {
+		account, id, ok := parseKeyTail(r.Key)
+		if !ok {
+			return nil, nil
+		}
+		b := new(keyBody)
+		if err := json.Unmarshal(r.Body, b); err != nil {
+			return nil, fmt.Errorf("read access key %s: %w", id, err)
+		}
+		return &seal.Content{
+			Scope: store.AccountScope(account), Type: keyType(), Body: b, Secrets: []seal.Slot{{Owner: owner(account, id), Sealed: &b.Secret}},
+		}, nil
+	}}
 }
 
 func (k *Keys) learn(c credential) {

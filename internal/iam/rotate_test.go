@@ -16,6 +16,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/iam"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
@@ -28,6 +29,8 @@ func manage(t *testing.T, s *store.Store, dir string) *iam.Keys {
 	}
 	return k
 }
+
+func places() []seal.Place { return []seal.Place{iam.Place()} }
 
 func lines(t *testing.T, file string) []string {
 	t.Helper()
@@ -85,8 +88,8 @@ func TestRotateMasterKeyWithTwoReplicas(t *testing.T) {
 
 	k := manage(t, stores[2], one)
 	var said []string
-	o := iam.RotateOptions{Wait: 50 * time.Millisecond, Say: func(text string) { said = append(said, text) }}
-	if _, err := k.Rotate(context.Background(), o); err == nil || !strings.Contains(err.Error(), "two") || !strings.Contains(err.Error(), "run this again") {
+	o := seal.RotateOptions{Wait: 50 * time.Millisecond, Say: func(text string) { said = append(said, text) }}
+	if _, err := k.Box().Rotate(context.Background(), places(), o); err == nil || !strings.Contains(err.Error(), "two") || !strings.Contains(err.Error(), "run this again") {
 		t.Fatalf("got error %v", err)
 	}
 	if got := lines(t, filepath.Join(one, "master-key")); len(got) != 2 || got[0] != old {
@@ -100,9 +103,9 @@ func TestRotateMasterKeyWithTwoReplicas(t *testing.T) {
 
 	copyFile(t, filepath.Join(one, "master-key"), filepath.Join(two, "master-key"))
 	o.Wait = 20 * time.Second
-	n, err := k.Rotate(context.Background(), o)
-	if err != nil || n != 2 {
-		t.Fatalf("sealed %d, error %v; want 2", n, err)
+	n, err := k.Box().Rotate(context.Background(), places(), o)
+	if err != nil || n != 3 {
+		t.Fatalf("sealed %d, error %v; want 3: two keys and that of texts", n, err)
 	}
 	now := lines(t, filepath.Join(one, "master-key"))
 	if len(now) != 1 || now[0] == old {
@@ -118,7 +121,7 @@ func TestRotateMasterKeyWithTwoReplicas(t *testing.T) {
 	}
 	c := replica(a, one)
 	c.MasterKeyFile = stale
-	var wrong *iam.MasterKeyError
+	var wrong *seal.MasterKeyError
 	if _, err := iam.Open(context.Background(), c); !errors.As(err, &wrong) {
 		t.Errorf("with the old key: %v", err)
 	}
@@ -129,7 +132,7 @@ func TestRotateMasterKeyWithTwoReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	serves(t, manage(t, a, one), root, other, third)
-	if n, err := manage(t, a, two).Rotate(context.Background(), o); err != nil || n != 0 {
+	if n, err := manage(t, a, two).Box().Rotate(context.Background(), places(), o); err != nil || n != 0 {
 		t.Errorf("sealed %d once more, error %v", n, err)
 	}
 	if got := lines(t, filepath.Join(two, "master-key")); !slices.Equal(got, now) {
@@ -168,11 +171,11 @@ func TestAnInterruptedRotationGoesOn(t *testing.T) {
 			})
 		})
 		<-ready
-		_, err := manage(t, s, dir).Rotate(ctx, iam.RotateOptions{Alone: true, Say: func(string) {}})
+		_, err := manage(t, s, dir).Box().Rotate(ctx, places(), seal.RotateOptions{Alone: true, Say: func(string) {}})
 		cancel()
 		watching.Wait()
 		serves(t, manage(t, s, dir), all...)
-		if n, err2 := manage(t, s, dir).Rotate(context.Background(), iam.RotateOptions{Alone: true, Say: func(string) {}}); err2 != nil {
+		if n, err2 := manage(t, s, dir).Box().Rotate(context.Background(), places(), seal.RotateOptions{Alone: true, Say: func(string) {}}); err2 != nil {
 			t.Errorf("stopped at %d (%v): sealed %d, then %v", stop, err, n, err2)
 		}
 		serves(t, manage(t, s, dir), all...)
@@ -272,7 +275,7 @@ func TestANewerReleasesKeyIsNotRewritten(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := manage(t, s, dir).Rotate(context.Background(), iam.RotateOptions{Alone: true, Say: func(string) {}})
+	_, err := manage(t, s, dir).Box().Rotate(context.Background(), places(), seal.RotateOptions{Alone: true, Say: func(string) {}})
 	if err == nil || !strings.Contains(err.Error(), "older than another") {
 		t.Errorf("got %v", err)
 	}
@@ -291,7 +294,7 @@ func TestRotationKeepsComments(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(t, replica(s, dir))
-	if n, err := manage(t, s, dir).Rotate(context.Background(), iam.RotateOptions{Alone: true, Say: func(string) {}}); err != nil || n != 1 {
+	if n, err := manage(t, s, dir).Box().Rotate(context.Background(), places(), seal.RotateOptions{Alone: true, Say: func(string) {}}); err != nil || n != 2 {
 		t.Fatalf("sealed %d, error %v", n, err)
 	}
 	got := lines(t, file)

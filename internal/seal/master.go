@@ -1,4 +1,4 @@
-package iam
+package seal
 
 import (
 	"crypto/aes"
@@ -43,8 +43,8 @@ type masterKey struct {
 	aead cipher.AEAD
 }
 
-// sealed is a secret at rest.
-type sealed struct {
+// Sealed is a secret at rest, a member of its record's body.
+type Sealed struct {
 	MasterKey string `json:"masterKey"`
 	Data      []byte `json:"data"` // nonce and ciphertext
 }
@@ -102,7 +102,7 @@ func createMaster(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []byte(line), writeFile(file, []byte(line))
+	return []byte(line), WriteFile(file, []byte(line))
 }
 
 func newMasterLine() (string, error) {
@@ -146,29 +146,32 @@ func (m *master) ids() []string {
 
 // seal seals a secret; owner is what it belongs to, so that a sealed secret
 // cannot be moved to another record.
-func (k masterKey) seal(owner, secret string) (sealed, error) {
+func (k masterKey) seal(owner string, secret []byte) (Sealed, error) {
 	nonce := make([]byte, k.aead.NonceSize())
 	if _, err := rand.Read(nonce); err != nil {
-		return sealed{}, fmt.Errorf("seal secret: %w", err)
+		return Sealed{}, fmt.Errorf("seal secret: %w", err)
 	}
-	return sealed{MasterKey: k.id, Data: k.aead.Seal(nonce, nonce, []byte(secret), []byte(owner))}, nil
+	return Sealed{MasterKey: k.id, Data: k.aead.Seal(nonce, nonce, secret, []byte(owner))}, nil
 }
 
 // open is the inverse of seal. A secret that another master key sealed is a
 // *MasterKeyError.
-func (m *master) open(owner string, s sealed) (string, error) {
+func (m *master) open(owner string, s Sealed) ([]byte, error) {
 	k, err := m.with(s.MasterKey)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	aead := k.aead
-	if len(s.Data) < aead.NonceSize() {
-		return "", errors.New("sealed secret is too short")
+	return k.open(owner, s.Data)
+}
+
+func (k masterKey) open(owner string, data []byte) ([]byte, error) {
+	if len(data) < k.aead.NonceSize() {
+		return nil, errors.New("sealed secret is too short")
 	}
-	nonce, text := s.Data[:aead.NonceSize()], s.Data[aead.NonceSize():]
-	secret, err := aead.Open(nil, nonce, text, []byte(owner))
+	nonce, text := data[:k.aead.NonceSize()], data[k.aead.NonceSize():]
+	secret, err := k.aead.Open(nil, nonce, text, []byte(owner))
 	if err != nil {
-		return "", fmt.Errorf("open sealed secret: %w", err)
+		return nil, fmt.Errorf("open sealed secret: %w", err)
 	}
-	return string(secret), nil
+	return secret, nil
 }
