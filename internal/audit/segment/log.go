@@ -1,0 +1,348 @@
+// Package segment keeps entries in append-only files, for a time and up to a
+// size. An entry that Append has taken is on the disk: many of them share one
+// fsync, and what a crash tears is cut off at the next start.
+//
+// Start with Log.Append (log.go), which hands over to the one goroutine that
+// writes. line.go is an entry on the disk, file.go a segment with its index by
+// time, scan.go the search from the newest back, tail.go the way of who delivers
+// entries elsewhere, retain.go what goes when.
+package segment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// queued is how many appends may wait for the goroutine that writes, groupMost
+	// how many of them share an fsync, groupBytes about how much they write.
+	queued     = 4096
+	groupMost  = 4096
+	groupBytes = 4 << 20
+	// segmentBytes and segmentAge are when the next segment is begun: what is
+	// removed, is removed by segments.
+	segmentBytes = 16 << 20
+	segmentAge   = 24 * time.Hour
+)
+
+// Config is what Open needs.
+type Config struct {
+	Dir string // made if need be
+	// MaxBytes bounds all segments together, MaxAge how old an entry becomes.
+	MaxBytes int64
+	MaxAge   time.Duration
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// Stats are counts since Open, and sizes as they are.
+type Stats struct {
+	Entries, Groups, Failures int64 // appended; fsyncs; groups that could not be written
+	RemovedBytes              int64 // by retention
+	Bytes                     int64
+	Segments                  int
+	Oldest                    time.Time // entry that is kept; zero for none
+}
+
+// Log is the entries of one directory, which it has to itself. Its methods may be
+// called from any goroutine.
+type Log struct {
+	config  Config
+	queue   chan *addition
+	stop    chan struct{}
+	ended   chan struct{} // closed when nothing is written any more
+	closing sync.Once
+	running sync.WaitGroup
+
+	entries, groups, failures, removed atomic.Int64
+
+	mu      sync.RWMutex
+	files   []*file       // the last one takes what comes
+	changed chan struct{} // closed after the next group
+	cut     Position      // the end of the segment that was removed last
+
+	// Owned by the goroutine that writes.
+	out   *os.File
+	began time.Time // of the last segment
+}
+
+// addition is what one Append adds.
+type addition struct {
+	text  []byte
+	at    []int64 // of each line
+	sizes []int64
+	done  chan error
+}
+
+// ErrClosed is Append's error after Close.
+var ErrClosed = errors.New("log is closed")
+
+// Open reads what is in the directory, cuts off what was torn, and takes entries
+// until Close.
+func Open(c Config) (*Log, error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l := &Log{config: c, queue: make(chan *addition, queued), stop: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{})}
+	all, err := numbers(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	for i, n := range all {
+		f, damaged, err := openFile(c.Dir, n, i == len(all)-1)
+		if err != nil {
+			return nil, fmt.Errorf("open log: %w", err)
+		}
+		if damaged > 0 {
+			c.Log.Warn("log had bytes that are no entries", "file", f.name(c.Dir), "bytes", damaged)
+		}
+		l.files = append(l.files, f)
+	}
+	if err := l.resume(); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l.retain()
+	l.running.Go(l.work)
+	return l, nil
+}
+
+// Close takes no more entries, writes those that wait, and returns when that is
+// done.
+func (l *Log) Close() {
+	l.closing.Do(func() { close(l.stop) })
+	l.running.Wait()
+}
+
+// Append keeps the entries, together or not at all, and returns when they are on
+// the disk. With an error they may be there or not. When very many wait it waits
+// too, for ctx.
+func (l *Log) Append(ctx context.Context, entries ...Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	a := &addition{done: make(chan error, 1)}
+	for _, e := range entries {
+		line := e.Line()
+		a.text = append(a.text, line...)
+		a.at, a.sizes = append(a.at, e.At), append(a.sizes, int64(len(line)))
+	}
+	select {
+	case l.queue <- a:
+	case <-l.stop:
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("append to log: %w", ctx.Err())
+	}
+	select {
+	case err := <-a.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("append to log: %w", ctx.Err())
+	case <-l.ended:
+	}
+	select {
+	case err := <-a.done: // it was among the last
+		return err
+	default:
+		return ErrClosed
+	}
+}
+
+// Changed is closed after the next group of entries; it is nil, and never closed,
+// after Close.
+func (l *Log) Changed() <-chan struct{} {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.changed
+}
+
+// Stats tells what there is.
+func (l *Log) Stats() Stats {
+	s := Stats{Entries: l.entries.Load(), Groups: l.groups.Load(), Failures: l.failures.Load(), RemovedBytes: l.removed.Load()}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s.Segments = len(l.files)
+	for _, f := range l.files {
+		s.Bytes += f.size
+		if at := f.min(); at > 0 && (s.Oldest.IsZero() || time.UnixMicro(at).Before(s.Oldest)) {
+			s.Oldest = time.UnixMicro(at)
+		}
+	}
+	return s
+}
+
+// work writes until Close, and then what waits.
+func (l *Log) work() {
+	tick := time.NewTicker(retainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case a := <-l.queue:
+			l.group(a)
+		case <-tick.C:
+			l.retain()
+		case <-l.stop:
+			for {
+				select {
+				case a := <-l.queue:
+					l.group(a)
+				default:
+					l.end()
+					return
+				}
+			}
+		}
+	}
+}
+
+// end closes the file and wakes who waits for it.
+func (l *Log) end() {
+	if l.out != nil {
+		_ = l.out.Close() // it is synced
+	}
+	l.mu.Lock()
+	close(l.changed)
+	l.changed = nil // nothing comes any more
+	l.mu.Unlock()
+	close(l.ended)
+}
+
+// group writes an addition and all that wait with it, with one fsync.
+func (l *Log) group(first *addition) {
+	all := []*addition{first}
+	text := first.text
+	for len(all) < groupMost && len(text) < groupBytes {
+		select {
+		case a := <-l.queue:
+			all, text = append(all, a), append(text, a.text...)
+			continue
+		default:
+		}
+		break
+	}
+	err := l.write(text)
+	if err != nil {
+		l.failures.Add(1)
+		l.config.Log.Error("log was not written", "err", err)
+		err = fmt.Errorf("append to log: %w", err)
+	} else {
+		l.note(all)
+	}
+	for _, a := range all {
+		a.done <- err
+	}
+}
+
+// note makes what was written known to readers.
+func (l *Log) note(all []*addition) {
+	l.groups.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.files[len(l.files)-1]
+	for _, a := range all {
+		l.entries.Add(int64(len(a.at)))
+		for i, at := range a.at {
+			f.add(at, a.sizes[i])
+		}
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// write puts text at the end of the last segment, on the disk. After a failure
+// nothing of it is left, or the segment takes no more.
+func (l *Log) write(text []byte) error {
+	if l.out == nil || l.last().size >= l.segmentBytes() || l.config.Now().Sub(l.began) > segmentAge {
+		if err := l.next(); err != nil {
+			return err
+		}
+		l.retain()
+	}
+	size := l.last().size
+	_, err := l.out.WriteAt(text, size)
+	if err != nil {
+		return errors.Join(err, l.out.Truncate(size))
+	}
+	if err := l.out.Sync(); err != nil {
+		// What the kernel has of the file now, nobody knows: it is read again, if at
+		// all, by the next start.
+		err = errors.Join(err, l.out.Truncate(size), l.out.Close())
+		l.out = nil
+		return err
+	}
+	return nil
+}
+
+func (l *Log) segmentBytes() int64 { return max(min(segmentBytes, l.config.MaxBytes/8), 1) }
+
+// last is the segment that takes what comes.
+func (l *Log) last() *file {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.files[len(l.files)-1]
+}
+
+// resume goes on with the last segment there is.
+func (l *Log) resume() error {
+	if len(l.files) == 0 {
+		return l.next()
+	}
+	f := l.files[len(l.files)-1]
+	out, err := os.OpenFile(f.name(l.config.Dir), os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	l.out, l.began = out, l.config.Now()
+	if at := f.min(); at > 0 {
+		l.began = time.UnixMicro(at)
+	}
+	return nil
+}
+
+// next begins a segment. Its directory is synced: a file whose name is lost is
+// lost.
+func (l *Log) next() error {
+	number := int64(1)
+	l.mu.RLock()
+	var before *file
+	if n := len(l.files); n > 0 {
+		before = l.files[n-1]
+		number = before.number + 1
+	}
+	l.mu.RUnlock()
+	f := &file{number: number}
+	out, err := os.OpenFile(f.name(l.config.Dir), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syncDir(l.config.Dir); err != nil {
+		return errors.Join(err, out.Close())
+	}
+	if l.out != nil {
+		_ = l.out.Close() // it is synced
+	}
+	if before != nil {
+		if err := before.writeIndex(l.config.Dir); err != nil {
+			l.config.Log.Warn("index of a segment was not written and is made at the next start", "file", before.name(l.config.Dir), "err", err)
+		}
+	}
+	l.out, l.began = out, l.config.Now()
+	l.mu.Lock()
+	l.files = append(l.files, f)
+	l.mu.Unlock()
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
