@@ -22,15 +22,15 @@ type CertificateDetail struct {
 	CertificateUsage         CertificateUsage         `json:"CertificateUsage,omitempty"`
 	CreatedAt                *api.Timestamp           `json:"CreatedAt,omitempty"`
 	DomainName               string                   `json:"DomainName,omitempty"`
-	DomainValidationOptions  []DomainValidation       `json:"DomainValidationOptions,omitempty"`
-	ExtendedKeyUsages        []ExtendedKeyUsage       `json:"ExtendedKeyUsages,omitempty"`
+	DomainValidationOptions  []DomainValidation       `json:"DomainValidationOptions,omitzero"`
+	ExtendedKeyUsages        []ExtendedKeyUsage       `json:"ExtendedKeyUsages,omitzero"`
 	FailureReason            FailureReason            `json:"FailureReason,omitempty"`
 	ImportedAt               *api.Timestamp           `json:"ImportedAt,omitempty"`
-	InUseBy                  []string                 `json:"InUseBy,omitempty"`
+	InUseBy                  []string                 `json:"InUseBy,omitzero"`
 	IssuedAt                 *api.Timestamp           `json:"IssuedAt,omitempty"`
 	Issuer                   *string                  `json:"Issuer,omitempty"`
 	KeyAlgorithm             KeyAlgorithm             `json:"KeyAlgorithm,omitempty"`
-	KeyUsages                []KeyUsage               `json:"KeyUsages,omitempty"`
+	KeyUsages                []KeyUsage               `json:"KeyUsages,omitzero"`
 	ManagedBy                CertificateManagedBy     `json:"ManagedBy,omitempty"`
 	NotAfter                 *api.Timestamp           `json:"NotAfter,omitempty"`
 	NotBefore                *api.Timestamp           `json:"NotBefore,omitempty"`
@@ -44,7 +44,7 @@ type CertificateDetail struct {
 	SignatureAlgorithm       *string                  `json:"SignatureAlgorithm,omitempty"`
 	Status                   CertificateStatus        `json:"Status,omitempty"`
 	Subject                  *string                  `json:"Subject,omitempty"`
-	SubjectAlternativeNames  []string                 `json:"SubjectAlternativeNames,omitempty"`
+	SubjectAlternativeNames  []string                 `json:"SubjectAlternativeNames,omitzero"`
 	Type                     CertificateType          `json:"Type,omitempty"`
 	UpdateSummary            *UpdateSummary           `json:"UpdateSummary,omitempty"`
 }
@@ -106,13 +106,13 @@ type CertificateSummary struct {
 	DomainName                           string                   `json:"DomainName,omitempty"`
 	ExportOption                         CertificateExport        `json:"ExportOption,omitempty"`
 	Exported                             *bool                    `json:"Exported,omitempty"`
-	ExtendedKeyUsages                    []ExtendedKeyUsageName   `json:"ExtendedKeyUsages,omitempty"`
+	ExtendedKeyUsages                    []ExtendedKeyUsageName   `json:"ExtendedKeyUsages,omitzero"`
 	HasAdditionalSubjectAlternativeNames *bool                    `json:"HasAdditionalSubjectAlternativeNames,omitempty"`
 	ImportedAt                           *api.Timestamp           `json:"ImportedAt,omitempty"`
 	InUse                                *bool                    `json:"InUse,omitempty"`
 	IssuedAt                             *api.Timestamp           `json:"IssuedAt,omitempty"`
 	KeyAlgorithm                         KeyAlgorithm             `json:"KeyAlgorithm,omitempty"`
-	KeyUsages                            []KeyUsageName           `json:"KeyUsages,omitempty"`
+	KeyUsages                            []KeyUsageName           `json:"KeyUsages,omitzero"`
 	ManagedBy                            CertificateManagedBy     `json:"ManagedBy,omitempty"`
 	NotAfter                             *api.Timestamp           `json:"NotAfter,omitempty"`
 	NotBefore                            *api.Timestamp           `json:"NotBefore,omitempty"`
@@ -120,7 +120,7 @@ type CertificateSummary struct {
 	RevokedAt                            *api.Timestamp           `json:"RevokedAt,omitempty"`
 	RootHierarchyType                    RootHierarchyType        `json:"RootHierarchyType,omitempty"`
 	Status                               CertificateStatus        `json:"Status,omitempty"`
-	SubjectAlternativeNameSummaries      []string                 `json:"SubjectAlternativeNameSummaries,omitempty"`
+	SubjectAlternativeNameSummaries      []string                 `json:"SubjectAlternativeNameSummaries,omitzero"`
 	Type                                 CertificateType          `json:"Type,omitempty"`
 }
 
@@ -183,7 +183,7 @@ type DomainValidation struct {
 	HTTPRedirect     *HTTPRedirect    `json:"HttpRedirect,omitempty"`
 	ResourceRecord   *ResourceRecord  `json:"ResourceRecord,omitempty"`
 	ValidationDomain string           `json:"ValidationDomain,omitempty"`
-	ValidationEmails []string         `json:"ValidationEmails,omitempty"`
+	ValidationEmails []string         `json:"ValidationEmails,omitzero"`
 	ValidationMethod ValidationMethod `json:"ValidationMethod,omitempty"`
 	ValidationStatus DomainStatus     `json:"ValidationStatus,omitempty"`
 }
@@ -265,9 +265,9 @@ const (
 // Filters is the model's Filters.
 type Filters struct {
 	ExportOption     CertificateExport      `json:"exportOption,omitempty"`
-	ExtendedKeyUsage []ExtendedKeyUsageName `json:"extendedKeyUsage,omitempty"`
-	KeyTypes         []KeyAlgorithm         `json:"keyTypes,omitempty"`
-	KeyUsage         []KeyUsageName         `json:"keyUsage,omitempty"`
+	ExtendedKeyUsage []ExtendedKeyUsageName `json:"extendedKeyUsage,omitzero"`
+	KeyTypes         []KeyAlgorithm         `json:"keyTypes,omitzero"`
+	KeyUsage         []KeyUsageName         `json:"keyUsage,omitzero"`
 	ManagedBy        CertificateManagedBy   `json:"managedBy,omitempty"`
 }
 
@@ -294,7 +294,7 @@ type ImportCertificateRequest struct {
 	CertificateARN   string `json:"CertificateArn,omitempty"`
 	CertificateChain []byte `json:"CertificateChain,omitempty"`
 	PrivateKey       []byte `json:"PrivateKey"`
-	Tags             []Tag  `json:"Tags,omitempty"`
+	Tags             []Tag  `json:"Tags,omitzero"`
 }
 
 // ImportCertificateResponse is the model's ImportCertificateResponse.
@@ -341,19 +341,19 @@ const (
 
 // ListCertificatesRequest is the model's ListCertificatesRequest.
 type ListCertificatesRequest struct {
-	CertificateKeyPairOrigins []CertificateKeyPairOrigin `json:"CertificateKeyPairOrigins,omitempty"`
-	CertificateStatuses       []CertificateStatus        `json:"CertificateStatuses,omitempty"`
+	CertificateKeyPairOrigins []CertificateKeyPairOrigin `json:"CertificateKeyPairOrigins,omitzero"`
+	CertificateStatuses       []CertificateStatus        `json:"CertificateStatuses,omitzero"`
 	Includes                  *Filters                   `json:"Includes,omitempty"`
 	MaxItems                  *int64                     `json:"MaxItems,omitempty"`
 	NextToken                 string                     `json:"NextToken,omitempty"`
-	RootHierarchyTypes        []RootHierarchyType        `json:"RootHierarchyTypes,omitempty"`
+	RootHierarchyTypes        []RootHierarchyType        `json:"RootHierarchyTypes,omitzero"`
 	SortBy                    SortBy                     `json:"SortBy,omitempty"`
 	SortOrder                 SortOrder                  `json:"SortOrder,omitempty"`
 }
 
 // ListCertificatesResponse is the model's ListCertificatesResponse.
 type ListCertificatesResponse struct {
-	CertificateSummaryList []CertificateSummary `json:"CertificateSummaryList,omitempty"`
+	CertificateSummaryList []CertificateSummary `json:"CertificateSummaryList,omitzero"`
 	NextToken              string               `json:"NextToken,omitempty"`
 }
 
@@ -364,7 +364,7 @@ type ListTagsForCertificateRequest struct {
 
 // ListTagsForCertificateResponse is the model's ListTagsForCertificateResponse.
 type ListTagsForCertificateResponse struct {
-	Tags []Tag `json:"Tags,omitempty"`
+	Tags []Tag `json:"Tags,omitzero"`
 }
 
 // RecordType is the model's enum of that name.
@@ -419,14 +419,14 @@ type RequestCertificateRequest struct {
 	CertificateAuthorityARN string                   `json:"CertificateAuthorityArn,omitempty"`
 	CertificateUsage        CertificateUsage         `json:"CertificateUsage,omitempty"`
 	DomainName              string                   `json:"DomainName"`
-	DomainValidationOptions []DomainValidationOption `json:"DomainValidationOptions,omitempty"`
+	DomainValidationOptions []DomainValidationOption `json:"DomainValidationOptions,omitzero"`
 	IdempotencyToken        string                   `json:"IdempotencyToken,omitempty"`
 	KeyAlgorithm            KeyAlgorithm             `json:"KeyAlgorithm,omitempty"`
 	ManagedBy               CertificateManagedBy     `json:"ManagedBy,omitempty"`
 	Options                 *CertificateOptions      `json:"Options,omitempty"`
 	RootHierarchyType       RootHierarchyType        `json:"RootHierarchyType,omitempty"`
-	SubjectAlternativeNames []string                 `json:"SubjectAlternativeNames,omitempty"`
-	Tags                    []Tag                    `json:"Tags,omitempty"`
+	SubjectAlternativeNames []string                 `json:"SubjectAlternativeNames,omitzero"`
+	Tags                    []Tag                    `json:"Tags,omitzero"`
 	ValidationMethod        ValidationMethod         `json:"ValidationMethod,omitempty"`
 }
 

@@ -11,7 +11,7 @@ type CreateHTTPNamespaceRequest struct {
 	CreatorRequestID *string `json:"CreatorRequestId,omitempty"`
 	Description      *string `json:"Description,omitempty"`
 	Name             string  `json:"Name"`
-	Tags             []Tag   `json:"Tags,omitempty"`
+	Tags             []Tag   `json:"Tags,omitzero"`
 }
 
 // CreateHTTPNamespaceResponse is the model's CreateHttpNamespaceResponse.
@@ -25,7 +25,7 @@ type CreatePrivateDNSNamespaceRequest struct {
 	Description      *string                        `json:"Description,omitempty"`
 	Name             string                         `json:"Name"`
 	Properties       *PrivateDNSNamespaceProperties `json:"Properties,omitempty"`
-	Tags             []Tag                          `json:"Tags,omitempty"`
+	Tags             []Tag                          `json:"Tags,omitzero"`
 	Vpc              string                         `json:"Vpc"`
 }
 
@@ -40,7 +40,7 @@ type CreatePublicDNSNamespaceRequest struct {
 	Description      *string                       `json:"Description,omitempty"`
 	Name             string                        `json:"Name"`
 	Properties       *PublicDNSNamespaceProperties `json:"Properties,omitempty"`
-	Tags             []Tag                         `json:"Tags,omitempty"`
+	Tags             []Tag                         `json:"Tags,omitzero"`
 }
 
 // CreatePublicDNSNamespaceResponse is the model's CreatePublicDnsNamespaceResponse.
@@ -57,7 +57,7 @@ type CreateServiceRequest struct {
 	HealthCheckCustomConfig *HealthCheckCustomConfig `json:"HealthCheckCustomConfig,omitempty"`
 	Name                    string                   `json:"Name"`
 	NamespaceID             *string                  `json:"NamespaceId,omitempty"`
-	Tags                    []Tag                    `json:"Tags,omitempty"`
+	Tags                    []Tag                    `json:"Tags,omitzero"`
 	Type                    ServiceTypeOption        `json:"Type,omitempty"`
 }
 
@@ -120,15 +120,15 @@ type DiscoverInstancesRequest struct {
 	HealthStatus       HealthStatusFilter `json:"HealthStatus,omitempty"`
 	MaxResults         *int64             `json:"MaxResults,omitempty"`
 	NamespaceName      string             `json:"NamespaceName"`
-	OptionalParameters map[string]string  `json:"OptionalParameters,omitempty"`
+	OptionalParameters map[string]string  `json:"OptionalParameters,omitzero"`
 	OwnerAccount       string             `json:"OwnerAccount,omitempty"`
-	QueryParameters    map[string]string  `json:"QueryParameters,omitempty"`
+	QueryParameters    map[string]string  `json:"QueryParameters,omitzero"`
 	ServiceName        string             `json:"ServiceName"`
 }
 
 // DiscoverInstancesResponse is the model's DiscoverInstancesResponse.
 type DiscoverInstancesResponse struct {
-	Instances         []HTTPInstanceSummary `json:"Instances,omitempty"`
+	Instances         []HTTPInstanceSummary `json:"Instances,omitzero"`
 	InstancesRevision *int64                `json:"InstancesRevision,omitempty"`
 }
 
@@ -193,7 +193,7 @@ type GetInstanceResponse struct {
 
 // GetInstancesHealthStatusRequest is the model's GetInstancesHealthStatusRequest.
 type GetInstancesHealthStatusRequest struct {
-	Instances  []string `json:"Instances,omitempty"`
+	Instances  []string `json:"Instances,omitzero"`
 	MaxResults *int64   `json:"MaxResults,omitempty"`
 	NextToken  *string  `json:"NextToken,omitempty"`
 	ServiceID  string   `json:"ServiceId"`
@@ -202,7 +202,7 @@ type GetInstancesHealthStatusRequest struct {
 // GetInstancesHealthStatusResponse is the model's GetInstancesHealthStatusResponse.
 type GetInstancesHealthStatusResponse struct {
 	NextToken *string                 `json:"NextToken,omitempty"`
-	Status    map[string]HealthStatus `json:"Status,omitempty"`
+	Status    map[string]HealthStatus `json:"Status,omitzero"`
 }
 
 // GetNamespaceRequest is the model's GetNamespaceRequest.
@@ -291,7 +291,7 @@ const (
 
 // HTTPInstanceSummary is the model's HttpInstanceSummary.
 type HTTPInstanceSummary struct {
-	Attributes    map[string]string `json:"Attributes,omitempty"`
+	Attributes    map[string]string `json:"Attributes,omitzero"`
 	HealthStatus  HealthStatus      `json:"HealthStatus,omitempty"`
 	InstanceID    *string           `json:"InstanceId,omitempty"`
 	NamespaceName *string           `json:"NamespaceName,omitempty"`
@@ -310,7 +310,7 @@ type HTTPProperties struct {
 
 // Instance is the model's Instance.
 type Instance struct {
-	Attributes       map[string]string `json:"Attributes,omitempty"`
+	Attributes       map[string]string `json:"Attributes,omitzero"`
 	CreatedByAccount string            `json:"CreatedByAccount,omitempty"`
 	CreatorRequestID *string           `json:"CreatorRequestId,omitempty"`
 	ID               string            `json:"Id"`
@@ -318,7 +318,7 @@ type Instance struct {
 
 // InstanceSummary is the model's InstanceSummary.
 type InstanceSummary struct {
-	Attributes       map[string]string `json:"Attributes,omitempty"`
+	Attributes       map[string]string `json:"Attributes,omitzero"`
 	CreatedByAccount string            `json:"CreatedByAccount,omitempty"`
 	ID               *string           `json:"Id,omitempty"`
 }
@@ -332,27 +332,27 @@ type ListInstancesRequest struct {
 
 // ListInstancesResponse is the model's ListInstancesResponse.
 type ListInstancesResponse struct {
-	Instances     []InstanceSummary `json:"Instances,omitempty"`
+	Instances     []InstanceSummary `json:"Instances,omitzero"`
 	NextToken     *string           `json:"NextToken,omitempty"`
 	ResourceOwner string            `json:"ResourceOwner,omitempty"`
 }
 
 // ListNamespacesRequest is the model's ListNamespacesRequest.
 type ListNamespacesRequest struct {
-	Filters    []NamespaceFilter `json:"Filters,omitempty"`
+	Filters    []NamespaceFilter `json:"Filters,omitzero"`
 	MaxResults *int64            `json:"MaxResults,omitempty"`
 	NextToken  *string           `json:"NextToken,omitempty"`
 }
 
 // ListNamespacesResponse is the model's ListNamespacesResponse.
 type ListNamespacesResponse struct {
-	Namespaces []NamespaceSummary `json:"Namespaces,omitempty"`
+	Namespaces []NamespaceSummary `json:"Namespaces,omitzero"`
 	NextToken  *string            `json:"NextToken,omitempty"`
 }
 
 // ListOperationsRequest is the model's ListOperationsRequest.
 type ListOperationsRequest struct {
-	Filters    []OperationFilter `json:"Filters,omitempty"`
+	Filters    []OperationFilter `json:"Filters,omitzero"`
 	MaxResults *int64            `json:"MaxResults,omitempty"`
 	NextToken  *string           `json:"NextToken,omitempty"`
 }
@@ -360,12 +360,12 @@ type ListOperationsRequest struct {
 // ListOperationsResponse is the model's ListOperationsResponse.
 type ListOperationsResponse struct {
 	NextToken  *string            `json:"NextToken,omitempty"`
-	Operations []OperationSummary `json:"Operations,omitempty"`
+	Operations []OperationSummary `json:"Operations,omitzero"`
 }
 
 // ListServicesRequest is the model's ListServicesRequest.
 type ListServicesRequest struct {
-	Filters    []ServiceFilter `json:"Filters,omitempty"`
+	Filters    []ServiceFilter `json:"Filters,omitzero"`
 	MaxResults *int64          `json:"MaxResults,omitempty"`
 	NextToken  *string         `json:"NextToken,omitempty"`
 }
@@ -373,7 +373,7 @@ type ListServicesRequest struct {
 // ListServicesResponse is the model's ListServicesResponse.
 type ListServicesResponse struct {
 	NextToken *string          `json:"NextToken,omitempty"`
-	Services  []ServiceSummary `json:"Services,omitempty"`
+	Services  []ServiceSummary `json:"Services,omitzero"`
 }
 
 // ListTagsForResourceRequest is the model's ListTagsForResourceRequest.
@@ -383,7 +383,7 @@ type ListTagsForResourceRequest struct {
 
 // ListTagsForResourceResponse is the model's ListTagsForResourceResponse.
 type ListTagsForResourceResponse struct {
-	Tags []Tag `json:"Tags,omitempty"`
+	Tags []Tag `json:"Tags,omitzero"`
 }
 
 // Namespace is the model's Namespace.
@@ -455,7 +455,7 @@ type Operation struct {
 	ID           *string           `json:"Id,omitempty"`
 	OwnerAccount string            `json:"OwnerAccount,omitempty"`
 	Status       OperationStatus   `json:"Status,omitempty"`
-	Targets      map[string]string `json:"Targets,omitempty"`
+	Targets      map[string]string `json:"Targets,omitzero"`
 	Type         OperationType     `json:"Type,omitempty"`
 	UpdateDate   *api.Timestamp    `json:"UpdateDate,omitempty"`
 }
@@ -634,7 +634,7 @@ type Service struct {
 
 // ServiceAttributes is the model's ServiceAttributes.
 type ServiceAttributes struct {
-	Attributes    map[string]string `json:"Attributes,omitempty"`
+	Attributes    map[string]string `json:"Attributes,omitzero"`
 	ResourceOwner string            `json:"ResourceOwner,omitempty"`
 	ServiceARN    *string           `json:"ServiceArn,omitempty"`
 }

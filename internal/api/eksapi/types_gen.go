@@ -15,7 +15,7 @@ type CreatePodIdentityAssociationRequest struct {
 	Policy             *string           `json:"policy,omitempty"`
 	RoleARN            string            `json:"roleArn"`
 	ServiceAccount     string            `json:"serviceAccount"`
-	Tags               map[string]string `json:"tags,omitempty"`
+	Tags               map[string]string `json:"tags,omitzero"`
 	TargetRoleARN      *string           `json:"targetRoleArn,omitempty"`
 }
 
@@ -57,7 +57,7 @@ type ListPodIdentityAssociationsRequest struct {
 
 // ListPodIdentityAssociationsResponse is the model's ListPodIdentityAssociationsResponse.
 type ListPodIdentityAssociationsResponse struct {
-	Associations []PodIdentityAssociationSummary `json:"associations,omitempty"`
+	Associations []PodIdentityAssociationSummary `json:"associations,omitzero"`
 	NextToken    *string                         `json:"nextToken,omitempty"`
 }
 
@@ -75,7 +75,7 @@ type PodIdentityAssociation struct {
 	Policy             *string           `json:"policy,omitempty"`
 	RoleARN            *string           `json:"roleArn,omitempty"`
 	ServiceAccount     *string           `json:"serviceAccount,omitempty"`
-	Tags               map[string]string `json:"tags,omitempty"`
+	Tags               map[string]string `json:"tags,omitzero"`
 	TargetRoleARN      *string           `json:"targetRoleArn,omitempty"`
 }
 

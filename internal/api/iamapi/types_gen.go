@@ -92,7 +92,7 @@ const (
 type ContextEntry struct {
 	ContextKeyName   string             `json:"ContextKeyName,omitempty"`
 	ContextKeyType   ContextKeyTypeEnum `json:"ContextKeyType,omitempty"`
-	ContextKeyValues []string           `json:"ContextKeyValues,omitempty"`
+	ContextKeyValues []string           `json:"ContextKeyValues,omitzero"`
 }
 
 // ContextKeyTypeEnum is the model's enum of that name.
@@ -116,7 +116,7 @@ const (
 
 // ContextProvider is the model's ContextProvider.
 type ContextProvider struct {
-	KeyDefinitionList    []ContextProviderKeyDefinition `json:"KeyDefinitionList,omitempty"`
+	KeyDefinitionList    []ContextProviderKeyDefinition `json:"KeyDefinitionList,omitzero"`
 	SubjectSourceKey     string                         `json:"SubjectSourceKey"`
 	SubjectTypeSourceKey string                         `json:"SubjectTypeSourceKey,omitempty"`
 	SubjectTypeValue     *string                        `json:"SubjectTypeValue,omitempty"`
@@ -153,7 +153,7 @@ type CreateGroupResponse struct {
 type CreateInstanceProfileRequest struct {
 	InstanceProfileName string `json:"InstanceProfileName"`
 	Path                string `json:"Path,omitempty"`
-	Tags                []Tag  `json:"Tags,omitempty"`
+	Tags                []Tag  `json:"Tags,omitzero"`
 }
 
 // CreateInstanceProfileResponse is the model's CreateInstanceProfileResponse.
@@ -163,18 +163,18 @@ type CreateInstanceProfileResponse struct {
 
 // CreateOpenIDCOnnectProviderRequest is the model's CreateOpenIDConnectProviderRequest.
 type CreateOpenIDCOnnectProviderRequest struct {
-	ClientIDLIst              []string         `json:"ClientIDList,omitempty"`
+	ClientIDLIst              []string         `json:"ClientIDList,omitzero"`
 	ContextProvider           *ContextProvider `json:"ContextProvider,omitempty"`
 	IdentityCenterInstanceARN string           `json:"IdentityCenterInstanceArn,omitempty"`
-	Tags                      []Tag            `json:"Tags,omitempty"`
-	ThumbprintList            []string         `json:"ThumbprintList,omitempty"`
+	Tags                      []Tag            `json:"Tags,omitzero"`
+	ThumbprintList            []string         `json:"ThumbprintList,omitzero"`
 	Url                       string           `json:"Url"`
 }
 
 // CreateOpenIDCOnnectProviderResponse is the model's CreateOpenIDConnectProviderResponse.
 type CreateOpenIDCOnnectProviderResponse struct {
 	OpenIDCOnnectProviderARN string `json:"OpenIDConnectProviderArn,omitempty"`
-	Tags                     []Tag  `json:"Tags,omitempty"`
+	Tags                     []Tag  `json:"Tags,omitzero"`
 }
 
 // CreatePolicyRequest is the model's CreatePolicyRequest.
@@ -183,7 +183,7 @@ type CreatePolicyRequest struct {
 	Path           string  `json:"Path,omitempty"`
 	PolicyDocument string  `json:"PolicyDocument"`
 	PolicyName     string  `json:"PolicyName"`
-	Tags           []Tag   `json:"Tags,omitempty"`
+	Tags           []Tag   `json:"Tags,omitzero"`
 }
 
 // CreatePolicyResponse is the model's CreatePolicyResponse.
@@ -212,7 +212,7 @@ type CreateRoleRequest struct {
 	Path                     string  `json:"Path,omitempty"`
 	PermissionsBoundary      string  `json:"PermissionsBoundary,omitempty"`
 	RoleName                 string  `json:"RoleName"`
-	Tags                     []Tag   `json:"Tags,omitempty"`
+	Tags                     []Tag   `json:"Tags,omitzero"`
 }
 
 // CreateRoleResponse is the model's CreateRoleResponse.
@@ -236,7 +236,7 @@ type CreateServiceLinkedRoleResponse struct {
 type CreateUserRequest struct {
 	Path                string `json:"Path,omitempty"`
 	PermissionsBoundary string `json:"PermissionsBoundary,omitempty"`
-	Tags                []Tag  `json:"Tags,omitempty"`
+	Tags                []Tag  `json:"Tags,omitzero"`
 	UserName            string `json:"UserName"`
 }
 
@@ -328,7 +328,7 @@ type DeleteUserRequest struct {
 // DeletionTaskFailureReasonType is the model's DeletionTaskFailureReasonType.
 type DeletionTaskFailureReasonType struct {
 	Reason        *string         `json:"Reason,omitempty"`
-	RoleUsageList []RoleUsageType `json:"RoleUsageList,omitempty"`
+	RoleUsageList []RoleUsageType `json:"RoleUsageList,omitzero"`
 }
 
 // DeletionTaskStatusType is the model's enum of that name.
@@ -376,13 +376,13 @@ const (
 type EvaluationResult struct {
 	EvalActionName                    string                                  `json:"EvalActionName"`
 	EvalDecision                      PolicyEvaluationDecisionType            `json:"EvalDecision"`
-	EvalDecisionDetails               map[string]PolicyEvaluationDecisionType `json:"EvalDecisionDetails,omitempty"`
+	EvalDecisionDetails               map[string]PolicyEvaluationDecisionType `json:"EvalDecisionDetails,omitzero"`
 	EvalResourceName                  string                                  `json:"EvalResourceName,omitempty"`
-	MatchedStatements                 []Statement                             `json:"MatchedStatements,omitempty"`
-	MissingContextValues              []string                                `json:"MissingContextValues,omitempty"`
+	MatchedStatements                 []Statement                             `json:"MatchedStatements,omitzero"`
+	MissingContextValues              []string                                `json:"MissingContextValues,omitzero"`
 	OrganizationsDecisionDetail       *OrganizationsDecisionDetail            `json:"OrganizationsDecisionDetail,omitempty"`
 	PermissionsBoundaryDecisionDetail *PermissionsBoundaryDecisionDetail      `json:"PermissionsBoundaryDecisionDetail,omitempty"`
-	ResourceSpecificResults           []ResourceSpecificResult                `json:"ResourceSpecificResults,omitempty"`
+	ResourceSpecificResults           []ResourceSpecificResult                `json:"ResourceSpecificResults,omitzero"`
 }
 
 // GetAccessKeyLastUsedRequest is the model's GetAccessKeyLastUsedRequest.
@@ -441,13 +441,13 @@ type GetOpenIDCOnnectProviderRequest struct {
 
 // GetOpenIDCOnnectProviderResponse is the model's GetOpenIDConnectProviderResponse.
 type GetOpenIDCOnnectProviderResponse struct {
-	ClientIDLIst              []string         `json:"ClientIDList,omitempty"`
+	ClientIDLIst              []string         `json:"ClientIDList,omitzero"`
 	ContextProvider           *ContextProvider `json:"ContextProvider,omitempty"`
 	CreateDate                *api.Timestamp   `json:"CreateDate,omitempty"`
 	IdentityCenterInstanceARN string           `json:"IdentityCenterInstanceArn,omitempty"`
 	IdentityStoreARN          string           `json:"IdentityStoreArn,omitempty"`
-	Tags                      []Tag            `json:"Tags,omitempty"`
-	ThumbprintList            []string         `json:"ThumbprintList,omitempty"`
+	Tags                      []Tag            `json:"Tags,omitzero"`
+	ThumbprintList            []string         `json:"ThumbprintList,omitzero"`
 	Url                       string           `json:"Url,omitempty"`
 }
 
@@ -553,7 +553,7 @@ type InstanceProfile struct {
 	InstanceProfileName string        `json:"InstanceProfileName"`
 	Path                string        `json:"Path"`
 	Roles               []Role        `json:"Roles"`
-	Tags                []Tag         `json:"Tags,omitempty"`
+	Tags                []Tag         `json:"Tags,omitzero"`
 }
 
 // ListAccessKeysRequest is the model's ListAccessKeysRequest.
@@ -580,7 +580,7 @@ type ListAttachedGroupPoliciesRequest struct {
 
 // ListAttachedGroupPoliciesResponse is the model's ListAttachedGroupPoliciesResponse.
 type ListAttachedGroupPoliciesResponse struct {
-	AttachedPolicies []AttachedPolicy `json:"AttachedPolicies,omitempty"`
+	AttachedPolicies []AttachedPolicy `json:"AttachedPolicies,omitzero"`
 	IsTruncated      *bool            `json:"IsTruncated,omitempty"`
 	Marker           *string          `json:"Marker,omitempty"`
 }
@@ -595,7 +595,7 @@ type ListAttachedRolePoliciesRequest struct {
 
 // ListAttachedRolePoliciesResponse is the model's ListAttachedRolePoliciesResponse.
 type ListAttachedRolePoliciesResponse struct {
-	AttachedPolicies []AttachedPolicy `json:"AttachedPolicies,omitempty"`
+	AttachedPolicies []AttachedPolicy `json:"AttachedPolicies,omitzero"`
 	IsTruncated      *bool            `json:"IsTruncated,omitempty"`
 	Marker           *string          `json:"Marker,omitempty"`
 }
@@ -610,7 +610,7 @@ type ListAttachedUserPoliciesRequest struct {
 
 // ListAttachedUserPoliciesResponse is the model's ListAttachedUserPoliciesResponse.
 type ListAttachedUserPoliciesResponse struct {
-	AttachedPolicies []AttachedPolicy `json:"AttachedPolicies,omitempty"`
+	AttachedPolicies []AttachedPolicy `json:"AttachedPolicies,omitzero"`
 	IsTruncated      *bool            `json:"IsTruncated,omitempty"`
 	Marker           *string          `json:"Marker,omitempty"`
 }
@@ -629,9 +629,9 @@ type ListEntitiesForPolicyRequest struct {
 type ListEntitiesForPolicyResponse struct {
 	IsTruncated  *bool         `json:"IsTruncated,omitempty"`
 	Marker       *string       `json:"Marker,omitempty"`
-	PolicyGroups []PolicyGroup `json:"PolicyGroups,omitempty"`
-	PolicyRoles  []PolicyRole  `json:"PolicyRoles,omitempty"`
-	PolicyUsers  []PolicyUser  `json:"PolicyUsers,omitempty"`
+	PolicyGroups []PolicyGroup `json:"PolicyGroups,omitzero"`
+	PolicyRoles  []PolicyRole  `json:"PolicyRoles,omitzero"`
+	PolicyUsers  []PolicyUser  `json:"PolicyUsers,omitzero"`
 }
 
 // ListGroupPoliciesRequest is the model's ListGroupPoliciesRequest.
@@ -710,7 +710,7 @@ type ListOpenIDCOnnectProvidersRequest struct {
 
 // ListOpenIDCOnnectProvidersResponse is the model's ListOpenIDConnectProvidersResponse.
 type ListOpenIDCOnnectProvidersResponse struct {
-	OpenIDCOnnectProviderList []OpenIDCOnnectProviderListEntry `json:"OpenIDConnectProviderList,omitempty"`
+	OpenIDCOnnectProviderList []OpenIDCOnnectProviderListEntry `json:"OpenIDConnectProviderList,omitzero"`
 }
 
 // ListPoliciesRequest is the model's ListPoliciesRequest.
@@ -727,7 +727,7 @@ type ListPoliciesRequest struct {
 type ListPoliciesResponse struct {
 	IsTruncated *bool    `json:"IsTruncated,omitempty"`
 	Marker      *string  `json:"Marker,omitempty"`
-	Policies    []Policy `json:"Policies,omitempty"`
+	Policies    []Policy `json:"Policies,omitzero"`
 }
 
 // ListPolicyTagsRequest is the model's ListPolicyTagsRequest.
@@ -755,7 +755,7 @@ type ListPolicyVersionsRequest struct {
 type ListPolicyVersionsResponse struct {
 	IsTruncated *bool           `json:"IsTruncated,omitempty"`
 	Marker      *string         `json:"Marker,omitempty"`
-	Versions    []PolicyVersion `json:"Versions,omitempty"`
+	Versions    []PolicyVersion `json:"Versions,omitzero"`
 }
 
 // ListRolePoliciesRequest is the model's ListRolePoliciesRequest.
@@ -850,7 +850,7 @@ type OpenIDCOnnectProviderListEntry struct {
 
 // OrderedOrganizationPolicyType is the model's OrderedOrganizationPolicyType.
 type OrderedOrganizationPolicyType struct {
-	ServiceControlPolicyInputList []string `json:"ServiceControlPolicyInputList,omitempty"`
+	ServiceControlPolicyInputList []string `json:"ServiceControlPolicyInputList,omitzero"`
 }
 
 // OrganizationsDecisionDetail is the model's OrganizationsDecisionDetail.
@@ -883,7 +883,7 @@ type Policy struct {
 	PermissionsBoundaryUsageCount *int64         `json:"PermissionsBoundaryUsageCount,omitempty"`
 	PolicyID                      string         `json:"PolicyId,omitempty"`
 	PolicyName                    string         `json:"PolicyName,omitempty"`
-	Tags                          []Tag          `json:"Tags,omitempty"`
+	Tags                          []Tag          `json:"Tags,omitzero"`
 	UpdateDate                    *api.Timestamp `json:"UpdateDate,omitempty"`
 }
 
@@ -1025,11 +1025,11 @@ type RemoveUserFromGroupRequest struct {
 
 // ResourceSpecificResult is the model's ResourceSpecificResult.
 type ResourceSpecificResult struct {
-	EvalDecisionDetails               map[string]PolicyEvaluationDecisionType `json:"EvalDecisionDetails,omitempty"`
+	EvalDecisionDetails               map[string]PolicyEvaluationDecisionType `json:"EvalDecisionDetails,omitzero"`
 	EvalResourceDecision              PolicyEvaluationDecisionType            `json:"EvalResourceDecision"`
 	EvalResourceName                  string                                  `json:"EvalResourceName"`
-	MatchedStatements                 []Statement                             `json:"MatchedStatements,omitempty"`
-	MissingContextValues              []string                                `json:"MissingContextValues,omitempty"`
+	MatchedStatements                 []Statement                             `json:"MatchedStatements,omitzero"`
+	MissingContextValues              []string                                `json:"MissingContextValues,omitzero"`
 	PermissionsBoundaryDecisionDetail *PermissionsBoundaryDecisionDetail      `json:"PermissionsBoundaryDecisionDetail,omitempty"`
 }
 
@@ -1047,7 +1047,7 @@ type Role struct {
 	RoleLastUsed             *RoleLastUsed                `json:"RoleLastUsed,omitempty"`
 	RoleName                 string                       `json:"RoleName"`
 	SourceRoleTemplate       *SourceRoleTemplate          `json:"SourceRoleTemplate,omitempty"`
-	Tags                     []Tag                        `json:"Tags,omitempty"`
+	Tags                     []Tag                        `json:"Tags,omitzero"`
 }
 
 // RoleLastUsed is the model's RoleLastUsed.
@@ -1059,7 +1059,7 @@ type RoleLastUsed struct {
 // RoleUsageType is the model's RoleUsageType.
 type RoleUsageType struct {
 	Region    string   `json:"Region,omitempty"`
-	Resources []string `json:"Resources,omitempty"`
+	Resources []string `json:"Resources,omitzero"`
 }
 
 // SetDefaultPolicyVersionRequest is the model's SetDefaultPolicyVersionRequest.
@@ -1072,13 +1072,13 @@ type SetDefaultPolicyVersionRequest struct {
 type SimulateCustomPolicyRequest struct {
 	ActionNames                        []string                        `json:"ActionNames"`
 	CallerARN                          string                          `json:"CallerArn,omitempty"`
-	ContextEntries                     []ContextEntry                  `json:"ContextEntries,omitempty"`
+	ContextEntries                     []ContextEntry                  `json:"ContextEntries,omitzero"`
 	Marker                             string                          `json:"Marker,omitempty"`
 	MaxItems                           *int64                          `json:"MaxItems,omitempty"`
-	OrderedOrganizationPolicyInputList []OrderedOrganizationPolicyType `json:"OrderedOrganizationPolicyInputList,omitempty"`
-	PermissionsBoundaryPolicyInputList []string                        `json:"PermissionsBoundaryPolicyInputList,omitempty"`
+	OrderedOrganizationPolicyInputList []OrderedOrganizationPolicyType `json:"OrderedOrganizationPolicyInputList,omitzero"`
+	PermissionsBoundaryPolicyInputList []string                        `json:"PermissionsBoundaryPolicyInputList,omitzero"`
 	PolicyInputList                    []string                        `json:"PolicyInputList"`
-	ResourceARNs                       []string                        `json:"ResourceArns,omitempty"`
+	ResourceARNs                       []string                        `json:"ResourceArns,omitzero"`
 	ResourceHandlingOption             string                          `json:"ResourceHandlingOption,omitempty"`
 	ResourceOwner                      string                          `json:"ResourceOwner,omitempty"`
 	ResourcePolicy                     string                          `json:"ResourcePolicy,omitempty"`
@@ -1086,7 +1086,7 @@ type SimulateCustomPolicyRequest struct {
 
 // SimulatePolicyResponse is the model's SimulatePolicyResponse.
 type SimulatePolicyResponse struct {
-	EvaluationResults []EvaluationResult `json:"EvaluationResults,omitempty"`
+	EvaluationResults []EvaluationResult `json:"EvaluationResults,omitzero"`
 	IsTruncated       *bool              `json:"IsTruncated,omitempty"`
 	Marker            *string            `json:"Marker,omitempty"`
 }
@@ -1095,14 +1095,14 @@ type SimulatePolicyResponse struct {
 type SimulatePrincipalPolicyRequest struct {
 	ActionNames                        []string           `json:"ActionNames"`
 	CallerARN                          string             `json:"CallerArn,omitempty"`
-	ContextEntries                     []ContextEntry     `json:"ContextEntries,omitempty"`
+	ContextEntries                     []ContextEntry     `json:"ContextEntries,omitzero"`
 	Marker                             string             `json:"Marker,omitempty"`
 	MaxItems                           *int64             `json:"MaxItems,omitempty"`
-	PermissionsBoundaryPolicyInputList []string           `json:"PermissionsBoundaryPolicyInputList,omitempty"`
-	PolicyExclusionList                []PolicyIdentifier `json:"PolicyExclusionList,omitempty"`
-	PolicyInputList                    []string           `json:"PolicyInputList,omitempty"`
+	PermissionsBoundaryPolicyInputList []string           `json:"PermissionsBoundaryPolicyInputList,omitzero"`
+	PolicyExclusionList                []PolicyIdentifier `json:"PolicyExclusionList,omitzero"`
+	PolicyInputList                    []string           `json:"PolicyInputList,omitzero"`
 	PolicySourceARN                    string             `json:"PolicySourceArn"`
-	ResourceARNs                       []string           `json:"ResourceArns,omitempty"`
+	ResourceARNs                       []string           `json:"ResourceArns,omitzero"`
 	ResourceHandlingOption             string             `json:"ResourceHandlingOption,omitempty"`
 	ResourceOwner                      string             `json:"ResourceOwner,omitempty"`
 	ResourcePolicy                     string             `json:"ResourcePolicy,omitempty"`
@@ -1221,7 +1221,7 @@ type User struct {
 	PasswordLastUsed    *api.Timestamp               `json:"PasswordLastUsed,omitempty"`
 	Path                string                       `json:"Path"`
 	PermissionsBoundary *AttachedPermissionsBoundary `json:"PermissionsBoundary,omitempty"`
-	Tags                []Tag                        `json:"Tags,omitempty"`
+	Tags                []Tag                        `json:"Tags,omitzero"`
 	UserID              string                       `json:"UserId"`
 	UserName            string                       `json:"UserName"`
 }

@@ -10,7 +10,7 @@ import "github.com/evermesh/evermesh/internal/api"
 type ASN1Subject struct {
 	CommonName                 *string           `json:"CommonName,omitempty"`
 	Country                    string            `json:"Country,omitempty"`
-	CustomAttributes           []CustomAttribute `json:"CustomAttributes,omitempty"`
+	CustomAttributes           []CustomAttribute `json:"CustomAttributes,omitzero"`
 	DistinguishedNameQualifier *string           `json:"DistinguishedNameQualifier,omitempty"`
 	GenerationQualifier        *string           `json:"GenerationQualifier,omitempty"`
 	GivenName                  *string           `json:"GivenName,omitempty"`
@@ -129,7 +129,7 @@ type CreateCertificateAuthorityRequest struct {
 	IdempotencyToken                  string                            `json:"IdempotencyToken,omitempty"`
 	KeyStorageSecurityStandard        KeyStorageSecurityStandard        `json:"KeyStorageSecurityStandard,omitempty"`
 	RevocationConfiguration           *RevocationConfiguration          `json:"RevocationConfiguration,omitempty"`
-	Tags                              []Tag                             `json:"Tags,omitempty"`
+	Tags                              []Tag                             `json:"Tags,omitzero"`
 	UsageMode                         CertificateAuthorityUsageMode     `json:"UsageMode,omitempty"`
 }
 
@@ -175,7 +175,7 @@ const (
 // CsrExtensions is the model's CsrExtensions.
 type CsrExtensions struct {
 	KeyUsage                 *KeyUsage           `json:"KeyUsage,omitempty"`
-	SubjectInformationAccess []AccessDescription `json:"SubjectInformationAccess,omitempty"`
+	SubjectInformationAccess []AccessDescription `json:"SubjectInformationAccess,omitzero"`
 }
 
 // CustomAttribute is the model's CustomAttribute.
@@ -244,11 +244,11 @@ const (
 
 // Extensions is the model's Extensions.
 type Extensions struct {
-	CertificatePolicies     []PolicyInformation `json:"CertificatePolicies,omitempty"`
-	CustomExtensions        []CustomExtension   `json:"CustomExtensions,omitempty"`
-	ExtendedKeyUsage        []ExtendedKeyUsage  `json:"ExtendedKeyUsage,omitempty"`
+	CertificatePolicies     []PolicyInformation `json:"CertificatePolicies,omitzero"`
+	CustomExtensions        []CustomExtension   `json:"CustomExtensions,omitzero"`
+	ExtendedKeyUsage        []ExtendedKeyUsage  `json:"ExtendedKeyUsage,omitzero"`
 	KeyUsage                *KeyUsage           `json:"KeyUsage,omitempty"`
-	SubjectAlternativeNames []GeneralName       `json:"SubjectAlternativeNames,omitempty"`
+	SubjectAlternativeNames []GeneralName       `json:"SubjectAlternativeNames,omitzero"`
 }
 
 // FailureReason is the model's enum of that name.
@@ -379,7 +379,7 @@ type ListCertificateAuthoritiesRequest struct {
 
 // ListCertificateAuthoritiesResponse is the model's ListCertificateAuthoritiesResponse.
 type ListCertificateAuthoritiesResponse struct {
-	CertificateAuthorities []CertificateAuthority `json:"CertificateAuthorities,omitempty"`
+	CertificateAuthorities []CertificateAuthority `json:"CertificateAuthorities,omitzero"`
 	NextToken              string                 `json:"NextToken,omitempty"`
 }
 
@@ -393,7 +393,7 @@ type ListPermissionsRequest struct {
 // ListPermissionsResponse is the model's ListPermissionsResponse.
 type ListPermissionsResponse struct {
 	NextToken   string       `json:"NextToken,omitempty"`
-	Permissions []Permission `json:"Permissions,omitempty"`
+	Permissions []Permission `json:"Permissions,omitzero"`
 }
 
 // ListTagsRequest is the model's ListTagsRequest.
@@ -406,7 +406,7 @@ type ListTagsRequest struct {
 // ListTagsResponse is the model's ListTagsResponse.
 type ListTagsResponse struct {
 	NextToken string `json:"NextToken,omitempty"`
-	Tags      []Tag  `json:"Tags,omitempty"`
+	Tags      []Tag  `json:"Tags,omitzero"`
 }
 
 // OcspConfiguration is the model's OcspConfiguration.
@@ -423,7 +423,7 @@ type OtherName struct {
 
 // Permission is the model's Permission.
 type Permission struct {
-	Actions                 []ActionType   `json:"Actions,omitempty"`
+	Actions                 []ActionType   `json:"Actions,omitzero"`
 	CertificateAuthorityARN string         `json:"CertificateAuthorityArn,omitempty"`
 	CreatedAt               *api.Timestamp `json:"CreatedAt,omitempty"`
 	Policy                  string         `json:"Policy,omitempty"`
@@ -434,7 +434,7 @@ type Permission struct {
 // PolicyInformation is the model's PolicyInformation.
 type PolicyInformation struct {
 	CertPolicyID     string                `json:"CertPolicyId"`
-	PolicyQualifiers []PolicyQualifierInfo `json:"PolicyQualifiers,omitempty"`
+	PolicyQualifiers []PolicyQualifierInfo `json:"PolicyQualifiers,omitzero"`
 }
 
 // PolicyQualifierID is the model's enum of that name.

@@ -86,7 +86,7 @@ type ListAWSDEfaultServiceQuotasRequest struct {
 // ListAWSDEfaultServiceQuotasResponse is the model's ListAWSDefaultServiceQuotasResponse.
 type ListAWSDEfaultServiceQuotasResponse struct {
 	NextToken *string        `json:"NextToken,omitempty"`
-	Quotas    []ServiceQuota `json:"Quotas,omitempty"`
+	Quotas    []ServiceQuota `json:"Quotas,omitzero"`
 }
 
 // ListRequestedServiceQuotaChangeHistoryByQuotaRequest is the model's ListRequestedServiceQuotaChangeHistoryByQuotaRequest.
@@ -102,7 +102,7 @@ type ListRequestedServiceQuotaChangeHistoryByQuotaRequest struct {
 // ListRequestedServiceQuotaChangeHistoryByQuotaResponse is the model's ListRequestedServiceQuotaChangeHistoryByQuotaResponse.
 type ListRequestedServiceQuotaChangeHistoryByQuotaResponse struct {
 	NextToken       *string                       `json:"NextToken,omitempty"`
-	RequestedQuotas []RequestedServiceQuotaChange `json:"RequestedQuotas,omitempty"`
+	RequestedQuotas []RequestedServiceQuotaChange `json:"RequestedQuotas,omitzero"`
 }
 
 // ListRequestedServiceQuotaChangeHistoryRequest is the model's ListRequestedServiceQuotaChangeHistoryRequest.
@@ -117,7 +117,7 @@ type ListRequestedServiceQuotaChangeHistoryRequest struct {
 // ListRequestedServiceQuotaChangeHistoryResponse is the model's ListRequestedServiceQuotaChangeHistoryResponse.
 type ListRequestedServiceQuotaChangeHistoryResponse struct {
 	NextToken       *string                       `json:"NextToken,omitempty"`
-	RequestedQuotas []RequestedServiceQuotaChange `json:"RequestedQuotas,omitempty"`
+	RequestedQuotas []RequestedServiceQuotaChange `json:"RequestedQuotas,omitzero"`
 }
 
 // ListServiceQuotasRequest is the model's ListServiceQuotasRequest.
@@ -132,7 +132,7 @@ type ListServiceQuotasRequest struct {
 // ListServiceQuotasResponse is the model's ListServiceQuotasResponse.
 type ListServiceQuotasResponse struct {
 	NextToken *string        `json:"NextToken,omitempty"`
-	Quotas    []ServiceQuota `json:"Quotas,omitempty"`
+	Quotas    []ServiceQuota `json:"Quotas,omitzero"`
 }
 
 // ListServicesRequest is the model's ListServicesRequest.
@@ -144,12 +144,12 @@ type ListServicesRequest struct {
 // ListServicesResponse is the model's ListServicesResponse.
 type ListServicesResponse struct {
 	NextToken *string       `json:"NextToken,omitempty"`
-	Services  []ServiceInfo `json:"Services,omitempty"`
+	Services  []ServiceInfo `json:"Services,omitzero"`
 }
 
 // MetricInfo is the model's MetricInfo.
 type MetricInfo struct {
-	MetricDimensions              map[string]string `json:"MetricDimensions,omitempty"`
+	MetricDimensions              map[string]string `json:"MetricDimensions,omitzero"`
 	MetricName                    *string           `json:"MetricName,omitempty"`
 	MetricNamespace               *string           `json:"MetricNamespace,omitempty"`
 	MetricStatisticRecommendation string            `json:"MetricStatisticRecommendation,omitempty"`

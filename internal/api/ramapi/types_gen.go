@@ -22,7 +22,7 @@ type AcceptResourceShareInvitationResponse struct {
 type AssociateResourceSharePermissionRequest struct {
 	ClientToken                  *string                            `json:"clientToken,omitempty"`
 	PermissionARN                string                             `json:"permissionArn"`
-	PermissionTemplateParameters []PermissionTemplateParameterInput `json:"permissionTemplateParameters,omitempty"`
+	PermissionTemplateParameters []PermissionTemplateParameterInput `json:"permissionTemplateParameters,omitzero"`
 	PermissionVersion            *int64                             `json:"permissionVersion,omitempty"`
 	Replace                      *bool                              `json:"replace,omitempty"`
 	ResourceShareARN             string                             `json:"resourceShareArn"`
@@ -37,16 +37,16 @@ type AssociateResourceSharePermissionResponse struct {
 // AssociateResourceShareRequest is the model's AssociateResourceShareRequest.
 type AssociateResourceShareRequest struct {
 	ClientToken      *string  `json:"clientToken,omitempty"`
-	Principals       []string `json:"principals,omitempty"`
-	ResourceARNs     []string `json:"resourceArns,omitempty"`
+	Principals       []string `json:"principals,omitzero"`
+	ResourceARNs     []string `json:"resourceArns,omitzero"`
 	ResourceShareARN string   `json:"resourceShareArn"`
-	Sources          []string `json:"sources,omitempty"`
+	Sources          []string `json:"sources,omitzero"`
 }
 
 // AssociateResourceShareResponse is the model's AssociateResourceShareResponse.
 type AssociateResourceShareResponse struct {
 	ClientToken               *string                    `json:"clientToken,omitempty"`
-	ResourceShareAssociations []ResourceShareAssociation `json:"resourceShareAssociations,omitempty"`
+	ResourceShareAssociations []ResourceShareAssociation `json:"resourceShareAssociations,omitzero"`
 }
 
 // CreateResourceShareRequest is the model's CreateResourceShareRequest.
@@ -54,13 +54,13 @@ type CreateResourceShareRequest struct {
 	AllowExternalPrincipals      *bool                                `json:"allowExternalPrincipals,omitempty"`
 	ClientToken                  *string                              `json:"clientToken,omitempty"`
 	Name                         string                               `json:"name"`
-	PermissionARNs               []string                             `json:"permissionArns,omitempty"`
-	PermissionTemplateParameters []PermissionARNAndTemplateParameters `json:"permissionTemplateParameters,omitempty"`
-	Principals                   []string                             `json:"principals,omitempty"`
-	ResourceARNs                 []string                             `json:"resourceArns,omitempty"`
+	PermissionARNs               []string                             `json:"permissionArns,omitzero"`
+	PermissionTemplateParameters []PermissionARNAndTemplateParameters `json:"permissionTemplateParameters,omitzero"`
+	Principals                   []string                             `json:"principals,omitzero"`
+	ResourceARNs                 []string                             `json:"resourceArns,omitzero"`
 	ResourceShareConfiguration   *ResourceShareConfiguration          `json:"resourceShareConfiguration,omitempty"`
-	Sources                      []string                             `json:"sources,omitempty"`
-	Tags                         []Tag                                `json:"tags,omitempty"`
+	Sources                      []string                             `json:"sources,omitzero"`
+	Tags                         []Tag                                `json:"tags,omitzero"`
 }
 
 // CreateResourceShareResponse is the model's CreateResourceShareResponse.
@@ -97,16 +97,16 @@ type DisassociateResourceSharePermissionResponse struct {
 // DisassociateResourceShareRequest is the model's DisassociateResourceShareRequest.
 type DisassociateResourceShareRequest struct {
 	ClientToken      *string  `json:"clientToken,omitempty"`
-	Principals       []string `json:"principals,omitempty"`
-	ResourceARNs     []string `json:"resourceArns,omitempty"`
+	Principals       []string `json:"principals,omitzero"`
+	ResourceARNs     []string `json:"resourceArns,omitzero"`
 	ResourceShareARN string   `json:"resourceShareArn"`
-	Sources          []string `json:"sources,omitempty"`
+	Sources          []string `json:"sources,omitzero"`
 }
 
 // DisassociateResourceShareResponse is the model's DisassociateResourceShareResponse.
 type DisassociateResourceShareResponse struct {
 	ClientToken               *string                    `json:"clientToken,omitempty"`
-	ResourceShareAssociations []ResourceShareAssociation `json:"resourceShareAssociations,omitempty"`
+	ResourceShareAssociations []ResourceShareAssociation `json:"resourceShareAssociations,omitzero"`
 }
 
 // EnableSharingWithAWSOrganizationRequest is the model's EnableSharingWithAwsOrganizationRequest.
@@ -121,7 +121,7 @@ type EnableSharingWithAWSOrganizationResponse struct {
 // GetPermissionRequest is the model's GetPermissionRequest.
 type GetPermissionRequest struct {
 	PermissionARN                string                             `json:"permissionArn"`
-	PermissionTemplateParameters []PermissionTemplateParameterInput `json:"permissionTemplateParameters,omitempty"`
+	PermissionTemplateParameters []PermissionTemplateParameterInput `json:"permissionTemplateParameters,omitzero"`
 	PermissionVersion            *int64                             `json:"permissionVersion,omitempty"`
 }
 
@@ -141,7 +141,7 @@ type GetResourcePoliciesRequest struct {
 // GetResourcePoliciesResponse is the model's GetResourcePoliciesResponse.
 type GetResourcePoliciesResponse struct {
 	NextToken *string  `json:"nextToken,omitempty"`
-	Policies  []string `json:"policies,omitempty"`
+	Policies  []string `json:"policies,omitzero"`
 }
 
 // GetResourceShareAssociationsRequest is the model's GetResourceShareAssociationsRequest.
@@ -152,27 +152,27 @@ type GetResourceShareAssociationsRequest struct {
 	NextToken         *string                        `json:"nextToken,omitempty"`
 	Principal         *string                        `json:"principal,omitempty"`
 	ResourceARN       *string                        `json:"resourceArn,omitempty"`
-	ResourceShareARNs []string                       `json:"resourceShareArns,omitempty"`
+	ResourceShareARNs []string                       `json:"resourceShareArns,omitzero"`
 }
 
 // GetResourceShareAssociationsResponse is the model's GetResourceShareAssociationsResponse.
 type GetResourceShareAssociationsResponse struct {
 	NextToken                 *string                    `json:"nextToken,omitempty"`
-	ResourceShareAssociations []ResourceShareAssociation `json:"resourceShareAssociations,omitempty"`
+	ResourceShareAssociations []ResourceShareAssociation `json:"resourceShareAssociations,omitzero"`
 }
 
 // GetResourceShareInvitationsRequest is the model's GetResourceShareInvitationsRequest.
 type GetResourceShareInvitationsRequest struct {
 	MaxResults                  *int64   `json:"maxResults,omitempty"`
 	NextToken                   *string  `json:"nextToken,omitempty"`
-	ResourceShareARNs           []string `json:"resourceShareArns,omitempty"`
-	ResourceShareInvitationARNs []string `json:"resourceShareInvitationArns,omitempty"`
+	ResourceShareARNs           []string `json:"resourceShareArns,omitzero"`
+	ResourceShareInvitationARNs []string `json:"resourceShareInvitationArns,omitzero"`
 }
 
 // GetResourceShareInvitationsResponse is the model's GetResourceShareInvitationsResponse.
 type GetResourceShareInvitationsResponse struct {
 	NextToken                *string                   `json:"nextToken,omitempty"`
-	ResourceShareInvitations []ResourceShareInvitation `json:"resourceShareInvitations,omitempty"`
+	ResourceShareInvitations []ResourceShareInvitation `json:"resourceShareInvitations,omitzero"`
 }
 
 // GetResourceSharesRequest is the model's GetResourceSharesRequest.
@@ -183,15 +183,15 @@ type GetResourceSharesRequest struct {
 	PermissionARN       *string             `json:"permissionArn,omitempty"`
 	PermissionVersion   *int64              `json:"permissionVersion,omitempty"`
 	ResourceOwner       ResourceOwner       `json:"resourceOwner"`
-	ResourceShareARNs   []string            `json:"resourceShareArns,omitempty"`
+	ResourceShareARNs   []string            `json:"resourceShareArns,omitzero"`
 	ResourceShareStatus ResourceShareStatus `json:"resourceShareStatus,omitempty"`
-	TagFilters          []TagFilter         `json:"tagFilters,omitempty"`
+	TagFilters          []TagFilter         `json:"tagFilters,omitzero"`
 }
 
 // GetResourceSharesResponse is the model's GetResourceSharesResponse.
 type GetResourceSharesResponse struct {
 	NextToken      *string         `json:"nextToken,omitempty"`
-	ResourceShares []ResourceShare `json:"resourceShares,omitempty"`
+	ResourceShares []ResourceShare `json:"resourceShares,omitzero"`
 }
 
 // ListPendingInvitationResourcesRequest is the model's ListPendingInvitationResourcesRequest.
@@ -205,7 +205,7 @@ type ListPendingInvitationResourcesRequest struct {
 // ListPendingInvitationResourcesResponse is the model's ListPendingInvitationResourcesResponse.
 type ListPendingInvitationResourcesResponse struct {
 	NextToken *string    `json:"nextToken,omitempty"`
-	Resources []Resource `json:"resources,omitempty"`
+	Resources []Resource `json:"resources,omitzero"`
 }
 
 // ListPermissionsRequest is the model's ListPermissionsRequest.
@@ -221,24 +221,24 @@ type ListPermissionsRequest struct {
 // ListPermissionsResponse is the model's ListPermissionsResponse.
 type ListPermissionsResponse struct {
 	NextToken   *string                          `json:"nextToken,omitempty"`
-	Permissions []ResourceSharePermissionSummary `json:"permissions,omitempty"`
+	Permissions []ResourceSharePermissionSummary `json:"permissions,omitzero"`
 }
 
 // ListPrincipalsRequest is the model's ListPrincipalsRequest.
 type ListPrincipalsRequest struct {
 	MaxResults        *int64        `json:"maxResults,omitempty"`
 	NextToken         *string       `json:"nextToken,omitempty"`
-	Principals        []string      `json:"principals,omitempty"`
+	Principals        []string      `json:"principals,omitzero"`
 	ResourceARN       *string       `json:"resourceArn,omitempty"`
 	ResourceOwner     ResourceOwner `json:"resourceOwner"`
-	ResourceShareARNs []string      `json:"resourceShareArns,omitempty"`
+	ResourceShareARNs []string      `json:"resourceShareArns,omitzero"`
 	ResourceType      *string       `json:"resourceType,omitempty"`
 }
 
 // ListPrincipalsResponse is the model's ListPrincipalsResponse.
 type ListPrincipalsResponse struct {
 	NextToken  *string     `json:"nextToken,omitempty"`
-	Principals []Principal `json:"principals,omitempty"`
+	Principals []Principal `json:"principals,omitzero"`
 }
 
 // ListResourceSharePermissionsRequest is the model's ListResourceSharePermissionsRequest.
@@ -251,7 +251,7 @@ type ListResourceSharePermissionsRequest struct {
 // ListResourceSharePermissionsResponse is the model's ListResourceSharePermissionsResponse.
 type ListResourceSharePermissionsResponse struct {
 	NextToken   *string                          `json:"nextToken,omitempty"`
-	Permissions []ResourceSharePermissionSummary `json:"permissions,omitempty"`
+	Permissions []ResourceSharePermissionSummary `json:"permissions,omitzero"`
 }
 
 // ListResourceTypesRequest is the model's ListResourceTypesRequest.
@@ -264,7 +264,7 @@ type ListResourceTypesRequest struct {
 // ListResourceTypesResponse is the model's ListResourceTypesResponse.
 type ListResourceTypesResponse struct {
 	NextToken     *string                      `json:"nextToken,omitempty"`
-	ResourceTypes []ServiceNameAndResourceType `json:"resourceTypes,omitempty"`
+	ResourceTypes []ServiceNameAndResourceType `json:"resourceTypes,omitzero"`
 }
 
 // ListResourcesRequest is the model's ListResourcesRequest.
@@ -272,23 +272,23 @@ type ListResourcesRequest struct {
 	MaxResults          *int64                    `json:"maxResults,omitempty"`
 	NextToken           *string                   `json:"nextToken,omitempty"`
 	Principal           *string                   `json:"principal,omitempty"`
-	ResourceARNs        []string                  `json:"resourceArns,omitempty"`
+	ResourceARNs        []string                  `json:"resourceArns,omitzero"`
 	ResourceOwner       ResourceOwner             `json:"resourceOwner"`
 	ResourceRegionScope ResourceRegionScopeFilter `json:"resourceRegionScope,omitempty"`
-	ResourceShareARNs   []string                  `json:"resourceShareArns,omitempty"`
+	ResourceShareARNs   []string                  `json:"resourceShareArns,omitzero"`
 	ResourceType        *string                   `json:"resourceType,omitempty"`
 }
 
 // ListResourcesResponse is the model's ListResourcesResponse.
 type ListResourcesResponse struct {
 	NextToken *string    `json:"nextToken,omitempty"`
-	Resources []Resource `json:"resources,omitempty"`
+	Resources []Resource `json:"resources,omitzero"`
 }
 
 // PermissionARNAndTemplateParameters is the model's PermissionArnAndTemplateParameters.
 type PermissionARNAndTemplateParameters struct {
 	PermissionARN                *string                            `json:"permissionArn,omitempty"`
-	PermissionTemplateParameters []PermissionTemplateParameterInput `json:"permissionTemplateParameters,omitempty"`
+	PermissionTemplateParameters []PermissionTemplateParameterInput `json:"permissionTemplateParameters,omitzero"`
 }
 
 // PermissionFeatureSet is the model's enum of that name.
@@ -318,7 +318,7 @@ type PermissionTemplateParameter struct {
 	Description *string                         `json:"description,omitempty"`
 	Name        *string                         `json:"name,omitempty"`
 	Type        PermissionTemplateParameterType `json:"type,omitempty"`
-	Values      []string                        `json:"values,omitempty"`
+	Values      []string                        `json:"values,omitzero"`
 }
 
 // PermissionTemplateParameterDeclaration is the model's PermissionTemplateParameterDeclaration.
@@ -331,7 +331,7 @@ type PermissionTemplateParameterDeclaration struct {
 // PermissionTemplateParameterInput is the model's PermissionTemplateParameterInput.
 type PermissionTemplateParameterInput struct {
 	Name   *string  `json:"name,omitempty"`
-	Values []string `json:"values,omitempty"`
+	Values []string `json:"values,omitzero"`
 }
 
 // PermissionTemplateParameterType is the model's enum of that name.
@@ -436,7 +436,7 @@ type ResourceShare struct {
 	ResourceShareConfiguration *ResourceShareConfiguration `json:"resourceShareConfiguration,omitempty"`
 	Status                     ResourceShareStatus         `json:"status,omitempty"`
 	StatusMessage              *string                     `json:"statusMessage,omitempty"`
-	Tags                       []Tag                       `json:"tags,omitempty"`
+	Tags                       []Tag                       `json:"tags,omitzero"`
 }
 
 // ResourceShareAssociation is the model's ResourceShareAssociation.
@@ -498,7 +498,7 @@ type ResourceShareInvitation struct {
 	ReceiverAccountID          *string                       `json:"receiverAccountId,omitempty"`
 	ReceiverARN                *string                       `json:"receiverArn,omitempty"`
 	ResourceShareARN           *string                       `json:"resourceShareArn,omitempty"`
-	ResourceShareAssociations  []ResourceShareAssociation    `json:"resourceShareAssociations,omitempty"`
+	ResourceShareAssociations  []ResourceShareAssociation    `json:"resourceShareAssociations,omitzero"`
 	ResourceShareInvitationARN *string                       `json:"resourceShareInvitationArn,omitempty"`
 	ResourceShareName          *string                       `json:"resourceShareName,omitempty"`
 	SenderAccountID            *string                       `json:"senderAccountId,omitempty"`
@@ -526,12 +526,12 @@ type ResourceSharePermissionDetail struct {
 	LastUpdatedTime              *api.Timestamp                           `json:"lastUpdatedTime,omitempty"`
 	Name                         *string                                  `json:"name,omitempty"`
 	Permission                   *string                                  `json:"permission,omitempty"`
-	PermissionTemplateParameters []PermissionTemplateParameterDeclaration `json:"permissionTemplateParameters,omitempty"`
+	PermissionTemplateParameters []PermissionTemplateParameterDeclaration `json:"permissionTemplateParameters,omitzero"`
 	PermissionType               PermissionType                           `json:"permissionType,omitempty"`
 	ResourceOwner                ResourceOwner                            `json:"resourceOwner,omitempty"`
 	ResourceType                 *string                                  `json:"resourceType,omitempty"`
 	Status                       PermissionStatus                         `json:"status,omitempty"`
-	Tags                         []Tag                                    `json:"tags,omitempty"`
+	Tags                         []Tag                                    `json:"tags,omitzero"`
 	Version                      *string                                  `json:"version,omitempty"`
 }
 
@@ -544,12 +544,12 @@ type ResourceSharePermissionSummary struct {
 	IsResourceTypeDefault        *bool                         `json:"isResourceTypeDefault,omitempty"`
 	LastUpdatedTime              *api.Timestamp                `json:"lastUpdatedTime,omitempty"`
 	Name                         *string                       `json:"name,omitempty"`
-	PermissionTemplateParameters []PermissionTemplateParameter `json:"permissionTemplateParameters,omitempty"`
+	PermissionTemplateParameters []PermissionTemplateParameter `json:"permissionTemplateParameters,omitzero"`
 	PermissionType               PermissionType                `json:"permissionType,omitempty"`
 	ResourceOwner                ResourceOwner                 `json:"resourceOwner,omitempty"`
 	ResourceType                 *string                       `json:"resourceType,omitempty"`
 	Status                       *string                       `json:"status,omitempty"`
-	Tags                         []Tag                         `json:"tags,omitempty"`
+	Tags                         []Tag                         `json:"tags,omitzero"`
 	Version                      *string                       `json:"version,omitempty"`
 }
 
@@ -593,7 +593,7 @@ type Tag struct {
 // TagFilter is the model's TagFilter.
 type TagFilter struct {
 	TagKey    *string  `json:"tagKey,omitempty"`
-	TagValues []string `json:"tagValues,omitempty"`
+	TagValues []string `json:"tagValues,omitzero"`
 }
 
 // TagResourceRequest is the model's TagResourceRequest.

@@ -12,15 +12,15 @@ type AssumeRoleRequest struct {
 	ExternalID              string                 `json:"ExternalId,omitempty"`
 	MinimumSessionTokenSize *int64                 `json:"MinimumSessionTokenSize,omitempty"`
 	Policy                  string                 `json:"Policy,omitempty"`
-	PolicyARNs              []PolicyDescriptorType `json:"PolicyArns,omitempty"`
-	ProvidedContexts        []ProvidedContext      `json:"ProvidedContexts,omitempty"`
+	PolicyARNs              []PolicyDescriptorType `json:"PolicyArns,omitzero"`
+	ProvidedContexts        []ProvidedContext      `json:"ProvidedContexts,omitzero"`
 	RoleARN                 string                 `json:"RoleArn"`
 	RoleSessionName         string                 `json:"RoleSessionName"`
 	SerialNumber            string                 `json:"SerialNumber,omitempty"`
 	SourceIdentity          string                 `json:"SourceIdentity,omitempty"`
-	Tags                    []Tag                  `json:"Tags,omitempty"`
+	Tags                    []Tag                  `json:"Tags,omitzero"`
 	TokenCode               string                 `json:"TokenCode,omitempty"`
-	TransitiveTagKeys       []string               `json:"TransitiveTagKeys,omitempty"`
+	TransitiveTagKeys       []string               `json:"TransitiveTagKeys,omitzero"`
 }
 
 // AssumeRoleResponse is the model's AssumeRoleResponse.
@@ -38,7 +38,7 @@ type AssumeRoleWithWebIdentityRequest struct {
 	DurationSeconds         *int64                 `json:"DurationSeconds,omitempty"`
 	MinimumSessionTokenSize *int64                 `json:"MinimumSessionTokenSize,omitempty"`
 	Policy                  string                 `json:"Policy,omitempty"`
-	PolicyARNs              []PolicyDescriptorType `json:"PolicyArns,omitempty"`
+	PolicyARNs              []PolicyDescriptorType `json:"PolicyArns,omitzero"`
 	ProviderID              string                 `json:"ProviderId,omitempty"`
 	RoleARN                 string                 `json:"RoleArn"`
 	RoleSessionName         string                 `json:"RoleSessionName"`
@@ -106,8 +106,8 @@ type GetFederationTokenRequest struct {
 	MinimumSessionTokenSize *int64                 `json:"MinimumSessionTokenSize,omitempty"`
 	Name                    string                 `json:"Name"`
 	Policy                  string                 `json:"Policy,omitempty"`
-	PolicyARNs              []PolicyDescriptorType `json:"PolicyArns,omitempty"`
-	Tags                    []Tag                  `json:"Tags,omitempty"`
+	PolicyARNs              []PolicyDescriptorType `json:"PolicyArns,omitzero"`
+	Tags                    []Tag                  `json:"Tags,omitzero"`
 }
 
 // GetFederationTokenResponse is the model's GetFederationTokenResponse.
@@ -161,7 +161,7 @@ type Tag struct {
 
 // TransactionContext is the model's TransactionContext.
 type TransactionContext struct {
-	IdentityProvider map[string]string `json:"IdentityProvider,omitempty"`
+	IdentityProvider map[string]string `json:"IdentityProvider,omitzero"`
 }
 
 // TrustedIdentityPropagationContext is the model's TrustedIdentityPropagationContext.

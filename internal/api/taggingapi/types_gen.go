@@ -7,9 +7,9 @@ package taggingapi
 // ComplianceDetails is the model's ComplianceDetails.
 type ComplianceDetails struct {
 	ComplianceStatus           *bool    `json:"ComplianceStatus,omitempty"`
-	KeysWithNoncompliantValues []string `json:"KeysWithNoncompliantValues,omitempty"`
-	MissingTagKeys             []string `json:"MissingTagKeys,omitempty"`
-	NoncompliantKeys           []string `json:"NoncompliantKeys,omitempty"`
+	KeysWithNoncompliantValues []string `json:"KeysWithNoncompliantValues,omitzero"`
+	MissingTagKeys             []string `json:"MissingTagKeys,omitzero"`
+	NoncompliantKeys           []string `json:"NoncompliantKeys,omitzero"`
 }
 
 // ErrorCode is the model's enum of that name.
@@ -33,17 +33,17 @@ type GetResourcesInput struct {
 	ExcludeCompliantResources *bool       `json:"ExcludeCompliantResources,omitempty"`
 	IncludeComplianceDetails  *bool       `json:"IncludeComplianceDetails,omitempty"`
 	PaginationToken           *string     `json:"PaginationToken,omitempty"`
-	ResourceARNLIst           []string    `json:"ResourceARNList,omitempty"`
-	ResourceTypeFilters       []string    `json:"ResourceTypeFilters,omitempty"`
+	ResourceARNLIst           []string    `json:"ResourceARNList,omitzero"`
+	ResourceTypeFilters       []string    `json:"ResourceTypeFilters,omitzero"`
 	ResourcesPerPage          *int64      `json:"ResourcesPerPage,omitempty"`
-	TagFilters                []TagFilter `json:"TagFilters,omitempty"`
+	TagFilters                []TagFilter `json:"TagFilters,omitzero"`
 	TagsPerPage               *int64      `json:"TagsPerPage,omitempty"`
 }
 
 // GetResourcesOutput is the model's GetResourcesOutput.
 type GetResourcesOutput struct {
 	PaginationToken        *string              `json:"PaginationToken,omitempty"`
-	ResourceTagMappingList []ResourceTagMapping `json:"ResourceTagMappingList,omitempty"`
+	ResourceTagMappingList []ResourceTagMapping `json:"ResourceTagMappingList,omitzero"`
 }
 
 // GetTagKeysInput is the model's GetTagKeysInput.
@@ -54,7 +54,7 @@ type GetTagKeysInput struct {
 // GetTagKeysOutput is the model's GetTagKeysOutput.
 type GetTagKeysOutput struct {
 	PaginationToken *string  `json:"PaginationToken,omitempty"`
-	TagKeys         []string `json:"TagKeys,omitempty"`
+	TagKeys         []string `json:"TagKeys,omitzero"`
 }
 
 // GetTagValuesInput is the model's GetTagValuesInput.
@@ -66,14 +66,14 @@ type GetTagValuesInput struct {
 // GetTagValuesOutput is the model's GetTagValuesOutput.
 type GetTagValuesOutput struct {
 	PaginationToken *string  `json:"PaginationToken,omitempty"`
-	TagValues       []string `json:"TagValues,omitempty"`
+	TagValues       []string `json:"TagValues,omitzero"`
 }
 
 // ResourceTagMapping is the model's ResourceTagMapping.
 type ResourceTagMapping struct {
 	ComplianceDetails *ComplianceDetails `json:"ComplianceDetails,omitempty"`
 	ResourceARN       string             `json:"ResourceARN,omitempty"`
-	Tags              []Tag              `json:"Tags,omitempty"`
+	Tags              []Tag              `json:"Tags,omitzero"`
 }
 
 // Tag is the model's Tag.
@@ -85,7 +85,7 @@ type Tag struct {
 // TagFilter is the model's TagFilter.
 type TagFilter struct {
 	Key    string   `json:"Key,omitempty"`
-	Values []string `json:"Values,omitempty"`
+	Values []string `json:"Values,omitzero"`
 }
 
 // TagResourcesInput is the model's TagResourcesInput.
@@ -96,7 +96,7 @@ type TagResourcesInput struct {
 
 // TagResourcesOutput is the model's TagResourcesOutput.
 type TagResourcesOutput struct {
-	FailedResourcesMap map[string]FailureInfo `json:"FailedResourcesMap,omitempty"`
+	FailedResourcesMap map[string]FailureInfo `json:"FailedResourcesMap,omitzero"`
 }
 
 // UntagResourcesInput is the model's UntagResourcesInput.
@@ -107,7 +107,7 @@ type UntagResourcesInput struct {
 
 // UntagResourcesOutput is the model's UntagResourcesOutput.
 type UntagResourcesOutput struct {
-	FailedResourcesMap map[string]FailureInfo `json:"FailedResourcesMap,omitempty"`
+	FailedResourcesMap map[string]FailureInfo `json:"FailedResourcesMap,omitzero"`
 }
 
 // Error codes of the service.

@@ -15,7 +15,7 @@ type Event struct {
 	EventSource     *string        `json:"EventSource,omitempty"`
 	EventTime       *api.Timestamp `json:"EventTime,omitempty"`
 	ReadOnly        *string        `json:"ReadOnly,omitempty"`
-	Resources       []Resource     `json:"Resources,omitempty"`
+	Resources       []Resource     `json:"Resources,omitzero"`
 	Username        *string        `json:"Username,omitempty"`
 }
 
@@ -52,7 +52,7 @@ const (
 type LookupEventsRequest struct {
 	EndTime          *api.Timestamp    `json:"EndTime,omitempty"`
 	EventCategory    EventCategory     `json:"EventCategory,omitempty"`
-	LookupAttributes []LookupAttribute `json:"LookupAttributes,omitempty"`
+	LookupAttributes []LookupAttribute `json:"LookupAttributes,omitzero"`
 	MaxResults       *int64            `json:"MaxResults,omitempty"`
 	NextToken        *string           `json:"NextToken,omitempty"`
 	StartTime        *api.Timestamp    `json:"StartTime,omitempty"`
@@ -60,7 +60,7 @@ type LookupEventsRequest struct {
 
 // LookupEventsResponse is the model's LookupEventsResponse.
 type LookupEventsResponse struct {
-	Events    []Event `json:"Events,omitempty"`
+	Events    []Event `json:"Events,omitzero"`
 	NextToken *string `json:"NextToken,omitempty"`
 }
 
