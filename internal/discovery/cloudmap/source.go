@@ -5,7 +5,7 @@
 // A Source looks again and again, because Cloud Map tells nobody of a change. It
 // gives discovery.Registry what was found and never makes an error into an empty
 // set (D6.4): whoever registers services says "none" with an answer without
-// instances. watch.go is one query over time, instance.go what an instance says.
+// instances. watch.go is one query over time.
 package cloudmap
 
 import (
@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
@@ -81,9 +81,6 @@ func New(c Config) *Source {
 	}
 }
 
-// attributeKey undoes what an EndpointQuery does to keys.
-var attributeKey = strings.NewReplacer("%3D", "=", "%25", "%")
-
 // plainHost keeps "data-" from the host of an endpoint that is not AWS's.
 func plainHost(stack *middleware.Stack) error {
 	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("PlainHost",
@@ -119,15 +116,7 @@ func (s *Source) pause() time.Duration { return s.poll - rand.N(s.poll/10+1) }
 func (s *Source) instances(ctx context.Context, q envoy.EndpointQuery) (out *servicediscovery.DiscoverInstancesOutput, err error) {
 	in := &servicediscovery.DiscoverInstancesInput{
 		NamespaceName: &q.Namespace, ServiceName: &q.Service, MaxResults: aws.Int32(most),
-		HealthStatus: types.HealthStatusFilterHealthy,
-	}
-	for pair := range strings.SplitSeq(q.Attributes, "\n") {
-		if key, value, ok := strings.Cut(pair, "="); ok {
-			if in.QueryParameters == nil {
-				in.QueryParameters = map[string]string{}
-			}
-			in.QueryParameters[attributeKey.Replace(key)] = value
-		}
+		HealthStatus: types.HealthStatusFilterHealthy, QueryParameters: discovery.Attributes(q),
 	}
 	err = s.request(ctx, func(ctx context.Context) (err error) {
 		out, err = s.client.DiscoverInstances(ctx, in)

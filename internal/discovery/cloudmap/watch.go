@@ -7,6 +7,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery/types"
 
+	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
@@ -56,11 +57,14 @@ func (w *watch) look(ctx context.Context) ([]envoy.Endpoint, error) {
 	if out.InstancesRevision != nil {
 		w.revision = *out.InstancesRevision
 	}
-	for _, i := range out.Instances {
+	instances := make([]discovery.Instance, len(out.Instances))
+	for n, i := range out.Instances {
 		w.checked = w.checked || (i.HealthStatus != "" && i.HealthStatus != types.HealthStatusUnknown)
+		// A registry that does not know the filter tells unhealthy ones too.
+		instances[n] = discovery.Instance{Attributes: i.Attributes, Unhealthy: i.HealthStatus == types.HealthStatusUnhealthy}
 	}
 	var unfit int
-	w.set, unfit = endpoints(w.query, out.Instances)
+	w.set, unfit = discovery.Endpoints(w.query, instances)
 	if unfit != w.unfit && unfit > 0 {
 		s.log.Warn("instances in cloud map have no address that a proxy can use, and are left out",
 			"namespace", w.query.Namespace, "service", w.query.Service, "instances", unfit)
