@@ -176,3 +176,34 @@ func TestWhatCannotBeReadStopsWritesInItsMesh(t *testing.T) {
 		})
 	}
 }
+
+// A transaction lists records as it sees them: with its own writes on top.
+func TestATransactionListsRecords(t *testing.T) {
+	t.Parallel()
+	s, scope, kind := storetest.New(t), store.AccountScope("111122223333"), store.Type{Name: "user", Schema: 1, Members: []string{"n"}}
+	keys := func(list []store.Record) (out []string) {
+		for _, r := range list {
+			out = append(out, strings.TrimPrefix(r.Key, scope.String()+"/"))
+		}
+		return out
+	}
+	if _, err := s.Update(context.Background(), []store.Scope{scope}, func(tx *store.Tx) error {
+		for _, name := range []string{"b", "a", "c"} {
+			tx.PutRecord(kind, scope.Tail("user", name), map[string]int{"n": 1})
+		}
+		tx.PutRecord(kind, scope.Tail("users"), map[string]int{"n": 1})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Update(context.Background(), []store.Scope{scope}, func(tx *store.Tx) error {
+		tx.DeleteRecord(kind, scope.Tail("user", "b"))
+		tx.PutRecord(kind, scope.Tail("user", "aa"), map[string]int{"n": 1})
+		if diff := cmp.Diff([]string{"user/a", "user/aa", "user/c"}, keys(tx.Records(scope.Tail("user")+"/"))); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -155,6 +155,28 @@ func (tx *Tx) Record(tail string) *Record {
 	return &h.Record
 }
 
+// Records returns the records that are no resources below a tail, in the order of
+// their keys; tail is what a Scope.Tail begins with, up to a slash.
+func (tx *Tx) Records(tail string) []Record {
+	m := tx.memory(tail)
+	if m == nil {
+		return nil
+	}
+	var out []Record
+	for key, h := range m.records {
+		if tx.writes[key] == nil && strings.HasPrefix(key, tail) {
+			out = append(out, h.Record)
+		}
+	}
+	for key, w := range tx.writes {
+		if w.now != nil && strings.HasPrefix(key, tail) {
+			out = append(out, w.now.Record)
+		}
+	}
+	slices.SortFunc(out, func(a, b Record) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
 // PutRecord creates or replaces a record that is no resource; body becomes its
 // JSON object. As with Put, members that t does not know are kept, and what has
 // a newer schema is not replaced.
