@@ -1,0 +1,176 @@
+package oidc
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/stsapi"
+)
+
+const (
+	// fresh is how long keys are used without a look at their issuer, stale how long
+	// when it does not answer: a key that an issuer took back ends after fresh.
+	fresh = 5 * time.Minute
+	stale = time.Hour
+	// pause is the least time between two fetches from one issuer: with key ids that
+	// nobody has, callers could make this process ask without end. patience is the pause while what is needed is there.
+	pause    = 5 * time.Second
+	patience = time.Minute
+	// maxIssuers bounds the cache, maxFetches how many issuers are asked at once.
+	maxIssuers = 1000
+	maxFetches = 16
+)
+
+// keys are the keys of issuers, as far as they were asked for.
+type keys struct {
+	fetcher *fetcher
+	log     *slog.Logger
+	now     func() time.Time
+	slots   chan struct{} // one for each fetch that runs
+
+	mu      sync.Mutex
+	issuers map[string]*issuer
+}
+
+// issuer is one issuer's keys. asking holds one token, for the one that fetches them:
+// who has a key meanwhile does not wait.
+type issuer struct {
+	asking chan struct{}
+
+	// Guarded by keys.mu.
+	keys    []jose.JSONWebKey
+	fetched time.Time // with success
+	tried   time.Time
+	used    time.Time
+}
+
+func newKeys(c Config) *keys {
+	return &keys{
+		fetcher: &fetcher{caFile: c.CAFile}, log: c.Log, now: c.Now,
+		slots: make(chan struct{}, maxFetches), issuers: map[string]*issuer{},
+	}
+}
+
+// find finds the key of an issuer that a token names, and asks the issuer when it is
+// not known, or when what is known has become old.
+func (k *keys) find(ctx context.Context, name, id, algorithm string) (*jose.JSONWebKey, error) {
+	i := k.issuer(name)
+	key, due := k.look(i, id, algorithm)
+	if key != nil && !due {
+		return key, nil
+	}
+	select {
+	case i.asking <- struct{}{}:
+	default:
+		if key != nil {
+			return key, nil // somebody else renews them
+		}
+		select {
+		case i.asking <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer func() { <-i.asking }()
+	// Who held it before may have brought what is looked for.
+	if key, due = k.look(i, id, algorithm); due {
+		if err := k.fetch(ctx, i, name); err != nil {
+			return nil, err
+		}
+		key, _ = k.look(i, id, algorithm)
+	}
+	if key != nil {
+		return key, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.old(i) {
+		return nil, api.Errorf(stsapi.CodeIDPCOmmunicationError, "The keys of identity provider %s could not be fetched: the log of the control plane says why.", shown(name))
+	}
+	return nil, invalid("Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements")
+}
+
+// look finds a key among those that are known and not too old, and says whether its
+// issuer is to be asked.
+func (k *keys) look(i *issuer, id, algorithm string) (key *jose.JSONWebKey, due bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, wait := k.now(), pause
+	if !k.old(i) {
+		key = pick(i.keys, id, algorithm)
+	}
+	if key != nil {
+		wait = patience // there is no hurry
+	}
+	return key, now.Sub(i.tried) >= wait && (key == nil || now.Sub(i.fetched) >= fresh)
+}
+
+// old says whether the keys are nothing to go by; mu is held.
+func (k *keys) old(i *issuer) bool { return k.now().Sub(i.fetched) >= stale }
+
+// fetch asks the issuer; what is known stays when it does not answer. The caller holds
+// the token of asking.
+func (k *keys) fetch(ctx context.Context, i *issuer, name string) error {
+	select {
+	case k.slots <- struct{}{}:
+		defer func() { <-k.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// The caller may leave, but others wait for the answer.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchWait)
+	defer cancel()
+	got, err := k.fetcher.fetch(ctx, name)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i.tried = k.now()
+	if err != nil {
+		k.log.Warn("keys of an identity provider could not be fetched", "issuer", shown(name), "err", err)
+		return nil
+	}
+	i.keys, i.fetched = got, i.tried
+	return nil
+}
+
+// issuer finds an issuer's place in the cache; the one that was not used for the
+// longest time makes room.
+func (k *keys) issuer(name string) *issuer {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := k.issuers[name]
+	if i == nil {
+		if len(k.issuers) >= maxIssuers {
+			oldest := ""
+			for n, other := range k.issuers {
+				if oldest == "" || other.used.Before(k.issuers[oldest].used) {
+					oldest = n
+				}
+			}
+			delete(k.issuers, oldest)
+		}
+		i = &issuer{asking: make(chan struct{}, 1)}
+		k.issuers[name] = i
+	}
+	i.used = k.now()
+	return i
+}
+
+// pick finds the key with that id that is meant for the algorithm. A token without a
+// key id is accepted when there is no choice.
+func pick(keys []jose.JSONWebKey, id, algorithm string) *jose.JSONWebKey {
+	if id == "" && len(keys) != 1 {
+		return nil
+	}
+	for n := range keys {
+		key := &keys[n]
+		if (id == "" || key.KeyID == id) && (key.Algorithm == "" || key.Algorithm == algorithm) && fits(key.Key, algorithm) {
+			return key
+		}
+	}
+	return nil
+}
