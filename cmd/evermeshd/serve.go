@@ -22,8 +22,8 @@ import (
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/rest"
-	"github.com/evermesh/evermesh/internal/secrets"
 	"github.com/evermesh/evermesh/internal/seal"
+	"github.com/evermesh/evermesh/internal/secrets"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -144,7 +144,7 @@ func (d *daemon) wire(ctx context.Context) error {
 
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
-		Ledger: reader, Snapshot: d.loop.Fresh, Outbox: outbox(),
+		Ledger: reader, Snapshot: d.loop.Fresh, Audit: filled(),
 		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString,
 	}
 	if c.Auth != "off" {

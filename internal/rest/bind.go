@@ -30,12 +30,15 @@ type binder struct {
 	// strict refuses unknown members of the body. App Mesh drops them; a setting
 	// that is dropped would look as if it acted.
 	strict bool
+	// code is that of what breaks the model.
+	code string
 }
 
 func newBinder(m *model.Model, op *model.Operation) *binder {
 	return &binder{
 		m: m, op: op, action: m.Metadata.EndpointPrefix + ":" + op.Name,
 		uri: m.In(op, "uri"), query: m.In(op, "querystring"), body: m.In(op, "body"),
+		code:   api.CodeBadRequest,
 		strict: op.Name == "UpdateMeshSettings",
 	}
 }
@@ -79,6 +82,9 @@ func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
 		doc[member] = r.PathValue(name)
 	}
 	if found := b.m.Check(b.op.Input.Shape, doc); len(found) > 0 {
+		if b.code != api.CodeBadRequest {
+			return nil, api.Errorf(b.code, "%s", model.Message(found))
+		}
 		return nil, refusal(found)
 	}
 	for _, member := range b.uri {

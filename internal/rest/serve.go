@@ -31,16 +31,21 @@ const (
 // the path, because the mux redirects what it would rather see cleaned.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := s.Now()
-	c := &call{op: operationUnresolved, id: s.NewID()}
+	c := &call{op: operationUnresolved, id: s.NewID(), request: r, at: start}
 	w.Header().Set(headerRequestID, c.id)
 	result, err := s.serve(r, c)
+	if kept := s.keep(r.Context(), c, c.answered(result), err); kept != nil {
+		result, err = nil, kept
+	}
 	code := "OK"
 	status := http.StatusOK
 	switch stream, isStream := result.(streamed); {
 	case err != nil:
-		status, code = s.fail(w, r, c.id, err)
+		status, code = s.fail(w, c, err)
 	case isStream:
 		stream.run(r.Context(), lasting(w))
+	case c.to != nil:
+		result.(rendered).write(w)
 	default:
 		reply(w, result)
 	}
@@ -86,18 +91,19 @@ func (s *Server) serve(r *http.Request, c *call) (result any, err error) {
 		return nil, err
 	}
 	defer done()
-	principal := s.Anonymous
-	if s.Verify != nil {
-		principal, err = s.Verify(r.Context(), auth.Request{
-			Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, Body: body,
-		})
-		if err != nil {
-			return nil, err
-		}
+	c.to = s.route(r, body)
+	if err := s.verify(r, body, c); err != nil {
+		return nil, err
 	}
-	c.principal = principal
-	if !s.rates.allow(principal.AccessKeyID, s.Now()) {
+	caller := c.principal.AccessKeyID
+	if c.to != nil && c.principal == (auth.Principal{}) {
+		caller = from(r)
+	}
+	if !s.rates.allow(caller, s.Now()) {
 		return nil, api.Errorf(codeThrottled, "Rate exceeded: this access key made more than %g requests per second; try again, with back-off.", s.Rate)
+	}
+	if c.to != nil {
+		return s.run(r.Context(), r, c)
 	}
 	e, err := s.resolve(r)
 	if err != nil {
@@ -144,8 +150,21 @@ func setPathValues(r *http.Request, pattern string) {
 	}
 }
 
+// answered is what a record tells of an answer; nil of one that was rendered, or
+// that goes on.
+func (c *call) answered(result any) any {
+	if c.to != nil {
+		return c.out
+	}
+	if _, ok := result.(streamed); ok {
+		return nil
+	}
+	return result
+}
+
 // fail writes an error answer and returns its status and code.
-func (s *Server) fail(w http.ResponseWriter, r *http.Request, id string, err error) (status int, code string) {
+func (s *Server) fail(w http.ResponseWriter, c *call, err error) (status int, code string) {
+	r, id := c.request, c.id
 	var known *api.Error
 	switch {
 	case errors.As(err, &known):
@@ -156,6 +175,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, id string, err err
 		s.Log.LogAttrs(r.Context(), slog.LevelError, "request failed",
 			slog.String("request_id", id), slog.String("path", r.URL.Path), slog.Any("err", err))
 		known = api.Errorf(api.CodeInternalServerError, "Evermesh could not answer because of a fault of its own. Its log tells more under request id %s.", id)
+	}
+	if c.to != nil {
+		return c.to.refuse(w, id, known)
 	}
 	status = statusOf(known)
 	w.Header().Set(headerErrorType, known.Code)

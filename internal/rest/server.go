@@ -22,6 +22,7 @@ import (
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/model"
+	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -45,9 +46,14 @@ type Config struct {
 	Ledger Ledger
 	// Snapshot is every resource as it is now, or later.
 	Snapshot func(context.Context) (*mesh.Snapshot, error)
-	// Outbox makes the event that is committed with a write, for whoever carries
-	// events on; nil makes none.
-	Outbox func(Written) []byte
+	// Services are those around the mesh that are served on the same endpoint.
+	Services []*service.Service
+	// Authorizer says what a principal may do; nil is auth.Roots.
+	Authorizer auth.Authorizer
+	// Shares says what owners of meshes let other accounts do; nil is nothing.
+	Shares Shares
+	// Audit keeps a record of every call (D2); nil keeps none.
+	Audit service.Auditor
 	// Observe is told of every answered request; nil is allowed.
 	Observe func(operation, code string, took time.Duration)
 	// AccessLog, when set, gets a line for every request.
@@ -56,12 +62,11 @@ type Config struct {
 	NewID     func() string
 }
 
-// Written is a write that is about to be committed.
-type Written struct {
-	RequestID, Operation string
-	Principal            auth.Principal
-	Key                  api.Key
-	At                   time.Time
+// Shares says what meshes are shared for.
+type Shares interface {
+	// Shared says whether the account may do the action (appmesh:CreateRoute) in
+	// another's mesh.
+	Shared(account string, mesh api.Key, action string) bool
 }
 
 // Ledger is the reader of what connected proxies have accepted.
@@ -83,6 +88,7 @@ type Server struct {
 	// appMesh checks what a plan is to change; plans holds the one at work.
 	appMesh *model.Model
 	plans   chan struct{}
+	offered map[string]*offered // by signing name
 }
 
 // call is one request on its way to a verb.
@@ -93,6 +99,17 @@ type call struct {
 	doc       map[string]any
 	id        string
 	key       api.Key // what it asked to run on, once that is known
+
+	request *http.Request
+	at      time.Time
+	keys    map[string][]string // made by Server.keys
+	source  string              // of its record: appmesh.amazonaws.com
+	reads   bool                // it changes nothing
+	to      *target             // of a service around the mesh; nil for the mesh's own
+	asked   *service.Call       // what that service was asked
+	out     any                 // and what it answered
+	// committed says that a transaction has carried the call's record.
+	committed bool
 }
 
 // handler is an operation: it returns the answer's body, or an error.
@@ -110,6 +127,12 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s.appMesh = appMesh
+	if s.Authorizer == nil {
+		s.Authorizer = auth.Roots{}
+	}
+	if s.offered, err = offer(c.Services); err != nil {
+		return nil, err
+	}
 	if err := s.register(appMesh, s.verbs()); err != nil {
 		return nil, err
 	}
@@ -147,7 +170,10 @@ func (s *Server) register(m *model.Model, handlers map[string]handler) error {
 		if !ok {
 			return fmt.Errorf("operation %s has no handler", name)
 		}
-		s.mux.Handle(op.HTTP.Method+" "+op.HTTP.RequestURI, &endpoint{server: s, binder: newBinder(m, op), handler: h})
+		s.mux.Handle(op.HTTP.Method+" "+op.HTTP.RequestURI, &endpoint{
+			server: s, binder: newBinder(m, op), handler: h, source: m.Metadata.EndpointPrefix + ".amazonaws.com",
+			reads: op.HTTP.Method == http.MethodGet || name == "Plan",
+		})
 	}
 	if len(handlers) != len(m.Operations) {
 		return fmt.Errorf("%d handlers for the %d operations of %s", len(handlers), len(m.Operations), m.Metadata.ServiceID)
@@ -160,6 +186,8 @@ type endpoint struct {
 	server  *Server
 	binder  *binder
 	handler handler
+	source  string // of records
+	reads   bool   // it changes nothing
 }
 
 // answer runs the operation; the request is authenticated already.
@@ -168,7 +196,7 @@ func (e *endpoint) answer(ctx context.Context, r *http.Request, body []byte, c *
 	if err != nil {
 		return nil, err
 	}
-	c.doc, c.action = doc, e.binder.action
+	c.doc, c.action, c.source, c.reads = doc, e.binder.action, e.source, e.reads
 	return e.handler(ctx, c)
 }
 

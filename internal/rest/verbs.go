@@ -49,7 +49,16 @@ func text(doc map[string]any, member string) string {
 // allow asks whether the caller may run the operation on the resource.
 func (s *Server) allow(c *call, key api.Key) error {
 	c.key = key
-	return auth.Allow(c.principal, c.action, s.Realm.ARN(key, key.Owner))
+	arn := s.Realm.ARN(key, key.Owner)
+	shared := false
+	if key.Owner != c.principal.Account {
+		if shared = s.Shares != nil && s.Shares.Shared(c.principal.Account, key.MeshKey(), c.action); !shared {
+			return auth.Allow(c.principal, c.action, arn)
+		}
+	}
+	return s.Authorizer.Authorize(c.request.Context(), auth.Question{
+		Principal: c.principal, Action: c.action, Resource: arn, Shared: shared, Keys: s.keys(c),
+	})
 }
 
 // data is the answer that describes a resource: names, metadata, spec, status
@@ -89,8 +98,8 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 		if answer, err = fn(tx); err != nil {
 			return err
 		}
-		if s.Outbox != nil {
-			tx.Outbox(s.Outbox(Written{c.id, c.op, c.principal, key, s.Now()}))
+		if s.Audit != nil {
+			tx.Outbox(s.Audit.Event(s.record(c, answer, nil)))
 		}
 		if token == nil {
 			return nil
@@ -101,6 +110,7 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 		tx.Claim(*token)
 		return nil
 	})
+	c.committed = err == nil
 	var taken *store.TokenTaken
 	var refusal *api.Error
 	switch {

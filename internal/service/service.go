@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/auth"
@@ -46,6 +47,14 @@ func New(name, prefix string, operations map[string]Operation) (*Service, error)
 		}
 	}
 	return &Service{Model: m, Prefix: prefix, Operations: operations}, nil
+}
+
+// SigningName is what requests to the service are signed for.
+func (s *Service) SigningName() string {
+	if name := s.Model.Metadata.SigningName; name != "" {
+		return name
+	}
+	return s.Model.Metadata.EndpointPrefix
 }
 
 // Operation does one operation of a service.
@@ -103,6 +112,7 @@ type Call struct {
 	Event func(out any) []byte
 
 	committed bool
+	asked     []string
 }
 
 // decode reads the document into the input's type.
@@ -135,8 +145,14 @@ func (c *Call) AllowAction(ctx context.Context, action, resource string, keys ma
 		}
 		maps.Copy(all, keys)
 	}
+	if resource != "*" && !slices.Contains(c.asked, resource) {
+		c.asked = append(c.asked, resource)
+	}
 	return c.Authorizer.Authorize(ctx, auth.Question{Principal: c.Principal, Action: action, Resource: resource, Keys: all})
 }
+
+// Resources are the ARNs that Allow was asked about: those that the call is about.
+func (c *Call) Resources() []string { return c.asked }
 
 // Outbox is where a transaction keeps what is committed with it; *store.Tx is one.
 type Outbox interface {
