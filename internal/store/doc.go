@@ -16,7 +16,8 @@
 //	account/<id>/…                                 records of an account
 //	lock/<scope>                                   exists while the scope holds anything
 //	head                                           rewritten with every change of a resource
-//	token/<key>, outbox/<id>                       kept for 8 hours at least
+//	token/<key>                                    kept for 8 hours at least
+//	outbox/<id>                                    the event of a write, until it is moved
 //	ledger/…, endpoints/…, keys/…                  rows, written with Write
 //	restore                                        exists while a restore is not finished
 //

@@ -50,18 +50,19 @@ type Options struct {
 // Store is one replica's access to what is stored. Its methods may be called
 // from any goroutine.
 type Store struct {
-	options Options
-	prefix  string // <prefix>/v1/
-	client  *clientv3.Client
-	server  *Server     // when embedded
-	own     bool        // the server is ours to stop
-	tls     *tls.Config // to an external etcd
-	holder  *InUse      // who has the data directory, when it is attached to
-	full    atomic.Bool
-	hourly  hourly
-	session *session
-	stop    context.CancelFunc
-	running sync.WaitGroup
+	options  Options
+	prefix   string // <prefix>/v1/
+	client   *clientv3.Client
+	server   *Server     // when embedded
+	own      bool        // the server is ours to stop
+	tls      *tls.Config // to an external etcd
+	holder   *InUse      // who has the data directory, when it is attached to
+	full     atomic.Bool
+	hourly   hourly
+	outgoing outgoing
+	session  *session
+	stop     context.CancelFunc
+	running  sync.WaitGroup
 
 	mu     sync.Mutex
 	scopes map[Scope]*memory

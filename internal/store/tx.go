@@ -19,7 +19,9 @@ type Tx struct {
 	writes   map[string]*write
 	token    *Token
 	outbox   []byte
-	err      error
+	// outboxKey is where it was put.
+	outboxKey string
+	err       error
 }
 
 // newTx makes a transaction. It has failed already where a scope holds what
@@ -142,8 +144,8 @@ func (tx *Tx) Delete(key api.Key) { tx.remove(meshTail+key.String(), resourceTyp
 // token's key, and keeps the token with it; else Update returns *TokenTaken.
 func (tx *Tx) Claim(t Token) { tx.token = &t }
 
-// Outbox puts an event beside the write, committed with it or not at all. It is
-// the slot for the audit trail.
+// Outbox puts an event beside the write, committed with it or not at all: the
+// audit trail's (D2). It stays in the store until Moved; nil puts none.
 func (tx *Tx) Outbox(event []byte) { tx.outbox = event }
 
 // Record returns a record that is no resource, or nil; tail is a Scope.Tail.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -157,6 +156,9 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 		return 0, false, s.taken(tx, resp)
 	}
 	tx.keep(resp.Header.Revision)
+	if tx.outbox != nil {
+		s.outgoing.add(Event{tx.outboxKey, tx.outbox})
+	}
 	return resp.Header.Revision, true, nil
 }
 
@@ -203,20 +205,17 @@ func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
 	if head {
 		ops = append(ops, clientv3.OpPut(s.key(headTail), ""))
 	}
-	if tx.token == nil && tx.outbox == nil {
+	if tx.outbox != nil {
+		ops = append(ops, s.outboxOp(tx))
+	}
+	if tx.token == nil {
 		return ops, nil
 	}
 	lease, err := s.hourly.lease(ctx, s.client)
 	if err != nil {
 		return nil, err
 	}
-	if tx.token != nil {
-		ops = append(ops, clientv3.OpPut(s.key(tokenTail+tx.token.Key), tx.token.value(), clientv3.WithLease(lease)))
-	}
-	if tx.outbox != nil {
-		ops = append(ops, clientv3.OpPut(s.key(outboxTail+uuid.NewString()), string(tx.outbox), clientv3.WithLease(lease)))
-	}
-	return ops, nil
+	return append(ops, clientv3.OpPut(s.key(tokenTail+tx.token.Key), tx.token.value(), clientv3.WithLease(lease))), nil
 }
 
 // left is how many records the scope has after the transaction.

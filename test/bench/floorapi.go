@@ -179,7 +179,7 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	).Then(
 		clientv3.OpPut(path, string(body)+metadata), clientv3.OpPut(lock, ""), clientv3.OpPut("head", ""),
 		clientv3.OpPut(token, metadata, clientv3.WithLease(b.lease)),
-		clientv3.OpPut("outbox/"+uuid.NewString(), event, clientv3.WithLease(b.lease)),
+		clientv3.OpPut("outbox/"+uuid.NewString(), event),
 	).Commit()
 	if err != nil {
 		return err
