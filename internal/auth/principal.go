@@ -33,9 +33,11 @@ type Principal struct {
 
 // Session is what temporary credentials carry beside the principal (IAM-014).
 type Session struct {
-	// Issuer is the ARN of the role that was assumed, or of the user that asked.
-	Issuer string
-	Name   string // of the session
+	// Issuer is the ARN of the role that was assumed, or of the user that asked;
+	// IssuerID is its unique id: the session ends with it, also when another one has
+	// its name.
+	Issuer, IssuerID string
+	Name             string // of the session
 	// Policies narrow what the issuer may do; JSON, empty for none.
 	Policies        []string
 	Issued, Expires time.Time
@@ -44,7 +46,9 @@ type Session struct {
 	Subject        string // and for whom
 	SourceIdentity string
 	Tags           map[string]string
-	MFA            bool
+	// Transitive are keys of Tags that a session has which is made from this one.
+	Transitive []string
+	MFA        bool
 }
 
 // Question is whether a principal may do something.

@@ -426,8 +426,7 @@ func FuzzVerify(f *testing.F) {
 			}
 			t.Fatalf("passed: %+v", got)
 		}
-		var e *api.Error
-		if !errors.As(err, &e) {
+		if _, ok := errors.AsType[*api.Error](err); !ok {
 			t.Fatalf("got %v, want a refusal", err)
 		}
 	})
