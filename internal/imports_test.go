@@ -51,6 +51,7 @@ var mayImport = map[string]struct {
 	"internal/store":                           {[]string{"api"}, "the store keeps records and does not understand them"},
 	"internal/wire":                            {[]string{"model", "api"}, "protocols write documents and know no service"},
 	"internal/service":                         {[]string{"model", "auth"}, "what is true of all services knows none of them"},
+	"internal/share":                           {[]string{"api", "api/ramapi", "auth", "service", "store"}, "shares are records, and who may do what by them"},
 	"internal/store/storetest":                 {[]string{"api", "mesh", "store"}, "it opens real stores, for tests"},
 	"internal/seal":                            {[]string{"api", "store"}, "it seals secrets and knows none"},
 	"internal/iam":                             {[]string{"model", "api", "api/iamapi", "auth", "store", "seal", "service", "policy"}, "accounts and who is in them are records that auth reads"},

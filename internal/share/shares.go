@@ -1,0 +1,172 @@
+package share
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// Shares answers, from memory, what is shared with whom. What any replica writes is
+// known as soon as the store's watch tells, within a second (SHARE-019); while the
+// store cannot be reached, what was known goes on.
+type Shares struct {
+	Config
+
+	mu       sync.RWMutex
+	together together
+	all      map[string]*share    // by key of the record; not changed once it is here
+	meshes   map[api.Key][]*share // which a mesh is in
+	grants   map[string]bool      // actions in lower case
+	revision int64                // up to which the watch told
+	changed  chan struct{}        // closed at the next change of what is shared
+	moved    chan struct{}        // closed when revision grows
+}
+
+// Shared says whether the owner of a mesh lets an account do the action in it. It
+// says nothing of the owner itself, nor of whose resource it is done to.
+func (s *Shares) Shared(account string, mesh api.Key, action string) bool {
+	mesh = mesh.MeshKey()
+	s.mu.RLock()
+	granted := s.grants[strings.ToLower(action)] && s.reached(account, mesh)
+	s.mu.RUnlock()
+	return granted
+}
+
+// reached says whether a share of the mesh reaches the account; mu is held.
+func (s *Shares) reached(account string, mesh api.Key) bool {
+	for _, x := range s.meshes[mesh] {
+		if s.holds(x, mesh) && s.reaches(x, account) {
+			return true
+		}
+	}
+	return false
+}
+
+// holds says whether the mesh that exists is the one that was put into the share.
+func (s *Shares) holds(x *share, mesh api.Key) bool {
+	for _, e := range x.Meshes {
+		if key, ok := s.meshOf(e); ok && key == mesh && e.Status == associated {
+			return s.Mesh == nil || s.Mesh(mesh) == e.UID
+		}
+	}
+	return false
+}
+
+func (s *Shares) reaches(x *share, account string) bool {
+	return !x.deleted() && x.Permitted && slices.ContainsFunc(x.Principals, func(p entity) bool { return s.together.reaches(x, p, account) })
+}
+
+// Meshes are the meshes of others that are shared with an account, in the order of
+// their owners and names.
+func (s *Shares) Meshes(account string) []api.Key {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []api.Key
+	for mesh, shares := range s.meshes {
+		for _, x := range shares {
+			if s.holds(x, mesh) && s.reaches(x, account) {
+				out = append(out, mesh)
+				break
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Key) int {
+		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Mesh, b.Mesh))
+	})
+	return out
+}
+
+// Changed is closed at the next change of what is shared: whoever let someone in by a
+// share has to ask again.
+func (s *Shares) Changed() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.changed
+}
+
+// Run follows the store until ctx ends, and returns its error.
+func (s *Shares) Run(ctx context.Context) error {
+	return s.Store.WatchRecords(ctx, tail, func(b store.RecordBatch) error {
+		s.take(b)
+		return nil
+	})
+}
+
+// take learns what the watch has told. What cannot be read shares nothing.
+func (s *Shares) take(b store.RecordBatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.Reset {
+		s.all, s.together, s.grants = map[string]*share{}, newTogether(s.Realm, s.Management), grants()
+	}
+	for _, key := range b.Gone {
+		delete(s.all, key)
+		switch key {
+		case organizationTail():
+			s.together.Organization = Organization{ID: DefaultOrganization}
+		case enabledTail():
+			s.together.enabled = false
+		}
+	}
+	for _, r := range b.Records {
+		err := s.together.take(r.Key, r.Body)
+		x, unread := read(r)
+		if err = cmp.Or(err, unread); err != nil {
+			delete(s.all, r.Key)
+			s.Log.Error("share cannot be read and is refused", "key", r.Key, "err", err)
+			continue
+		}
+		if x != nil {
+			s.all[r.Key] = x
+		}
+	}
+	s.meshes = map[api.Key][]*share{}
+	for _, x := range s.all {
+		for _, e := range x.Meshes {
+			if key, ok := s.meshOf(e); ok && e.Status == associated && !x.deleted() && !slices.Contains(s.meshes[key], x) {
+				s.meshes[key] = append(s.meshes[key], x)
+			}
+		}
+	}
+	s.revision = b.Revision
+	close(s.moved)
+	close(s.changed)
+	s.moved, s.changed = make(chan struct{}), make(chan struct{})
+}
+
+// meshOf is the key of a mesh in a share.
+func (s *Shares) meshOf(e entity) (api.Key, bool) {
+	a, err := api.ParseARN(e.ID)
+	if err != nil {
+		return api.Key{}, false
+	}
+	return api.Key{Owner: a.Account, Mesh: a.Mesh, Kind: api.KindMesh, Name: a.Mesh}, true
+}
+
+// settle waits until this replica goes by a revision, for a moment at most: a caller's
+// next call mostly comes to the same replica, and others are as far within a second.
+func (s *Shares) settle(ctx context.Context, revision int64) {
+	late := time.NewTimer(settles)
+	defer late.Stop()
+	for {
+		s.mu.RLock()
+		reached, moved := s.revision, s.moved
+		s.mu.RUnlock()
+		if reached >= revision {
+			return
+		}
+		select {
+		case <-moved:
+		case <-late.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
