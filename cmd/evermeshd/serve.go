@@ -43,6 +43,7 @@ type daemon struct {
 	loop      *publish.Loop
 	ledger    *ledger.Writer
 	api       *rest.Server
+	around    around
 
 	away bool // the store did not answer when the replica left
 }
@@ -100,7 +101,11 @@ func (d *daemon) wire(ctx context.Context) error {
 	}
 
 	anonymous := iam.Root(c.Partition, c.Account)
-	verifier := auth.NewVerifier(d.keys, c.Region, []string{"appmesh", "appmesh-preview"}, time.Now)
+	services, err := d.services()
+	if err != nil {
+		return err
+	}
+	verifier := auth.NewVerifier(d.keys, c.Region, rest.SigningNames(services), time.Now)
 
 	d.ledger = (&ledger.Writer{
 		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
@@ -144,7 +149,7 @@ func (d *daemon) wire(ctx context.Context) error {
 
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
-		Ledger: reader, Snapshot: d.loop.Fresh, Audit: filled(),
+		Ledger: reader, Snapshot: d.loop.Fresh, Services: services, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
 		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString,
 	}
 	if c.Auth != "off" {
@@ -155,6 +160,9 @@ func (d *daemon) wire(ctx context.Context) error {
 	}
 	if c.AccessLog == "on" {
 		served.AccessLog = d.log
+	}
+	if a := filled(); a != nil {
+		served.Audit = a
 	}
 	d.api, err = rest.New(served)
 	return err

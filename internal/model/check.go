@@ -70,6 +70,7 @@ type checker struct {
 type step struct {
 	member string
 	item   int
+	key    bool // member is the key of a map, and as it was sent
 }
 
 func (c *checker) fail(shape string, value any, format string, args ...any) {
@@ -91,7 +92,11 @@ func (c *checker) path() string {
 		if i > 0 {
 			b.WriteByte('.')
 		}
-		if b.WriteString(s.member); s.item > 0 {
+		name := s.member
+		if !s.key && name != "" { // AWS's sentences have members that way, however a model writes them
+			name = strings.ToLower(name[:1]) + name[1:]
+		}
+		if b.WriteString(name); s.item > 0 {
 			b.WriteString(strconv.Itoa(s.item) + ".member")
 		}
 	}
@@ -277,7 +282,7 @@ func (c *checker) mapping(name string, s *Shape, doc any) {
 		c.enter(step{member: "key"})
 		c.check(s.Key.Shape, k)
 		c.leave()
-		c.enter(step{member: k})
+		c.enter(step{member: k, key: true})
 		c.check(s.Value.Shape, entries[k])
 		c.leave()
 	}

@@ -290,3 +290,13 @@ func (s *Server) verify(r *http.Request, body []byte, c *call) error {
 	})
 	return err
 }
+
+// SigningNames are the names that requests may be signed for, where App Mesh and
+// the services are served.
+func SigningNames(services []*service.Service) []string {
+	out := []string{"appmesh", "appmesh-preview"}
+	for _, one := range services {
+		out = append(out, one.SigningName())
+	}
+	return out
+}

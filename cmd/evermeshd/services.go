@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/service"
+)
+
+// around is what the services around the mesh are to the rest of the control plane.
+// A part that is nil is not there: roots only, nothing shared, nothing recorded.
+type around struct {
+	authorizer auth.Authorizer
+	shares     rest.Shares
+	audit      service.Auditor
+}
+
+// services makes the services around the mesh that this replica serves; each has a
+// file of its own, which makes what it stands on first.
+func (d *daemon) services() ([]*service.Service, error) {
+	var out []*service.Service
+	for _, one := range []struct {
+		name string
+		made func() (*service.Service, error)
+	}{} {
+		s, err := one.made()
+		if err != nil {
+			return nil, fmt.Errorf("make service %s: %w", one.name, err)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
