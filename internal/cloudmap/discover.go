@@ -1,0 +1,116 @@
+package cloudmap
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/cloudmapapi"
+	"github.com/evermesh/evermesh/internal/discovery"
+	"github.com/evermesh/evermesh/internal/service"
+)
+
+// mostDiscovered is how many instances an answer has that does not say.
+const mostDiscovered = 100
+
+// locate finds a service by the names of its namespace and itself, for a caller
+// who may discover it.
+func (a *API) locate(ctx context.Context, c *service.Call, in, called, owner string) (*definition, *state, error) {
+	keys := map[string][]string{"servicediscovery:namespacename": {in}, "servicediscovery:servicename": {called}}
+	if err := c.Allow(ctx, anything, keys); err != nil {
+		return nil, nil, err
+	}
+	account := c.Principal.Account
+	known := false
+	for _, t := range types {
+		if owner != "" && owner != account {
+			break // namespaces are not shared
+		}
+		n, err := places.read(ctx, a.Store, nameTail(account, in, t))
+		if err != nil {
+			return nil, nil, err
+		}
+		if n == nil {
+			continue
+		}
+		known = true
+		p, err := places.read(ctx, a.Store, placeOf(account, in, called, t))
+		if err != nil {
+			return nil, nil, err
+		}
+		if p == nil {
+			continue
+		}
+		if d, s, err := a.load(ctx, account, p.Service); err != nil || d != nil {
+			return d, s, err
+		}
+	}
+	if !known {
+		return nil, nil, api.Errorf(cloudmapapi.CodeNamespaceNotFound, "Namespace %s does not exist", in)
+	}
+	return nil, nil, api.Errorf(cloudmapapi.CodeServiceNotFound, "Service %s does not exist in the namespace %s", called, in)
+}
+
+func (a *API) discover(ctx context.Context, c *service.Call, in *cloudmapapi.DiscoverInstancesRequest) (*cloudmapapi.DiscoverInstancesResponse, error) {
+	d, s, err := a.locate(ctx, c, in.NamespaceName, in.ServiceName, in.OwnerAccount)
+	if err != nil {
+		return nil, err
+	}
+	all, err := a.all(ctx, c.Principal.Account, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	all = d.pick(all, in)
+	limit := mostDiscovered
+	if in.MaxResults != nil {
+		limit = int(*in.MaxResults)
+	}
+	if len(all) > limit {
+		// Any of them: callers that take the first few are not all sent to the same.
+		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		all = all[:limit]
+	}
+	out := &cloudmapapi.DiscoverInstancesResponse{InstancesRevision: &s.Revision, Instances: []cloudmapapi.HTTPInstanceSummary{}}
+	for _, i := range all {
+		out.Instances = append(out.Instances, cloudmapapi.HTTPInstanceSummary{
+			InstanceID: &i.ID, NamespaceName: &d.In, ServiceName: &d.Name, HealthStatus: d.health(i), Attributes: i.Attributes,
+		})
+	}
+	return out, nil
+}
+
+// pick chooses the instances that a request asks for. Optional parameters narrow
+// the choice where that leaves any.
+func (d *definition) pick(all []*instance, in *cloudmapapi.DiscoverInstancesRequest) []*instance {
+	only := func(list []*instance, keep func(*instance) bool) []*instance {
+		return slices.DeleteFunc(slices.Clone(list), func(i *instance) bool { return !keep(i) })
+	}
+	healthy := func(i *instance) bool { return d.health(i) != cloudmapapi.HealthStatusUnhealthy }
+	all = only(all, func(i *instance) bool { return discovery.Matches(i.Attributes, in.QueryParameters) })
+	switch in.HealthStatus {
+	case cloudmapapi.HealthStatusFilterAll:
+	case cloudmapapi.HealthStatusFilterHealthy:
+		all = only(all, healthy)
+	case cloudmapapi.HealthStatusFilterUnhealthy:
+		all = only(all, func(i *instance) bool { return !healthy(i) })
+	default: // HEALTHY_OR_ELSE_ALL
+		if some := only(all, healthy); len(some) > 0 {
+			all = some
+		}
+	}
+	if len(in.OptionalParameters) > 0 {
+		if some := only(all, func(i *instance) bool { return discovery.Matches(i.Attributes, in.OptionalParameters) }); len(some) > 0 {
+			return some
+		}
+	}
+	return all
+}
+
+func (a *API) discoverRevision(ctx context.Context, c *service.Call, in *cloudmapapi.DiscoverInstancesRevisionRequest) (*cloudmapapi.DiscoverInstancesRevisionResponse, error) {
+	_, s, err := a.locate(ctx, c, in.NamespaceName, in.ServiceName, in.OwnerAccount)
+	if err != nil {
+		return nil, err
+	}
+	return &cloudmapapi.DiscoverInstancesRevisionResponse{InstancesRevision: &s.Revision}, nil
+}
