@@ -15,8 +15,8 @@ import (
 // or nothing, at the returned revision. fn may run several times: it runs again
 // when another writer was first, also when it refused, as a refusal may come
 // from what is no longer so. It must have no effects beyond its Tx. Its error
-// is Update's, and nothing is written then. A transaction that wrote nothing
-// commits nothing and returns the revision that it read.
+// is Update's, and nothing is written then. A transaction that wrote nothing, not
+// even an event, commits nothing and returns the revision that it read.
 //
 // At most 256 writers of a scope wait in this process; one more gets a
 // TooManyRequestsException. A store that does not answer in time, or that
@@ -49,7 +49,7 @@ func (s *Store) Update(ctx context.Context, scopes []Scope, fn func(*Tx) error) 
 		}
 		var revision int64
 		done := false
-		if refusal != nil || len(tx.writes) == 0 && tx.token == nil {
+		if refusal != nil || len(tx.writes) == 0 && tx.token == nil && tx.outbox == nil {
 			revision, done, err = s.unchanged(bounded, memories)
 		} else {
 			revision, done, err = s.commit(bounded, tx)

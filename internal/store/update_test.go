@@ -431,6 +431,20 @@ func TestEmptyScopesLeaveNothing(t *testing.T) {
 	}
 }
 
+func TestAnEventIsCommittedThoughNothingElseIs(t *testing.T) {
+	s := storetest.New(t)
+	if _, err := s.Update(context.Background(), scopes("m"), func(tx *store.Tx) error {
+		tx.Outbox([]byte("event"))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Read(context.Background(), "")
+	if err != nil || len(got) != 1 {
+		t.Errorf("the store holds %v, error %v, want the event alone", got, err)
+	}
+}
+
 func TestTheOutboxIsCommittedWithTheWrite(t *testing.T) {
 	s := storetest.New(t)
 	if _, err := s.Update(context.Background(), scopes("m"), func(tx *store.Tx) error {

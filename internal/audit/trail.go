@@ -1,0 +1,160 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/audit/segment"
+	"github.com/evermesh/evermesh/internal/service"
+)
+
+const (
+	// Retention is how old an event becomes at most (AUDIT-003).
+	Retention = 90 * 24 * time.Hour
+	// DefaultBytes is how much a replica keeps, by default.
+	DefaultBytes = 1 << 30
+	// waiting bounds the events of connections that are not on the disk yet.
+	waiting = 16 << 10
+	// strangers is how many refused connections a second are kept of those whom
+	// nobody knows: what they send must not fill the disk.
+	strangers = 10
+	// again is how long after a failure connections are tried again.
+	again = time.Second
+)
+
+// Trail keeps events of this replica; it is a service.Auditor. Its methods may be
+// called from any goroutine.
+type Trail struct {
+	// Log is where events are kept.
+	Log *segment.Log
+	// Region is that of events; Account has those of nobody known.
+	Region, Account string
+	// WritesOnly leaves out calls that only read.
+	WritesOnly bool
+	Logger     *slog.Logger
+	Now        func() time.Time
+	NewID      func() string // UUIDs
+
+	connections chan Connection
+	lost        atomic.Int64
+	strange     struct {
+		sync.Mutex
+		second int64
+		n      int
+	}
+}
+
+// Init makes the Trail ready for its other methods.
+func (t *Trail) Init() *Trail {
+	t.connections = make(chan Connection, waiting)
+	return t
+}
+
+// Event is the event of a write as it travels with it. It satisfies
+// service.Auditor.
+func (t *Trail) Event(r service.Record) []byte {
+	var b []byte
+	for _, e := range t.entries(r) {
+		b = append(b, e.Line()...)
+	}
+	return b
+}
+
+// Append keeps the event of a call on the disk. It satisfies service.Auditor.
+func (t *Trail) Append(ctx context.Context, r service.Record) error {
+	if t.WritesOnly && r.ReadOnly {
+		return nil
+	}
+	return t.Log.Append(ctx, t.entries(r)...)
+}
+
+// Connection takes what happened to a stream, to be kept within moments. It does
+// not wait: a proxy gets its configuration whatever becomes of its event. When
+// very many cannot be written, more are counted as Lost.
+func (t *Trail) Connection(c Connection) {
+	if c.Principal.Account == "" && !t.bearable(c.At) {
+		t.lost.Add(1)
+		return
+	}
+	select {
+	case t.connections <- c:
+	default:
+		t.lost.Add(1)
+	}
+}
+
+// Lost is how many connections' events were not kept.
+func (t *Trail) Lost() int64 { return t.lost.Load() }
+
+// bearable says whether one more stranger is kept in this second.
+func (t *Trail) bearable(at time.Time) bool {
+	t.strange.Lock()
+	defer t.strange.Unlock()
+	if second := at.Unix(); second != t.strange.second {
+		t.strange.second, t.strange.n = second, 0
+	}
+	t.strange.n++
+	return t.strange.n <= strangers
+}
+
+// Run keeps events of connections until ctx ends, and then those that wait, many
+// with one fsync. What cannot be written is tried again while it runs.
+func (t *Trail) Run(ctx context.Context) error {
+	last := context.WithoutCancel(ctx)
+	for {
+		select {
+		case c := <-t.connections:
+			batch := t.batch(c)
+			for t.Log.Append(last, batch...) != nil && ctx.Err() == nil {
+				pause(ctx, again) // the log has said why
+			}
+		case <-ctx.Done():
+			for {
+				select {
+				case c := <-t.connections:
+					if batch := t.batch(c); t.Log.Append(last, batch...) != nil {
+						t.lost.Add(int64(len(batch)))
+					}
+				default:
+					return nil
+				}
+			}
+		}
+	}
+}
+
+// batch is a connection's event with those that wait.
+func (t *Trail) batch(c Connection) []segment.Entry {
+	const most = 1000
+	out := t.connected(c)
+	for len(out) < most {
+		select {
+		case c := <-t.connections:
+			out = append(out, t.connected(c)...)
+			continue
+		default:
+		}
+		break
+	}
+	return out
+}
+
+// pause waits for the time or for ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// unpacked are the entries of an event that travelled with a write. What is none
+// is an error, after those before it.
+func unpacked(value []byte) ([]segment.Entry, error) { return segment.Lines(bytes.Clone(value)) }
+
+var _ service.Auditor = (*Trail)(nil)
