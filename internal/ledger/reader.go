@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -127,9 +128,11 @@ func decodeAll[T any](in map[string][]byte) ([]T, error) {
 }
 
 // Proxies returns every connected proxy of nodes and gateways that the account
-// owns, and every replica.
+// owns, and of those in its meshes, and every replica.
 func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error) {
-	rows, replicas, err := r.shared(ctx, rowPrefix, account, func(p place) bool { return p.account == account })
+	rows, replicas, err := r.shared(ctx, rowPrefix, account, func(p place) bool {
+		return p.account == account || strings.HasPrefix(p.client, url.PathEscape(account)+"/")
+	})
 	if err != nil {
 		return nil, nil, err
 	}

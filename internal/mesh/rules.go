@@ -38,7 +38,14 @@ func rulesOf(old, now *api.Resource) []rule {
 		}
 		return nil
 	}
-	rules := []rule{parentExists, nameIsFree, nameIsUsable}
+	rules := []rule{parentExists}
+	switch now.Key.Kind {
+	case api.KindRoute:
+		rules = append(rules, routerIsOwn)
+	case api.KindVirtualGateway, api.KindGatewayRoute:
+		rules = append(rules, gatewayIsOfOwner)
+	}
+	rules = append(rules, nameIsFree, nameIsUsable)
 	switch now.Key.Kind {
 	case api.KindVirtualNode:
 		return append(rules, discoveryNeedsListener, nodeListenersDiffer, nodePoolFitsProtocol, nodeNamesAreUsable)

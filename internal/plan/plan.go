@@ -16,6 +16,8 @@ type Change struct {
 	// Now is the resource as it is to be; its version and, of one that exists, its
 	// times and owner do not count. nil removes it.
 	Now *api.Resource
+	// By is the account that would do it; empty does not ask whose the resource is.
+	By string
 }
 
 // Resource is what would become of a change.
@@ -189,7 +191,13 @@ func (w *writer) one(r *Resource) {
 		next.Document, next.Spec = made.Document, made.Spec
 		r.Action, made = api.PlanActionUpdate, &next
 	}
-	err := mesh.Check(w.now, old, made)
+	var err error
+	if r.By != "" {
+		err = mesh.CheckOwner(r.By, old, made)
+	}
+	if err == nil {
+		err = mesh.Check(w.now, old, made)
+	}
 	if err == nil && made != nil {
 		quotas := w.quotas
 		if r.Key.Kind != api.KindMesh {

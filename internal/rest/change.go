@@ -65,6 +65,9 @@ func (s *Server) update(row api.KindRow) handler {
 			made.Version++
 			made.Updated = s.after(old)
 			made.Document, made.Spec = document, spec
+			if err := mesh.CheckOwner(c.principal.Account, old, &made); err != nil {
+				return nil, err
+			}
 			if err := mesh.Check(tx, old, &made); err != nil {
 				return nil, err
 			}
@@ -90,6 +93,9 @@ func (s *Server) delete(row api.KindRow) handler {
 			old := tx.Get(key)
 			if old == nil {
 				return nil, missing(tx, key)
+			}
+			if err := mesh.CheckOwner(c.principal.Account, old, nil); err != nil {
+				return nil, err
 			}
 			if err := mesh.Check(tx, old, nil); err != nil {
 				return nil, err

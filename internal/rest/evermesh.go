@@ -19,8 +19,8 @@ type streamed struct {
 	run func(ctx context.Context, w http.ResponseWriter)
 }
 
-// listProxies answers every connected Envoy of the caller's account, with what
-// it accepted and what it refused.
+// listProxies answers every connected Envoy of the caller's nodes and gateways, and of
+// all that are in its meshes, with what it accepted and what it refused.
 func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
 	if err := s.allow(c, api.Key{Owner: c.principal.Account, Kind: api.KindMesh}); err != nil {
 		return nil, err
@@ -30,10 +30,12 @@ func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
 		return nil, err
 	}
 	if after != "" {
-		of, _, whole := strings.Cut(after, "\n")
-		if a, err := api.ParseARN(of); err != nil || !whole || a.Account != c.principal.Account {
+		// Which proxies an account sees, the ledger knows; its tokens are its own.
+		of, place, whole := strings.Cut(after, "\n")
+		if !whole || of != c.principal.Account {
 			return nil, strangeToken()
 		}
+		after = place
 	}
 	proxies, replicas, err := s.Ledger.Proxies(ctx, c.principal.Account)
 	if err != nil {
@@ -42,7 +44,7 @@ func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
 	meshName, arn := text(c.doc, "meshName"), text(c.doc, "resourceArn")
 	proxies = slices.DeleteFunc(proxies, func(p api.Proxy) bool {
 		a, err := api.ParseARN(p.ResourceARN)
-		return err != nil || a.Account != c.principal.Account || (meshName != "" && a.Mesh != meshName) ||
+		return err != nil || (meshName != "" && a.Mesh != meshName) ||
 			(arn != "" && p.ResourceARN != arn) || position(p) <= after
 	})
 	slices.SortFunc(proxies, func(a, b api.Proxy) int {
@@ -54,7 +56,7 @@ func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
 	out := api.ListProxiesOutput{Proxies: proxies, Replicas: replicas}
 	if limit := limitOf(c.doc); len(proxies) > limit {
 		out.Proxies = proxies[:limit]
-		token := pageToken(position(proxies[limit-1]))
+		token := pageToken(c.principal.Account + "\n" + position(proxies[limit-1]))
 		out.NextToken = &token
 	}
 	if out.Proxies == nil {
@@ -73,7 +75,7 @@ func position(p api.Proxy) string { return p.ResourceARN + "\n" + p.Instance + "
 // watch it answers a line at every change, until the rollout is done, refused,
 // or the caller leaves.
 func (s *Server) describeRollout(ctx context.Context, c *call) (any, error) {
-	key, err := s.tagged(c)
+	key, err := s.tagged(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -85,22 +87,45 @@ func (s *Server) describeRollout(ctx context.Context, c *call) (any, error) {
 	// Asked before the first line, so that a ledger that cannot be read is
 	// answered with a status.
 	changed := s.Ledger.Changed()
+	account := c.principal.Account
 	now, err := s.Ledger.Rollout(ctx, key)
+	now, _ = seen(account, key, now, nil)
 	if watch, _ := c.doc["watch"].(bool); err != nil || !watch {
 		return now, err
 	}
-	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, key, now, changed) }}, nil
+	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, account, key, now, changed) }}, nil
 }
 
 // watchRollout writes the rollout as it is now, and again whenever it differs,
 // until it is settled.
-func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, key api.Key, now api.Rollout, changed <-chan struct{}) {
+func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, account string, key api.Key, now api.Rollout, changed <-chan struct{}) {
 	settled := func() bool { return now.State != api.RolloutStateWaiting }
 	s.lines(ctx, w, key, now, changed, settled, func() (any, error) {
 		var err error
 		now, err = s.Ledger.Rollout(ctx, key)
+		now, _ = seen(account, key, now, nil)
 		return now, err
 	})
+}
+
+// seen is what an account sees of a rollout: all of it in a mesh of its own. In another's,
+// the counts are of all proxies, and the proxies that are named are those of nodes of the
+// account's own; what was found wrong for others is not told.
+func seen(account string, key api.Key, r api.Rollout, proxies []api.Proxy) (api.Rollout, []api.Proxy) {
+	if key.Owner == account {
+		return r, proxies
+	}
+	own := func(list []api.Proxy) []api.Proxy {
+		var out []api.Proxy
+		for _, p := range list {
+			if a, err := api.ParseARN(p.ResourceARN); err == nil && a.Account == account {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+	r.Refused, r.Waiting, r.Problems = own(r.Refused), own(r.Waiting), nil
+	return r, own(proxies)
 }
 
 // lines writes first as a line of JSON, and then what next makes whenever

@@ -36,11 +36,11 @@ const (
 // explain tells what became of a resource (D11); with watch it answers a line at
 // every change, until the resource is gone or the caller leaves.
 func (s *Server) explain(ctx context.Context, c *call) (any, error) {
-	key, err := s.tagged(c)
+	key, err := s.tagged(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	e := &explainer{s: s, key: key}
+	e := &explainer{s: s, key: key, account: c.principal.Account}
 	changed := s.Ledger.Changed()
 	now, err := e.now(ctx)
 	if watch, _ := c.doc["watch"].(bool); err != nil || !watch {
@@ -51,8 +51,9 @@ func (s *Server) explain(ctx context.Context, c *call) (any, error) {
 
 // explainer explains one resource again and again.
 type explainer struct {
-	s   *Server
-	key api.Key
+	s       *Server
+	key     api.Key
+	account string // of the caller
 
 	snapshot *mesh.Snapshot // which use is of
 	at       time.Time      // when it was worked out
@@ -76,6 +77,7 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 	if err != nil {
 		return api.Explanation{}, err
 	}
+	rollout, proxies = seen(e.account, e.key, rollout, proxies)
 	arn := func(k api.Key) string {
 		if r := snapshot.Get(k); r != nil {
 			return e.s.Realm.ARN(k, r.Owner)

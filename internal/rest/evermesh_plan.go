@@ -81,7 +81,7 @@ func (p *planning) take(n int, change map[string]any) error {
 		return p.refuse(n, key, api.Errorf(api.CodeBadRequest, "The resource stands twice among the changes."))
 	}
 	p.seen[key] = true
-	made := plan.Change{Key: key}
+	made := plan.Change{Key: key, By: p.c.principal.Account}
 	if !goes {
 		if made.Now, err = p.resource(n, row, key, &one); err != nil {
 			return p.refuse(n, key, err)
@@ -168,7 +168,13 @@ func (p *planning) answer(snapshot *mesh.Snapshot, result plan.Result) {
 		p.out.Resources = append(p.out.Resources, out)
 	}
 	for _, x := range result.Proxies {
-		p.out.Proxies = append(p.out.Proxies, proxyOf(x, arn))
+		made := proxyOf(x, arn)
+		if r := snapshot.Get(x.Client.Key); r != nil && r.Owner != p.c.principal.Account && r.Key.Owner != p.c.principal.Account {
+			// That another account's proxies would change concerns the caller; what they
+			// have does not.
+			made.Configurations, made.Problems = []api.PlannedConfiguration{}, []api.Problem{}
+		}
+		p.out.Proxies = append(p.out.Proxies, made)
 	}
 	p.out.Complete, p.out.Revision = result.Complete, snapshot.Revision()
 }

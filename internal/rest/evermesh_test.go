@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,10 +23,13 @@ type ledger struct {
 	changed chan struct{}
 }
 
-func (l *ledger) Proxies(context.Context, string) ([]api.Proxy, []api.Replica, error) {
+func (l *ledger) Proxies(_ context.Context, account string) ([]api.Proxy, []api.Replica, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]api.Proxy{}, l.proxies...), nil, nil
+	return slices.DeleteFunc(slices.Clone(l.proxies), func(p api.Proxy) bool {
+		a, err := api.ParseARN(p.ResourceARN)
+		return err != nil || a.Account != account
+	}), nil, nil
 }
 
 func (l *ledger) Rollout(context.Context, api.Key) (api.Rollout, error) {

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -37,7 +38,7 @@ func (s *Server) list(row api.KindRow) handler {
 				return nil, s.absent(ctx, parent)
 			}
 		}
-		items, more, err := s.Store.List(ctx, row.Kind, key, after, limitOf(c.doc))
+		items, more, err := s.page(ctx, row.Kind, key, after, limitOf(c.doc))
 		if err != nil {
 			return nil, err
 		}
@@ -51,6 +52,40 @@ func (s *Server) list(row api.KindRow) handler {
 		}
 		return out, nil
 	}
+}
+
+// page reads a page of a list. To the meshes of an account, those come that are shared
+// with it (SHARE-024).
+func (s *Server) page(ctx context.Context, kind api.Kind, key api.Key, after string, limit int) (items []*api.Resource, more bool, err error) {
+	if kind != api.KindMesh || s.Shares == nil {
+		return s.Store.List(ctx, kind, key, after, limit)
+	}
+	last, _ := api.ParseKey(after) // list has read it
+	if last.Owner == key.Owner || after == "" {
+		items, more, err = s.Store.List(ctx, kind, key, after, limit)
+		if err != nil || more {
+			return items, more, err
+		}
+		last = api.Key{}
+	} else if last.Kind != api.KindMesh {
+		return nil, false, strangeToken()
+	}
+	for _, shared := range s.Shares.Meshes(key.Owner) {
+		if cmp.Or(cmp.Compare(shared.Owner, last.Owner), cmp.Compare(shared.Mesh, last.Mesh)) <= 0 {
+			continue
+		}
+		if len(items) == limit {
+			return items, true, nil
+		}
+		found, err := s.Store.Get(ctx, shared)
+		if err != nil {
+			return nil, false, err
+		}
+		if found != nil {
+			items = append(items, found)
+		}
+	}
+	return items, false, nil
 }
 
 // ref is a resource in a list.

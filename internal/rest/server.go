@@ -67,6 +67,9 @@ type Shares interface {
 	// Shared says whether the account may do the action (appmesh:CreateRoute) in
 	// another's mesh.
 	Shared(account string, mesh api.Key, action string) bool
+	// Meshes are those of other accounts that are shared with the account, sorted by
+	// owner and name.
+	Meshes(account string) []api.Key
 }
 
 // Ledger is the reader of what connected proxies have accepted.

@@ -1,12 +1,14 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"slices"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -33,7 +35,7 @@ func newTags(sent any) ([]api.TagRef, error) {
 
 // tagged finds the resource that a call's ARN names and checks that the caller
 // may tag it.
-func (s *Server) tagged(c *call) (api.Key, error) {
+func (s *Server) tagged(ctx context.Context, c *call) (api.Key, error) {
 	arn := text(c.doc, "resourceArn")
 	a, err := api.ParseARN(arn)
 	if err != nil {
@@ -42,12 +44,56 @@ func (s *Server) tagged(c *call) (api.Key, error) {
 	if a.Partition != s.Realm.Partition || a.Region != s.Realm.Region {
 		return api.Key{}, api.Errorf(api.CodeBadRequest, "The resourceArn %q is of partition %s and region %s; this control plane is %s and %s.", arn, a.Partition, a.Region, s.Realm.Partition, s.Realm.Region)
 	}
-	owner := a.MeshOwner
-	if owner == "" {
-		owner = a.Account
+	key := api.Key{Owner: cmp.Or(a.MeshOwner, a.Account), Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
+	if a.MeshOwner == "" {
+		if key, err = s.inShared(ctx, c, a, key); err != nil {
+			return api.Key{}, err
+		}
 	}
-	key := api.Key{Owner: owner, Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
 	return key, s.allow(c, key)
+}
+
+// inShared is the key that an ARN without the mesh's owner means: that of a resource in
+// a mesh of the ARN's account, or else of one that the account created in another's mesh,
+// which is the caller's or is shared with the account (D1).
+func (s *Server) inShared(ctx context.Context, c *call, a api.ARN, key api.Key) (api.Key, error) {
+	if a.Kind == api.KindMesh {
+		return key, nil
+	}
+	var owners []string
+	if c.principal.Account != a.Account {
+		owners = append(owners, c.principal.Account)
+	} else if s.Shares != nil {
+		for _, m := range s.Shares.Meshes(a.Account) {
+			if m.Mesh == a.Mesh {
+				owners = append(owners, m.Owner)
+			}
+		}
+	}
+	if owners == nil {
+		return key, nil
+	}
+	for _, owner := range append([]string{a.Account}, owners...) {
+		one := key
+		one.Owner = owner
+		found, err := s.Store.Get(ctx, one)
+		if err != nil {
+			return key, err
+		}
+		if found != nil && found.Owner == a.Account {
+			return one, nil
+		}
+	}
+	return key, nil
+}
+
+// ownTags refuses the tags of what another account created: they are for the account
+// that set them alone (SHARE-011, SHARE-023).
+func (s *Server) ownTags(c *call, r *api.Resource) error {
+	if r.Owner == c.principal.Account {
+		return nil
+	}
+	return auth.Allow(c.principal, c.action, s.Realm.ARN(r.Key, r.Owner))
 }
 
 func (s *Server) tag(ctx context.Context, c *call) (any, error) {
@@ -80,7 +126,7 @@ func (s *Server) untag(ctx context.Context, c *call) (any, error) {
 // retag changes a resource's tags. Tags are not part of the spec: the version
 // and the time of the last update stay.
 func (s *Server) retag(ctx context.Context, c *call, edit func([]api.TagRef) ([]api.TagRef, error)) (any, error) {
-	key, err := s.tagged(c)
+	key, err := s.tagged(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +134,9 @@ func (s *Server) retag(ctx context.Context, c *call, edit func([]api.TagRef) ([]
 		old := tx.Get(key)
 		if old == nil {
 			return nil, missing(tx, key)
+		}
+		if err := s.ownTags(c, old); err != nil {
+			return nil, err
 		}
 		made := *old
 		if made.Tags, err = edit(slices.Clone(old.Tags)); err != nil {
@@ -100,7 +149,7 @@ func (s *Server) retag(ctx context.Context, c *call, edit func([]api.TagRef) ([]
 
 // listTags pages through a resource's tags in the order of insertion.
 func (s *Server) listTags(ctx context.Context, c *call) (any, error) {
-	key, err := s.tagged(c)
+	key, err := s.tagged(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +167,9 @@ func (s *Server) listTags(ctx context.Context, c *call) (any, error) {
 	}
 	if found == nil {
 		return nil, s.absent(ctx, key)
+	}
+	if err := s.ownTags(c, found); err != nil {
+		return nil, err
 	}
 	page, more := []api.TagRef{}, false
 	now := []byte(tagMark(key, ""))
