@@ -144,17 +144,20 @@ func TestPagesAreWhatSortingGives(t *testing.T) {
 				page = page[:len(page)-1]
 			}
 			got = append(got, ids(page)...)
+			before := q.Before
 			switch {
-			case len(page) > 0:
-				q.Before = page[len(page)-1]
-				q.Before.Body = nil
 			case found.Until > 0:
-				q.Budget *= 2 // as blocks overlap, one of them may tell nothing
+				q.Before = Entry{At: found.Until + 1}
+			case len(page) > 0:
+				q.Before = Entry{At: page[len(page)-1].At, ID: page[len(page)-1].ID}
 			default:
 				if diff := cmp.Diff(ids(want), got); diff != "" {
 					r.Fatal(diff)
 				}
 				return
+			}
+			if before.At != 0 && !before.Newer(q.Before) {
+				r.Fatalf("from %v the search goes on at %v", before, q.Before)
 			}
 		}
 	})

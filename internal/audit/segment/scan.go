@@ -104,7 +104,8 @@ func (l *Log) Scan(ctx context.Context, q Query) (Found, error) {
 		if err := ctx.Err(); err != nil {
 			return Found{}, fmt.Errorf("scan log: %w", err)
 		}
-		if q.Budget > 0 && read >= q.Budget {
+		// The search goes on from Until, so that has to be before where it began.
+		if q.Budget > 0 && read >= q.Budget && p.Max+1 < q.ends() {
 			return Found{newest.Entries, p.Max}, nil
 		}
 		read += p.Size
