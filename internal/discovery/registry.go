@@ -34,12 +34,15 @@ type Memory interface {
 }
 
 // Config is what a Registry needs. Source may be nil: then nothing is found
-// beyond what Memory remembers.
+// beyond what Memory remembers. Memory may be nil where the source itself lasts.
 type Config struct {
 	Source Source
-	Memory Memory
-	Log    *slog.Logger
-	Now    func() time.Time
+	// OfAccounts says that the source knows the services of each account apart, and
+	// wants queries to say whose they mean (DISC-009).
+	OfAccounts bool
+	Memory     Memory
+	Log        *slog.Logger
+	Now        func() time.Time
 }
 
 // Registry holds the endpoint sets. Run works the source.

@@ -22,6 +22,9 @@ const (
 // Load reads the last known sets from memory; a proxy that connects before the
 // source has answered gets them.
 func (r *Registry) Load(ctx context.Context) error {
+	if r.Memory == nil {
+		return nil
+	}
 	rows, err := r.Memory.Read(ctx, memoryPrefix)
 	if err != nil {
 		return fmt.Errorf("load endpoint sets: %w", err)
@@ -106,6 +109,10 @@ func (r *Registry) watch(ctx context.Context, q envoy.EndpointQuery) {
 }
 
 func (r *Registry) remember(ctx context.Context, s *set) {
+	if r.Memory == nil {
+		r.save(s)
+		return
+	}
 	value, err := json.Marshal(s)
 	if err == nil {
 		name, _ := json.Marshal(s.Query)

@@ -186,7 +186,10 @@ func (b *Bundle) List(t Type) *List { return b.lists[t] }
 
 // EndpointQuery asks a source for endpoints. It is comparable.
 type EndpointQuery struct {
-	Source    string // "cloudmap"
+	Source string // "cloudmap"
+	// Account is whose services are meant, where the source knows those of several
+	// (DISC-009).
+	Account   string `json:",omitempty"`
 	Namespace string
 	Service   string
 	// Attributes are key=value pairs, sorted, joined by newlines: an instance

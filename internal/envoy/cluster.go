@@ -188,6 +188,9 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 			c.HealthChecks = healthChecks(node, l, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, tls.on, &p.faults)
 			c.IgnoreHealthOnHostRemoval = true
 			query = cloudMapQuery(d.AWSCloudMap, preference, port)
+			if b.owner.CloudMapOfAccounts {
+				query.Account = node.Owner
+			}
 			if b.owner.WithoutCloudMap {
 				p.add(node.Key, ReasonNoSource, noCloudMap)
 			}

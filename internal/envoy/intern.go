@@ -16,6 +16,10 @@ type Builder struct {
 	// WithoutCloudMap says that nobody looks up instances in Cloud Map; nodes
 	// that are found there have a problem then. Set it before the first Build.
 	WithoutCloudMap bool
+	// CloudMapOfAccounts says that each account has a Cloud Map of its own: a
+	// node's instances are those of its owner's (DISC-009). Set it before the first
+	// Build.
+	CloudMapOfAccounts bool
 
 	scratch   sync.Pool // of *canonical
 	parts     steady
