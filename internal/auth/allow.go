@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -21,4 +22,11 @@ func Allow(p Principal, action, arn string) error {
 		return nil
 	}
 	return api.Errorf(api.CodeForbidden, "User: %s is not authorized to perform: %s on resource: %s", p.ARN, action, arn)
+}
+
+// Explicit says whether a refusal is that of a policy that denies, and not for want of
+// one that allows.
+func Explicit(refusal error) bool {
+	known, ok := errors.AsType[*api.Error](refusal)
+	return ok && strings.Contains(known.Message, "with an explicit deny in ")
 }

@@ -20,6 +20,9 @@ func (s *Server) describe(row api.KindRow) handler {
 		if err != nil {
 			return nil, err
 		}
+		if err := s.authorize(ctx, c, key, found); err != nil {
+			return nil, err
+		}
 		if found == nil {
 			return nil, s.absent(ctx, key)
 		}
@@ -56,6 +59,7 @@ func (s *Server) update(row api.KindRow) handler {
 		if err != nil {
 			return nil, err
 		}
+		c.refers = mesh.References(&api.Resource{Key: key, Spec: spec})
 		return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
 			old := tx.Get(key)
 			if old == nil {

@@ -22,7 +22,11 @@ type streamed struct {
 // listProxies answers every connected Envoy of the caller's nodes and gateways, and of
 // all that are in its meshes, with what it accepted and what it refused.
 func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
-	if err := s.allow(c, api.Key{Owner: c.principal.Account, Kind: api.KindMesh}); err != nil {
+	of := api.Key{Owner: c.principal.Account, Kind: api.KindMesh}
+	if err := s.allow(c, of); err != nil {
+		return nil, err
+	}
+	if err := s.authorize(ctx, c, of, nil); err != nil {
 		return nil, err
 	}
 	after, err := parsePageToken(c.doc)
@@ -79,31 +83,38 @@ func (s *Server) describeRollout(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found, err := s.Store.Get(ctx, key); err != nil {
+	found, err := s.Store.Get(ctx, key)
+	if err != nil {
 		return nil, err
-	} else if found == nil {
+	}
+	if err := s.authorize(ctx, c, key, found); err != nil {
+		return nil, err
+	}
+	if found == nil {
 		return nil, s.absent(ctx, key)
 	}
 	// Asked before the first line, so that a ledger that cannot be read is
 	// answered with a status.
 	changed := s.Ledger.Changed()
-	account := c.principal.Account
 	now, err := s.Ledger.Rollout(ctx, key)
-	now, _ = seen(account, key, now, nil)
+	now, _ = seen(c.principal.Account, key, now, nil)
 	if watch, _ := c.doc["watch"].(bool); err != nil || !watch {
 		return now, err
 	}
-	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, account, key, now, changed) }}, nil
+	return streamed{run: func(ctx context.Context, w http.ResponseWriter) { s.watchRollout(ctx, w, c, found, now, changed) }}, nil
 }
 
 // watchRollout writes the rollout as it is now, and again whenever it differs,
-// until it is settled.
-func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, account string, key api.Key, now api.Rollout, changed <-chan struct{}) {
+// until it is settled, or the caller may not see it any more.
+func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, c *call, of *api.Resource, now api.Rollout, changed <-chan struct{}) {
 	settled := func() bool { return now.State != api.RolloutStateWaiting }
-	s.lines(ctx, w, key, now, changed, settled, func() (any, error) {
-		var err error
-		now, err = s.Ledger.Rollout(ctx, key)
-		now, _ = seen(account, key, now, nil)
+	s.lines(ctx, w, of.Key, now, changed, settled, func() (any, error) {
+		err := s.authorize(ctx, c, of.Key, of)
+		if err != nil {
+			return nil, err
+		}
+		now, err = s.Ledger.Rollout(ctx, of.Key)
+		now, _ = seen(c.principal.Account, of.Key, now, nil)
 		return now, err
 	})
 }

@@ -40,7 +40,7 @@ func (s *Server) explain(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &explainer{s: s, key: key, account: c.principal.Account}
+	e := &explainer{s: s, c: c, key: key}
 	changed := s.Ledger.Changed()
 	now, err := e.now(ctx)
 	if watch, _ := c.doc["watch"].(bool); err != nil || !watch {
@@ -51,9 +51,9 @@ func (s *Server) explain(ctx context.Context, c *call) (any, error) {
 
 // explainer explains one resource again and again.
 type explainer struct {
-	s       *Server
-	key     api.Key
-	account string // of the caller
+	s   *Server
+	c   *call
+	key api.Key
 
 	snapshot *mesh.Snapshot // which use is of
 	at       time.Time      // when it was worked out
@@ -67,6 +67,9 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 		return api.Explanation{}, err
 	}
 	r := snapshot.Get(e.key)
+	if err := e.s.authorizeSight(ctx, e.c, e.key, r); err != nil {
+		return api.Explanation{}, err
+	}
 	if r == nil {
 		return api.Explanation{}, missing(snapshot, e.key)
 	}
@@ -77,7 +80,7 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 	if err != nil {
 		return api.Explanation{}, err
 	}
-	rollout, proxies = seen(e.account, e.key, rollout, proxies)
+	rollout, proxies = seen(e.c.principal.Account, e.key, rollout, proxies)
 	arn := func(k api.Key) string {
 		if r := snapshot.Get(k); r != nil {
 			return e.s.Realm.ARN(k, r.Owner)
@@ -88,10 +91,21 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 		ResourceARN: arn(e.key), ResourceVersion: r.Version, Revision: r.Revision, CreatedAt: seconds(r.Created), LastUpdatedAt: seconds(r.Updated),
 		ProxiesAccepted: rollout.ProxiesAccepted, ProxiesAffected: rollout.ProxiesAffected,
 		ReplicasApplied: rollout.ReplicasApplied, ReplicasTotal: rollout.ReplicasTotal,
-		Unknown: rollout.Unknown, Users: []string{}, UsersTotal: int64(len(e.use.Clients)), Proxies: proxies[:min(len(proxies), mostExplained)],
+		Unknown: rollout.Unknown, Users: []string{}, UsersTotal: int64(len(e.use.Clients)), Proxies: []api.Proxy{},
 	}
-	for _, c := range e.use.Clients[:min(len(e.use.Clients), mostExplained)] {
-		out.Users = append(out.Users, arn(c.Key))
+	hidden := map[string]bool{} // what the caller may not have described
+	for _, c := range e.use.Clients {
+		switch user := arn(c.Key); {
+		case !e.s.describes(ctx, e.c, c.Key, snapshot.Get(c.Key)):
+			hidden[user] = true
+		case len(out.Users) < mostExplained:
+			out.Users = append(out.Users, user)
+		}
+	}
+	for _, p := range proxies {
+		if len(out.Proxies) < mostExplained && !hidden[p.ResourceARN] {
+			out.Proxies = append(out.Proxies, p)
+		}
 	}
 	out.Problems = e.problems(rollout, out.ResourceARN)
 	servers := 0

@@ -41,11 +41,17 @@ func (s *Server) plan(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, change := range p.changes {
+		if err := s.authorizeSight(ctx, c, change.Key, snapshot.Get(change.Key)); err != nil {
+			return nil, err
+		}
+	}
+	c.authorized = true // what nothing was planned for tells nothing
 	result, err := plan.On(ctx, snapshot, s.Quotas, p.changes)
 	if err != nil {
 		return nil, err
 	}
-	p.answer(snapshot, result)
+	p.answer(ctx, snapshot, result)
 	return p.out, nil
 }
 
@@ -145,7 +151,7 @@ func (p *planning) refuse(n int, key api.Key, err error) error {
 	return nil
 }
 
-func (p *planning) answer(snapshot *mesh.Snapshot, result plan.Result) {
+func (p *planning) answer(ctx context.Context, snapshot *mesh.Snapshot, result plan.Result) {
 	arn := func(k api.Key) string {
 		if r := snapshot.Get(k); r != nil {
 			return p.s.Realm.ARN(k, r.Owner)
@@ -169,9 +175,10 @@ func (p *planning) answer(snapshot *mesh.Snapshot, result plan.Result) {
 	}
 	for _, x := range result.Proxies {
 		made := proxyOf(x, arn)
-		if r := snapshot.Get(x.Client.Key); r != nil && r.Owner != p.c.principal.Account && r.Key.Owner != p.c.principal.Account {
-			// That another account's proxies would change concerns the caller; what they
-			// have does not.
+		r := snapshot.Get(x.Client.Key)
+		if r != nil && r.Owner != p.c.principal.Account && r.Key.Owner != p.c.principal.Account || !p.s.describes(ctx, p.c, x.Client.Key, r) {
+			// That proxies would change that are another account's, or that the caller may
+			// not have described, concerns the caller; what they have does not.
 			made.Configurations, made.Problems = []api.PlannedConfiguration{}, []api.Problem{}
 		}
 		p.out.Proxies = append(p.out.Proxies, made)

@@ -18,6 +18,9 @@ func (s *Server) describeSettings(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.authorize(ctx, c, key, found); err != nil {
+		return nil, err
+	}
 	if found == nil {
 		return nil, s.absent(ctx, key)
 	}

@@ -34,9 +34,14 @@ func (s *Server) list(row api.KindRow) handler {
 			if err != nil {
 				return nil, err
 			}
+			if err := s.authorize(ctx, c, key, found); err != nil {
+				return nil, err
+			}
 			if found == nil {
 				return nil, s.absent(ctx, parent)
 			}
+		} else if err := s.authorize(ctx, c, key, nil); err != nil {
+			return nil, err
 		}
 		items, more, err := s.page(ctx, row.Kind, key, after, limitOf(c.doc))
 		if err != nil {

@@ -111,6 +111,11 @@ type call struct {
 	to      *target             // of a service around the mesh; nil for the mesh's own
 	asked   *service.Call       // what that service was asked
 	out     any                 // and what it answered
+	// authorized says that policies were asked.
+	authorized bool
+	tags       []api.TagRef // that the call puts on something
+	untags     []string     // keys of those that it takes off
+	refers     []api.Key    // to which what it writes refers
 	// committed says that a transaction has carried the call's record.
 	committed bool
 }
@@ -200,7 +205,11 @@ func (e *endpoint) answer(ctx context.Context, r *http.Request, body []byte, c *
 		return nil, err
 	}
 	c.doc, c.action, c.source, c.reads = doc, e.binder.action, e.source, e.reads
-	return e.handler(ctx, c)
+	result, err := e.handler(ctx, c)
+	if err == nil && !c.authorized {
+		return nil, fmt.Errorf("operation %s asked no policy", c.op) // a fault of the program
+	}
+	return result, err
 }
 
 // ServeHTTP satisfies http.Handler for the mux; requests come through

@@ -101,6 +101,7 @@ func (s *Server) tag(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.tags = added
 	return s.retag(ctx, c, func(tags []api.TagRef) ([]api.TagRef, error) {
 		for _, t := range added {
 			if i := slices.IndexFunc(tags, func(o api.TagRef) bool { return o.Key == t.Key }); i >= 0 {
@@ -118,6 +119,9 @@ func (s *Server) tag(ctx context.Context, c *call) (any, error) {
 
 func (s *Server) untag(ctx context.Context, c *call) (any, error) {
 	gone, _ := c.doc["tagKeys"].([]any)
+	for _, key := range gone {
+		c.untags = append(c.untags, key.(string))
+	}
 	return s.retag(ctx, c, func(tags []api.TagRef) ([]api.TagRef, error) {
 		return slices.DeleteFunc(tags, func(t api.TagRef) bool { return slices.Contains(gone, any(t.Key)) }), nil
 	})
@@ -163,6 +167,9 @@ func (s *Server) listTags(ctx context.Context, c *call) (any, error) {
 	}
 	found, err := s.Store.Get(ctx, key)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.authorize(ctx, c, key, found); err != nil {
 		return nil, err
 	}
 	if found == nil {

@@ -46,19 +46,14 @@ func text(doc map[string]any, member string) string {
 	return s
 }
 
-// allow asks whether the caller may run the operation on the resource.
+// allow asks whether the caller's account may run the operation in the mesh at all;
+// authorize asks its policies.
 func (s *Server) allow(c *call, key api.Key) error {
 	c.key = key
-	arn := s.Realm.ARN(key, key.Owner)
-	shared := false
-	if key.Owner != c.principal.Account {
-		if shared = s.Shares != nil && s.Shares.Shared(c.principal.Account, key.MeshKey(), c.action); !shared {
-			return auth.Allow(c.principal, c.action, arn)
-		}
+	if key.Owner == c.principal.Account || s.Shares != nil && s.Shares.Shared(c.principal.Account, key.MeshKey(), c.action) {
+		return nil
 	}
-	return s.Authorizer.Authorize(c.request.Context(), auth.Question{
-		Principal: c.principal, Action: c.action, Resource: arn, Shared: shared, Keys: s.keys(c),
-	})
+	return auth.Allow(c.principal, c.action, s.Realm.ARN(key, key.Owner))
 }
 
 // data is the answer that describes a resource: names, metadata, spec, status
@@ -94,6 +89,9 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 	}
 	var answer any
 	_, err = s.Store.Update(ctx, s.scopes(key), func(tx *store.Tx) error {
+		if err := s.authorizeWrite(ctx, c, tx, key); err != nil {
+			return err
+		}
 		var err error
 		if answer, err = fn(tx); err != nil {
 			return err
@@ -120,9 +118,10 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 		return answer, nil
 	case errors.As(err, &taken):
 		return replay(token, &taken.Token)
-	case token != nil && errors.As(err, &refusal) && refusal.Code != api.CodeServiceUnavailable:
+	case token != nil && errors.As(err, &refusal) && refusal.Code != api.CodeServiceUnavailable && refusal.Code != api.CodeAccessDenied && refusal.Code != api.CodeForbidden:
 		// The rules refused a repeat (it exists already, say) before the
-		// transaction could see the token. A store that did not answer is not asked
+		// transaction could see the token. Who may not do it (any more) is not told the
+		// answer to who did. A store that did not answer is not asked
 		// once more: the write has had its time.
 		earlier, terr := s.Store.Token(ctx, token.Key)
 		if terr != nil {
