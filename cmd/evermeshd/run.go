@@ -146,6 +146,9 @@ func (d *daemon) run(ctx context.Context) error {
 		})
 	}
 	part("keys", d.keys.Run)
+	part("shares", d.shares.Run)
+	part("guests", d.endGuests)
+	part("registry", d.registry.Run)
 	part("endpoints", d.endpoints.Run)
 	part("publishing", d.loop.Run)
 	part("ledger", d.ledger.Run)

@@ -16,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/cloudmap"
 	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/ledger"
@@ -24,6 +25,7 @@ import (
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/secrets"
+	"github.com/evermesh/evermesh/internal/share"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -37,12 +39,14 @@ type daemon struct {
 
 	store     *store.Store
 	keys      *iam.Keys
+	registry  *cloudmap.Registry
 	endpoints *discovery.Registry
 	proxies   *ads.Server
 	secrets   *secrets.Source
 	loop      *publish.Loop
 	ledger    *ledger.Writer
 	api       *rest.Server
+	shares    *share.Shares
 	around    around
 
 	away bool // the store did not answer when the replica left
@@ -91,16 +95,20 @@ func (d *daemon) wire(ctx context.Context) error {
 		return err
 	}
 	d.keys = keys
-	source, err := d.endpointSource(ctx)
+	d.openRegistry()
+	source, own, err := d.endpointSource(ctx)
 	if err != nil {
 		return err
 	}
-	d.endpoints = discovery.New(discovery.Config{Source: source, Memory: d.store, Log: d.log, Now: time.Now})
+	d.endpoints = discovery.New(discovery.Config{Source: source, Own: own, Memory: d.store, Log: d.log, Now: time.Now})
 	if err := d.endpoints.Load(ctx); err != nil {
 		return err
 	}
 
 	anonymous := iam.Root(c.Partition, c.Account)
+	if err := d.openShares(ctx); err != nil {
+		return err
+	}
 	services, err := d.services()
 	if err != nil {
 		return err
@@ -128,6 +136,9 @@ func (d *daemon) wire(ctx context.Context) error {
 			return verifier.Verify(ctx, auth.StreamRequest(method, md))
 		},
 		Authorize: func(p auth.Principal, key api.Key) error {
+			if err := d.comeIn(p, key); err != nil {
+				return err
+			}
 			return auth.Allow(p, "appmesh:StreamAggregatedResources", realm.ARN(key, d.owner(key)))
 		},
 		Secrets: d.secrets, Dirty: d.ledger.Dirty,

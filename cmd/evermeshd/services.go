@@ -23,7 +23,10 @@ func (d *daemon) services() ([]*service.Service, error) {
 	for _, one := range []struct {
 		name string
 		made func() (*service.Service, error)
-	}{} {
+	}{
+		{"servicediscovery", d.cloudMap},
+		{"ram", func() (*service.Service, error) { return d.shares.Service() }},
+	} {
 		s, err := one.made()
 		if err != nil {
 			return nil, fmt.Errorf("make service %s: %w", one.name, err)

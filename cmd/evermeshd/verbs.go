@@ -32,7 +32,7 @@ func verbs() []*cobra.Command {
 		RunE:  group,
 	}
 	credentials.AddCommand(credentialsResetCommand())
-	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand()}
+	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand(), organizationCommand()}
 }
 
 // whereText ends the help of each verb.

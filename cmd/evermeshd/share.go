@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/share"
+)
+
+// openShares reads which meshes are shared with whom.
+func (d *daemon) openShares(ctx context.Context) error {
+	var err error
+	d.shares, err = share.Open(ctx, share.Config{
+		Store: d.store, Realm: d.realm(), Management: d.config.Account, Mesh: d.meshUID, Log: d.log, Now: time.Now, NewID: uuid.NewString,
+	})
+	d.around.shares = d.shares
+	return err
+}
+
+// meshUID is the uid of a mesh as this replica knows it.
+func (d *daemon) meshUID(key api.Key) string {
+	if s := d.loop.Snapshot(); s != nil {
+		if r := s.Get(key); r != nil {
+			return r.UID
+		}
+	}
+	return ""
+}
+
+// comeIn says whether proxies of the principal may come into the mesh of a node: it is
+// of their account, or shared with it. Whose the node is, is asked apart from that.
+func (d *daemon) comeIn(p auth.Principal, key api.Key) error {
+	const action = "appmesh:StreamAggregatedResources"
+	if key.Owner == p.Account || d.shares.Shared(p.Account, key, action) {
+		return nil
+	}
+	return auth.Allow(p, action, d.realm().ARN(key, key.Owner))
+}
+
+// sharesRest is how long apart streams are looked at again, at least, because shares
+// changed.
+const sharesRest = time.Second
+
+// endGuests has all streams authorised again whenever shares changed: those of accounts
+// whose share ended are closed (SHARE-019).
+func (d *daemon) endGuests(ctx context.Context) error {
+	for {
+		changed := d.shares.Changed()
+		d.proxies.Recheck()
+		select {
+		case <-time.After(sharesRest):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
