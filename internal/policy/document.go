@@ -33,9 +33,9 @@ type Statement struct {
 	Sid    string // empty for none
 	Number int    // in its document, from 1
 	Effect Effect
-	// Start and End are where it stands in the text: its first character, and its
-	// last one.
-	Start, End Position
+
+	document   *Document
+	start, end int // offsets of its first byte, and after its last
 
 	principals    []principal
 	notPrincipals bool
@@ -55,6 +55,12 @@ func (s *Statement) Name() string {
 	}
 	return "statement " + itoa(s.Number)
 }
+
+// Start is where its first character stands in the policy's text.
+func (s *Statement) Start() Position { return position(s.document.text, s.start) }
+
+// End is where its last character stands.
+func (s *Statement) End() Position { return position(s.document.text, s.end-1) }
 
 // action is a pattern of actions, appmesh:Create*, without case.
 type action struct {

@@ -88,11 +88,8 @@ const short = 64
 // cutAfter removes all to the end of the first place that fits the part.
 func cutAfter(text, part string) (string, bool) {
 	if !strings.Contains(part, one) {
-		i := strings.Index(text, part)
-		if i < 0 {
-			return "", false
-		}
-		return text[i+len(part):], true
+		_, rest, ok := strings.Cut(text, part)
+		return rest, ok
 	}
 	if len(part) > short {
 		return cutAfterBits([]rune(text), part)

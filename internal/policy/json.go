@@ -55,8 +55,9 @@ func read(text string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	after := r.at()
 	if _, err := r.decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, r.fault(r.at(), "there is more after the policy")
+		return nil, r.fault(after, "there is more after the policy")
 	}
 	return n, nil
 }
@@ -130,7 +131,7 @@ func (r *reader) fill(n *node, depth int) error {
 // broken is the fault of a text that is no JSON.
 func (r *reader) broken(err error) error {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return r.fault(max(0, int(syntax.Offset)-1), "%s", syntax.Error())
+		return r.fault(r.at(), "%s", syntax.Error())
 	}
 	return r.fault(len(r.text), "the text ends too early")
 }

@@ -93,7 +93,7 @@ func (p *parser) statements(n *node) error {
 	}
 	sids := map[string]bool{}
 	for i, member := range list {
-		s := &Statement{Number: i + 1, Start: position(p.text, member.start), End: position(p.text, member.end-1)}
+		s := &Statement{Number: i + 1, document: p.document, start: member.start, end: member.end}
 		if err := p.statement(s, member); err != nil {
 			return err
 		}
@@ -271,9 +271,9 @@ func (d *Document) ForIdentity() error {
 	for _, s := range d.Statements {
 		switch {
 		case s.hasPrincipals:
-			return &Error{"Policy document should not specify a principal.", s.Start}
+			return &Error{"Policy document should not specify a principal.", s.Start()}
 		case len(s.resources) == 0:
-			return &Error{"Policy statement must contain resources.", s.Start}
+			return &Error{"Policy statement must contain resources.", s.Start()}
 		}
 	}
 	return nil
@@ -288,17 +288,17 @@ func (d *Document) ForTrust() error {
 	for _, s := range d.Statements {
 		switch {
 		case s.hasResources && s.notResources:
-			return &Error{"Has prohibited field NotResource", s.Start}
+			return &Error{"Has prohibited field NotResource", s.Start()}
 		case s.hasResources:
-			return &Error{"Has prohibited field Resource", s.Start}
+			return &Error{"Has prohibited field Resource", s.Start()}
 		case s.notActions:
-			return &Error{"Has prohibited field NotAction", s.Start}
+			return &Error{"Has prohibited field NotAction", s.Start()}
 		case !s.hasPrincipals:
-			return &Error{"Missing required field Principal", s.Start}
+			return &Error{"Missing required field Principal", s.Start()}
 		}
 		for i := range s.actions {
 			if !s.actions[i].trusts() {
-				return &Error{"AssumeRole policy may only specify STS AssumeRole actions.", s.Start}
+				return &Error{"AssumeRole policy may only specify STS AssumeRole actions.", s.Start()}
 			}
 		}
 	}

@@ -111,9 +111,10 @@ func (t *template) glob(keys Keys) (glob, bool) {
 // arnTemplate is a pattern of ARNs: each of the six parts is compared by itself, so
 // that no wildcard and no variable reaches over a colon, but within the last part.
 type arnTemplate struct {
-	source string
-	all    bool // it is *
-	parts  [6]template
+	source    string
+	all       bool // it is *
+	variables bool // any part has one
+	parts     [6]template
 }
 
 // arn makes a pattern of ARNs; parts that are left out at the end are *.
@@ -129,6 +130,7 @@ func (d dialect) arn(text string) arnTemplate {
 			part = parts[i]
 		}
 		t.parts[i] = d.template(part)
+		t.variables = t.variables || t.parts[i].pieces != nil
 	}
 	return t
 }
@@ -161,28 +163,13 @@ func (t *arnTemplate) match(arn *arn, keys Keys) (fits, known bool) {
 		return false, true
 	}
 	// The last part tells most.
-	for i := 5; i >= 0; i-- {
+	fits, known = true, true
+	for i := 5; i >= 0 && (fits || t.variables); i-- {
 		g, ok := t.parts[i].glob(keys)
-		if !ok {
-			return false, false
-		}
-		if !g.match(arn.parts[i]) {
-			return false, t.resolves(keys)
-		}
+		known = known && ok
+		fits = fits && ok && g.match(arn.parts[i])
 	}
-	return true, true
-}
-
-// resolves says whether all variables have values.
-func (t *arnTemplate) resolves(keys Keys) bool {
-	for i := range t.parts {
-		if t.parts[i].pieces != nil {
-			if _, ok := t.parts[i].glob(keys); !ok {
-				return false
-			}
-		}
-	}
-	return true
+	return fits, known
 }
 
 // arn is an ARN cut into its six parts; ok is false for what is none, such as *.
