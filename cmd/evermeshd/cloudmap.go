@@ -28,17 +28,17 @@ func (c config) checkCloudMap() error {
 	return nil
 }
 
-// endpointSource is where instances are looked up; nil when the settings name no
-// place. Credentials come from where every AWS tool has them: the environment,
-// the shared files, the platform.
-func (d *daemon) endpointSource(ctx context.Context) (discovery.Source, error) {
+// endpointSource is where instances are looked up: the registry here, which is our
+// own, unless the settings name another place. Credentials come from where every AWS
+// tool has them: the environment, the shared files, the platform.
+func (d *daemon) endpointSource(ctx context.Context) (source discovery.Source, own bool, err error) {
 	c := d.config
 	if c.CloudMapRegion == "" {
-		return nil, nil
+		return d.registry, true, nil
 	}
 	aws, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(c.CloudMapRegion))
 	if err != nil {
-		return nil, fmt.Errorf("read the settings of AWS for Cloud Map: %w", err)
+		return nil, false, fmt.Errorf("read the settings of AWS for Cloud Map: %w", err)
 	}
-	return cloudmap.New(cloudmap.Config{AWS: aws, Endpoint: c.CloudMapEndpoint, Poll: c.CloudMapPoll, Log: d.log}), nil
+	return cloudmap.New(cloudmap.Config{AWS: aws, Endpoint: c.CloudMapEndpoint, Poll: c.CloudMapPoll, Log: d.log}), false, nil
 }

@@ -62,7 +62,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("partition", "aws", "`partition` in ARNs")
 	f.String("region", "us-east-1", "`region` in ARNs and in the scope of signatures")
 	f.String("account", "000000000000", "the first `account`, 12 digits")
-	f.String("cloudmap-region", "", "`region` of the AWS Cloud Map that knows the instances of nodes with awsCloudMap; with --cloudmap-endpoint the default is --region; neither: instances are not looked up")
+	f.String("cloudmap-region", "", "`region` of the AWS Cloud Map that knows the instances of nodes with awsCloudMap; with --cloudmap-endpoint the default is --region; neither: the registry that evermeshd has itself")
 	f.String("cloudmap-endpoint", "", "`URL` of a Cloud Map that is not AWS's own")
 	f.Duration("cloudmap-poll", cloudmap.MaxPoll, "how `long` between two looks at a service in Cloud Map, 50ms to 5s")
 	f.String("api-tls-cert", "", "`file` with the API's certificate chain; none: plaintext, on loopback only")

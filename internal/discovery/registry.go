@@ -34,15 +34,17 @@ type Memory interface {
 }
 
 // Config is what a Registry needs. Source may be nil: then nothing is found
-// beyond what Memory remembers. Memory may be nil where the source itself lasts.
+// beyond what Memory remembers.
 type Config struct {
 	Source Source
-	// OfAccounts says that the source knows the services of each account apart, and
-	// wants queries to say whose they mean (DISC-009).
-	OfAccounts bool
-	Memory     Memory
-	Log        *slog.Logger
-	Now        func() time.Time
+	// Own says that the source is the control plane's own registry: it tells every
+	// change and no more, lasts by itself, so that Memory is not used, and knows the
+	// services of each account apart, so that queries say whose they mean
+	// (DISC-009).
+	Own    bool
+	Memory Memory
+	Log    *slog.Logger
+	Now    func() time.Time
 }
 
 // Registry holds the endpoint sets. Run works the source.
@@ -92,14 +94,18 @@ func (r *Registry) Known(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
 
 // Age is how long ago the source last told a set that is needed, of all of them
 // the one for which that is longest ago; a set that was never told counts from
-// when it was first needed. It is 0 when none is needed.
+// when it was first needed. It is 0 when none is needed. What the control plane's
+// own registry has told is as new as it is.
 func (r *Registry) Age() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.Now()
 	oldest := now
 	for q, at := range r.since {
-		if s := r.known[q]; s != nil {
+		switch s := r.known[q]; {
+		case s != nil && r.Own:
+			continue
+		case s != nil:
 			at = s.At
 		}
 		if at.Before(oldest) {

@@ -22,7 +22,7 @@ const (
 // Load reads the last known sets from memory; a proxy that connects before the
 // source has answered gets them.
 func (r *Registry) Load(ctx context.Context) error {
-	if r.Memory == nil {
+	if r.Own {
 		return nil
 	}
 	rows, err := r.Memory.Read(ctx, memoryPrefix)
@@ -109,7 +109,7 @@ func (r *Registry) watch(ctx context.Context, q envoy.EndpointQuery) {
 }
 
 func (r *Registry) remember(ctx context.Context, s *set) {
-	if r.Memory == nil {
+	if r.Own {
 		r.save(s)
 		return
 	}

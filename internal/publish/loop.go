@@ -123,7 +123,7 @@ func New(c Config) *Loop {
 		index: mesh.NewIndex(), clients: map[mesh.Client]*client{},
 	}
 	l.builder.WithoutCloudMap = c.Endpoints == nil || c.Endpoints.Source == nil
-	l.builder.CloudMapOfAccounts = c.Endpoints != nil && c.Endpoints.OfAccounts
+	l.builder.CloudMapOfAccounts = c.Endpoints != nil && c.Endpoints.Own
 	l.heads = newHeads(c.Store.Head)
 	l.progress.init()
 	l.turns.init()
