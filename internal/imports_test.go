@@ -57,6 +57,7 @@ var mayImport = map[string]struct {
 	"internal/iam":                             {[]string{"model", "api", "api/iamapi", "auth", "store", "seal", "service", "policy"}, "accounts and who is in them are records that auth reads"},
 	"internal/audit":                           {[]string{"api", "api/trailapi", "auth", "service", "store", "audit/segment"}, "it keeps what others record, and steers nobody"},
 	"internal/audit/segment":                   {nil, "files of entries know nothing of what they keep"},
+	"internal/sts":                             {[]string{"api", "api/stsapi", "auth", "policy", "service", "sts/oidc"}, "it makes sessions of roles, and is told which there are"},
 	"internal/sts/oidc":                        {[]string{"api", "api/stsapi"}, "it verifies tokens and does not know what they are good for"},
 	"internal/sts/oidc/oidctest":               {nil, "it is an identity provider, for tests"},
 	"internal/discovery":                       {[]string{"api", "mesh", "envoy", "store"}, "it answers queries that views ask, and keeps the answers"},

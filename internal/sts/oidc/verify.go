@@ -106,6 +106,15 @@ func Issuer(raw string) string {
 	return c.Issuer
 }
 
+// Subject is Issuer for the subject.
+func Subject(raw string) string {
+	_, c, err := parse(raw)
+	if err != nil {
+		return ""
+	}
+	return c.Subject
+}
+
 // parse takes a token apart, and refuses every form but the plain one: three parts,
 // one signature of an algorithm that counts, no header that changes what is signed.
 func parse(raw string) (*jwt.JSONWebToken, claims, error) {
