@@ -189,7 +189,7 @@ func (s *Service) join(ctx context.Context, c *service.Call, t together, x *shar
 // account that is not in the organization, or while sharing within it is off, is sent an
 // invitation (SHARE-016).
 func (s *Service) invite(t together, x *share, principal string) error {
-	id, group, err := s.principal(t, principal)
+	id, group, err := s.principal(t, x.Owner, principal)
 	switch {
 	case err != nil:
 		return err
@@ -211,8 +211,8 @@ func (s *Service) invite(t together, x *share, principal string) error {
 	return nil
 }
 
-// principal is a principal as a share keeps it; group says that it is no account.
-func (s *Service) principal(t together, p string) (id string, group bool, err error) {
+// principal is a principal as a share of the owner's keeps it; group says that it is no account.
+func (s *Service) principal(t together, owner, p string) (id string, group bool, err error) {
 	if accountForm.MatchString(p) {
 		return p, false, nil
 	}
@@ -225,13 +225,13 @@ func (s *Service) principal(t together, p string) (id string, group bool, err er
 		case parts[2] == "iam" && (kind == "user" || kind == "role"):
 			return "", false, api.Errorf(ramapi.CodeInvalidParameter, "A mesh is shared with accounts, organizational units and the organization: %s is neither. Name its account.", p)
 		case parts[2] == "organizations" && kind == "organization":
-			if !t.enabled || p != t.arn() || !t.member(parts[4]) {
+			if !t.enabled || p != t.arn() || !t.member(owner) {
 				return "", false, api.Errorf(ramapi.CodeUnknownResource, "Organization %s could not be found.", name)
 			}
 			return p, true, nil
 		case parts[2] == "organizations" && kind == "ou":
 			_, unit, _ := strings.Cut(name, "/")
-			if _, known := t.Units[unit]; !t.enabled || !known || p != t.unitARN(unit) {
+			if _, known := t.Units[unit]; !t.enabled || !known || p != t.unitARN(unit) || !t.member(owner) {
 				return "", false, api.Errorf(ramapi.CodeUnknownResource, "OrganizationalUnit %s in unknown organization could not be found.", unit)
 			}
 			return p, true, nil
@@ -361,7 +361,7 @@ func (s *Service) associate(ctx context.Context, c *service.Call, in *ramapi.Ass
 			out.ResourceShareAssociations = append(out.ResourceShareAssociations, s.association(x, *find(x.Meshes, e.ID), ramapi.ResourceShareAssociationTypeResource))
 		}
 		for _, p := range in.Principals {
-			id, _, _ := s.principal(t, p) // join has read it
+			id, _, _ := s.principal(t, x.Owner, p) // join has read it
 			out.ResourceShareAssociations = append(out.ResourceShareAssociations, s.association(x, *find(x.Principals, id), ramapi.ResourceShareAssociationTypePrincipal))
 		}
 		return out, nil
