@@ -122,26 +122,33 @@ func (v service) serve(stream grpc.ServerStream, method string, delta bool) erro
 	md, _ := metadata.FromIncomingContext(ctx)
 	principal, err := s.Authenticate(ctx, method, md)
 	if err != nil {
-		return statusOf(err)
+		return s.refuse(Connection{}, statusOf(err))
 	}
 	in := &incoming{delta: delta, anonymous: true}
 	if err := v.first(stream, in, ender); err != nil {
 		return err
 	}
+	known := Connection{Principal: principal, Node: in.node.GetId()}
 	p, err := s.identify(ctx, in.node, principal)
+	if p != nil {
+		known.Node = p.arn
+	}
 	if err != nil {
-		return statusOf(err)
+		return s.refuse(known, statusOf(err))
 	}
 	p.delta, p.stream, p.ender = delta, stream, ender
 	if err := s.join(p); err != nil {
-		return err
+		return s.refuse(known, err)
 	}
 	defer s.leave(p)
+	s.open(&known)
 	s.dirty(p.client)
 	s.streamed(p.dialect(), 1)
 	defer s.streamed(p.dialect(), -1)
 	s.Log.Info("proxy connected", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance, "dialect", string(p.dialect()), "peer", p.peer)
-	if err := p.run(v, in); err != nil {
+	err = p.run(v, in)
+	_ = s.end(known, err)
+	if err != nil {
 		s.Log.Info("proxy disconnected", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance, "err", err)
 		return err
 	}

@@ -77,6 +77,8 @@ type Config struct {
 	Authorize func(p auth.Principal, key api.Key) error
 	// Secrets may be nil: then no secret is delivered.
 	Secrets Secrets
+	// Connected is told what happens to streams. It returns at once; nil is allowed.
+	Connected func(Connection)
 	// Dirty is told of each client whose Row changed; nil is allowed.
 	Dirty func(mesh.Client)
 	// PublishWait is how long a proxy's routes wait for its silence about new
