@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -294,4 +295,18 @@ func operationsOf(t testing.TB) []operation {
 		}
 	}
 	return out
+}
+
+// switched is one Authorizer, and then another.
+type switched struct {
+	now           *atomic.Bool
+	before, after auth.Authorizer
+}
+
+// Authorize satisfies auth.Authorizer.
+func (s switched) Authorize(ctx context.Context, q auth.Question) error {
+	if s.now.Load() {
+		return s.after.Authorize(ctx, q)
+	}
+	return s.before.Authorize(ctx, q)
 }
