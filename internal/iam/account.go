@@ -20,9 +20,17 @@ import (
 // accountsTail is where accounts and their keys are in the store.
 const accountsTail = "account/"
 
-// The records: account/<id>/account and account/<id>/key/<access key id>.
-func accountTail(id string) string  { return store.AccountScope(id).Tail("account") }
-func keyTail(id, key string) string { return store.AccountScope(id).Tail("key", key) }
+// The records: account/<id>/account, account/<id>/key/<access key id> for a root's key
+// and account/<id>/userKey/<access key id> for a user's. A release that knew roots
+// alone takes no user's key for a root's.
+func accountTail(id string) string      { return store.AccountScope(id).Tail("account") }
+func keyTail(id, key string) string     { return store.AccountScope(id).Tail(rootKeyRecord, key) }
+func userKeyTail(id, key string) string { return store.AccountScope(id).Tail(userKeyRecord, key) }
+
+const (
+	rootKeyRecord = "key"
+	userKeyRecord = "userKey"
+)
 
 func accountType() store.Type {
 	return store.Type{Name: "account", Schema: 1, Members: []string{"created", "rootKey"}}
@@ -30,6 +38,10 @@ func accountType() store.Type {
 
 func keyType() store.Type {
 	return store.Type{Name: "accessKey", Schema: 1, Members: []string{"created", "secret"}}
+}
+
+func userKeyType() store.Type {
+	return store.Type{Name: userKeyRecord, Schema: 1, Members: []string{"created", "secret", "user", "status"}}
 }
 
 type accountBody struct {
@@ -40,6 +52,8 @@ type accountBody struct {
 type keyBody struct {
 	Created time.Time   `json:"created"`
 	Secret  seal.Sealed `json:"secret"`
+	User    string      `json:"user,omitempty"`   // unique id of the user; empty for a root
+	Status  string      `json:"status,omitempty"` // Inactive for a key that is refused
 }
 
 // AccessKey is an access key with its secret.
@@ -164,6 +178,7 @@ func (k *Keys) read(r store.Record) (c credential) {
 		c.err = fmt.Errorf("read access key %s: %w", c.ID, err)
 		return c
 	}
+	c.user, c.inactive = b.User, b.Status == inactive
 	secret, err := k.box.Open(owner(c.account, c.ID), b.Secret)
 	if err != nil {
 		c.err = fmt.Errorf("read access key %s: %w", c.ID, err)
@@ -176,7 +191,7 @@ func (k *Keys) read(r store.Record) (c credential) {
 // characters that are encoded.
 func parseKeyTail(tail string) (account, key string, ok bool) {
 	parts := strings.Split(tail, "/")
-	if len(parts) != 4 || parts[0]+"/" != accountsTail || parts[2] != "key" {
+	if len(parts) != 4 || parts[0]+"/" != accountsTail || parts[2] != rootKeyRecord && parts[2] != userKeyRecord {
 		return "", "", false
 	}
 	return parts[1], parts[3], true

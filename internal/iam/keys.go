@@ -43,9 +43,14 @@ type Keys struct {
 	config Config
 	box    *seal.Box
 
-	mu    sync.RWMutex
-	known map[string]credential // by access key id
-	root  string                // access key id of Account's root
+	mu       sync.RWMutex
+	known    map[string]credential // by access key id
+	accounts map[string]bool
+	root     string // access key id of Account's root
+
+	builtin   map[string]*builtin
+	directory *Directory
+	used      *lastUsed
 
 	writing sync.Mutex // the credentials file: what is known last is written last
 }
@@ -55,8 +60,12 @@ type Keys struct {
 type credential struct {
 	AccessKey
 	account string
-	record  store.Record
-	err     error
+	// user is the unique id of whose key it is, empty for a root; inactive is one
+	// that is refused.
+	user     string
+	inactive bool
+	record   store.Record
+	err      error
 }
 
 // Open reads all keys, makes the first account if need be and writes the
@@ -92,11 +101,18 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 // Manage is Open for who changes accounts of a control plane that exists: it
 // makes none and writes no file.
 func Manage(ctx context.Context, c Config) (*Keys, error) {
-	records, _, err := c.Store.Records(ctx, accountsTail)
+	records, revision, err := c.Store.Records(ctx, accountsTail)
 	if err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
-	k := &Keys{config: c, known: map[string]credential{}}
+	all, err := builtins()
+	if err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	k := &Keys{
+		config: c, known: map[string]credential{}, accounts: map[string]bool{}, builtin: all,
+		directory: newDirectory(c.Partition, all, c.Log), used: newLastUsed(),
+	}
 	k.box, err = seal.Open(seal.Config{
 		Store: c.Store, MasterKeyFile: c.MasterKeyFile, CreateMasterKey: c.CreateMasterKey, Sealed: len(records) > 0,
 		Replica: c.Replica, Log: c.Log, Now: c.Now, Changed: k.reopened,
@@ -104,7 +120,7 @@ func Manage(ctx context.Context, c Config) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	refused := k.take(store.RecordBatch{Reset: true, Records: records})
+	refused := k.take(store.RecordBatch{Reset: true, Records: records, Revision: revision})
 	if err := k.fits(refused); err != nil {
 		return nil, err
 	}
@@ -142,9 +158,16 @@ func (k *Keys) Credential(_ context.Context, accessKeyID, _ string) (auth.Creden
 	case c.err != nil:
 		return auth.Credential{}, false, c.err
 	}
-	root := Root(k.config.Partition, c.account)
-	root.AccessKeyID = accessKeyID
-	return auth.Credential{Secret: c.Secret, Principal: root}, true, nil
+	p := Root(k.config.Partition, c.account)
+	if c.user != "" {
+		arn, there := k.directory.byID(c.account, c.user)
+		if !there || c.inactive {
+			return auth.Credential{}, false, nil
+		}
+		p = auth.Principal{Account: c.account, ARN: arn, Type: auth.User, ID: c.user}
+	}
+	p.AccessKeyID = accessKeyID
+	return auth.Credential{Secret: c.Secret, Principal: p}, true, nil
 }
 
 // Root is the root of an account, who may do everything in it.
@@ -160,8 +183,13 @@ func (k *Keys) Run(ctx context.Context) error {
 	following, stop := context.WithCancel(ctx)
 	defer stop()
 	file.Go(func() { k.box.Run(following) })
+	file.Go(func() { k.writeUsed(following) })
+	defer k.directory.follows(false)
 	return k.config.Store.WatchRecords(ctx, accountsTail, func(b store.RecordBatch) error {
 		k.warn(k.take(b))
+		if b.Reset {
+			k.directory.follows(true)
+		}
 		k.refreshCredentials()
 		return nil
 	})
@@ -172,11 +200,12 @@ func (k *Keys) Run(ctx context.Context) error {
 // that cannot be opened is refused when it is used, and returned; the others go
 // on.
 func (k *Keys) take(b store.RecordBatch) (refused []credential) {
+	defer k.directory.take(b) // last: whoever waits for it finds the keys too
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	before := k.known
 	if b.Reset {
-		k.known = make(map[string]credential, len(b.Records))
+		k.known, k.accounts = make(map[string]credential, len(b.Records)), map[string]bool{}
 	}
 	for _, tail := range b.Gone {
 		if _, id, ok := parseKeyTail(tail); ok {
@@ -239,8 +268,12 @@ func Place() seal.Place {
 		if err := json.Unmarshal(r.Body, b); err != nil {
 			return nil, fmt.Errorf("read access key %s: %w", id, err)
 		}
+		kind := keyType()
+		if b.User != "" {
+			kind = userKeyType()
+		}
 		return &seal.Content{
-			Scope: store.AccountScope(account), Type: keyType(), Body: b, Secrets: []seal.Slot{{Owner: owner(account, id), Sealed: &b.Secret}},
+			Scope: store.AccountScope(account), Type: kind, Body: b, Secrets: []seal.Slot{{Owner: owner(account, id), Sealed: &b.Secret}},
 		}, nil
 	}}
 }
@@ -253,6 +286,9 @@ func (k *Keys) learn(c credential) {
 
 // note remembers which key is the root of the first account; mu is held.
 func (k *Keys) note(r store.Record) {
+	if account, kind, _, ok := parseTail(r.Key); ok && kind == "account" {
+		k.accounts[account] = true
+	}
 	var b accountBody
 	if r.Key == accountTail(k.config.Account) && json.Unmarshal(r.Body, &b) == nil {
 		k.root = b.RootKey

@@ -1,0 +1,165 @@
+package iam
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/iamapi"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/seal"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// linkedPath is the path of service-linked roles.
+const linkedPath = "/aws-service-role/"
+
+// linkedService is a service that has a role in an account.
+type linkedService struct{ principal, role, policy string }
+
+// linkedServices are those that are offered here.
+func linkedServices() []linkedService {
+	return []linkedService{
+		{"appmesh.amazonaws.com", "AWSServiceRoleForAppMesh", "AWSAppMeshServiceRolePolicy"},
+		{"appmesh-preview.amazonaws.com", "AWSServiceRoleForAppMeshPreview", "AWSAppMeshPreviewServiceRolePolicy"},
+	}
+}
+
+// newLinked makes the identity of a service-linked role.
+func (d *desk) newLinked(s linkedService, description *string) (*identity, error) {
+	id, err := newID(roleID)
+	if err != nil {
+		return nil, err
+	}
+	return &identity{
+		Name: s.role, Path: linkedPath + s.principal + "/", ID: id, Created: d.stamp(), Service: s.principal, MaxSession: leastSession,
+		Attached:    []string{d.arn(builtinAccount, "policy", linkedPath, s.policy)},
+		Trust:       fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"%s"},"Action":"sts:AssumeRole"}]}`, s.principal),
+		Description: description,
+	}, nil
+}
+
+func (d *desk) createLinked(in *iamapi.CreateServiceLinkedRoleRequest) (*iamapi.CreateServiceLinkedRoleResponse, error) {
+	var s linkedService
+	for _, known := range linkedServices() {
+		if known.principal == in.AWSSErviceName {
+			s = known
+		}
+	}
+	name := s.role
+	if name == "" {
+		name = "*"
+	}
+	keys := map[string][]string{"iam:awsservicename": {in.AWSSErviceName}}
+	if err := d.allow(d.arn(d.account, string(roleKind), linkedPath+in.AWSSErviceName+"/", name), keys); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.role == "":
+		return nil, api.Errorf(iamapi.CodeInvalidInput, "Service role can not be created for service principal %s: it is not offered here.", in.AWSSErviceName)
+	case in.CustomSuffix != "":
+		return nil, api.Errorf(iamapi.CodeInvalidInput, "Custom suffix is not allowed for %s", in.AWSSErviceName)
+	case d.Record(recordTail(d.account, string(roleKind), s.role)) != nil:
+		return nil, api.Errorf(iamapi.CodeInvalidInput, "Service role name %s has been taken in this account, please try a different suffix.", s.role)
+	}
+	i, err := d.newLinked(s, in.Description)
+	if err != nil {
+		return nil, err
+	}
+	d.putIdentity(roleKind, i)
+	r := d.role(i, true)
+	return &iamapi.CreateServiceLinkedRoleResponse{Role: &r}, nil
+}
+
+// Deletion tasks are not kept: a role without a use is gone when the call returns,
+// and a task's status is found in what there is.
+
+const taskPrefix = "task" + linkedPath
+
+// deleteLinked deletes a service-linked role that nothing uses. Where something does,
+// the task that it returns has failed, and says by what.
+func (d *desk) deleteLinked(in *iamapi.DeleteServiceLinkedRoleRequest) (*iamapi.DeleteServiceLinkedRoleResponse, error) {
+	i, err := d.identity(roleKind, in.RoleName)
+	if err != nil {
+		return nil, err
+	}
+	if i.Service == "" {
+		return nil, api.Errorf(iamapi.CodeInvalidInput, "Role %s is not a service-linked role.", i.Name)
+	}
+	meshes, err := d.meshes(d.ctx, d.account)
+	if err != nil {
+		return nil, err
+	}
+	try, err := newID("")
+	if err != nil {
+		return nil, err
+	}
+	if meshes == 0 {
+		d.remove(identityType(roleKind), recordTail(d.account, string(roleKind), i.Name))
+	}
+	return &iamapi.DeleteServiceLinkedRoleResponse{DeletionTaskID: taskPrefix + i.Service + "/" + i.Name + "/" + i.ID + "-" + try}, nil
+}
+
+func (s *Server) meshes(ctx context.Context, account string) (int, error) {
+	if s.Meshes == nil {
+		return 0, nil
+	}
+	return s.Meshes(ctx, account)
+}
+
+func (d *desk) deletionStatus(in *iamapi.GetServiceLinkedRoleDeletionStatusRequest) (*iamapi.GetServiceLinkedRoleDeletionStatusResponse, error) {
+	if err := d.allow(d.arn(d.account, string(roleKind), linkedPath, "*")); err != nil {
+		return nil, err
+	}
+	rest, ok := strings.CutPrefix(in.DeletionTaskID, taskPrefix)
+	parts := strings.Split(rest, "/")
+	if !ok || len(parts) != 3 {
+		return nil, absent("The deletion task with id %s cannot be found.", in.DeletionTaskID)
+	}
+	id, _, _ := strings.Cut(parts[2], "-")
+	i, err := read[identity](d, recordTail(d.account, string(roleKind), parts[1]))
+	if err != nil {
+		return nil, err
+	}
+	if i == nil || i.ID != id {
+		return &iamapi.GetServiceLinkedRoleDeletionStatusResponse{Status: iamapi.DeletionTaskStatusTypeSucceeded}, nil
+	}
+	reason := "The role is in use: delete all meshes of the account and what is in them first."
+	return &iamapi.GetServiceLinkedRoleDeletionStatusResponse{
+		Status: iamapi.DeletionTaskStatusTypeFailed,
+		Reason: &iamapi.DeletionTaskFailureReasonType{Reason: &reason, RoleUsageList: []iamapi.RoleUsageType{{Resources: []string{i.Service}}}},
+	}, nil
+}
+
+// EnsureLinkedRole makes AWSServiceRoleForAppMesh where an account does not have it,
+// for the first mesh of an account (IAM-028). A caller who may not is no error: the
+// mesh is made all the same.
+func (s *Server) EnsureLinkedRole(ctx context.Context, p auth.Principal, a auth.Authorizer) error {
+	if s.keys.directory.hasRole(p.Account, linkedServices()[0].role) {
+		return nil
+	}
+	linked := linkedServices()[0]
+	arn := s.arn(p.Account, string(roleKind), linkedPath+linked.principal+"/", linked.role)
+	if a.Authorize(ctx, auth.Question{
+		Principal: p, Action: "iam:CreateServiceLinkedRole", Resource: arn, Keys: map[string][]string{"iam:awsservicename": {linked.principal}},
+	}) != nil {
+		return nil //nolint:nilerr // the refusal is the caller's to have, and stops nothing
+	}
+	_, err := s.store.Update(ctx, []store.Scope{store.AccountScope(p.Account), seal.Scope()}, func(tx *store.Tx) error {
+		d := &desk{Server: s, shelf: tx, ctx: ctx, account: p.Account, tx: tx}
+		if d.Record(recordTail(p.Account, string(roleKind), linked.role)) != nil {
+			return nil
+		}
+		i, err := d.newLinked(linked, nil)
+		if err != nil {
+			return err
+		}
+		d.putIdentity(roleKind, i)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("make role %s of account %s: %w", linked.role, p.Account, err)
+	}
+	return nil
+}

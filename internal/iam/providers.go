@@ -1,0 +1,158 @@
+package iam
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/iamapi"
+)
+
+const (
+	clientsPerProvider     = 100
+	thumbprintsPerProvider = 5
+)
+
+// issuerOf is the part of an issuer's URL that its ARN and its condition keys have.
+func issuerOf(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", api.Errorf(codeValidation, "Invalid Open ID Connect Provider URL: it must be an https URL without a query, such as https://oidc.example.com/cluster.")
+	}
+	return strings.TrimPrefix(text, "https://"), nil
+}
+
+const providerARN = "oidc-provider"
+
+func (d *desk) putProvider(p *provider) {
+	d.put(providerType(), recordTail(d.account, providerRecord, p.URL), p)
+}
+
+// provider finds an OIDC provider by its ARN.
+func (d *desk) provider(arn string) (*provider, error) {
+	if err := d.allow(arn); err != nil {
+		return nil, err
+	}
+	issuer, ok := strings.CutPrefix(arn, d.arn(d.account, providerARN, "/", ""))
+	if !ok {
+		return nil, absent("OpenIDConnect Provider not found for arn %s", arn)
+	}
+	p, err := read[provider](d, recordTail(d.account, providerRecord, issuer))
+	if err == nil && (p == nil || p.URL != issuer) {
+		err = absent("OpenIDConnect Provider not found for arn %s", arn)
+	}
+	return p, err
+}
+
+func (d *desk) createProvider(in *iamapi.CreateOpenIDCOnnectProviderRequest) (*iamapi.CreateOpenIDCOnnectProviderResponse, error) {
+	issuer, err := issuerOf(in.Url)
+	if err != nil {
+		return nil, err
+	}
+	arn := d.arn(d.account, providerARN, "/", issuer)
+	if err := d.allowNew(arn, "iam:TagOpenIDConnectProvider", in.Tags); err != nil {
+		return nil, err
+	}
+	p := &provider{URL: issuer, Created: d.stamp()}
+	if p.Tags, err = withTags(nil, in.Tags); err != nil {
+		return nil, err
+	}
+	for _, c := range in.ClientIDLIst {
+		if !slices.Contains(p.Clients, c) {
+			p.Clients = append(p.Clients, c)
+		}
+	}
+	if len(p.Clients) > clientsPerProvider {
+		return nil, exceeded("ClientIdsPerOpenIdConnectProvider", clientsPerProvider)
+	}
+	if err := p.trust(in.ThumbprintList); err != nil {
+		return nil, err
+	}
+	if d.Record(recordTail(d.account, providerRecord, issuer)) != nil {
+		return nil, taken("Provider with url https://%s already exists.", issuer)
+	}
+	d.putProvider(p)
+	return &iamapi.CreateOpenIDCOnnectProviderResponse{OpenIDCOnnectProviderARN: arn, Tags: tagList(p.Tags)}, nil
+}
+
+// trust sets the thumbprints of certificates that the provider may have.
+func (p *provider) trust(thumbprints []string) error {
+	if len(thumbprints) > thumbprintsPerProvider {
+		return api.Errorf(iamapi.CodeInvalidInput, "Thumbprint list must contain fewer than %d entries.", thumbprintsPerProvider+1)
+	}
+	p.Thumbprints = thumbprints
+	return nil
+}
+
+func (d *desk) getProvider(in *iamapi.GetOpenIDCOnnectProviderRequest) (*iamapi.GetOpenIDCOnnectProviderResponse, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN)
+	if err != nil {
+		return nil, err
+	}
+	return &iamapi.GetOpenIDCOnnectProviderResponse{
+		ClientIDLIst: p.Clients, CreateDate: timestamp(p.Created), Tags: tagList(p.Tags), ThumbprintList: p.Thumbprints, Url: p.URL,
+	}, nil
+}
+
+func (d *desk) listProviders(_ *iamapi.ListOpenIDCOnnectProvidersRequest) (*iamapi.ListOpenIDCOnnectProvidersResponse, error) {
+	if err := d.allowList(providerARN, ""); err != nil {
+		return nil, err
+	}
+	list, err := all[provider](d, recordsTail(d.account, providerRecord))
+	if err != nil {
+		return nil, err
+	}
+	out := &iamapi.ListOpenIDCOnnectProvidersResponse{}
+	for _, p := range list {
+		out.OpenIDCOnnectProviderList = append(out.OpenIDCOnnectProviderList, iamapi.OpenIDCOnnectProviderListEntry{ARN: d.arn(d.account, providerARN, "/", p.URL)})
+	}
+	return out, nil
+}
+
+func (d *desk) deleteProvider(in *iamapi.DeleteOpenIDCOnnectProviderRequest) (*nothing, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN)
+	if err != nil {
+		return nil, err
+	}
+	d.remove(providerType(), recordTail(d.account, providerRecord, p.URL))
+	return &nothing{}, nil
+}
+
+func (d *desk) addClient(in *iamapi.AddClientIDTOOpenIDCOnnectProviderRequest) (*nothing, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case slices.Contains(p.Clients, in.ClientID):
+		return &nothing{}, nil
+	case len(p.Clients) >= clientsPerProvider:
+		return nil, exceeded("ClientIdsPerOpenIdConnectProvider", clientsPerProvider)
+	}
+	p.Clients = append(p.Clients, in.ClientID)
+	d.putProvider(p)
+	return &nothing{}, nil
+}
+
+func (d *desk) removeClient(in *iamapi.RemoveClientIDFRomOpenIDCOnnectProviderRequest) (*nothing, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN)
+	if err != nil {
+		return nil, err
+	}
+	p.Clients = slices.DeleteFunc(p.Clients, func(c string) bool { return c == in.ClientID })
+	d.putProvider(p)
+	return &nothing{}, nil
+}
+
+func (d *desk) updateThumbprint(in *iamapi.UpdateOpenIDCOnnectProviderThumbprintRequest) (*nothing, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.trust(in.ThumbprintList); err != nil {
+		return nil, err
+	}
+	d.putProvider(p)
+	return &nothing{}, nil
+}
