@@ -166,7 +166,7 @@ func (s *Server) Environment(key Key) []string {
 		"AWS_SHARED_CREDENTIALS_FILE=" + filepath.Join(s.home, "credentials"), "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_ENDPOINT_URL=" + s.URL, "AWS_REGION=" + Region, "AWS_DEFAULT_REGION=" + Region, "AWS_PAGER=",
 		"AWS_ACCESS_KEY_ID=" + key.ID, "AWS_SECRET_ACCESS_KEY=" + key.Secret, "AWS_RETRY_MODE=standard", "AWS_MAX_ATTEMPTS=1",
-		"PYTHONDONTWRITEBYTECODE=1",
+		"PYTHONDONTWRITEBYTECODE=1", "AWS_DISABLE_HOST_PREFIX_INJECTION=true",
 	}
 	if key.Token != "" {
 		out = append(out, "AWS_SESSION_TOKEN="+key.Token)
