@@ -63,7 +63,7 @@ func (s *Server) update(row api.KindRow) handler {
 		return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
 			old := tx.Get(key)
 			if old == nil {
-				return nil, missing(tx, key)
+				return nil, s.notOwned(c, tx, key)
 			}
 			made := *old
 			made.Version++
@@ -96,7 +96,7 @@ func (s *Server) delete(row api.KindRow) handler {
 		return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
 			old := tx.Get(key)
 			if old == nil {
-				return nil, missing(tx, key)
+				return nil, s.notOwned(c, tx, key)
 			}
 			if err := mesh.CheckOwner(c.principal.Account, old, nil); err != nil {
 				return nil, err

@@ -165,6 +165,20 @@ func (s *Server) token(c *call) (*store.Token, error) {
 	return &store.Token{Key: hex.EncodeToString(key[:]), Fingerprint: hex.EncodeToString(sum[:])}, nil
 }
 
+// notOwned is the refusal of a change of what does not exist. A mesh is changed and
+// deleted by its name alone, and a name that means one which is shared with the caller is
+// its owner's to change (MESH-010).
+func (s *Server) notOwned(c *call, r mesh.Reader, key api.Key) error {
+	if key.Kind == api.KindMesh && s.Shares != nil {
+		for _, shared := range s.Shares.Meshes(c.principal.Account) {
+			if shared.Mesh == key.Mesh {
+				return auth.Allow(c.principal, c.action, s.Realm.ARN(shared, shared.Owner))
+			}
+		}
+	}
+	return missing(r, key)
+}
+
 // missing is the refusal of a name that does not exist.
 func missing(r mesh.Reader, key api.Key) error { return mesh.Missing(r, key) }
 
