@@ -135,7 +135,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			}
 			return verifier.Verify(ctx, auth.StreamRequest(method, md))
 		},
-		Authorize: func(p auth.Principal, key api.Key) error {
+		Authorize: func(p auth.Principal, _ ads.From, key api.Key) error {
 			if err := d.comeIn(p, key); err != nil {
 				return err
 			}

@@ -94,10 +94,10 @@ func TestWhatHappensToStreamsIsTold(t *testing.T) {
 	}{
 		{codes.InvalidArgument, "nobody", nil, "1 " + account + " mesh/m/virtualNode/nobody over InvalidArgument: mesh/m/virtualNode/nobody does not exist: create it. Or not."},
 		{codes.PermissionDenied, "a", func(c *Config) {
-			c.Authorize = func(auth.Principal, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
+			c.Authorize = func(auth.Principal, From, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
 		}, "1 " + account + " " + node + " over " + denied},
 		{codes.ResourceExhausted, "a", func(c *Config) {
-			c.Authorize = func(auth.Principal, api.Key) error { return api.Errorf(api.CodeLimitExceeded, "Too many.") }
+			c.Authorize = func(auth.Principal, From, api.Key) error { return api.Errorf(api.CodeLimitExceeded, "Too many.") }
 		}, "1 " + account + " " + node + " over ResourceExhausted: Too many."},
 		{codes.Unauthenticated, "a", func(c *Config) {
 			c.Authenticate = func(context.Context, string, metadata.MD) (auth.Principal, error) {
@@ -126,7 +126,7 @@ func TestWhatHappensToStreamsIsTold(t *testing.T) {
 		r := newRig(t, func(c *Config) {
 			w = listen(c)
 			first := true
-			c.Authorize = func(auth.Principal, api.Key) error {
+			c.Authorize = func(auth.Principal, From, api.Key) error {
 				if first {
 					first = false
 					return nil

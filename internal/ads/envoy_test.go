@@ -337,7 +337,7 @@ func TestRealEnvoyLogsWhyItsStreamEnds(t *testing.T) {
 		{"EMS-009 EMS-013 unknown node", nil, nodeID("nobody"), true, "3, mesh/m/virtualNode/nobody does not exist"},
 		{
 			"EMS-010 EMS-054 not authorised", func(c *Config) {
-				c.Authorize = func(auth.Principal, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
+				c.Authorize = func(auth.Principal, From, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
 			}, nodeID("a"), false, "7, Unauthorized to perform appmesh:StreamAggregatedResources for arn:aws:appmesh:us-east-1:" + account + ":mesh/m/virtualNode/a.",
 		},
 		{

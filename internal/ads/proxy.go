@@ -11,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -32,6 +33,7 @@ type proxy struct {
 	principal auth.Principal
 	instance  string
 	peer      string
+	secure    bool    // by TLS
 	envoy     *string // its version
 	lacks     string  // a note on what its Envoy cannot do
 	delta     bool    // its dialect
@@ -39,8 +41,10 @@ type proxy struct {
 	stream    grpc.ServerStream
 	ender     *ender
 
-	stale  atomic.Bool // something is new beside requests
-	queued bool        // guarded by the queue's mutex
+	stale   atomic.Bool // something is new beside requests
+	suspect atomic.Bool // it is to be authorised again
+	allowed int64       // Server.reauthorized when it was authorised first
+	queued  bool        // guarded by the queue's mutex
 
 	turn    sync.Mutex // held by the one goroutine that takes in and sends
 	checked int64      // state of Server.policies at the last authorisation
@@ -185,7 +189,11 @@ func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth
 	}
 	if from, ok := peer.FromContext(ctx); ok {
 		p.peer = from.Addr.String()
+		_, p.secure = from.AuthInfo.(credentials.TLSInfo)
 	}
+	s.mu.Lock()
+	p.allowed = s.reauthorized
+	s.mu.Unlock()
 	p.instance = instanceOf(node, p.peer)
 	resolving, cancel := context.WithTimeout(ctx, resolveWait)
 	defer cancel()
@@ -203,7 +211,7 @@ func (p *proxy) authorized() error {
 	if p.s.Authorize == nil {
 		return nil
 	}
-	err := p.s.Authorize(p.principal, p.client.Key)
+	err := p.s.Authorize(p.principal, From{Address: p.peer, TLS: p.secure}, p.client.Key)
 	var known *api.Error
 	if errors.As(err, &known) && (known.Code == api.CodeAccessDenied || known.Code == api.CodeForbidden) {
 		return unauthorized(p.arn)
@@ -293,6 +301,11 @@ func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done boo
 	goal, err := p.s.current(p)
 	if err != nil {
 		return false, err
+	}
+	if p.suspect.Swap(false) {
+		if err := p.authorized(); err != nil {
+			return false, err
+		}
 	}
 	end := p.endsAt()
 	if !p.s.Now().Before(end) {

@@ -73,8 +73,8 @@ type Config struct {
 	// Authenticate says who opened a stream (EMS-012). Its refusals are *api.Error.
 	Authenticate func(ctx context.Context, fullMethod string, md metadata.MD) (auth.Principal, error)
 	// Authorize says whether the principal may have the client's configuration;
-	// nil allows everyone (EMS-010, EMS-054).
-	Authorize func(p auth.Principal, key api.Key) error
+	// nil allows everyone (EMS-010, EMS-054). It answers at once: see Reauthorize.
+	Authorize func(p auth.Principal, from From, key api.Key) error
 	// Secrets may be nil: then no secret is delivered.
 	Secrets Secrets
 	// Connected is told what happens to streams. It returns at once; nil is allowed.
@@ -103,14 +103,16 @@ type Server struct {
 	policies atomic.Int64 // counts Recheck
 	queue    queue
 
-	mu       sync.Mutex
-	groups   map[mesh.Client]*group
-	strange  map[int]*ender          // streams whose first request is awaited
-	met      int                     // such streams so far
-	doubts   map[instance]remembered // of proxies that left
-	streams  int                     // joined
-	draining bool
-	left     chan struct{} // receives when a stream left while draining
+	mu      sync.Mutex
+	groups  map[mesh.Client]*group
+	strange map[int]*ender          // streams whose first request is awaited
+	met     int                     // such streams so far
+	doubts  map[instance]remembered // of proxies that left
+	streams int                     // joined
+	// reauthorized counts Reauthorize, for who is authorised but has not joined yet.
+	reauthorized int64
+	draining     bool
+	left         chan struct{} // receives when a stream left while draining
 }
 
 // group is the proxies of one client on this replica.
@@ -248,6 +250,29 @@ func (s *Server) Recheck() {
 	}
 }
 
+// From is where a stream comes from, for conditions on that.
+type From struct {
+	Address string // of the peer, with its port
+	TLS     bool
+}
+
+// Reauthorize authorises the streams again that concerns says yes to; call it when what
+// their principals may do has changed. It returns at once: a few goroutines work
+// through them. concerns is called from this goroutine only.
+func (s *Server) Reauthorize(concerns func(p auth.Principal, key api.Key) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reauthorized++
+	for _, g := range s.groups {
+		for p := range g.members {
+			if concerns(p.principal, p.client.Key) {
+				p.suspect.Store(true)
+				p.poke()
+			}
+		}
+	}
+}
+
 // EndSince ends the streams of proxies that connected after t, so that they
 // connect to another replica: this one cannot say that it has them.
 func (s *Server) EndSince(t time.Time) {
@@ -327,6 +352,10 @@ func (s *Server) join(p *proxy) error {
 		g = &group{members: map[*proxy]bool{}, ready: make(chan struct{})}
 		s.groups[p.client] = g
 		s.Clients.Want(p.client)
+	}
+	if s.reauthorized != p.allowed {
+		p.suspect.Store(true) // it was authorised before, and not found among the members
+		p.poke()
 	}
 	p.group = g
 	g.members[p] = true

@@ -287,7 +287,7 @@ func TestStreamsEndWithTheStatusThatAppMeshGave(t *testing.T) {
 		},
 		{
 			"not authorised", func(c *Config) {
-				c.Authorize = func(auth.Principal, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
+				c.Authorize = func(auth.Principal, From, api.Key) error { return api.Errorf(api.CodeAccessDenied, "no") }
 			}, nodeID("a"), codes.PermissionDenied,
 			"Unauthorized to perform appmesh:StreamAggregatedResources for arn:aws:appmesh:us-east-1:" + account + ":mesh/m/virtualNode/a.",
 		},
@@ -514,10 +514,73 @@ func TestLifetimesDiffer(t *testing.T) {
 	}
 }
 
+// Only the streams are authorised again whom a change concerns, and they end while
+// others go on.
+func TestReauthorize(t *testing.T) {
+	var forbidden atomic.Bool
+	var asked atomic.Int64
+	r := newRig(t, func(c *Config) {
+		c.Authenticate = func(_ context.Context, _ string, md metadata.MD) (auth.Principal, error) {
+			return auth.Principal{Account: account, ARN: md.Get("as")[0]}, nil
+		}
+		c.Authorize = func(p auth.Principal, from From, key api.Key) error {
+			asked.Add(1)
+			if from.Address == "" || key.Name != "a" {
+				t.Errorf("asked about %+v for %v", from, key)
+			}
+			if forbidden.Load() && p.ARN == "mallory" {
+				return api.Errorf(api.CodeAccessDenied, "no")
+			}
+			return nil
+		}
+	})
+	open := func(name string) *adstest.Stream {
+		return adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{Node: nodeID("a"), Instance: name, Delta: true, Headers: map[string]string{"as": name}})
+	}
+	feed(t, open("ann"))
+	mallory := open("mallory")
+	feed(t, mallory)
+	before := asked.Load()
+	forbidden.Store(true)
+	r.Reauthorize(func(p auth.Principal, _ api.Key) bool { return p.ARN == "mallory" })
+	if code, text := mallory.End(t); code != codes.PermissionDenied || text != "Unauthorized to perform appmesh:StreamAggregatedResources for arn:aws:appmesh:us-east-1:"+account+":mesh/m/virtualNode/a." {
+		t.Errorf("IAM-037 ended with %v, %q", code, text)
+	}
+	if n := asked.Load() - before; n != 1 {
+		t.Errorf("%d streams were authorised again, want 1", n)
+	}
+	r.Reauthorize(func(auth.Principal, api.Key) bool { return false })
+	if n := asked.Load() - before; n != 1 {
+		t.Errorf("%d streams were authorised again, want 1", n)
+	}
+}
+
+// A change between a stream's authorisation and its joining is not missed.
+func TestReauthorizeWhileJoining(t *testing.T) {
+	var forbidden atomic.Bool
+	var s *Server
+	r := newRig(t, func(c *Config) {
+		c.Authorize = func(auth.Principal, From, api.Key) error {
+			if forbidden.Load() {
+				return api.Errorf(api.CodeAccessDenied, "no")
+			}
+			forbidden.Store(true)
+			s.Reauthorize(func(auth.Principal, api.Key) bool { return true })
+			return nil
+		}
+	})
+	s = r.Server
+	stream := r.open(t, "a", true)
+	_ = stream.Send(adstest.Request{Type: adstest.CDS})
+	if code, _ := stream.End(t); code != codes.PermissionDenied {
+		t.Errorf("ended with %v", code)
+	}
+}
+
 func TestPoliciesAreCheckedAgain(t *testing.T) {
 	var forbidden atomic.Bool
 	r := newRig(t, func(c *Config) {
-		c.Authorize = func(auth.Principal, api.Key) error {
+		c.Authorize = func(auth.Principal, From, api.Key) error {
 			if forbidden.Load() {
 				return api.Errorf(api.CodeAccessDenied, "no")
 			}

@@ -70,7 +70,7 @@ func newReplica(t *testing.T, s publish.Store, endpoints *discovery.Registry, ch
 			}
 			return p, nil
 		},
-		Authorize: func(p auth.Principal, key api.Key) error {
+		Authorize: func(p auth.Principal, _ ads.From, key api.Key) error {
 			return auth.Allow(p, "appmesh:StreamAggregatedResources", api.Realm{}.ARN(key, key.Owner))
 		},
 		Log: log, Now: clock,
