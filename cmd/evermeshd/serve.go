@@ -39,6 +39,7 @@ type daemon struct {
 
 	store     *store.Store
 	keys      *iam.Keys
+	identity  *iam.Server
 	registry  *cloudmap.Registry
 	endpoints *discovery.Registry
 	proxies   *ads.Server
@@ -95,6 +96,7 @@ func (d *daemon) wire(ctx context.Context) error {
 		return err
 	}
 	d.keys = keys
+	d.openIdentity()
 	d.openRegistry()
 	source, own, err := d.endpointSource(ctx)
 	if err != nil {
@@ -161,7 +163,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
 		Ledger: reader, Snapshot: d.loop.Fresh, Services: services, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
-		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString,
+		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade,
 	}
 	if c.Auth != "off" {
 		served.Verify = verifier.Verify

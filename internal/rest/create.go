@@ -32,7 +32,7 @@ func (s *Server) create(row api.KindRow) handler {
 			Owner: c.principal.Account, Tags: tags, Document: document, Spec: spec,
 		}
 		c.tags, c.refers = tags, mesh.References(made)
-		return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
+		out, err := s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
 			if err := mesh.Check(tx, nil, made); err != nil {
 				return nil, err
 			}
@@ -42,6 +42,10 @@ func (s *Server) create(row api.KindRow) handler {
 			tx.Put(made)
 			return s.data(row, made, statusActive), nil
 		})
+		if err == nil && row.Kind == api.KindMesh && s.MeshMade != nil {
+			s.MeshMade(ctx, c.principal)
+		}
+		return out, err
 	}
 }
 

@@ -50,6 +50,9 @@ type Config struct {
 	Services []*service.Service
 	// Authorizer says what a principal may do; nil is auth.Roots.
 	Authorizer auth.Authorizer
+	// MeshMade is told who has made a mesh, before the answer is sent; nil is told
+	// nothing.
+	MeshMade func(ctx context.Context, p auth.Principal)
 	// Shares says what owners of meshes let other accounts do; nil is nothing.
 	Shares Shares
 	// Audit keeps a record of every call (D2); nil keeps none.
