@@ -16,24 +16,45 @@ type Quotas struct {
 	Routes          int // of a virtual router
 	GatewayRoutes   int // of a virtual gateway
 	Backends        int // of a virtual node
+	NodeEnvoys      int // connected at once, of a virtual node
+	GatewayEnvoys   int // connected at once, of a virtual gateway
 }
 
-// AppMeshQuotas are those that AWS App Mesh had by default (QUOTA-004 to
+// Limits are the quotas of accounts.
+type Limits interface {
+	// For returns those of an account's meshes. set is what a mesh's settings say of
+	// quotas (D11); empty where they say nothing.
+	For(account string, set api.QuotaSet) Quotas
+}
+
+// QuotasOf returns what counts for a write of the key: the quotas of its mesh's owner,
+// whoever writes (SHARE-022), as the mesh's settings want them. How many meshes there may
+// be is not a mesh's to say. Nil limits are none but those of meshes.
+func QuotasOf(l Limits, r Reader, key api.Key) Quotas {
+	if l == nil {
+		l = Quotas{}
+	}
+	var set api.QuotaSet
+	if key.Kind != api.KindMesh {
+		if m := r.Get(key.MeshKey()); m != nil {
+			set = m.Settings.Quotas
+		}
+	}
+	return l.For(key.Owner, set)
+}
+
+// AppMeshQuotas are those that AWS App Mesh had by default (QUOTA-002 to
 // QUOTA-008).
 func AppMeshQuotas() Quotas {
 	return Quotas{
 		Meshes: 15, VirtualNodes: 200, VirtualRouters: 200, VirtualServices: 200, VirtualGateways: 3,
-		Routes: 50, GatewayRoutes: 10, Backends: 50,
+		Routes: 50, GatewayRoutes: 10, Backends: 50, NodeEnvoys: 50, GatewayEnvoys: 50,
 	}
 }
 
-// Of returns the quotas that count in a mesh: those that its settings name (D11),
-// else q. A nil mesh names none.
-func (q Quotas) Of(mesh *api.Resource) Quotas {
-	if mesh == nil {
-		return q
-	}
-	switch mesh.Settings.Quotas {
+// For satisfies Limits: the same quotas for every account.
+func (q Quotas) For(_ string, set api.QuotaSet) Quotas {
+	switch set {
 	case api.QuotaSetAWS:
 		return AppMeshQuotas()
 	case api.QuotaSetNone:

@@ -81,11 +81,11 @@ const (
 	mostPasses = 20
 )
 
-// On works out what the changes would do to a snapshot, under the quotas. They are done as package
-// apply does them: what others refer to first, again after others when that
+// On works out what the changes would do to a snapshot, under the quotas, as
+// mesh.QuotasOf has them. They are done as package apply does them: what others refer to first, again after others when that
 // helps, and removals last and only when nothing was refused. The error is ctx's.
-func On(ctx context.Context, s *mesh.Snapshot, quotas mesh.Quotas, changes []Change) (Result, error) {
-	w := writer{s.Apart(), quotas}
+func On(ctx context.Context, s *mesh.Snapshot, limits mesh.Limits, changes []Change) (Result, error) {
+	w := writer{s.Apart(), limits}
 	resources, err := w.write(ctx, changes)
 	if err != nil {
 		return Result{}, err
@@ -123,7 +123,7 @@ func On(ctx context.Context, s *mesh.Snapshot, quotas mesh.Quotas, changes []Cha
 // writer does changes on a snapshot.
 type writer struct {
 	now    *mesh.Snapshot
-	quotas mesh.Quotas
+	limits mesh.Limits
 }
 
 // write does the changes, as far as the rules allow. The error is ctx's.
@@ -199,11 +199,7 @@ func (w *writer) one(r *Resource) {
 		err = mesh.Check(w.now, old, made)
 	}
 	if err == nil && made != nil {
-		quotas := w.quotas
-		if r.Key.Kind != api.KindMesh {
-			quotas = quotas.Of(w.now.Get(r.Key.MeshKey()))
-		}
-		err = mesh.CheckQuotas(quotas, w.now, old, made)
+		err = mesh.CheckQuotas(mesh.QuotasOf(w.limits, w.now, r.Key), w.now, old, made)
 	}
 	if err != nil {
 		r.Action, r.Refusal = api.PlanActionRefused, err

@@ -40,8 +40,9 @@ type Config struct {
 	// Rate is the number of requests per second that one access key may make,
 	// with bursts of twice that; 0 is no limit.
 	Rate float64
-	// Quotas bound how many resources there may be; the zero value does not.
-	Quotas mesh.Quotas
+	// Quotas bound how many resources there may be in the meshes of an account; nil
+	// leaves that to settings of meshes. A Refresher is asked anew before it refuses.
+	Quotas mesh.Limits
 	// Ledger answers what the proxies hold.
 	Ledger Ledger
 	// Snapshot is every resource as it is now, or later.
