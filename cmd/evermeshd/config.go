@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/evermesh/evermesh/internal/audit"
 	"github.com/evermesh/evermesh/internal/discovery/cloudmap"
 	"github.com/evermesh/evermesh/internal/document"
 )
@@ -44,12 +45,16 @@ type config struct {
 	APIRate                           float64
 	Quotas                            string
 	LogLevel, LogFormat, AccessLog    string
+	APIAdvertise                      string
+	Audit, AuditFile, AuditWebhook    string
+	AuditMaxBytes                     int64
 }
 
 func addFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
 	f.String("config", "", "YAML `file` with settings under their flags' names")
 	f.String("api-listen", "127.0.0.1:7070", "`address` of the AWS-compatible API and of Evermesh's own")
+	f.String("api-advertise", "", "`URL` under which other replicas reach --api-listen, to look up events; none: its address, or one of this host")
 	f.String("xds-listen", "127.0.0.1:7071", "`address` of the Envoy management service")
 	f.String("admin-listen", "127.0.0.1:7072", "`address` of /healthz, /readyz, /metrics and /debug/pprof: plaintext and without authentication, so loopback or a management network")
 	f.String("data-dir", defaultDataDir(), "`directory` of embedded etcd, keys and certificates")
@@ -76,6 +81,10 @@ func addFlags(f *pflag.FlagSet) {
 	f.Int("drain-seconds", 20, "how many `seconds` the streams' ends are spread over after SIGTERM")
 	f.Float64("api-rate", 1000, "requests per second and access key; 0: no limit")
 	f.String("quotas", "none", "how many resources there may be: none (no limit), or aws (App Mesh's own quotas)")
+	f.String("audit", "all", "what is kept as events of CloudTrail: all (calls and connections of proxies), writes (no calls that only read), or off")
+	f.Int64("audit-max-bytes", audit.DefaultBytes, "how many `bytes` of events a replica keeps in its data directory; they are kept for 90 days otherwise")
+	f.String("audit-file", "", "`file` that gets each event of this replica as a line of JSON; it may be rotated, and is opened anew at SIGHUP")
+	f.String("audit-webhook", "", "`URL` that gets the events of this replica as lines of JSON, many in a POST, each at least once")
 	f.String("log-level", "info", "debug, info, warn or error")
 	f.String("log-format", "text", "text or json")
 	f.String("access-log", "off", "a line for every API request: on or off")
@@ -108,6 +117,7 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	drain, _ := f.GetInt("drain-seconds")
 	rate, _ := f.GetFloat64("api-rate")
 	poll, _ := f.GetDuration("cloudmap-poll")
+	auditMaxBytes, _ := f.GetInt64("audit-max-bytes")
 	c := config{
 		APIListen: get("api-listen"), XDSListen: get("xds-listen"), AdminListen: get("admin-listen"),
 		DataDir: get("data-dir"), EtcdEndpoints: endpoints, EtcdCACert: get("etcd-cacert"), EtcdCert: get("etcd-cert"),
@@ -118,6 +128,8 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), Auth: get("auth"), InsecurePlaintext: plaintext,
 		PublishWait: wait, DrainSeconds: drain, APIRate: rate, Quotas: get("quotas"),
 		LogLevel: get("log-level"), LogFormat: get("log-format"), AccessLog: get("access-log"),
+		APIAdvertise: strings.TrimSuffix(get("api-advertise"), "/"), Audit: get("audit"), AuditMaxBytes: auditMaxBytes,
+		AuditFile: get("audit-file"), AuditWebhook: get("audit-webhook"),
 	}
 	if c.MasterKeyFile == "" && len(c.EtcdEndpoints) == 0 {
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master-key")
@@ -228,6 +240,7 @@ func (c config) check() error {
 		{"--log-level", c.LogLevel, []string{"debug", "info", "warn", "error"}},
 		{"--log-format", c.LogFormat, []string{"text", "json"}},
 		{"--access-log", c.AccessLog, []string{"on", "off"}},
+		{"--audit", c.Audit, []string{"all", "writes", "off"}},
 	} {
 		if !slices.Contains(choice.of, choice.value) {
 			return usagef("%s %q: want %s", choice.flag, choice.value, strings.Join(choice.of, " or "))
@@ -255,6 +268,9 @@ func (c config) check() error {
 		return usagef("--auth off is for loopback addresses: remove it, or add --insecure-plaintext")
 	}
 	if err := c.checkCloudMap(); err != nil {
+		return err
+	}
+	if err := c.checkAudit(); err != nil {
 		return err
 	}
 	if c.DrainSeconds < 0 {

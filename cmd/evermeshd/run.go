@@ -125,7 +125,8 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	defer l.close()
 	defer d.leave(ctx)
-	apiServer := httpServer(d.api, l.apiTLS, d.log, mostConnections())
+	defer d.startAudit(ctx, announced(l))()
+	apiServer := httpServer(d.apiHandler(), l.apiTLS, d.log, mostConnections())
 	adminServer := httpServer(adminHandler(d.ready, d.metrics.registry), nil, d.log, adminConnections)
 	adminServer.WriteTimeout = 0 // a profile takes as long as it is asked to
 	var creds credentials.TransportCredentials

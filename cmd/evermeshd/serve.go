@@ -49,6 +49,7 @@ type daemon struct {
 	api       *rest.Server
 	shares    *share.Shares
 	around    around
+	trail     *trail
 
 	away bool // the store did not answer when the replica left
 }
@@ -74,6 +75,7 @@ func serveUntilDone(ctx context.Context, cfg config) error {
 			d.log.Error("store did not close", "err", err)
 		}
 	}()
+	defer func() { d.trail.close() }()
 	if err := d.wire(ctx); err != nil {
 		return err
 	}
@@ -97,6 +99,9 @@ func (d *daemon) wire(ctx context.Context) error {
 	}
 	d.keys = keys
 	d.openIdentity()
+	if err := d.openAudit(replica.ID); err != nil {
+		return err
+	}
 	d.openRegistry()
 	source, own, err := d.endpointSource(ctx)
 	if err != nil {
@@ -143,7 +148,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			}
 			return auth.Allow(p, "appmesh:StreamAggregatedResources", realm.ARN(key, d.owner(key)))
 		},
-		Secrets: d.secrets, Dirty: d.ledger.Dirty,
+		Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
 		Meter: d.metrics.meter(),
 	})
 	reader := &ledger.Reader{Store: d.store, Realm: realm, Flushed: d.ledger.Changed, Now: time.Now}

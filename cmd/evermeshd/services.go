@@ -25,6 +25,7 @@ func (d *daemon) services() ([]*service.Service, error) {
 		made func() (*service.Service, error)
 	}{
 		{"servicediscovery", d.cloudMap},
+		{"cloudtrail", func() (*service.Service, error) { return d.trail.lookups.Service() }},
 		{"iam", d.iam},
 		{"ram", func() (*service.Service, error) { return d.shares.Service() }},
 	} {

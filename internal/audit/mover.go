@@ -47,9 +47,11 @@ type Mover struct {
 	kept         []string // keys of events that are on the disk, and in the outbox yet
 }
 
-// Moved is how many events were moved, and how many were found waiting by the last
-// look at the outbox.
-func (m *Mover) Moved() (moved, waiting int64) { return m.moved.Load(), m.waits.Load() }
+// Moved is how many events were moved.
+func (m *Mover) Moved() int64 { return m.moved.Load() }
+
+// Waiting is how many events waited in the outbox, by the last look at it.
+func (m *Mover) Waiting() int64 { return m.waits.Load() }
 
 // Run moves events until ctx ends, and then what this replica has committed.
 func (m *Mover) Run(ctx context.Context) error {

@@ -83,7 +83,12 @@ func (p *Peers) Leave(ctx context.Context) error {
 }
 
 // Run announces this replica until ctx ends; while the store is away it tries.
+// Where others cannot reach it, it says so.
 func (p *Peers) Run(ctx context.Context) error {
+	if p.URL == "" {
+		p.Logger.Warn("events of this replica are not found by others, as its API has no address for them: give --api-advertise")
+		return nil
+	}
 	for ctx.Err() == nil {
 		err := p.Announce(ctx)
 		if err == nil {

@@ -54,6 +54,7 @@ type Stats struct {
 // called from any goroutine.
 type Log struct {
 	config  Config
+	held    *os.File // the lock on the directory
 	queue   chan *addition
 	stop    chan struct{}
 	ended   chan struct{} // closed when nothing is written any more
@@ -85,31 +86,46 @@ var ErrClosed = errors.New("log is closed")
 
 // Open reads what is in the directory, cuts off what was torn, and takes entries
 // until Close.
+//
+// A directory that another process has is an *InUse.
 func Open(c Config) (*Log, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	l := &Log{config: c, queue: make(chan *addition, queued), stop: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{})}
-	all, err := numbers(c.Dir)
+	held, err := lock(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l := &Log{
+		config: c, held: held, queue: make(chan *addition, queued), stop: make(chan struct{}), ended: make(chan struct{}),
+		changed: make(chan struct{}),
+	}
+	if err := l.load(); err != nil {
+		return nil, fmt.Errorf("open log: %w", errors.Join(err, held.Close()))
+	}
+	l.retain()
+	l.running.Go(l.work)
+	return l, nil
+}
+
+// load reads what is there.
+func (l *Log) load() error {
+	c := l.config
+	all, err := numbers(c.Dir)
+	if err != nil {
+		return err
 	}
 	for i, n := range all {
 		f, damaged, err := openFile(c.Dir, n, i == len(all)-1)
 		if err != nil {
-			return nil, fmt.Errorf("open log: %w", err)
+			return err
 		}
 		if damaged > 0 {
 			c.Log.Warn("log had bytes that are no entries", "file", f.name(c.Dir), "bytes", damaged)
 		}
 		l.files = append(l.files, f)
 	}
-	if err := l.resume(); err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	l.retain()
-	l.running.Go(l.work)
-	return l, nil
+	return l.resume()
 }
 
 // Close takes no more entries, writes those that wait, and returns when that is
@@ -206,6 +222,7 @@ func (l *Log) end() {
 	if l.out != nil {
 		_ = l.out.Close() // it is synced
 	}
+	_ = l.held.Close()
 	l.mu.Lock()
 	close(l.changed)
 	l.changed = nil // nothing comes any more

@@ -264,7 +264,7 @@ func TestRetention(t *testing.T) {
 		if oldest := l.Stats().Oldest; !oldest.Equal(start.AddDate(0, 0, 2)) {
 			t.Errorf("the oldest entry is of %v", oldest)
 		}
-		if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 3 {
+		if left, err := filepath.Glob(filepath.Join(dir, "0*")); err != nil || len(left) != 3 {
 			t.Errorf("left are %q, error %v", left, err)
 		}
 	})
@@ -335,6 +335,17 @@ func TestAppendAfterClose(t *testing.T) {
 	if err := l.Append(context.Background(), entry(1, "late")); !errors.Is(err, ErrClosed) {
 		t.Errorf("error is %v", err)
 	}
+}
+
+func TestADirectoryIsOfOneLog(t *testing.T) {
+	dir := t.TempDir()
+	l := opened(t, dir, nil)
+	var taken *InUse
+	if other, err := Open(Config{Dir: dir, MaxBytes: 1 << 20, MaxAge: time.Hour, Log: slog.New(slog.DiscardHandler), Now: time.Now}); !errors.As(err, &taken) {
+		t.Errorf("a second log: %v, error %v", other, err)
+	}
+	l.Close()
+	opened(t, dir, nil)
 }
 
 func FuzzLines(f *testing.F) {
