@@ -164,7 +164,7 @@ func TestTemplates(t *testing.T) {
 	through := &pcaapi.APIPassthrough{
 		Subject: &pcaapi.ASN1Subject{CommonName: &b, Country: "DE"},
 		Extensions: &pcaapi.Extensions{
-			SubjectAlternativeNames: []pcaapi.GeneralName{{UniformResourceIdentifier: ptr("spiffe://a/b")}, {IPAddress: ptr("10.0.0.1")}, {DNSName: &b}},
+			SubjectAlternativeNames: []pcaapi.GeneralName{{UniformResourceIdentifier: new("spiffe://a/b")}, {IPAddress: new("10.0.0.1")}, {DNSName: &b}},
 			KeyUsage:                &pcaapi.KeyUsage{KeyAgreement: &yes},
 			ExtendedKeyUsage:        []pcaapi.ExtendedKeyUsage{{ExtendedKeyUsageType: pcaapi.ExtendedKeyUsageTypeOcspSigning}},
 			CertificatePolicies:     []pcaapi.PolicyInformation{{CertPolicyID: "1.2.3.4", PolicyQualifiers: []pcaapi.PolicyQualifierInfo{{Qualifier: pcaapi.Qualifier{CpsURI: "https://x.test/cps"}}}}},
@@ -210,8 +210,6 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestTemplateNames(t *testing.T) {
 	t.Parallel()
 	if got := parse(t, "").Name; got != "EndEntityCertificate" {
@@ -245,10 +243,10 @@ func TestOrdersThatAreRefused(t *testing.T) {
 		{"a life that is over", "EndEntityCertificate", "before it begins", root.Authority, func(o *authority.Order) { o.NotAfter = now.Add(-time.Minute) }},
 		{"an authority below the last one", "SubordinateCACertificate_PathLen0", "there may be 0", below.Authority, nil},
 		{"a passthrough that the template has not", "EndEntityCertificate", "passes nothing", root.Authority, func(o *authority.Order) { o.Passthrough = &pcaapi.APIPassthrough{} }},
-		{"a second root certificate", "RootCACertificate", "has none", root.Authority, nil},
+		{"a root certificate of another key", "RootCACertificate", "own request", root.Authority, nil},
 		{"another certificate than its own by an authority that has none", "EndEntityCertificate", "only its own", authority.Authority{Key: root.Key}, nil},
 		{"a name that is none", "EndEntityCertificate_APIPassthrough", "no IP address", root.Authority, func(o *authority.Order) {
-			o.Passthrough = &pcaapi.APIPassthrough{Extensions: &pcaapi.Extensions{SubjectAlternativeNames: []pcaapi.GeneralName{{IPAddress: ptr("nowhere")}}}}
+			o.Passthrough = &pcaapi.APIPassthrough{Extensions: &pcaapi.Extensions{SubjectAlternativeNames: []pcaapi.GeneralName{{IPAddress: new("nowhere")}}}}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

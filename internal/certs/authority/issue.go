@@ -59,19 +59,21 @@ func NewSerial() (*big.Int, error) {
 // Issue makes the certificate, as DER. An order that cannot be fulfilled is an
 // ErrOrder.
 func Issue(a Authority, o Order) ([]byte, error) {
-	self := a.Certificate == nil
-	if o.Template.root != self && o.Template.root {
-		return nil, wrong("the template %s is for the certificate of an authority that has none", o.Template.Name)
+	own := SameKey(o.Request.PublicKey, a.Key.Public())
+	switch {
+	case o.Template.root && !own:
+		return nil, wrong("the template %s is for the authority's own request", o.Template.Name)
+	case a.Certificate == nil && !o.Template.root:
+		return nil, wrong("the authority has no certificate yet and can issue only its own, by the template RootCACertificate/V1")
+	case o.Template.root:
+		a.Certificate = nil // its own issuer, whatever it had before
 	}
 	template, err := o.certificate(a)
 	if err != nil {
 		return nil, err
 	}
 	parent := a.Certificate
-	if self {
-		if !o.Template.root || !SameKey(o.Request.PublicKey, a.Key.Public()) {
-			return nil, wrong("the authority has no certificate yet and can issue only its own, by the template RootCACertificate/V1")
-		}
+	if parent == nil {
 		parent = template
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, o.Request.PublicKey, a.Key)

@@ -1,0 +1,194 @@
+package certs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/seal"
+	"github.com/evermesh/evermesh/internal/service"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// Config is what New needs; all of it but CRL and Using is required.
+type Config struct {
+	Store *store.Store
+	// Box seals the keys of authorities and certificates.
+	Box   *seal.Box
+	Realm api.Realm
+	// Authorizer decides which principals of proxies get certificates.
+	Authorizer auth.Authorizer
+	// CRL is where the lists of revoked certificates are served, without a slash at
+	// the end: http://127.0.0.1:7070/evermesh/crl. Certificates name it, so proxies
+	// and whoever else checks them must reach it; empty leaves it out.
+	CRL string
+	// Using names the resources of meshes that name a certificate, by their ARNs; nil
+	// says that none does.
+	Using func(ctx context.Context, certificate string) ([]string, error)
+	Log   *slog.Logger
+	Now   func() time.Time
+}
+
+// Registry has the authorities and certificates of all accounts.
+type Registry struct {
+	config    Config
+	directory directory
+}
+
+// New makes a Registry. Run makes it serve proxies.
+func New(c Config) *Registry {
+	r := &Registry{config: c}
+	r.directory.init()
+	return r
+}
+
+func (r *Registry) now() time.Time { return r.config.Now().UTC().Truncate(time.Millisecond) }
+
+// arnOf takes an ARN of a service apart: the parts of its path. ok is false for what
+// is none of this control plane.
+func (r *Registry) arnOf(service, arn string) (account string, path []string, ok bool) {
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || parts[1] != r.config.Realm.Partition || parts[2] != service || parts[3] != r.config.Realm.Region || len(parts[4]) != 12 {
+		return "", nil, false
+	}
+	return parts[4], strings.Split(parts[5], "/"), true
+}
+
+func (r *Registry) arn(service, account, path string) string {
+	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", r.config.Realm.Partition, service, r.config.Realm.Region, account, path)
+}
+
+// tag is a tag of either service.
+type tag struct {
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"`
+}
+
+// mostTags is how many tags a resource may have.
+const mostTags = 50
+
+// tagCodes are what a service calls faults of tags.
+type tagCodes struct{ invalid, tooMany string }
+
+// tagged adds tags to others; of one key the new value counts.
+func tagged(old, added []tag, codes tagCodes) ([]tag, error) {
+	out := slices.Clone(old)
+	for _, t := range added {
+		if strings.HasPrefix(strings.ToLower(t.Key), "aws:") {
+			return nil, api.Errorf(codes.invalid, "Tag keys that begin with aws: are reserved: %s.", t.Key)
+		}
+		if i := slices.IndexFunc(out, func(x tag) bool { return x.Key == t.Key }); i >= 0 {
+			out[i].Value = t.Value
+		} else {
+			out = append(out, t)
+		}
+	}
+	if len(out) > mostTags {
+		return nil, api.Errorf(codes.tooMany, "A resource has at most %d tags.", mostTags)
+	}
+	return out, nil
+}
+
+// resourceKeys are the condition keys of a resource's tags.
+func resourceKeys(tags []tag) map[string][]string {
+	if len(tags) == 0 {
+		return nil
+	}
+	out := make(map[string][]string, len(tags))
+	for _, t := range tags {
+		out["aws:resourcetag/"+strings.ToLower(t.Key)] = []string{t.Value}
+	}
+	return out
+}
+
+// requestKeys adds the condition keys of tags that a call gives.
+func requestKeys(keys map[string][]string, tags []tag) map[string][]string {
+	if len(tags) == 0 {
+		return keys
+	}
+	if keys == nil {
+		keys = map[string][]string{}
+	}
+	for _, t := range tags {
+		keys["aws:requesttag/"+strings.ToLower(t.Key)] = []string{t.Value}
+		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], t.Key)
+	}
+	return keys
+}
+
+// once makes a call idempotent: what is answered to a token is answered again, for
+// 8 hours at least, as to App Mesh's own tokens. run writes in a transaction of its
+// scopes and returns the ARN that is answered.
+func (r *Registry) once(ctx context.Context, c *service.Call, token string, scopes []store.Scope, run func(tx *store.Tx) (arn string, err error)) (string, error) {
+	key := ""
+	if token != "" {
+		sum := sha256.Sum256([]byte(c.Principal.Account + "\n" + c.Operation + "\n" + token))
+		key = c.Service.Prefix + "-" + hex.EncodeToString(sum[:])
+	}
+	var arn string
+	_, err := r.config.Store.Update(ctx, scopes, func(tx *store.Tx) error {
+		var err error
+		if arn, err = run(tx); err != nil || key == "" {
+			return err
+		}
+		result, err := json.Marshal(arn)
+		if err == nil {
+			tx.Claim(store.Token{Key: key, Result: result})
+		}
+		return err
+	})
+	if taken, ok := errors.AsType[*store.TokenTaken](err); ok {
+		return arn, json.Unmarshal(taken.Token.Result, &arn)
+	}
+	return arn, err
+}
+
+// before finds what an idempotency token was answered with, so that no key is drawn
+// in vain; empty when it is new.
+func (r *Registry) before(ctx context.Context, c *service.Call, token string) (arn string, err error) {
+	if token == "" {
+		return "", nil
+	}
+	sum := sha256.Sum256([]byte(c.Principal.Account + "\n" + c.Operation + "\n" + token))
+	t, err := r.config.Store.Token(ctx, c.Service.Prefix+"-"+hex.EncodeToString(sum[:]))
+	if err != nil || t == nil {
+		return "", err
+	}
+	return arn, json.Unmarshal(t.Result, &arn)
+}
+
+// page cuts a list, sorted by what key says, to what is asked for. A token is the
+// key of the last item before it.
+func page[T any](all []T, key func(T) string, token string, limit *int64, usual int) (items []T, next string, err error) {
+	if token != "" {
+		last, err := base64.RawURLEncoding.DecodeString(token)
+		if err != nil {
+			return nil, "", errToken
+		}
+		i := slices.IndexFunc(all, func(x T) bool { return key(x) > string(last) })
+		if i < 0 {
+			return nil, "", nil
+		}
+		all = all[i:]
+	}
+	n := usual
+	if limit != nil {
+		n = int(*limit)
+	}
+	if len(all) <= n {
+		return all, "", nil
+	}
+	return all[:n], base64.RawURLEncoding.EncodeToString([]byte(key(all[n-1]))), nil
+}
+
+var errToken = errors.New("the token is none")
