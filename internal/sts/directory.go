@@ -39,6 +39,8 @@ type Directory interface {
 	Role(ctx context.Context, arn string) (r Role, found bool, err error)
 	// Provider finds an account's provider by its issuer without https://.
 	Provider(ctx context.Context, account, issuer string) (p Provider, found bool, err error)
+	// Cluster finds a provider of an account by the cluster that it is bound to.
+	Cluster(ctx context.Context, account, cluster string) (p Provider, found bool, err error)
 	// Accounts are those that have registered the issuer, in order.
 	Accounts(ctx context.Context, issuer string) ([]string, error)
 	// Policy is the text of a managed policy, in its default version.

@@ -50,6 +50,17 @@ func (d *directory) Provider(_ context.Context, account, issuer string) (sts.Pro
 	return p, ok, nil
 }
 
+func (d *directory) Cluster(_ context.Context, account, cluster string) (sts.Provider, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, p := range d.providers {
+		if strings.HasPrefix(key, account+" ") && p.Cluster == cluster {
+			return p, true, nil
+		}
+	}
+	return sts.Provider{}, false, nil
+}
+
 func (d *directory) Accounts(_ context.Context, issuer string) (all []string, _ error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

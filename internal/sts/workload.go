@@ -2,7 +2,9 @@ package sts
 
 import (
 	"context"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,17 +78,20 @@ type Pod struct {
 	// Tags are what the cluster says of the pod, as tags of its session; nil for none.
 	Tags     map[string]string
 	Policies []string // that narrow it
+	// Target is the ARN of a role that the pod gets by way of the first one, which
+	// must be allowed to assume it with ExternalID; empty for none.
+	Target, ExternalID string
 }
 
 // AssumePod makes credentials for a pod. The role must be in the account of the
 // association, which the caller has checked, and trust the service that gives roles to
 // pods.
 func (s *Server) AssumePod(ctx context.Context, pod Pod, keys map[string][]string) (Credentials, error) {
-	p, role, err := s.pod(ctx, pod, keys)
+	p, d, err := s.pod(ctx, pod, keys)
 	if err != nil {
 		return Credentials{}, err
 	}
-	return s.Sessions.issue(p, nil, min(podSession, role.MaxSession))
+	return s.Sessions.issue(p, nil, d)
 }
 
 // podSession is how long a pod's credentials last; its SDK asks again before.
@@ -94,33 +99,52 @@ const podSession = 6 * time.Hour
 
 // PodPrincipal is AssumePod for who needs no credentials.
 func (s *Server) PodPrincipal(ctx context.Context, pod Pod, keys map[string][]string) (auth.Principal, error) {
-	p, _, err := s.pod(ctx, pod, keys)
-	return p, err
+	p, d, err := s.pod(ctx, pod, keys)
+	if err != nil {
+		return auth.Principal{}, err
+	}
+	p.Session.Issued = s.Sessions.Now()
+	p.Session.Expires = p.Session.Issued.Add(d)
+	return p, nil
 }
 
-func (s *Server) pod(ctx context.Context, pod Pod, keys map[string][]string) (auth.Principal, Role, error) {
+// pod makes the pod's session, and says how long it may last.
+func (s *Server) pod(ctx context.Context, pod Pod, keys map[string][]string) (auth.Principal, time.Duration, error) {
 	account, err := roleAccount(pod.RoleARN)
 	if err != nil {
-		return auth.Principal{}, Role{}, err
+		return auth.Principal{}, 0, err
 	}
 	role, found, err := s.Directory.Role(ctx, pod.RoleARN)
 	if err != nil {
-		return auth.Principal{}, Role{}, err
+		return auth.Principal{}, 0, err
 	}
-	var transitive []string
-	for key := range pod.Tags {
-		transitive = append(transitive, key)
-	}
+	transitive := slices.Sorted(maps.Keys(pod.Tags))
 	all := with(keys, tagKeys(pod.Tags, transitive), map[string][]string{
 		"aws:sourceaccount": {account}, "aws:sourcearn": {pod.Association}, "sts:rolesessionname": {pod.Session},
 	})
 	if !found || !vouched(role, policy.Principal{Service: podService}, needs(actionAssume, len(pod.Tags) > 0, false), all) {
-		return auth.Principal{}, Role{}, api.Errorf(api.CodeAccessDenied, "Unable to assume role %s: its trust policy must let %s perform %s and %s.", pod.RoleARN, podService, actionAssume, actionTag)
+		return auth.Principal{}, 0, api.Errorf(api.CodeAccessDenied, "Unable to assume role %s: its trust policy must let %s perform %s and %s.", pod.RoleARN, podService, actionAssume, actionTag)
 	}
-	return s.session(role, pod.Session, auth.Session{
-		Provider: pod.Provider, Subject: pod.Subject, Tags: pod.Tags, Transitive: transitive, Policies: pod.Policies,
-		Issued: s.Sessions.Now(), Expires: s.Sessions.Now().Add(podSession),
-	}), role, nil
+	session := auth.Session{Provider: pod.Provider, Subject: pod.Subject, Tags: pod.Tags, Transitive: transitive}
+	if pod.Target == "" {
+		session.Policies = pod.Policies
+		return s.session(role, pod.Session, session), min(podSession, role.MaxSession), nil
+	}
+	first := s.session(role, pod.Session, session)
+	if role, found, err = s.Directory.Role(ctx, pod.Target); err != nil {
+		return auth.Principal{}, 0, err
+	}
+	if !found {
+		return auth.Principal{}, 0, notAuthorized(first, actionAssume, pod.Target)
+	}
+	all = with(keys, tagKeys(pod.Tags, transitive), map[string][]string{
+		"sts:externalid": {pod.ExternalID}, "sts:rolesessionname": {pod.Session},
+	})
+	if err := s.trusts(ctx, role, first, needs(actionAssume, len(pod.Tags) > 0, false), all); err != nil {
+		return auth.Principal{}, 0, err
+	}
+	session.Policies = pod.Policies
+	return s.session(role, pod.Session, session), min(chainedSession, role.MaxSession), nil
 }
 
 // sessionName makes a name of a session of what a token or certificate is about.
