@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/certs"
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
@@ -199,7 +200,7 @@ out of their files too.` + whereText,
 
 func rotate(ctx context.Context, k *iam.Keys, o seal.RotateOptions, stderr io.Writer) error {
 	o.Say = func(text string) { fmt.Fprintf(stderr, "evermeshd: %s\n", text) }
-	n, err := k.Box().Rotate(ctx, []seal.Place{iam.Place()}, o)
+	n, err := k.Box().Rotate(ctx, []seal.Place{iam.Place(), certs.Place()}, o)
 	if err != nil {
 		return err
 	}

@@ -214,6 +214,8 @@ func (d *daemon) apiHandler() http.Handler {
 		switch {
 		case r.URL.Path == audit.PeerPath:
 			peers.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, crlPath+"/"):
+			d.revocations(w, r)
 		case strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".LookupEvents"):
 			ctx, names := audit.Watch(r.Context())
 			d.api.ServeHTTP(&incomplete{w, names}, r.WithContext(ctx))

@@ -153,6 +153,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("endpoints", d.endpoints.Run)
 	part("publishing", d.loop.Run)
 	part("ledger", d.ledger.Run)
+	part("certificates", d.certs.Run)
 	part("secrets", d.secrets.Run)
 	part("xds", func(ctx context.Context) error { return d.proxies.Serve(ctx, l.xds, creds) })
 	for _, served := range l.certificates {

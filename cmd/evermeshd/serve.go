@@ -15,6 +15,7 @@ import (
 	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/certs"
 	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/cloudmap"
 	"github.com/evermesh/evermesh/internal/discovery"
@@ -50,6 +51,7 @@ type daemon struct {
 	shares    *share.Shares
 	around    around
 	trail     *trail
+	certs     *certs.Registry
 
 	away bool // the store did not answer when the replica left
 }
@@ -116,6 +118,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	if err := d.openShares(ctx); err != nil {
 		return err
 	}
+	d.openCertificates()
 	services, err := d.services()
 	if err != nil {
 		return err
@@ -133,7 +136,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			d.log.Warn("ledger keeps what the replica before left", "err", err)
 		}
 	}
-	d.secrets = &secrets.Source{Renew: func(concerns func(string) bool) { d.proxies.Renew(concerns) }, Log: d.log}
+	d.secrets = &secrets.Source{Issuer: d.certs, Renew: func(concerns func(string) bool) { d.proxies.Renew(concerns) }, Log: d.log}
 	d.proxies = ads.New(ads.Config{
 		Realm: realm, Replica: replica.ID, PublishWait: c.PublishWait, Log: d.log, Now: time.Now,
 		Authenticate: func(ctx context.Context, method string, md metadata.MD) (auth.Principal, error) {

@@ -27,6 +27,8 @@ func (d *daemon) services() ([]*service.Service, error) {
 		{"servicediscovery", d.cloudMap},
 		{"cloudtrail", func() (*service.Service, error) { return d.trail.lookups.Service() }},
 		{"iam", d.iam},
+		{"acm", d.acm},
+		{"acm-pca", d.acmPCA},
 		{"ram", func() (*service.Service, error) { return d.shares.Service() }},
 	} {
 		s, err := one.made()

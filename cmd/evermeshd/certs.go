@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/certs"
+	"github.com/evermesh/evermesh/internal/service"
+)
+
+// crlPath is where lists of revoked certificates are, for whoever checks one.
+const crlPath = "/evermesh/crl"
+
+// openCertificates makes ACM and its private CA; proxies get their certificates from
+// there.
+func (d *daemon) openCertificates() {
+	d.certs = certs.New(certs.Config{
+		Store: d.store, Box: d.keys.Box(), Realm: d.realm(), Authorizer: d.around.authorizer, CRL: d.config.crlURL(),
+		Using: d.usingCertificate, Log: d.log, Now: time.Now,
+	})
+}
+
+func (d *daemon) acm() (*service.Service, error)   { return d.certs.ACM() }
+func (d *daemon) acmPCA() (*service.Service, error) { return d.certs.PCA() }
+
+// crlURL is where certificates say that the lists are; empty where no address can
+// be said beforehand.
+func (c config) crlURL() string {
+	if c.APIAdvertise != "" {
+		return strings.TrimSuffix(c.APIAdvertise, "/") + crlPath
+	}
+	host, port, err := net.SplitHostPort(c.APIListen)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return ""
+	}
+	scheme := "http"
+	if c.APITLSCert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port) + crlPath
+}
+
+// usingCertificate are the ARNs of the nodes and gateways that name a certificate.
+func (d *daemon) usingCertificate(ctx context.Context, certificate string) ([]string, error) {
+	s, err := d.loop.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, r := range s.Using(certificate) {
+		out = append(out, d.realm().ARN(r.Key, r.Owner))
+	}
+	return out, nil
+}
+
+// revocations serves lists of revoked certificates, to anybody: what they say is no
+// secret, and who checks a certificate signs nothing.
+func (d *daemon) revocations(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "a list of revoked certificates is read with GET", http.StatusMethodNotAllowed)
+		return
+	}
+	list, err := d.certs.CRL(r.Context(), strings.TrimPrefix(r.URL.Path, crlPath+"/"))
+	switch {
+	case errors.Is(err, certs.ErrNoList):
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	case err != nil:
+		d.log.ErrorContext(r.Context(), "list of revoked certificates was not made", "err", err)
+		http.Error(w, "try again", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/pkix-crl")
+	_, _ = w.Write(list)
+}
