@@ -37,7 +37,7 @@ type config struct {
 	CloudMapPoll                      time.Duration
 	APITLSCert, APITLSKey             string
 	XDSTLSCert, XDSTLSKey             string
-	XDSClientCA                       string
+	XDSClientCA, OIDCCAFile           string
 	Auth                              string
 	InsecurePlaintext                 bool
 	PublishWait                       time.Duration
@@ -75,6 +75,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("xds-tls-cert", "", "`file` with the management service's certificate chain; none: made in the data directory when the address is not loopback")
 	f.String("xds-tls-key", "", "`file` with the key of --xds-tls-cert")
 	f.String("xds-client-ca", "", "`file` with the CA of client certificates; they are verified when given")
+	f.String("oidc-ca-file", "", "`file` with CAs, beside the system's, of the identity providers whose tokens are accepted")
 	f.String("auth", "sigv4", "how callers prove who they are: sigv4, or off (on loopback, or with --insecure-plaintext)")
 	f.Bool("insecure-plaintext", false, "let addresses that are not loopback go without TLS")
 	f.Duration("publish-wait", 30*time.Second, "how `long` a proxy's routes wait for its silence about new clusters, and proxies for each other when listeners change")
@@ -125,7 +126,7 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 		Partition: get("partition"), Region: get("region"), Account: get("account"),
 		CloudMapRegion: get("cloudmap-region"), CloudMapEndpoint: get("cloudmap-endpoint"), CloudMapPoll: poll,
 		APITLSCert: get("api-tls-cert"), APITLSKey: get("api-tls-key"), XDSTLSCert: get("xds-tls-cert"),
-		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), Auth: get("auth"), InsecurePlaintext: plaintext,
+		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), OIDCCAFile: get("oidc-ca-file"), Auth: get("auth"), InsecurePlaintext: plaintext,
 		PublishWait: wait, DrainSeconds: drain, APIRate: rate, Quotas: get("quotas"),
 		LogLevel: get("log-level"), LogFormat: get("log-format"), AccessLog: get("access-log"),
 		APIAdvertise: strings.TrimSuffix(get("api-advertise"), "/"), Audit: get("audit"), AuditMaxBytes: auditMaxBytes,
@@ -260,6 +261,9 @@ func (c config) check() error {
 	}
 	if !local(c.APIListen) && c.APITLSCert == "" && !c.InsecurePlaintext {
 		return usagef("--api-listen %s is not a loopback address: give --api-tls-cert and --api-tls-key, or --insecure-plaintext", c.APIListen)
+	}
+	if err := readable("--oidc-ca-file", c.OIDCCAFile); err != nil {
+		return err
 	}
 	if c.XDSClientCA != "" && c.XDSTLSCert == "" && !c.ownXDS() {
 		return usagef("--xds-client-ca is for TLS, and --xds-listen %s goes without: give --xds-tls-cert and --xds-tls-key, or remove it", c.XDSListen)

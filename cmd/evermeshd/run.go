@@ -149,6 +149,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("keys", d.keys.Run)
 	part("shares", d.shares.Run)
 	part("guests", d.endGuests)
+	part("revoked", d.endRevoked)
 	part("registry", d.registry.Run)
 	part("endpoints", d.endpoints.Run)
 	part("publishing", d.loop.Run)

@@ -28,6 +28,7 @@ import (
 	"github.com/evermesh/evermesh/internal/secrets"
 	"github.com/evermesh/evermesh/internal/share"
 	"github.com/evermesh/evermesh/internal/store"
+	"github.com/evermesh/evermesh/internal/sts/proxyauth"
 )
 
 // daemon is the control plane's parts, wired together. They depend on each
@@ -52,6 +53,8 @@ type daemon struct {
 	around    around
 	trail     *trail
 	certs     *certs.Registry
+
+	*federation
 
 	away bool // the store did not answer when the replica left
 }
@@ -101,6 +104,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	}
 	d.keys = keys
 	d.openIdentity()
+	d.openFederation()
 	if err := d.openAudit(replica.ID); err != nil {
 		return err
 	}
@@ -123,7 +127,9 @@ func (d *daemon) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	verifier := auth.NewVerifier(d.keys, c.Region, rest.SigningNames(services), time.Now)
+	verifier := auth.NewVerifier(d.sessions, c.Region, rest.SigningNames(services), time.Now)
+
+	streams := &proxyauth.Streams{Verify: verifier.Verify, Roles: d.roles, Pods: d.pods}
 
 	d.ledger = (&ledger.Writer{
 		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
@@ -143,15 +149,9 @@ func (d *daemon) wire(ctx context.Context) error {
 			if c.Auth == "off" {
 				return anonymous, nil
 			}
-			return verifier.Verify(ctx, auth.StreamRequest(method, md))
+			return streams.Authenticate(ctx, method, md)
 		},
-		Authorize: func(p auth.Principal, _ ads.From, key api.Key) error {
-			if err := d.comeIn(p, key); err != nil {
-				return err
-			}
-			return auth.Allow(p, "appmesh:StreamAggregatedResources", realm.ARN(key, d.owner(key)))
-		},
-		Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
+		Authorize: d.mayStream, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
 		Meter: d.metrics.meter(),
 	})
 	reader := &ledger.Reader{Store: d.store, Realm: realm, Flushed: d.ledger.Changed, Now: time.Now}
