@@ -87,7 +87,7 @@ func (r *Registry) Lookup(zone, name string) (s *Service, there bool) {
 			s = k.names
 		}
 		if k == nil {
-			there = r.above(list[0], name)
+			there = r.above[above{list[0].namespace.ID, name}] > 0
 		}
 	}
 	r.mu.RUnlock()
@@ -114,18 +114,6 @@ func (r *Registry) inZone(z *zone, name string) *known {
 		}
 	}
 	return nil
-}
-
-// above says whether some service's name has more labels before this one; mu is
-// held. Few services have dots in their names.
-func (r *Registry) above(z *zone, name string) bool {
-	for _, k := range r.services[z.account] {
-		d := k.definition
-		if d != nil && d.Namespace == z.namespace.ID && d.Type != cloudmapapi.ServiceTypeHTTP && strings.HasSuffix(strings.ToLower(d.Name), "."+name) {
-			return true
-		}
-	}
-	return false
 }
 
 // seen is what DNS sees of a service; mu is held.

@@ -26,6 +26,7 @@ type Registry struct {
 	services   map[string]map[string]*known     // by account and id
 	places     map[topic]map[string]*known      // by name, then by id
 	watchers   map[topic]map[chan struct{}]bool // told when a service of that name changes
+	above      map[above]int                    // names below which services have theirs, and how many
 	zones      map[string][]*zone               // private namespaces by lower-case name, who was first before others
 	contested  int                              // zones that more than one account has
 }
@@ -56,7 +57,7 @@ func NewRegistry(s *store.Store, log *slog.Logger) *Registry {
 // reset forgets what is known; mu is held or not needed yet.
 func (r *Registry) reset() {
 	r.namespaces, r.services = map[string]map[string]*namespace{}, map[string]map[string]*known{}
-	r.places, r.zones = map[topic]map[string]*known{}, map[string][]*zone{}
+	r.places, r.above, r.zones = map[topic]map[string]*known{}, map[above]int{}, map[string][]*zone{}
 }
 
 // Run follows the store until ctx ends, and returns its error.
@@ -172,6 +173,7 @@ func (r *Registry) define(account, id string, d *definition, touched map[topic]b
 		if delete(r.places[t], id); len(r.places[t]) == 0 {
 			delete(r.places, t)
 		}
+		r.count(k.definition, -1)
 	}
 	if k.definition = d; d != nil {
 		t := k.topic()
@@ -180,8 +182,32 @@ func (r *Registry) define(account, id string, d *definition, touched map[topic]b
 		}
 		r.places[t][id] = k
 		r.touch(k, touched)
+		r.count(d, 1)
 	}
 	r.tidy(account, id, k)
+}
+
+// above is a name in a namespace, in lower case, below which services have theirs.
+type above struct{ namespace, name string }
+
+// count counts the names above a service's, of which there are some where it has
+// dots; mu is held.
+func (r *Registry) count(d *definition, by int) {
+	if d.Type == cloudmapapi.ServiceTypeHTTP {
+		return
+	}
+	name := strings.ToLower(d.Name)
+	for {
+		_, rest, dots := strings.Cut(name, ".")
+		if !dots {
+			return
+		}
+		at := above{d.Namespace, rest}
+		if r.above[at] += by; r.above[at] == 0 {
+			delete(r.above, at)
+		}
+		name = rest
+	}
 }
 
 // touch notes that a service is another; mu is held.

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -318,6 +319,21 @@ func (s *Snapshot) List(kind api.Kind, parent api.Key) []*api.Resource {
 		return t.kinds[i].list(name)
 	}
 	return nil
+}
+
+// ServiceNames are the names of all virtual services, of all meshes, in no order; one
+// may come more than once.
+func (s *Snapshot) ServiceNames() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		at, _ := place(api.KindVirtualService)
+		for _, t := range s.meshes {
+			for _, r := range t.kinds[at].list("") {
+				if !yield(r.Key.Name) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Find returns the key of the node or gateway that a proxy's node id means
