@@ -59,6 +59,7 @@ func (s *Server) record(c *call, out any, err error) service.Record {
 				r.Response = c.to.service.redact.Redact(op.Output.Shape, doc)
 			}
 		}
+		r.Resources = c.about
 		if c.asked != nil {
 			r.Resources = c.asked.Resources()
 			r.Principal = c.asked.Principal

@@ -34,7 +34,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{op: operationUnresolved, id: s.NewID(), request: r, at: start}
 	w.Header().Set(headerRequestID, c.id)
 	result, err := s.serve(r, c)
-	if kept := s.keep(r.Context(), c, c.answered(result), err); kept != nil {
+	said := err
+	if a, ok := result.(relayed); ok {
+		said = a.refusal()
+	}
+	if kept := s.keep(r.Context(), c, c.answered(result), said); kept != nil {
 		result, err = nil, kept
 	}
 	code := "OK"
@@ -45,7 +49,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case isStream:
 		stream.run(r.Context(), lasting(w))
 	case c.to != nil:
-		result.(rendered).write(w)
+		status = result.(written).write(w)
 	default:
 		reply(w, result)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/forward"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/model"
 	"github.com/evermesh/evermesh/internal/service"
@@ -49,6 +50,10 @@ type Config struct {
 	Snapshot func(context.Context) (*mesh.Snapshot, error)
 	// Services are those around the mesh that are served on the same endpoint.
 	Services []*service.Service
+	// Elsewhere are those of Services that are switched to another place, by their
+	// signing names; ElsewhereFor is the one account that may use them.
+	Elsewhere    map[string]*forward.Service
+	ElsewhereFor string
 	// Authorizer says what a principal may do; nil is auth.Roots.
 	Authorizer auth.Authorizer
 	// MeshMade is told who has made a mesh, before the answer is sent; nil is told
@@ -115,6 +120,7 @@ type call struct {
 	to      *target             // of a service around the mesh; nil for the mesh's own
 	asked   *service.Call       // what that service was asked
 	out     any                 // and what it answered
+	about   []string            // ARNs, of a service elsewhere
 	// authorized says that policies were asked.
 	authorized bool
 	tags       []api.TagRef // that the call puts on something

@@ -190,6 +190,12 @@ func (t *target) input(r *http.Request) (map[string]any, error) {
 	return doc, nil
 }
 
+// written is an answer of a service around the mesh, which writes itself and says with
+// which status.
+type written interface {
+	write(w http.ResponseWriter) (status int)
+}
+
 // rendered is an answer of a service, in its protocol.
 type rendered struct {
 	target *target
@@ -212,6 +218,9 @@ func (s *Server) run(ctx context.Context, r *http.Request, c *call) (any, error)
 		return nil, err
 	}
 	c.doc = doc
+	if to := s.Elsewhere[t.service.SigningName()]; to != nil {
+		return s.elsewhere(ctx, r, c, to)
+	}
 	c.asked = &service.Call{
 		ID: c.id, Service: t.service.Service, Operation: t.op.Name, Principal: c.principal, At: c.at,
 		Input: doc, Keys: s.keys(c), Authorizer: s.Authorizer,
@@ -233,15 +242,18 @@ func (s *Server) run(ctx context.Context, r *http.Request, c *call) (any, error)
 	return rendered{t, t.protocol.Answer(t.service.Model, t.op, answer, c.id)}, nil
 }
 
-func (a rendered) write(w http.ResponseWriter) {
+func (a rendered) write(w http.ResponseWriter) (status int) {
+	status = http.StatusOK
 	a.target.head(w)
 	if len(a.body) == 0 {
 		w.Header().Del("Content-Type")
 	}
 	if code := a.target.op.HTTP.ResponseCode; code != 0 {
-		w.WriteHeader(code)
+		status = code
 	}
+	w.WriteHeader(status)
 	_, _ = w.Write(a.body) // a client that is gone cannot be told
+	return status
 }
 
 // head sets the headers of every answer in the target's protocol.
