@@ -20,6 +20,7 @@ import (
 	"github.com/evermesh/evermesh/internal/audit"
 	"github.com/evermesh/evermesh/internal/discovery/cloudmap"
 	"github.com/evermesh/evermesh/internal/document"
+	"github.com/evermesh/evermesh/internal/forward"
 )
 
 // config is the effective configuration. The flag set is its schema: a setting
@@ -35,6 +36,7 @@ type config struct {
 	Partition, Region, Account        string
 	CloudMapRegion, CloudMapEndpoint  string
 	CloudMapPoll                      time.Duration
+	Elsewhere                         map[string]string // services, and where they are
 	APITLSCert, APITLSKey             string
 	XDSTLSCert, XDSTLSKey             string
 	XDSClientCA, OIDCCAFile           string
@@ -69,6 +71,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("account", "000000000000", "the first `account`, 12 digits")
 	f.String("cloudmap-region", "", "`region` of the AWS Cloud Map that knows the instances of nodes with awsCloudMap; with --cloudmap-endpoint the default is --region; neither: the registry that evermeshd has itself")
 	f.String("cloudmap-endpoint", "", "`URL` of a Cloud Map that is not AWS's own")
+	f.StringSlice("aws-service", nil, "`NAME=URL`: send the calls of that AWS service to another place, NAME=aws: to AWS's own, with the credentials of evermeshd; may be repeated")
 	f.Duration("cloudmap-poll", cloudmap.MaxPoll, "how `long` between two looks at a service in Cloud Map, 50ms to 5s")
 	f.String("api-tls-cert", "", "`file` with the API's certificate chain; none: plaintext, on loopback only")
 	f.String("api-tls-key", "", "`file` with the key of --api-tls-cert")
@@ -119,7 +122,13 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	rate, _ := f.GetFloat64("api-rate")
 	poll, _ := f.GetDuration("cloudmap-poll")
 	auditMaxBytes, _ := f.GetInt64("audit-max-bytes")
+	services, _ := f.GetStringSlice("aws-service")
+	elsewhere, err := parseElsewhere(services)
+	if err != nil {
+		return config{}, err
+	}
 	c := config{
+		Elsewhere: elsewhere,
 		APIListen: get("api-listen"), XDSListen: get("xds-listen"), AdminListen: get("admin-listen"),
 		DataDir: get("data-dir"), EtcdEndpoints: endpoints, EtcdCACert: get("etcd-cacert"), EtcdCert: get("etcd-cert"),
 		EtcdKey: get("etcd-key"), EtcdPrefix: get("etcd-prefix"), MasterKeyFile: get("master-key-file"),
@@ -134,6 +143,12 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	}
 	if c.MasterKeyFile == "" && len(c.EtcdEndpoints) == 0 {
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master-key")
+	}
+	if at := c.Elsewhere["servicediscovery"]; at != "" && c.CloudMapRegion == "" && c.CloudMapEndpoint == "" {
+		// What is registered there is what proxies are to find.
+		if c.CloudMapRegion = c.Region; at != forward.AWS {
+			c.CloudMapEndpoint = at
+		}
 	}
 	if c.CloudMapEndpoint != "" && c.CloudMapRegion == "" {
 		c.CloudMapRegion = c.Region

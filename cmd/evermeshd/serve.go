@@ -127,6 +127,10 @@ func (d *daemon) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	elsewhere, err := d.elsewhereServices(ctx, services)
+	if err != nil {
+		return err
+	}
 	verifier := auth.NewVerifier(d.sessions, c.Region, rest.SigningNames(services), time.Now)
 
 	streams := &proxyauth.Streams{Verify: verifier.Verify, Roles: d.roles, Pods: d.pods}
@@ -170,7 +174,7 @@ func (d *daemon) wire(ctx context.Context) error {
 
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
-		Ledger: reader, Snapshot: d.loop.Fresh, Services: services, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
+		Ledger: reader, Snapshot: d.loop.Fresh, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
 		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade,
 	}
 	if c.Auth != "off" {
