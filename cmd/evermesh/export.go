@@ -27,6 +27,9 @@ routes before younger ones (of routes that are alike the older counts). With
 --out each has a file of its own, KIND-NAME.json; files of a mesh that was there
 before are overwritten, and others are named, as apply would take them, too.
 
+Of a mesh that another account shares with you, MESH is mesh/NAME@OWNER. What is the
+owner's is left out then: only the owner can create it.
+
 An export is no snapshot: what changes while it is made may be in it or not.`,
 		Example: `  evermesh export shop > shop.json
   evermesh export shop --out shop/
@@ -53,15 +56,16 @@ An export is no snapshot: what changes while it is made may be in it or not.`,
 
 func export(c *cobra.Command, args []string) error {
 	name := args[0]
-	if at, err := api.ParseResourcePath(name); err == nil && at.Kind == api.KindMesh && at.MeshOwner == "" {
-		name = at.Mesh // mesh/shop says as much
+	key := api.Key{Mesh: name, Kind: api.KindMesh, Name: name}
+	if at, err := api.ParseResourcePath(name); err == nil && at.Kind == api.KindMesh {
+		key = api.Key{Owner: at.MeshOwner, Mesh: at.Mesh, Kind: api.KindMesh, Name: at.Mesh} // mesh/shop says as much as shop
 	}
 	caller, err := connect(c)
 	if err != nil {
 		return err
 	}
 	a := &apply.Applier{Client: caller}
-	all, ok, err := a.Export(c.Context(), api.Key{Mesh: name, Kind: api.KindMesh, Name: name})
+	all, ok, err := a.Export(c.Context(), key)
 	if err != nil {
 		return explained(caller, err)
 	}

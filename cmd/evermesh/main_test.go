@@ -32,6 +32,7 @@ func TestScripts(t *testing.T) {
 			"create":   createCommand(t),
 			"exitcode": exitCode,
 			"ledger":   tellCommand,
+			"shared":   sharedCommand(t),
 			"validate": validate,
 		},
 	})

@@ -22,6 +22,7 @@ import (
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/share"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
@@ -33,6 +34,7 @@ type plane struct {
 	*httptest.Server
 	ledger *ledger
 	store  *store.Store
+	shares *share.Shares
 	dir    string // data directory, as evermeshd leaves it
 }
 
@@ -58,9 +60,9 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 	realm := api.Realm{Partition: "aws", Region: "us-east-1"}
 	p := &plane{ledger: &ledger{realm: realm, changed: make(chan struct{}), answered: make(chan struct{})}, dir: dir}
 	data := storetest.New(t)
-	p.store = data
+	p.store, p.shares = data, sharing(t, data, realm)
 	server, err := rest.New(rest.Config{
-		Store: data, Snapshot: storetest.Snapshot(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger,
+		Store: data, Snapshot: storetest.Snapshot(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger, Shares: p.shares,
 		Verify: auth.NewVerifier(keys{}, realm.Region, []string{"appmesh"}, time.Now).Verify,
 		Now:    time.Now, NewID: uuid.NewString,
 	})

@@ -20,6 +20,9 @@ type Exported struct {
 // created anew; within a kind the older comes first, because of routes that are
 // alike the older one counts. It is no snapshot: what changes meanwhile may be in
 // it or not. ok is false when there is no such mesh.
+//
+// Of a mesh of another account, whose key names its owner, what is the owner's is left
+// out, as only the owner can create it. Tags that are another account's are not read.
 func (a *Applier) Export(ctx context.Context, mesh api.Key) (out []Exported, ok bool, err error) {
 	all, err := a.resources(ctx, mesh)
 	if err != nil || len(all) == 0 {
@@ -33,9 +36,15 @@ func (a *Applier) Export(ctx context.Context, mesh api.Key) (out []Exported, ok 
 		if d == nil {
 			continue // deleted meanwhile
 		}
-		tags, err := a.tags(ctx, d.Metadata.ARN)
-		if codeOf(err) == api.CodeNotFound {
+		if mesh.Owner != "" && d.Metadata.ResourceOwner == d.Metadata.MeshOwner {
 			continue
+		}
+		tags, err := a.tags(ctx, d.Metadata.ARN)
+		switch codeOf(err) {
+		case api.CodeNotFound:
+			continue
+		case api.CodeForbidden:
+			err = nil // what another account created, whose tags are for it alone
 		}
 		if err != nil {
 			return nil, true, err

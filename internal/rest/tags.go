@@ -55,7 +55,7 @@ func (s *Server) tagged(ctx context.Context, c *call) (api.Key, error) {
 
 // inShared is the key that an ARN without the mesh's owner means: that of a resource in
 // a mesh of the ARN's account, or else of one that the account created in another's mesh,
-// which is the caller's or is shared with the account (D1).
+// which is the caller's or is shared with the caller (D1).
 func (s *Server) inShared(ctx context.Context, c *call, a api.ARN, key api.Key) (api.Key, error) {
 	if a.Kind == api.KindMesh {
 		return key, nil
@@ -63,8 +63,9 @@ func (s *Server) inShared(ctx context.Context, c *call, a api.ARN, key api.Key) 
 	var owners []string
 	if c.principal.Account != a.Account {
 		owners = append(owners, c.principal.Account)
-	} else if s.Shares != nil {
-		for _, m := range s.Shares.Meshes(a.Account) {
+	}
+	if s.Shares != nil {
+		for _, m := range s.Shares.Meshes(c.principal.Account) {
 			if m.Mesh == a.Mesh {
 				owners = append(owners, m.Owner)
 			}
