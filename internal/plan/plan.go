@@ -82,8 +82,9 @@ const (
 )
 
 // On works out what the changes would do to a snapshot, under the quotas, as
-// mesh.QuotasOf has them. They are done as package apply does them: what others refer to first, again after others when that
-// helps, and removals last and only when nothing was refused. The error is ctx's.
+// mesh.QuotasOf has them. They are done as package apply does them: what others refer to
+// first, again after others when that helps, and removals last and only when nothing was
+// refused. The error is ctx's.
 func On(ctx context.Context, s *mesh.Snapshot, limits mesh.Limits, changes []Change) (Result, error) {
 	w := writer{s.Apart(), limits}
 	resources, err := w.write(ctx, changes)
