@@ -36,6 +36,10 @@ type config struct {
 	Partition, Region, Account        string
 	CloudMapRegion, CloudMapEndpoint  string
 	CloudMapPoll                      time.Duration
+	DNSListen, DNSForward             string
+	DNSVirtualServices                string
+	DNSVirtualServicesAddress         []string
+	DNSRate                           float64
 	Elsewhere                         map[string]string // services, and where they are
 	APITLSCert, APITLSKey             string
 	XDSTLSCert, XDSTLSKey             string
@@ -73,6 +77,11 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("cloudmap-endpoint", "", "`URL` of a Cloud Map that is not AWS's own")
 	f.StringSlice("aws-service", nil, "`NAME=URL`: send the calls of that AWS service to another place, NAME=aws: to AWS's own, with the credentials of evermeshd; may be repeated")
 	f.Duration("cloudmap-poll", cloudmap.MaxPoll, "how `long` between two looks at a service in Cloud Map, 50ms to 5s")
+	f.String("dns-listen", "", "`address`, such as 10.0.0.2:53, at which names of private DNS namespaces are answered, over UDP and TCP; none: they are not")
+	f.String("dns-virtual-services", "off", "whether names of virtual services are answered too, so that they need no record of their own: on or off")
+	f.StringSlice("dns-virtual-services-address", []string{"10.10.10.10"}, "`addresses`, one of IPv4 and one of IPv6 at most, with which they are: nobody is there, and proxies catch what goes there")
+	f.String("dns-forward", "", "`address` of the name server that is asked for all other names; none: they are refused")
+	f.Float64("dns-rate", 2000, "queries per second and client over UDP; above it clients are told to use TCP; 0: no limit")
 	f.String("api-tls-cert", "", "`file` with the API's certificate chain; none: plaintext, on loopback only")
 	f.String("api-tls-key", "", "`file` with the key of --api-tls-cert")
 	f.String("xds-tls-cert", "", "`file` with the management service's certificate chain; none: made in the data directory when the address is not loopback")
@@ -121,6 +130,8 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	drain, _ := f.GetInt("drain-seconds")
 	rate, _ := f.GetFloat64("api-rate")
 	poll, _ := f.GetDuration("cloudmap-poll")
+	dnsRate, _ := f.GetFloat64("dns-rate")
+	dnsAddresses, _ := f.GetStringSlice("dns-virtual-services-address")
 	auditMaxBytes, _ := f.GetInt64("audit-max-bytes")
 	services, _ := f.GetStringSlice("aws-service")
 	elsewhere, err := parseElsewhere(services)
@@ -134,6 +145,8 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 		EtcdKey: get("etcd-key"), EtcdPrefix: get("etcd-prefix"), MasterKeyFile: get("master-key-file"),
 		Partition: get("partition"), Region: get("region"), Account: get("account"),
 		CloudMapRegion: get("cloudmap-region"), CloudMapEndpoint: get("cloudmap-endpoint"), CloudMapPoll: poll,
+		DNSListen: get("dns-listen"), DNSForward: get("dns-forward"), DNSRate: dnsRate,
+		DNSVirtualServices: get("dns-virtual-services"), DNSVirtualServicesAddress: dnsAddresses,
 		APITLSCert: get("api-tls-cert"), APITLSKey: get("api-tls-key"), XDSTLSCert: get("xds-tls-cert"),
 		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), OIDCCAFile: get("oidc-ca-file"), Auth: get("auth"), InsecurePlaintext: plaintext,
 		PublishWait: wait, DrainSeconds: drain, APIRate: rate, Quotas: get("quotas"),
@@ -256,6 +269,7 @@ func (c config) check() error {
 		{"--log-level", c.LogLevel, []string{"debug", "info", "warn", "error"}},
 		{"--log-format", c.LogFormat, []string{"text", "json"}},
 		{"--access-log", c.AccessLog, []string{"on", "off"}},
+		{"--dns-virtual-services", c.DNSVirtualServices, []string{"on", "off"}},
 		{"--audit", c.Audit, []string{"all", "writes", "off"}},
 	} {
 		if !slices.Contains(choice.of, choice.value) {
@@ -287,6 +301,9 @@ func (c config) check() error {
 		return usagef("--auth off is for loopback addresses: remove it, or add --insecure-plaintext")
 	}
 	if err := c.checkCloudMap(); err != nil {
+		return err
+	}
+	if err := c.checkDNS(); err != nil {
 		return err
 	}
 	if err := c.checkAudit(); err != nil {

@@ -103,6 +103,18 @@ func (m *metrics) endpoints(age func() time.Duration) {
 	}, func() float64 { return age().Seconds() }))
 }
 
+// dns counts queries for names. There is nothing of it where none are answered.
+func (m *metrics) dns(contested func() int) func(kind, result string) {
+	queries := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "evermesh_dns_queries_total",
+		Help: "DNS queries by type of record and what became of them: a response code, VIRTUAL (of a virtual service), FORWARDED, or LIMITED (told to come over TCP).",
+	}, []string{"type", "result"})
+	m.registry.MustRegister(queries, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "evermesh_dns_contested_namespaces", Help: "Names of private DNS namespaces that several accounts have; the first one's is answered.",
+	}, func() float64 { return float64(contested()) }))
+	return func(kind, result string) { queries.WithLabelValues(kind, result).Inc() }
+}
+
 // meter counts what happens on xDS streams.
 func (m *metrics) meter() ads.Meter {
 	return ads.Meter{

@@ -24,6 +24,8 @@ type addresses struct {
 // listeners are the open listeners and what they serve with.
 type listeners struct {
 	api, xds, admin net.Listener
+	dnsUDP          net.PacketConn // nil where no names are answered
+	dnsTCP          net.Listener
 	apiTLS, xdsTLS  *tls.Config
 	certificates    []*certificate
 	addresses       addresses
@@ -31,10 +33,13 @@ type listeners struct {
 }
 
 func (l *listeners) close() {
-	for _, x := range []net.Listener{l.api, l.xds, l.admin} {
+	for _, x := range []net.Listener{l.api, l.xds, l.admin, l.dnsTCP} {
 		if x != nil {
 			_ = x.Close() // served listeners are closed already
 		}
+	}
+	if l.dnsUDP != nil {
+		_ = l.dnsUDP.Close()
 	}
 }
 
@@ -60,6 +65,9 @@ func (d *daemon) listenAll(l *listeners) error {
 		return err
 	}
 	if l.admin, err = listen("--admin-listen", c.AdminListen); err != nil {
+		return err
+	}
+	if err = d.listenDNS(l); err != nil {
 		return err
 	}
 	l.addresses.api, l.addresses.xds = "http://"+reachable(l.api), "http://"+reachable(l.xds)
@@ -151,6 +159,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("guests", d.endGuests)
 	part("revoked", d.endRevoked)
 	part("registry", d.registry.Run)
+	part("dns", func(ctx context.Context) error { return d.serveDNS(ctx, l) })
 	part("endpoints", d.endpoints.Run)
 	part("publishing", d.loop.Run)
 	part("ledger", d.ledger.Run)
