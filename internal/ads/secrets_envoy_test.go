@@ -577,7 +577,7 @@ type gated struct {
 	gate chan struct{}
 }
 
-func (g *gated) Secret(ctx context.Context, p auth.Principal, name string, form int) (auth.Secret, error) {
+func (g *gated) Secret(ctx context.Context, p auth.Principal, client api.Key, name string, form int) (auth.Secret, error) {
 	if name == g.held {
 		select {
 		case <-g.gate:
@@ -585,7 +585,7 @@ func (g *gated) Secret(ctx context.Context, p auth.Principal, name string, form 
 			return "", ctx.Err()
 		}
 	}
-	return g.Secrets.Secret(ctx, p, name, form)
+	return g.Secrets.Secret(ctx, p, client, name, form)
 }
 
 // move puts a certificate where another is, one file after the other, as whoever

@@ -59,7 +59,7 @@ func (v *vault) set(name, value string) {
 	v.values[name] = value
 }
 
-func (v *vault) Secret(ctx context.Context, p auth.Principal, name string, form int) (auth.Secret, error) {
+func (v *vault) Secret(ctx context.Context, p auth.Principal, _ api.Key, name string, form int) (auth.Secret, error) {
 	v.mu.Lock()
 	v.asked = append(v.asked, fmt.Sprintf("%s %s %d", p.Account, name, form))
 	value := v.values[name]

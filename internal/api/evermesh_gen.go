@@ -114,6 +114,16 @@ type Explanation struct {
 	UsersTotal      int64       `json:"usersTotal"`
 }
 
+// Identity is the model's enum of that name.
+type Identity string
+
+// Values of Identity.
+const (
+	IdentityOff        Identity = "OFF"
+	IdentityPermissive Identity = "PERMISSIVE"
+	IdentityStrict     Identity = "STRICT"
+)
+
 // LedgerRow is the model's LedgerRow.
 type LedgerRow struct {
 	Client   string    `json:"client"`
@@ -142,8 +152,10 @@ type ListProxiesOutput struct {
 
 // MeshSettings is the model's MeshSettings.
 type MeshSettings struct {
-	DefaultRetry DefaultRetry `json:"defaultRetry,omitempty"`
-	Quotas       QuotaSet     `json:"quotas,omitempty"`
+	DefaultRetry        DefaultRetry `json:"defaultRetry,omitempty"`
+	Identity            Identity     `json:"identity,omitempty"`
+	IdentityAuthorities []string     `json:"identityAuthorities,omitempty"`
+	Quotas              QuotaSet     `json:"quotas,omitempty"`
 }
 
 // PlanAction is the model's enum of that name.
@@ -319,10 +331,12 @@ type TypeStatus struct {
 
 // UpdateMeshSettingsInput is the model's UpdateMeshSettingsInput.
 type UpdateMeshSettingsInput struct {
-	DefaultRetry DefaultRetry `json:"defaultRetry,omitempty"`
-	MeshName     string       `json:"meshName"`
-	MeshOwner    *string      `json:"meshOwner,omitempty"`
-	Quotas       QuotaSet     `json:"quotas,omitempty"`
+	DefaultRetry        DefaultRetry `json:"defaultRetry,omitempty"`
+	Identity            Identity     `json:"identity,omitempty"`
+	IdentityAuthorities []string     `json:"identityAuthorities,omitempty"`
+	MeshName            string       `json:"meshName"`
+	MeshOwner           *string      `json:"meshOwner,omitempty"`
+	Quotas              QuotaSet     `json:"quotas,omitempty"`
 }
 
 // UpdateMeshSettingsOutput is the model's UpdateMeshSettingsOutput.

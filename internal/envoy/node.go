@@ -94,7 +94,7 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 			b.repeated(port) // the API refuses it; a store may have it
 			continue
 		}
-		t := nodeTermination(l.TLS)
+		t := nodeTermination(l.TLS, b.own.Key)
 		tls, its := b.socket(t, protocol, fmt.Sprintf("listeners[%d]", i))
 		if tls == nil && !t.offersPlaintext() {
 			continue // there is no certificate

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
 )
 
 // A bundle holds names of secrets, never secrets (D9). A name says by itself
@@ -16,6 +18,8 @@ import (
 //	acm-certificate:<certificate arn>          tls_certificate with its chain and key
 //	acm-trust:<authority arn>[,<arn>...]       validation_context: the certificates of these authorities
 //	acm-issuer:<certificate arn>               validation_context: the root that this certificate chains to
+//	identity-certificate:<owner>/<mesh>        tls_certificate: the identity of the proxy's own node or gateway
+//	identity-trust:<owner>/<mesh>              validation_context: who issues the identities of the mesh
 //	workload-secret:<secret name>              nothing: the proxy has no SDS server to ask (mesh.Traits.NoSDS)
 //
 // A secret of files holds their paths. Envoy watches the directories of both by
@@ -33,16 +37,18 @@ type SecretKind string
 
 // The kinds; each is the first word of the names.
 const (
-	FileCertificate SecretKind = "file-certificate"
-	FileTrust       SecretKind = "file-trust"
-	ACMCertificate  SecretKind = "acm-certificate"
-	ACMTrust        SecretKind = "acm-trust"
-	ACMIssuer       SecretKind = "acm-issuer"
-	WorkloadSecret  SecretKind = "workload-secret"
+	FileCertificate     SecretKind = "file-certificate"
+	FileTrust           SecretKind = "file-trust"
+	ACMCertificate      SecretKind = "acm-certificate"
+	ACMTrust            SecretKind = "acm-trust"
+	ACMIssuer           SecretKind = "acm-issuer"
+	IdentityCertificate SecretKind = "identity-certificate"
+	IdentityTrust       SecretKind = "identity-trust"
+	WorkloadSecret      SecretKind = "workload-secret"
 )
 
 // SecretName is what the name of a secret says. Certificates and keys are
-// sent for FileCertificate and ACMCertificate, nothing for WorkloadSecret, authorities
+// sent for FileCertificate, ACMCertificate and IdentityCertificate, nothing for WorkloadSecret, authorities
 // for the others.
 type SecretName struct {
 	Kind SecretKind
@@ -56,6 +62,9 @@ type SecretName struct {
 	ARNs []string
 	// Name is the resource's secretName; for WorkloadSecret.
 	Name string
+	// Mesh is <owner>/<mesh>; for IdentityCertificate and IdentityTrust. The same name
+	// is another certificate for each node, so that clients share what names it.
+	Mesh string
 }
 
 var (
@@ -74,6 +83,8 @@ func (n SecretName) String() string {
 		return string(n.Kind) + ":" + pathEscape.Replace(n.Path)
 	case WorkloadSecret:
 		return string(n.Kind) + ":" + n.Name
+	case IdentityCertificate, IdentityTrust:
+		return string(n.Kind) + ":" + n.Mesh
 	default:
 		for _, arn := range n.ARNs {
 			parts = append(parts, arnEscape.Replace(arn))
@@ -98,6 +109,11 @@ func acmSecret(kind SecretKind, arns ...string) SecretName {
 	return SecretName{Kind: kind, ARNs: slices.Compact(sorted)}
 }
 
+// identitySecret names a secret of the identities in the key's mesh.
+func identitySecret(kind SecretKind, key api.Key) source {
+	return source{name: SecretName{Kind: kind, Mesh: key.Owner + "/" + key.Mesh}.String()}
+}
+
 var errSecretName = errors.New("no name of a secret")
 
 // ParseSecret reads a name as String writes it; anything else is an error, so
@@ -113,6 +129,8 @@ func ParseSecret(name string) (SecretName, error) {
 		n.Path = unescape.Replace(rest)
 	case WorkloadSecret:
 		n.Name = rest
+	case IdentityCertificate, IdentityTrust:
+		n.Mesh = rest
 	case ACMCertificate, ACMIssuer:
 		n.ARNs = []string{unescape.Replace(rest)}
 	case ACMTrust:

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 // source is where a certificate, or authorities, come from: SDS in any case, so
@@ -187,9 +188,14 @@ type termination struct {
 	names              []string
 }
 
-func nodeTermination(t *api.ListenerTLS) termination {
-	if t == nil {
+// nodeTermination is what a listener of that node says. Where it is by the node's
+// identity, clients show theirs.
+func nodeTermination(t *api.ListenerTLS, node api.Key) termination {
+	switch {
+	case t == nil:
 		return termination{}
+	case mesh.Identified(t):
+		return termination{mode: t.Mode, certificate: identitySecret(IdentityCertificate, node), trust: identitySecret(IdentityTrust, node)}
 	}
 	out := termination{mode: t.Mode, certificate: certificateFrom(t.Certificate.File, t.Certificate.SDS, t.Certificate.ACM)}
 	if v := t.Validation; v != nil {

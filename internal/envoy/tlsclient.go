@@ -135,9 +135,10 @@ type origination struct {
 
 // toward decides how a client with that policy speaks with a target's listener:
 // as its policy says where there is one for the port and either it is enforced
-// or the target has TLS; else as the target does (TLS-012 to TLS-017, TLS-033).
+// or the target has TLS; else as the target does (TLS-012 to TLS-017, TLS-033). A
+// target with an identity is that node and no other, and the client shows its own.
 func (p *policy) toward(node *api.Resource, l *api.Listener) origination {
-	t := nodeTermination(l.TLS)
+	t := nodeTermination(l.TLS, node.Key)
 	covered := p.covers(l)
 	if !t.offersTLS() && (!covered || !p.enforced) {
 		return origination{}
@@ -148,6 +149,10 @@ func (p *policy) toward(node *api.Resource, l *api.Listener) origination {
 		out.serverName = name
 	}
 	switch {
+	case mesh.Identified(l.TLS):
+		// It goes before a policy, which would not know whom to trust.
+		out.enforced, out.certificate, out.trust = true, t.certificate, t.trust
+		out.names = mesh.Identity(node.Key)
 	case covered:
 		out.enforced, out.certificate, out.trust = p.enforced, p.certificate, p.trust
 		if p.names != "" {

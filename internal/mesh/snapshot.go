@@ -142,6 +142,7 @@ func NewSnapshot(revision int64, resources []*api.Resource) *Snapshot {
 				}
 			}
 		}
+		t.identify()
 	}
 	return s
 }
@@ -186,9 +187,18 @@ func (s *Snapshot) Apply(revision int64, changes []api.Change) *Snapshot {
 		mine[at].changes = append(mine[at].changes, c)
 		next.meshes[at] = t
 		if i, ok := place(c.Key.Kind); !ok {
-			t.mesh = c.New
+			before := identityMode(t.mesh)
+			if t.mesh = c.New; identityMode(t.mesh) != before {
+				if more := t.identify(); len(more) > 0 {
+					mine[at].kinds[nodes], t.kinds[nodes].generation = true, t.memo.generation()
+					mine[at].changes = append(mine[at].changes, more...)
+				}
+			}
 		} else {
 			k := &t.kinds[i]
+			if i == nodes && c.New != nil {
+				c.New = acting(c.New, identityMode(t.mesh))
+			}
 			if !mine[at].kinds[i] {
 				mine[at].kinds[i] = true
 				k.generation = t.memo.generation()

@@ -173,7 +173,7 @@ func (t *turns) adopt(values map[string][]byte, snapshot *mesh.Snapshot, now tim
 			continue
 		}
 		t.stored[key] = r.compared()
-		if begun := r.Turn.Of(node, node.Revision == r.Revision); !begun.Resting() {
+		if begun := r.Turn.Of(node, node.Revision == r.Revision && r.Turn.SameGoal(node)); !begun.Resting() {
 			t.of[key] = &turn{Turn: begun, revision: node.Revision, since: now, unseen: now.Add(returnWait)}
 		}
 	}

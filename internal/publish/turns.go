@@ -59,12 +59,18 @@ func (t *turns) begin(before, after *mesh.Snapshot, changes []api.Change, kept m
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	touched := false
+	var others []api.Change // which their mesh has act otherwise
 	for _, c := range changes {
+		if c.Key.Kind == api.KindMesh {
+			others = append(others, mesh.IdentityChanged(before, after, c.Key)...)
+		}
+	}
+	for _, c := range slices.Concat(changes, others) {
 		if c.Key.Kind != api.KindVirtualNode {
 			continue
 		}
 		from, to, old := mesh.Turn{Goal: before.Get(c.Key)}, after.Get(c.Key), t.of[c.Key]
-		if from.Goal != nil && to != nil && from.Goal.Revision == to.Revision {
+		if from.Goal != nil && to != nil && from.Goal.Revision == to.Revision && mesh.Alike(from.Goal, to) {
 			continue // it was only read again
 		}
 		switch {

@@ -2,8 +2,10 @@ package rest
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -37,13 +39,23 @@ func (s *Server) updateSettings(ctx context.Context, c *call) (any, error) {
 	now := api.MeshSettings{
 		DefaultRetry: api.DefaultRetry(text(c.doc, "defaultRetry")),
 		Quotas:       api.QuotaSet(text(c.doc, "quotas")),
+		Identity:     api.Identity(text(c.doc, "identity")),
+	}
+	if list, ok := c.doc["identityAuthorities"].([]any); ok {
+		for _, x := range list {
+			authority, _ := x.(string)
+			now.IdentityAuthorities = append(now.IdentityAuthorities, authority)
+		}
+	}
+	if err := mesh.CheckSettings(key, now); err != nil {
+		return nil, err
 	}
 	return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
 		old := tx.Get(key)
 		if old == nil {
 			return nil, missing(tx, key)
 		}
-		if old.Settings == now {
+		if reflect.DeepEqual(old.Settings, now) {
 			return now, nil
 		}
 		made := *old

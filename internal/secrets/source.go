@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -51,10 +52,23 @@ type Issuer interface {
 	Follow(ctx context.Context, changed func(arn string)) error
 }
 
+// Identities are the certificates that a mesh gives to its nodes and gateways (D11).
+// Whose stream it is was authorised, so nobody is asked again.
+type Identities interface {
+	// Identity is the certificate of a node or gateway.
+	Identity(ctx context.Context, client api.Key) (Certificate, error)
+	// Trust is the PEM of the authorities whose identities count in the client's mesh.
+	Trust(ctx context.Context, client api.Key) ([]byte, error)
+	// Follow is Issuer's, with meshes, <owner>/<mesh>, in place of ARNs.
+	Follow(ctx context.Context, changed func(mesh string)) error
+}
+
 // Source answers for all secrets that a management service serves.
 type Source struct {
 	// Issuer may be nil: then nothing that an ARN names is served.
 	Issuer Issuer
+	// Identities may be nil: then no mesh gives any.
+	Identities Identities
 	// Renew is told, by a predicate on names, which secrets are others;
 	// ads.Server.Renew is one.
 	Renew func(concerns func(name string) bool)
@@ -62,10 +76,10 @@ type Source struct {
 }
 
 // Secret is the encoded envoy.extensions.transport_sockets.tls.v3.Secret of that
-// name, if the principal may have it; else an error whose text says why, which
+// name for a proxy of the client, if the principal may have it; else an error whose text says why, which
 // people read. For odd forms it is encoded in another way than for even ones that
 // means the same, because Envoy does not look again at content that it had last.
-func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, form int) (auth.Secret, error) {
+func (s *Source) Secret(ctx context.Context, p auth.Principal, client api.Key, name string, form int) (auth.Secret, error) {
 	n, err := envoy.ParseSecret(name)
 	if err != nil {
 		return "", api.Errorf(api.CodeBadRequest, "its name is none of a secret")
@@ -77,6 +91,8 @@ func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, form
 		return encode(name, trust(file(n.Path), form))
 	case envoy.WorkloadSecret:
 		return "", api.Errorf(api.CodeBadRequest, "it is of type sds, and the proxy has no SDS server: set APPMESH_SDS_SOCKET_PATH to the socket of one, and start the proxy again")
+	case envoy.IdentityCertificate, envoy.IdentityTrust:
+		return s.identity(ctx, client, name, n, form)
 	}
 	if s.Issuer == nil {
 		return "", api.Errorf(api.CodeBadRequest, "no issuer serves certificates and authorities by ARN: use a certificate of type file or sds, and trust of type file or sds")
@@ -109,28 +125,65 @@ func (s *Source) Secret(ctx context.Context, p auth.Principal, name string, form
 	return encode(name, trust(inline(all), form))
 }
 
+// identity is the secret of an identity.
+func (s *Source) identity(ctx context.Context, client api.Key, name string, n envoy.SecretName, form int) (auth.Secret, error) {
+	if s.Identities == nil || n.Mesh != client.Owner+"/"+client.Mesh {
+		return "", api.Errorf(api.CodeBadRequest, "the mesh gives no identities")
+	}
+	if n.Kind == envoy.IdentityTrust {
+		authorities, err := s.Identities.Trust(ctx, client)
+		if err != nil {
+			return "", fmt.Errorf("get authorities of identities: %w", err)
+		}
+		return encode(name, trust(inline(authorities), form))
+	}
+	c, err := s.Identities.Identity(ctx, client)
+	if err != nil {
+		return "", fmt.Errorf("issue identity: %w", err)
+	}
+	return encode(name, certificate(inline(c.Chain), inline([]byte(c.Key)), form))
+}
+
 // followAgain is how long a source waits before it follows an issuer again.
 const followAgain = time.Second
 
-// Run passes on what the issuer says is another, until ctx ends. After a break
-// anything may be another.
+// Run passes on what the issuer and the identities say is another, until ctx ends.
+// After a break anything may be another.
 func (s *Source) Run(ctx context.Context) error {
-	if s.Issuer == nil {
-		<-ctx.Done()
-		return nil
+	var all sync.WaitGroup
+	defer all.Wait()
+	if s.Identities != nil {
+		all.Go(func() { s.follow(ctx, s.Identities.Follow, identityOf) })
 	}
-	for {
-		err := s.Issuer.Follow(ctx, func(arn string) { s.Renew(concerns(arn)) })
+	if s.Issuer != nil {
+		s.follow(ctx, s.Issuer.Follow, concerns)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (s *Source) follow(ctx context.Context, source func(context.Context, func(string)) error, concerns func(string) func(string) bool) {
+	for ctx.Err() == nil {
+		err := source(ctx, func(what string) { s.Renew(concerns(what)) })
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		s.Log.Warn("issuer of certificates is not followed", "err", err)
 		select {
 		case <-time.After(followAgain):
 		case <-ctx.Done():
-			return nil
+			return
 		}
 		s.Renew(concerns(""))
+	}
+}
+
+// identityOf says of names of secrets whether they are of the mesh's identities; of
+// all meshes when it is empty.
+func identityOf(mesh string) func(name string) bool {
+	return func(name string) bool {
+		n, err := envoy.ParseSecret(name)
+		return err == nil && n.Mesh != "" && (mesh == "" || mesh == n.Mesh)
 	}
 }
 

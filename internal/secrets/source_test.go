@@ -39,7 +39,7 @@ var principal = auth.Principal{Account: account, ARN: "arn:aws:iam::" + account 
 // answer is what a source gives, decoded.
 func answer(t *testing.T, s *secrets.Source, name string, form int) *tlsv3.Secret {
 	t.Helper()
-	value, err := s.Secret(t.Context(), principal, name, form)
+	value, err := s.Secret(t.Context(), principal, api.Key{}, name, form)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"EMS-056 TLS-008 an authority of another account", &secrets.Source{Issuer: issuer}, "acm-trust:" + elsewhere, "acm-pca:GetCertificateAuthorityCertificate on resource: " + elsewhere},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			value, err := c.source.Secret(t.Context(), principal, c.secret, 0)
+			value, err := c.source.Secret(t.Context(), principal, api.Key{}, c.secret, 0)
 			known, ok := errors.AsType[*api.Error](err)
 			if !ok || !strings.Contains(known.Message, c.want) || value != "" {
 				t.Errorf("got %v, want %q", err, c.want)

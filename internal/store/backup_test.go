@@ -153,8 +153,8 @@ func TestBackupAndRestoreKeepEverything(t *testing.T) {
 	if diff := cmp.Diff(before, got); diff != "" {
 		t.Errorf("resource (-before +after):\n%s", diff)
 	}
-	if got := get(t, again, meshKey("m")).Settings; got != (api.MeshSettings{DefaultRetry: api.DefaultRetryOff, Quotas: api.QuotaSetAWS}) {
-		t.Errorf("the mesh's settings are %v", got)
+	if diff := cmp.Diff(api.MeshSettings{DefaultRetry: api.DefaultRetryOff, Quotas: api.QuotaSetAWS}, get(t, again, meshKey("m")).Settings); diff != "" {
+		t.Errorf("the mesh's settings:\n%s", diff)
 	}
 	if err := raise(again, nodeKey("m", "n")); err != nil {
 		t.Errorf("the restored store cannot be written: %v", err)
