@@ -203,55 +203,6 @@ func (d *daemon) connected(c ads.Connection) {
 	d.trail.keeper.Connection(event)
 }
 
-// headerMissing names, in an answer of LookupEvents, the replicas whose events are
-// not in it.
-const headerMissing = "X-Evermesh-Missing-Replicas"
-
-// apiHandler is the API, and what replicas ask each other on its address.
-func (d *daemon) apiHandler() http.Handler {
-	peers := d.trail.lookups.Handler()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path == audit.PeerPath:
-			peers.ServeHTTP(w, r)
-		case strings.HasPrefix(r.URL.Path, crlPath+"/"):
-			d.revocations(w, r)
-		case strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".LookupEvents"):
-			ctx, names := audit.Watch(r.Context())
-			d.api.ServeHTTP(&incomplete{w, names}, r.WithContext(ctx))
-		default:
-			d.api.ServeHTTP(w, r)
-		}
-	})
-}
-
-// incomplete says in an answer's header what it misses.
-type incomplete struct {
-	http.ResponseWriter
-	names func() []string
-}
-
-func (w *incomplete) say() {
-	if names := w.names(); len(names) > 0 {
-		w.Header().Set(headerMissing, strings.Join(names, ", "))
-	}
-}
-
-// WriteHeader satisfies http.ResponseWriter.
-func (w *incomplete) WriteHeader(status int) {
-	w.say()
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Write satisfies http.ResponseWriter.
-func (w *incomplete) Write(b []byte) (int, error) {
-	w.say()
-	return w.ResponseWriter.Write(b)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *incomplete) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
 // checkAudit refuses settings of the audit trail that cannot be.
 func (c config) checkAudit() error {
 	const least = 1 << 20

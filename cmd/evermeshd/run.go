@@ -134,7 +134,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer l.close()
 	defer d.leave(ctx)
 	defer d.startAudit(ctx, announced(l))()
-	apiServer := httpServer(d.apiHandler(), l.apiTLS, d.log, mostConnections())
+	apiServer := httpServer(d.trail.lookups.Before(d.api), l.apiTLS, d.log, mostConnections())
 	adminServer := httpServer(adminHandler(d.ready, d.metrics.registry), nil, d.log, adminConnections)
 	adminServer.WriteTimeout = 0 // a profile takes as long as it is asked to
 	var creds credentials.TransportCredentials
@@ -156,6 +156,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	part("keys", d.keys.Run)
 	part("shares", d.shares.Run)
+	part("quotas", d.quotas.Run)
 	part("guests", d.endGuests)
 	part("revoked", d.endRevoked)
 	part("registry", d.registry.Run)

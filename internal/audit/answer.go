@@ -44,9 +44,9 @@ type missing struct {
 
 type missingKey struct{}
 
-// Watch has the names of replicas that a lookup misses collected; they are to be
+// watch has the names of replicas that a lookup misses collected; they are to be
 // told to who asked.
-func Watch(ctx context.Context) (_ context.Context, names func() []string) {
+func watch(ctx context.Context) (_ context.Context, names func() []string) {
 	m := &missing{}
 	return context.WithValue(ctx, missingKey{}, m), func() []string {
 		m.mu.Lock()

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,11 +14,13 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/audit"
 	"github.com/evermesh/evermesh/internal/audit/segment"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -111,3 +114,8 @@ func call(after time.Duration, operation string) service.Record {
 		Resources: []string{"arn:aws:appmesh:" + region + ":" + account + ":mesh/m"},
 	}
 }
+
+// lines is a log that is kept.
+func lines(out *testenv.Output) *slog.Logger { return slog.New(slog.NewTextHandler(out, nil)) }
+
+func asAPI(err error, to **api.Error) bool { return errors.As(err, to) }
