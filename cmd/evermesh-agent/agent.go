@@ -30,6 +30,10 @@ The rest is set by environment variables, those of App Mesh's image. The ones th
   APPMESH_XDS_CA_FILE             CA of the control plane, PEM
   AWS_REGION, AWS_ACCESS_KEY_ID,  region and credentials that sign the xDS stream; AWS's other sources of
   AWS_SECRET_ACCESS_KEY           credentials work too
+  EVERMESH_TOKEN_FILE             token of a Kubernetes service account, instead of a signature
+  APPMESH_XDS_CLIENT_CERT_FILE,   client certificate with a SPIFFE id, PEM
+  APPMESH_XDS_CLIENT_KEY_FILE
+  EVERMESH_ROLE_ARN               the role that token or certificate stand for
   ENVOY_PATH                      the Envoy binary; else envoy on PATH
   APPNET_AGENT_ADMIN_MODE         tcp or uds: serve /status, by default on port 9902
   APPNET_ENVOY_RESTART_COUNT      how often Envoy is started again (3)

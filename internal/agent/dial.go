@@ -52,15 +52,19 @@ func newDialer(mark uint32) *net.Dialer {
 }
 
 // connect makes a connection to one address of e. It is not open yet: opening the first stream does that.
-func connect(dialer *net.Dialer, e Endpoint, address, caFile, userAgent string) (*grpc.ClientConn, error) {
+func connect(dialer *net.Dialer, e Endpoint, address, caFile string, proof Proof, userAgent string) (*grpc.ClientConn, error) {
 	secure := insecure.NewCredentials()
 	if e.TLS {
 		roots, err := readRoots(caFile)
 		if err != nil {
 			return nil, err
 		}
+		own, err := proof.certificates()
+		if err != nil {
+			return nil, err
+		}
 		// The server's name follows from the authority.
-		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})
+		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own})
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(secure),

@@ -185,8 +185,10 @@ func newUpstreams(ctx context.Context, s Settings, userAgent string, log *slog.L
 	if err != nil {
 		return nil, err
 	}
+	signer := newSigner(credentials, s.Region, s.SigningName, log)
+	signer.proof = s.Proof
 	return &upstreams{
 		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: dialer,
-		signer: newSigner(credentials, s.Region, s.SigningName, log), log: log, faulty: map[string]fault{}, behind: map[Endpoint]time.Time{},
+		signer: signer, log: log, faulty: map[string]fault{}, behind: map[Endpoint]time.Time{},
 	}, nil
 }

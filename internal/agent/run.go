@@ -105,6 +105,9 @@ func startRelay(ctx context.Context, s Settings, p Program) (*Relay, error) {
 			return nil, wrong("APPMESH_XDS_CA_FILE", "%v", err)
 		}
 	}
+	if _, err := s.Proof.certificates(); err != nil {
+		return nil, wrong("APPMESH_XDS_CLIENT_CERT_FILE", "%v", err)
+	}
 	u, err := newUpstreams(ctx, s, "evermesh-agent/"+p.Version, p.Log)
 	if err != nil {
 		return nil, err

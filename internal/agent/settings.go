@@ -15,10 +15,11 @@ type Settings struct {
 	Endpoints      []Endpoint // none in Service Connect mode
 	ServiceConnect string     // the socket that Envoy itself connects to, instead of the relay's
 	CAFile         string     // PEM; "" for the system's
-	SocketPath     string     // of the relay; "" for one in a new directory
-	Region         string     // for signing
-	SigningName    string     // appmesh
-	Mark           uint32     // SO_MARK of the agent's and Envoy's sockets; 0 for none
+	Proof          Proof
+	SocketPath     string // of the relay; "" for one in a new directory
+	Region         string // for signing
+	SigningName    string // appmesh
+	Mark           uint32 // SO_MARK of the agent's and Envoy's sockets; 0 for none
 
 	// Envoy.
 	EnvoyPath      string // "" for PATH
@@ -171,6 +172,7 @@ func (s *Settings) xds(v *variables) {
 		v.fail("APPNET_RELAY_LISTENER_UDS_PATH", "the path is longer than %d bytes", maxUnixPath)
 	}
 	s.CAFile = v.text("APPMESH_XDS_CA_FILE", "")
+	s.proof(v)
 	s.Region = v.text("AWS_REGION", s.Resource.Region)
 	preview := v.hardBool("APPMESH_PREVIEW")
 	s.SigningName = "appmesh"

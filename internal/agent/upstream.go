@@ -173,7 +173,7 @@ func (u *upstreams) tryAddress(ctx context.Context, e Endpoint, address, method 
 	if err != nil {
 		return nil, err
 	}
-	conn, err := connect(u.dialer, e, address, u.caFile, u.userAgent)
+	conn, err := connect(u.dialer, e, address, u.caFile, u.signer.proof, u.userAgent)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+)
+
+// The headers beside a token or a certificate, as the control plane reads them.
+const (
+	roleHeader    = "x-evermesh-role-arn"
+	accountHeader = "x-evermesh-account"
+)
+
+// maxToken bounds a token, in bytes.
+const maxToken = 20000
+
+// Proof is how the agent says whose proxy this is, where that is not by a signature.
+type Proof struct {
+	// TokenFile holds the token of a Kubernetes service account (EVERMESH_TOKEN_FILE). It is read for each stream, as
+	// it is replaced all the time.
+	TokenFile string
+	// CertFile and KeyFile are a client certificate (APPMESH_XDS_CLIENT_CERT_FILE, APPMESH_XDS_CLIENT_KEY_FILE), read
+	// for each connection.
+	CertFile, KeyFile string
+	// Role is the ARN of the role that token or certificate stand for (EVERMESH_ROLE_ARN); a token without it has the
+	// role of its pod identity association. Account is the one whose association that is; "" for the only one.
+	Role, Account string
+}
+
+// proof reads it. The account is that of the resource's ARN.
+func (s *Settings) proof(v *variables) {
+	p := &s.Proof
+	p.TokenFile, p.Role = v.text("EVERMESH_TOKEN_FILE", ""), v.text("EVERMESH_ROLE_ARN", "")
+	p.CertFile, p.KeyFile = v.text("APPMESH_XDS_CLIENT_CERT_FILE", ""), v.text("APPMESH_XDS_CLIENT_KEY_FILE", "")
+	if (p.CertFile == "") != (p.KeyFile == "") {
+		v.fail("APPMESH_XDS_CLIENT_CERT_FILE", "and APPMESH_XDS_CLIENT_KEY_FILE belong together: set both or none")
+	}
+	if p.Role != "" && (!strings.HasPrefix(p.Role, "arn:") || !strings.Contains(p.Role, ":role/")) {
+		v.fail("EVERMESH_ROLE_ARN", "%q is no ARN of a role, such as arn:aws:iam::111122223333:role/orders", p.Role)
+	}
+	if p.Role != "" && p.TokenFile == "" && p.CertFile == "" {
+		v.fail("EVERMESH_ROLE_ARN", "takes EVERMESH_TOKEN_FILE or APPMESH_XDS_CLIENT_CERT_FILE: what signs has its role already")
+	}
+	if parts := strings.SplitN(s.Resource.ID, ":", 6); len(parts) == 6 && parts[0] == "arn" {
+		p.Account = parts[4]
+	}
+}
+
+// unsigned says whether the stream is not to be signed: something else is the proof.
+func (p Proof) unsigned() bool { return p.TokenFile != "" || p.CertFile != "" && p.Role != "" }
+
+// headers are those of a stream to e. A token goes to nobody in plaintext but on this machine: who reads it could use
+// it.
+func (p Proof) headers(e Endpoint) (metadata.MD, error) {
+	md := metadata.MD{}
+	if p.Role != "" {
+		md.Set(roleHeader, p.Role)
+	}
+	if p.TokenFile == "" {
+		return md, nil
+	}
+	if !e.TLS && !e.here() {
+		return nil, errors.New("prove who this is: a token is sent over TLS only: APPMESH_XDS_ENDPOINT must be https://…")
+	}
+	text, err := os.ReadFile(p.TokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("read EVERMESH_TOKEN_FILE: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" || len(token) > maxToken || strings.ContainsAny(token, " \t\r\n") {
+		return nil, fmt.Errorf("read EVERMESH_TOKEN_FILE: %s holds no token", p.TokenFile)
+	}
+	md.Set("authorization", "Bearer "+token)
+	if p.Account != "" {
+		md.Set(accountHeader, p.Account)
+	}
+	return md, nil
+}
+
+// here says whether the endpoint is on this machine.
+func (e Endpoint) here() bool {
+	if e.Network == "unix" {
+		return true
+	}
+	host, _, err := net.SplitHostPort(e.Address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// certificates are the client's for one connection; none without files.
+func (p Proof) certificates() ([]tls.Certificate, error) {
+	if p.CertFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read APPMESH_XDS_CLIENT_CERT_FILE: %w", err)
+	}
+	return []tls.Certificate{pair}, nil
+}
