@@ -153,7 +153,17 @@ func has(s *cloudmap.Service, name, kind string) (records, extra []record) {
 			extra = append(extra, addresses(target, ttl, i)...)
 		}
 	}
-	return records, extra
+	return distinct(records), extra
+}
+
+// distinct leaves each record once: instances may be at one place.
+func distinct(records []record) []record {
+	seen := make(map[record]bool, len(records))
+	return slices.DeleteFunc(records, func(r record) bool {
+		was := seen[r]
+		seen[r] = true
+		return was
+	})
 }
 
 // fits says whether an instance makes a record of the type.
