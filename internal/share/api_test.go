@@ -12,7 +12,7 @@ import (
 // What RAM answers to what is asked in other ways than the story's.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	g := serve(t, nil, nil)
+	g := serve(t, nil)
 	g.python(t, `
 am.create_mesh(meshName="apps")
 s = a.create_resource_share(name="x")["resourceShare"]["resourceShareArn"]
@@ -96,7 +96,7 @@ for f, arguments in (
 // The permission, its policy, tags, tokens and pages.
 func TestDetails(t *testing.T) {
 	t.Parallel()
-	g := serve(t, nil, nil)
+	g := serve(t, nil)
 	t.Run("SHARE-012 the permission has the guide's actions", func(t *testing.T) {
 		g.python(t, `
 arn = "arn:aws:ram::aws:permission/AWSRAMDefaultPermissionAppMesh"
@@ -227,7 +227,7 @@ print(refusal(a.get_resource_shares, resourceOwner="SELF", maxResults=0).split("
 // An invitation can be accepted for seven days, and sent again after that.
 func TestInvitationsExpire(t *testing.T) {
 	t.Parallel()
-	g := serve(t, nil, nil)
+	g := serve(t, nil)
 	g.python(t, `
 am.create_mesh(meshName="apps")
 a.create_resource_share(name="x", resourceArns=[mesh()], principals=[B, C])
@@ -283,7 +283,7 @@ print([x["name"] for x in a.get_resource_shares(resourceOwner="SELF")["resourceS
 // A mesh that was made anew is another one, whatever its name.
 func TestAnotherMeshOfTheName(t *testing.T) {
 	t.Parallel()
-	g := serve(t, nil, nil)
+	g := serve(t, nil)
 	g.python(t, `
 am.create_mesh(meshName="apps")
 s = a.create_resource_share(name="x", resourceArns=[mesh()], principals=[B])["resourceShare"]["resourceShareArn"]
@@ -303,7 +303,7 @@ print(len(bm.list_meshes()["meshes"]), a.list_resources(resourceOwner="SELF")["r
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	data := storetest.Replicas(t, 2)
-	left, right := serve(t, data[0], nil), serve(t, data[1], nil)
+	left, right := serve(t, data[0]), serve(t, data[1])
 	left.python(t, `
 am.create_mesh(meshName="apps")
 a.create_resource_share(name="x", resourceArns=[mesh()], principals=[B])

@@ -13,7 +13,7 @@ import (
 // AWS CLI and boto3.
 func TestSharingByInvitation(t *testing.T) {
 	t.Parallel()
-	g := serve(t, nil, nil)
+	g := serve(t, nil)
 	g.python(t, `
 am.create_mesh(meshName="apps")
 am.create_virtual_node(meshName="apps", virtualNodeName="front", spec={})
@@ -134,7 +134,7 @@ DELETED
 
 func TestSharingWithinTheOrganization(t *testing.T) {
 	t.Parallel()
-	g := serve(t, nil, nil)
+	g := serve(t, nil)
 	const org, unit = "arn:aws:organizations::111111111111:organization/o-controlplane", "ou-shop-frontends"
 	if err := share.SetOrganization(t.Context(), g.Store, share.Organization{
 		ID: share.DefaultOrganization, Accounts: []string{"444444444444"}, Units: map[string][]string{unit: {consumer}},

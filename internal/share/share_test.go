@@ -13,7 +13,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/rest/resttest"
 	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/share"
@@ -65,7 +64,12 @@ func (c *clock) move(d time.Duration) {
 }
 
 // serve makes a replica before a store that others may have too; nil makes one.
-func serve(t *testing.T, data *store.Store, authorizer auth.Authorizer) *ground {
+func serve(t *testing.T, data *store.Store) *ground {
+	t.Helper()
+	return serveWith(t, data, func(*resttest.Options) {})
+}
+
+func serveWith(t *testing.T, data *store.Store, edit func(*resttest.Options)) *ground {
 	t.Helper()
 	if data == nil {
 		data = storetest.New(t)
@@ -99,7 +103,9 @@ func serve(t *testing.T, data *store.Store, authorizer auth.Authorizer) *ground 
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Server = resttest.Serve(t, resttest.Options{Store: data, Services: []*service.Service{ram}, Shares: g.shares, Authorizer: authorizer})
+	o := resttest.Options{Store: data, Services: []*service.Service{ram}, Shares: g.shares}
+	edit(&o)
+	g.Server = resttest.Serve(t, o)
 	return g
 }
 
