@@ -50,6 +50,7 @@ type config struct {
 	DrainSeconds                      int
 	APIRate                           float64
 	Quotas                            string
+	QuotaBound                        int
 	LogLevel, LogFormat, AccessLog    string
 	APIAdvertise                      string
 	Audit, AuditFile, AuditWebhook    string
@@ -93,7 +94,8 @@ func addFlags(f *pflag.FlagSet) {
 	f.Duration("publish-wait", 30*time.Second, "how `long` a proxy's routes wait for its silence about new clusters, and proxies for each other when listeners change")
 	f.Int("drain-seconds", 20, "how many `seconds` the streams' ends are spread over after SIGTERM")
 	f.Float64("api-rate", 1000, "requests per second and access key; 0: no limit")
-	f.String("quotas", "none", "how many resources there may be: none (no limit), or aws (App Mesh's own quotas)")
+	f.String("quotas", "none", "how many resources and connected proxies there may be, where nothing else is said of an account: none (no limit), or aws (App Mesh's own quotas)")
+	f.Int("quota-bound", 10, "how many `times` AWS's number an account may raise a quota to by itself, through Service Quotas; 0: not at all")
 	f.String("audit", "all", "what is kept as events of CloudTrail: all (calls and connections of proxies), writes (no calls that only read), or off")
 	f.Int64("audit-max-bytes", audit.DefaultBytes, "how many `bytes` of events a replica keeps in its data directory; they are kept for 90 days otherwise")
 	f.String("audit-file", "", "`file` that gets each event of this replica as a line of JSON; it may be rotated, and is opened anew at SIGHUP")
@@ -129,6 +131,7 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	wait, _ := f.GetDuration("publish-wait")
 	drain, _ := f.GetInt("drain-seconds")
 	rate, _ := f.GetFloat64("api-rate")
+	bound, _ := f.GetInt("quota-bound")
 	poll, _ := f.GetDuration("cloudmap-poll")
 	dnsRate, _ := f.GetFloat64("dns-rate")
 	dnsAddresses, _ := f.GetStringSlice("dns-virtual-services-address")
@@ -149,7 +152,7 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 		DNSVirtualServices: get("dns-virtual-services"), DNSVirtualServicesAddress: dnsAddresses,
 		APITLSCert: get("api-tls-cert"), APITLSKey: get("api-tls-key"), XDSTLSCert: get("xds-tls-cert"),
 		XDSTLSKey: get("xds-tls-key"), XDSClientCA: get("xds-client-ca"), OIDCCAFile: get("oidc-ca-file"), Auth: get("auth"), InsecurePlaintext: plaintext,
-		PublishWait: wait, DrainSeconds: drain, APIRate: rate, Quotas: get("quotas"),
+		PublishWait: wait, DrainSeconds: drain, APIRate: rate, Quotas: get("quotas"), QuotaBound: bound,
 		LogLevel: get("log-level"), LogFormat: get("log-format"), AccessLog: get("access-log"),
 		APIAdvertise: strings.TrimSuffix(get("api-advertise"), "/"), Audit: get("audit"), AuditMaxBytes: auditMaxBytes,
 		AuditFile: get("audit-file"), AuditWebhook: get("audit-webhook"),
@@ -311,6 +314,9 @@ func (c config) check() error {
 	}
 	if c.DrainSeconds < 0 {
 		return usagef("--drain-seconds %d: want seconds, or 0", c.DrainSeconds)
+	}
+	if c.QuotaBound < 0 {
+		return usagef("--quota-bound %d: want how many times AWS's number, or 0", c.QuotaBound)
 	}
 	if c.PublishWait < 0 {
 		return usagef("--publish-wait %s: want a time such as 30s, or 0", c.PublishWait)

@@ -23,6 +23,7 @@ import (
 	"github.com/evermesh/evermesh/internal/ledger"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/publish"
+	"github.com/evermesh/evermesh/internal/quota"
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/secrets"
@@ -50,6 +51,7 @@ type daemon struct {
 	ledger    *ledger.Writer
 	api       *rest.Server
 	shares    *share.Shares
+	quotas    *quota.Limits
 	around    around
 	trail     *trail
 	certs     *certs.Registry
@@ -122,6 +124,9 @@ func (d *daemon) wire(ctx context.Context) error {
 	if err := d.openShares(ctx); err != nil {
 		return err
 	}
+	if err := d.openQuotas(ctx); err != nil {
+		return err
+	}
 	d.openCertificates()
 	services, err := d.services()
 	if err != nil {
@@ -174,14 +179,11 @@ func (d *daemon) wire(ctx context.Context) error {
 
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
-		Ledger: reader, Snapshot: d.loop.Fresh, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
+		Ledger: reader, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
 		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade,
 	}
 	if c.Auth != "off" {
 		served.Verify = verifier.Verify
-	}
-	if c.Quotas == "aws" {
-		served.Quotas = mesh.AppMeshQuotas()
 	}
 	if c.AccessLog == "on" {
 		served.AccessLog = d.log

@@ -32,7 +32,7 @@ func verbs() []*cobra.Command {
 		RunE:  group,
 	}
 	credentials.AddCommand(credentialsResetCommand())
-	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand(), organizationCommand()}
+	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand(), organizationCommand(), quotaCommand()}
 }
 
 // whereText ends the help of each verb.
