@@ -62,8 +62,9 @@ func (m *Mover) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-wake:
-			pause(ctx, gather)
-			m.take(ctx)
+			if pause(ctx, gather); ctx.Err() == nil {
+				m.take(ctx)
+			}
 		case <-sweep.C:
 			m.sweep(ctx, false)
 		case <-ctx.Done():
@@ -126,7 +127,8 @@ func (m *Mover) move(ctx context.Context, events []store.Event) int {
 		}
 		keys = append(keys, e.Key)
 	}
-	if err := m.Log.Append(ctx, entries...); err != nil {
+	// What is begun is ended: the disk does not take long.
+	if err := m.Log.Append(context.WithoutCancel(ctx), entries...); err != nil {
 		return 0 // the log has said why; a sweep finds them in the outbox
 	}
 	keys = append(keys, m.kept...)
