@@ -144,23 +144,3 @@ func TestCloudMap(t *testing.T) {
 	registry.Fail(nil)
 	proxy.Wait(t, "the instance, when Cloud Map answers again", func() bool { return instancesOf(t, proxy, "late") == "10.0.0.9:80" })
 }
-
-// Without a Cloud Map, a node that is found there has a problem that says what
-// to set.
-func TestWithoutCloudMap(t *testing.T) {
-	t.Parallel()
-	p := start(t, t.TempDir(), "--auth", "off")
-	cloudMapMesh(t, p, "red")
-	front(t, p)
-	var out api.DescribeRolloutOutput
-	eventually(t, "the rollout names the problem", func() bool {
-		in := map[string]any{"resourceArn": "arn:aws:appmesh:us-east-1:000000000000:mesh/shop/virtualNode/red"}
-		if err := p.call(t.Context(), "DescribeRollout", in, &out); err != nil {
-			t.Fatal(err)
-		}
-		return len(out.Rollout.Problems) > 0
-	})
-	if message := out.Rollout.Problems[0].Message; !strings.Contains(message, "--cloudmap-region") || !strings.Contains(message, "--cloudmap-endpoint") {
-		t.Errorf("the problem does not say what to set: %s", message)
-	}
-}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/servicediscovery"
+	"github.com/aws/aws-sdk-go-v2/service/servicediscovery/types"
+	"github.com/miekg/dns"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/client"
+)
+
+// registrar registers as deployments do, with AWS's own client.
+type registrar struct {
+	t      *testing.T
+	client *servicediscovery.Client
+}
+
+func newRegistrar(t *testing.T, p *plane) *registrar {
+	t.Helper()
+	facts, err := client.ReadFacts(p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &registrar{t, servicediscovery.New(servicediscovery.Options{
+		Region: facts.Region, BaseEndpoint: &facts.APIEndpoint, Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
+	})}
+}
+
+func (r *registrar) check(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// service makes a service in the private namespace apps, which it makes at first.
+func (r *registrar) service(name string) string {
+	r.t.Helper()
+	find := func() string {
+		all, err := r.client.ListNamespaces(r.t.Context(), &servicediscovery.ListNamespacesInput{})
+		r.check(err)
+		for _, n := range all.Namespaces {
+			return *n.Id
+		}
+		return ""
+	}
+	id := find()
+	if id == "" {
+		_, err := r.client.CreatePrivateDnsNamespace(r.t.Context(), &servicediscovery.CreatePrivateDnsNamespaceInput{Name: aws.String("apps"), Vpc: aws.String("none")})
+		r.check(err)
+		id = find()
+	}
+	made, err := r.client.CreateService(r.t.Context(), &servicediscovery.CreateServiceInput{
+		Name: &name, NamespaceId: &id, HealthCheckCustomConfig: &types.HealthCheckCustomConfig{},
+		DnsConfig: &types.DnsConfig{DnsRecords: []types.DnsRecord{{Type: types.RecordTypeA, TTL: aws.Int64(1)}}},
+	})
+	r.check(err)
+	return *made.Service.Id
+}
+
+func (r *registrar) register(service, id, address string) {
+	r.t.Helper()
+	_, err := r.client.RegisterInstance(r.t.Context(), &servicediscovery.RegisterInstanceInput{
+		ServiceId: &service, InstanceId: &id, Attributes: map[string]string{"AWS_INSTANCE_IPV4": address, "AWS_INSTANCE_PORT": "9080"},
+	})
+	r.check(err)
+}
+
+// What is registered with the control plane itself reaches proxies, and is there
+// after a restart; what is not registered is not known, which the ledger says; and
+// names are answered where the settings say so.
+func TestOwnRegistry(t *testing.T) {
+	t.Parallel()
+	dir, arguments := t.TempDir(), []string{"--auth", "off", "--dns-listen", "127.0.0.1:0", "--dns-virtual-services", "on"}
+	p := start(t, dir, arguments...)
+	cloudMapMesh(t, p, "red", "late")
+	r := newRegistrar(t, p)
+	red := r.service("red")
+	r.register(red, "one", "10.0.0.1")
+	t.Run("DISC-006 DISC-010 DISC-005 instances reach a proxy without a role or a poll", func(t *testing.T) {
+		proxy := front(t, p)
+		proxy.Wait(t, "the first instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" })
+		r.register(red, "two", "10.0.0.2")
+		proxy.Wait(t, "the second instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080 10.0.0.2:9080" })
+		_, err := r.client.UpdateInstanceCustomHealthStatus(t.Context(), &servicediscovery.UpdateInstanceCustomHealthStatusInput{
+			ServiceId: &red, InstanceId: aws.String("two"), Status: types.CustomHealthStatusUnhealthy,
+		})
+		r.check(err)
+		proxy.Wait(t, "no unhealthy instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" })
+		proxy.Wait(t, "an empty set for what is not registered", func() bool { return instancesOf(t, proxy, "late") == "" })
+		eventually(t, "the ledger names it", func() bool {
+			var out api.ListProxiesOutput
+			if err := p.call(t.Context(), "ListProxies", map[string]any{}, &out); err != nil {
+				t.Fatal(err)
+			}
+			text, err := json.Marshal(out)
+			return err == nil && strings.Contains(string(text), "Endpoints of cds_egress_shop_late_http_8080 are not known")
+		})
+		if said := p.said(t); !strings.Contains(said, "a service of which proxies want the endpoints is not registered") {
+			t.Errorf("the log:\n%s", said)
+		}
+		r.register(r.service("late"), "one", "10.0.0.9")
+		proxy.Wait(t, "the instance, when it is registered", func() bool { return instancesOf(t, proxy, "late") == "10.0.0.9:9080" })
+	})
+	t.Run("VS-009 DISC-001 names of instances and of virtual services are answered", func(t *testing.T) {
+		at := regexp.MustCompile(`names are answered" dns=(\S+)`).FindStringSubmatch(p.said(t))
+		if at == nil {
+			t.Fatalf("the log does not say where:\n%s", p.said(t))
+		}
+		for name, want := range map[string]net.IP{"red.apps.": net.IPv4(10, 0, 0, 1), "red.local.": net.IPv4(10, 10, 10, 10), "late.local.": net.IPv4(10, 10, 10, 10)} {
+			eventually(t, name+" is answered", func() bool {
+				m, err := dns.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), at[1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				a, ok := append(m.Answer, &dns.NULL{})[0].(*dns.A)
+				return ok && len(m.Answer) == 1 && a.A.Equal(want)
+			})
+		}
+		if m, err := dns.Exchange(new(dns.Msg).SetQuestion("example.com.", dns.TypeA), at[1]); err != nil || m.Rcode != dns.RcodeRefused {
+			t.Errorf("another name is %v, %v", m, err)
+		}
+		if _, text := p.get(t, "/metrics"); !strings.Contains(text, `evermesh_dns_queries_total{result="VIRTUAL",type="A"} 2`) {
+			t.Errorf("the queries are not counted:\n%s", text)
+		}
+	})
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ended
+	again := start(t, dir, arguments...)
+	began, proxy := time.Now(), front(t, again)
+	proxy.Wait(t, "what was registered before", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" && instancesOf(t, proxy, "late") == "10.0.0.9:9080" })
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("what was registered came after %v", took)
+	}
+}
