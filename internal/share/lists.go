@@ -85,7 +85,7 @@ func (s *Service) resource(x *share, e entity) ramapi.Resource {
 		ARN: &e.ID, Type: &kind, ResourceShareARN: &arn, CreationTime: stamp(e.Created), LastUpdatedTime: stamp(e.Updated),
 		Status: ramapi.ResourceStatusAvailable, ResourceRegionScope: ramapi.ResourceRegionScopeRegional,
 	}
-	if key, ok := s.meshOf(e); ok && s.Mesh != nil && s.Mesh(key) != e.UID {
+	if key, ok := meshOf(e); ok && s.Mesh != nil && s.Mesh(key) != e.UID {
 		text := "The mesh was deleted."
 		out.Status, out.StatusMessage = ramapi.ResourceStatusUnavailable, &text
 	}

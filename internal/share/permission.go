@@ -3,7 +3,6 @@ package share
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/ramapi"
@@ -49,7 +48,7 @@ func Implied() []string {
 func grants() map[string]bool {
 	out := map[string]bool{}
 	for _, a := range slices.Concat(Permitted(), Implied()) {
-		out[strings.ToLower(a)] = true
+		out[a] = true
 	}
 	return out
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,12 +19,18 @@ type Shares struct {
 
 	mu       sync.RWMutex
 	together together
-	all      map[string]*share    // by key of the record; not changed once it is here
-	meshes   map[api.Key][]*share // which a mesh is in
-	grants   map[string]bool      // actions in lower case
-	revision int64                // up to which the watch told
-	changed  chan struct{}        // closed at the next change of what is shared
-	moved    chan struct{}        // closed when revision grows
+	all      map[string]*share // by key of the record; not changed once it is here
+	meshes   map[api.Key][]inShare
+	grants   map[string]bool // the actions of a share
+	revision int64           // up to which the watch told
+	changed  chan struct{}   // closed at the next change of what is shared
+	moved    chan struct{}   // closed when revision grows
+}
+
+// inShare is a mesh in a share.
+type inShare struct {
+	*share
+	uid string // of the mesh
 }
 
 // Shared says whether the owner of a mesh lets an account do the action in it. It
@@ -33,33 +38,18 @@ type Shares struct {
 func (s *Shares) Shared(account string, mesh api.Key, action string) bool {
 	mesh = mesh.MeshKey()
 	s.mu.RLock()
-	granted := s.grants[strings.ToLower(action)] && s.reached(account, mesh)
+	granted := s.grants[action] && s.reached(account, mesh)
 	s.mu.RUnlock()
 	return granted
 }
 
-// reached says whether a share of the mesh reaches the account; mu is held.
+// reached says whether a share reaches the account that the mesh is in: the one that
+// exists, not an earlier one of its name. mu is held.
 func (s *Shares) reached(account string, mesh api.Key) bool {
-	for _, x := range s.meshes[mesh] {
-		if s.holds(x, mesh) && s.reaches(x, account) {
-			return true
-		}
-	}
-	return false
-}
-
-// holds says whether the mesh that exists is the one that was put into the share.
-func (s *Shares) holds(x *share, mesh api.Key) bool {
-	for _, e := range x.Meshes {
-		if key, ok := s.meshOf(e); ok && key == mesh && e.Status == associated {
-			return s.Mesh == nil || s.Mesh(mesh) == e.UID
-		}
-	}
-	return false
-}
-
-func (s *Shares) reaches(x *share, account string) bool {
-	return !x.deleted() && x.Permitted && slices.ContainsFunc(x.Principals, func(p entity) bool { return s.together.reaches(x, p, account) })
+	return slices.ContainsFunc(s.meshes[mesh], func(x inShare) bool {
+		return x.Permitted && slices.ContainsFunc(x.Principals, func(p entity) bool { return s.together.reaches(x.share, p, account) }) &&
+			(s.Mesh == nil || s.Mesh(mesh) == x.uid)
+	})
 }
 
 // Meshes are the meshes of others that are shared with an account, in the order of
@@ -68,12 +58,9 @@ func (s *Shares) Meshes(account string) []api.Key {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var out []api.Key
-	for mesh, shares := range s.meshes {
-		for _, x := range shares {
-			if s.holds(x, mesh) && s.reaches(x, account) {
-				out = append(out, mesh)
-				break
-			}
+	for mesh := range s.meshes {
+		if s.reached(account, mesh) {
+			out = append(out, mesh)
 		}
 	}
 	slices.SortFunc(out, func(a, b api.Key) int {
@@ -126,11 +113,11 @@ func (s *Shares) take(b store.RecordBatch) {
 			s.all[r.Key] = x
 		}
 	}
-	s.meshes = map[api.Key][]*share{}
+	s.meshes = map[api.Key][]inShare{}
 	for _, x := range s.all {
 		for _, e := range x.Meshes {
-			if key, ok := s.meshOf(e); ok && e.Status == associated && !x.deleted() && !slices.Contains(s.meshes[key], x) {
-				s.meshes[key] = append(s.meshes[key], x)
+			if key, ok := meshOf(e); ok && e.Status == associated && !x.deleted() {
+				s.meshes[key] = append(s.meshes[key], inShare{x, e.UID})
 			}
 		}
 	}
@@ -141,7 +128,7 @@ func (s *Shares) take(b store.RecordBatch) {
 }
 
 // meshOf is the key of a mesh in a share.
-func (s *Shares) meshOf(e entity) (api.Key, bool) {
+func meshOf(e entity) (api.Key, bool) {
 	a, err := api.ParseARN(e.ID)
 	if err != nil {
 		return api.Key{}, false
