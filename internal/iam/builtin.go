@@ -42,7 +42,8 @@ func builtins() (map[string]*builtin, error) {
 			return nil, err
 		}
 		var file struct {
-			Path, DefaultVersionId string //nolint:revive // AWS's names
+			Path                   string
+			DefaultVersionID       string `json:"DefaultVersionId"`
 			CreateDate, UpdateDate time.Time
 			Document               json.RawMessage
 		}
@@ -51,8 +52,8 @@ func builtins() (map[string]*builtin, error) {
 		}
 		name := strings.TrimSuffix(e.Name(), ".json")
 		b := &builtin{managed: managed{
-			Name: name, Path: file.Path, ID: fixedID(policyID, name), Created: file.CreateDate, Updated: file.UpdateDate, Default: file.DefaultVersionId,
-			Versions: []version{{ID: file.DefaultVersionId, Created: file.UpdateDate, Document: string(file.Document)}},
+			Name: name, Path: file.Path, ID: fixedID(policyID, name), Created: file.CreateDate, Updated: file.UpdateDate, Default: file.DefaultVersionID,
+			Versions: []version{{ID: file.DefaultVersionID, Created: file.UpdateDate, Document: string(file.Document)}},
 		}}
 		if b.document, err = policy.Parse(string(file.Document)); err != nil {
 			return nil, fmt.Errorf("read %s: %w", e.Name(), err)
