@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +20,7 @@ func settingFlags() []settingFlag {
 	return []settingFlag{
 		{"default-retry", "defaultRetry", "on: routes without a retry policy get App Mesh's hidden one; off: they get none", []string{"on", "off"}},
 		{"quotas", "quotas", "none or aws: quotas of this mesh, whatever evermeshd's --quotas says", []string{"none", "aws"}},
+		{"identity", "identity", "strict: every node and gateway has an identity, and listeners that say nothing of TLS take mutual TLS alone; permissive: plaintext as well; off", []string{"off", "permissive", "strict"}},
 	}
 }
 
@@ -28,14 +31,15 @@ func settingsCommand() *cobra.Command {
 		Long: `Show the settings of a mesh, which App Mesh has no field for, or change those whose
 flags are given; "" unsets one. The mesh's spec and version stay as they are.
 
-Without a setting, the default retry policy is on, and the quotas are those that
-evermeshd has.
+Without a setting, the default retry policy is on, the quotas are those that
+evermeshd has, and no identities are given.
 
 Of two who change settings at once the last wins. Settings go with the mesh when
 it is deleted, and are no part of the files of apply and export.`,
 		Example: `  evermesh settings shop
   evermesh settings shop --default-retry off
-  evermesh settings shop --quotas ""`,
+  evermesh settings shop --quotas ""
+  evermesh settings shop --identity strict`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("%s takes the name of one mesh, but got %d arguments: see %s --help", c.CommandPath(), len(args), c.CommandPath())
@@ -54,10 +58,13 @@ it is deleted, and are no part of the files of apply and export.`,
 		c.Flags().String(f.name, "", f.usage)
 		_ = c.RegisterFlagCompletionFunc(f.name, cobra.FixedCompletions(f.choices, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
 	}
+	c.Flags().StringSlice(authoritiesFlag, nil, "`ARNs` of certificate authorities, or built-in: the first issues identities, all are trusted")
 	outputFlag(c)
 	dataDirFlag(c)
 	return c
 }
+
+const authoritiesFlag = "identity-authorities"
 
 func settings(c *cobra.Command, args []string) error {
 	mesh := map[string]any{"meshName": args[0]}
@@ -73,10 +80,20 @@ func settings(c *cobra.Command, args []string) error {
 			continue
 		}
 		value, _ := c.Flags().GetString(f.name)
-		if value != "" && value != f.choices[0] && value != f.choices[1] {
+		if value != "" && !slices.Contains(f.choices, value) {
 			return usagef("--%s is %s, got %q: see %s --help", f.name, strings.Join(f.choices, " or "), value, c.CommandPath())
 		}
 		given[f.member] = strings.ToUpper(value)
+	}
+	var authorities []string // nil when nothing is said of them
+	if c.Flags().Changed(authoritiesFlag) {
+		authorities = []string{}
+		list, _ := c.Flags().GetStringSlice(authoritiesFlag)
+		for _, a := range list {
+			if a != "" {
+				authorities = append(authorities, a)
+			}
+		}
 	}
 	caller, err := connect(c)
 	if err != nil {
@@ -87,18 +104,30 @@ func settings(c *cobra.Command, args []string) error {
 		return explained(caller, err)
 	}
 	now := &out.Settings
-	if len(given) > 0 {
+	if len(given) > 0 || authorities != nil {
 		if v, ok := given["defaultRetry"]; ok {
 			now.DefaultRetry = api.DefaultRetry(v)
 		}
 		if v, ok := given["quotas"]; ok {
 			now.Quotas = api.QuotaSet(v)
 		}
+		if v, ok := given["identity"]; ok {
+			now.Identity = api.Identity(v)
+		}
+		if authorities != nil {
+			now.IdentityAuthorities = authorities
+		}
 		if now.DefaultRetry != "" {
 			mesh["defaultRetry"] = now.DefaultRetry
 		}
 		if now.Quotas != "" {
 			mesh["quotas"] = now.Quotas
+		}
+		if now.Identity != "" {
+			mesh["identity"] = now.Identity
+		}
+		if len(now.IdentityAuthorities) > 0 {
+			mesh["identityAuthorities"] = now.IdentityAuthorities
 		}
 		if err := caller.Call(c.Context(), "UpdateMeshSettings", mesh, nil); err != nil {
 			return explained(caller, err)
@@ -110,6 +139,8 @@ func settings(c *cobra.Command, args []string) error {
 	return printTable(c.OutOrStdout(), []string{"SETTING", "VALUE"}, [][]string{
 		{"default-retry", shown(string(now.DefaultRetry), "on (not set)")},
 		{"quotas", shown(string(now.Quotas), "the control plane's (not set)")},
+		{"identity", shown(string(now.Identity), "off (not set)")},
+		{authoritiesFlag, cmp.Or(strings.Join(now.IdentityAuthorities, ", "), "built-in (not set)")},
 	})
 }
 

@@ -8,23 +8,31 @@ import (
 	"strings"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/certs"
+	"github.com/evermesh/evermesh/internal/certs/identity"
 	"github.com/evermesh/evermesh/internal/service"
 )
 
 // crlPath is where lists of revoked certificates are, for whoever checks one.
 const crlPath = "/evermesh/crl"
 
-// openCertificates makes ACM and its private CA; proxies get their certificates from
-// there.
+// openCertificates makes ACM and its private CA, and what gives meshes' identities;
+// proxies get their certificates from there.
 func (d *daemon) openCertificates() {
 	d.certs = certs.New(certs.Config{
 		Store: d.store, Box: d.keys.Box(), Realm: d.realm(), Authorizer: d.around.authorizer, CRL: d.config.crlURL(),
 		Using: d.usingCertificate, Log: d.log, Now: time.Now,
 	})
+	d.issued = identity.New(identity.Config{Derive: d.keys.Box().Derive, Authorities: d.certs, Now: time.Now, Resource: func(key api.Key) *api.Resource {
+		if s := d.loop.Snapshot(); s != nil {
+			return s.Get(key)
+		}
+		return nil
+	}})
 }
 
-func (d *daemon) acm() (*service.Service, error)   { return d.certs.ACM() }
+func (d *daemon) acm() (*service.Service, error)    { return d.certs.ACM() }
 func (d *daemon) acmPCA() (*service.Service, error) { return d.certs.PCA() }
 
 // crlURL is where certificates say that the lists are; empty where no address can

@@ -16,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/certs"
+	"github.com/evermesh/evermesh/internal/certs/identity"
 	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/cloudmap"
 	"github.com/evermesh/evermesh/internal/discovery"
@@ -55,6 +56,7 @@ type daemon struct {
 	around    around
 	trail     *trail
 	certs     *certs.Registry
+	issued    *identity.Issuer
 
 	*federation
 
@@ -151,7 +153,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			d.log.Warn("ledger keeps what the replica before left", "err", err)
 		}
 	}
-	d.secrets = &secrets.Source{Issuer: d.certs, Renew: func(concerns func(string) bool) { d.proxies.Renew(concerns) }, Log: d.log}
+	d.secrets = &secrets.Source{Issuer: d.certs, Identities: d.issued, Renew: func(concerns func(string) bool) { d.proxies.Renew(concerns) }, Log: d.log}
 	d.proxies = ads.New(ads.Config{
 		Realm: realm, Replica: replica.ID, PublishWait: c.PublishWait, Log: d.log, Now: time.Now,
 		Authenticate: func(ctx context.Context, method string, md metadata.MD) (auth.Principal, error) {
@@ -171,6 +173,7 @@ func (d *daemon) wire(ctx context.Context) error {
 		Applied: func(revision int64) {
 			d.metrics.revision.Set(float64(revision))
 			d.ledger.Applied(revision)
+			d.issued.Look()
 		},
 	})
 	d.proxies.Clients, reader.Affected = d.loop, d.loop.Affected

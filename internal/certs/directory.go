@@ -21,6 +21,7 @@ type directory struct {
 	certificates map[string]*held
 	leaves       map[string]*x509.Certificate
 	followers    map[*follower]bool
+	signers      map[string]Signer // whose keys were opened, by ARN
 }
 
 // follower is somebody who is told what changed; what is not yet told is kept once
@@ -33,6 +34,7 @@ type follower struct {
 func (d *directory) init() {
 	d.authorities, d.certificates = map[string]*stated{}, map[string]*held{}
 	d.leaves, d.followers = map[string]*x509.Certificate{}, map[*follower]bool{}
+	d.signers = map[string]Signer{}
 }
 
 // everything stands for all ARNs in what followers are told.
@@ -54,6 +56,7 @@ func (r *Registry) take(b store.RecordBatch) {
 			delete(d.authorities, arn)
 			delete(d.certificates, arn)
 			delete(d.leaves, arn)
+			delete(d.signers, arn)
 			d.tell(arn)
 		}
 	}
