@@ -40,11 +40,7 @@ func (s *Server) elsewhere(ctx context.Context, r *http.Request, c *call, to *fo
 			return nil, err
 		}
 	}
-	body := t.text
-	if r.Method == http.MethodGet {
-		body = nil
-	}
-	answer, err := to.Send(ctx, t.op.Name, r.Method, r.RequestURI, r.Header, body)
+	answer, err := to.Send(ctx, t.op.Name, r.Method, r.RequestURI, r.Header, t.body)
 	if err != nil {
 		s.Log.WarnContext(ctx, "service elsewhere does not answer", "request_id", c.id, "err", err)
 		return nil, api.Errorf(api.CodeServiceUnavailable, "%s is elsewhere, and does not answer this control plane: try again.", t.service.Model.Metadata.ServiceID)

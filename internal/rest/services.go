@@ -31,6 +31,7 @@ type target struct {
 	name     string           // that the request gave it
 	binder   *binder          // of rest-json
 	text     []byte           // what the input is read from
+	body     []byte           // of the request
 }
 
 // route is an operation of rest-json on the mux of its service.
@@ -115,7 +116,7 @@ func signedFor(r *http.Request) string {
 
 // target finds protocol and operation of a request to this service.
 func (o *offered) target(r *http.Request, body []byte) *target {
-	t := &target{service: o, text: body}
+	t := &target{service: o, text: body, body: body}
 	switch header := r.Header.Get("X-Amz-Target"); {
 	case r.Header.Get("Smithy-Protocol") == "rpc-v2-cbor" && o.takes(t, wire.CBOR):
 		// /service/NAME/operation/OPERATION; whatever may stand before it.
@@ -133,7 +134,7 @@ func (o *offered) target(r *http.Request, body []byte) *target {
 			t.op = o.Model.Operations[t.name]
 		}
 	case o.takes(t, wire.Query):
-		if r.Method == http.MethodGet {
+		if len(body) == 0 && strings.Contains(r.URL.RawQuery, "Action=") { // presigned, say
 			t.text = []byte(r.URL.RawQuery)
 		} else if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 			break
