@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -97,9 +98,14 @@ func (w *shared) begin(ctx context.Context, g *ground.Ground) error {
 	if w.Stage, err = stage.New(g, programs); err != nil {
 		return err
 	}
-	w.control, err = w.Control(ctx, stage.ControlOptions{})
+	w.control, err = w.Control(ctx, stage.ControlOptions{Args: []string{
+		"--dns-listen", netip.AddrPortFrom(w.Home().Addr(), meshDNSPort).String(), "--dns-virtual-services", "on",
+	}})
 	return err
 }
+
+// meshDNSPort is where the evermeshd of all tests answers names, beside the ground's own name server.
+const meshDNSPort = 5353
 
 // mesh is the mesh of one test.
 type mesh struct {

@@ -28,6 +28,7 @@ type DNS struct {
 
 	mu    sync.Mutex
 	names map[string]*nameRecord
+	zones map[string]netip.AddrPort
 }
 
 type nameRecord struct {
@@ -39,7 +40,7 @@ type nameRecord struct {
 }
 
 func serveDNS(addr netip.Addr) (*DNS, error) {
-	d := &DNS{addr: netip.AddrPortFrom(addr, 53), names: map[string]*nameRecord{}, closing: make(chan struct{})}
+	d := &DNS{addr: netip.AddrPortFrom(addr, 53), names: map[string]*nameRecord{}, zones: map[string]netip.AddrPort{}, closing: make(chan struct{})}
 	packets, err := net.ListenPacket("udp", d.addr.String())
 	if err != nil {
 		return nil, err
@@ -70,6 +71,26 @@ func (d *DNS) Set(name string, addrs ...netip.Addr) {
 // Remove makes the server answer NXDOMAIN for name.
 func (d *DNS) Remove(name string) {
 	d.edit(name, func(r *nameRecord) { r.addrs, r.known = nil, false })
+}
+
+// Forward has another name server answer for the names in a zone, such as apps.local, that were not Set.
+func (d *DNS) Forward(zone string, to netip.AddrPort) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.zones["."+strings.ToLower(zone)] = to
+}
+
+// elsewhere is who answers for a name that is not known here.
+func (d *DNS) elsewhere(name string) (to netip.AddrPort, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name = "." + strings.ToLower(strings.TrimSuffix(name, "."))
+	for zone, to := range d.zones {
+		if strings.HasSuffix(name, zone) {
+			return to, true
+		}
+	}
+	return to, false
 }
 
 // Silence leaves every query for name unanswered for the time to come; 0 ends it.
@@ -129,6 +150,12 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 		case <-d.closing:
 			return
 		}
+	}
+	if to, ok := d.elsewhere(question.Name); ok && !r.known {
+		if got, err := dns.Exchange(query, to.String()); err == nil {
+			_ = w.WriteMsg(got)
+		}
+		return // who is not answered asks again
 	}
 	if !r.known {
 		reply.Rcode = dns.RcodeNameError
