@@ -47,7 +47,7 @@ func organizationCommand() *cobra.Command {
 		Short: "Replace the organization by that in a JSON file",
 		Long: `Replace the organization by that in a JSON file, such as
 
-  {"id": "o-controlplane",
+  {"id": "o-evermeshorg",
    "accounts": ["111122223333"],
    "units": {"ou-shop-frontends": ["222233334444", "333344445555"]}}
 

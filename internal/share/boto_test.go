@@ -135,7 +135,7 @@ DELETED
 func TestSharingWithinTheOrganization(t *testing.T) {
 	t.Parallel()
 	g := serve(t, nil)
-	const org, unit = "arn:aws:organizations::111111111111:organization/o-controlplane", "ou-shop-frontends"
+	const org, unit = "arn:aws:organizations::111111111111:organization/o-evermeshorg", "ou-shop-frontends"
 	if err := share.SetOrganization(t.Context(), g.Store, share.Organization{
 		ID: share.DefaultOrganization, Accounts: []string{"444444444444"}, Units: map[string][]string{unit: {consumer}},
 	}); err != nil {
@@ -145,12 +145,12 @@ func TestSharingWithinTheOrganization(t *testing.T) {
 		g.python(t, `
 am.create_mesh(meshName="apps")
 print(refusal(a.create_resource_share, name="all", resourceArns=[mesh()], principals=["`+org+`"]))
-print(refusal(a.create_resource_share, name="unit", resourceArns=[mesh()], principals=["arn:aws:organizations::111111111111:ou/o-controlplane/`+unit+`"]))
+print(refusal(a.create_resource_share, name="unit", resourceArns=[mesh()], principals=["arn:aws:organizations::111111111111:ou/o-evermeshorg/`+unit+`"]))
 print(refusal(a.create_resource_share, name="inside", allowExternalPrincipals=False, resourceArns=[mesh()], principals=[B]))
 print(refusal(b.enable_sharing_with_aws_organization).split(":")[0])
 print(a.enable_sharing_with_aws_organization()["returnValue"])
 `, `
-400 UnknownResourceException: Organization o-controlplane could not be found.
+400 UnknownResourceException: Organization o-evermeshorg could not be found.
 400 UnknownResourceException: OrganizationalUnit ou-shop-frontends in unknown organization could not be found.
 400 OperationNotPermittedException: The resource you are attempting to share can only be shared within your AWS Organization. This error may also occur if you have not enabled sharing with your AWS organization, or that onboarding process is still in progress.
 400 OperationNotPermittedException
@@ -189,7 +189,7 @@ True []
 	})
 	t.Run("SHARE-001 with an organizational unit", func(t *testing.T) {
 		g.python(t, who+`
-ou = "arn:aws:organizations::111111111111:ou/o-controlplane/`+unit+`"
+ou = "arn:aws:organizations::111111111111:ou/o-evermeshorg/`+unit+`"
 s = a.create_resource_share(name="unit", resourceArns=[mesh()], principals=[ou])["resourceShare"]["resourceShareArn"]
 print(who())
 print(json.loads(a.get_resource_policies(resourceArns=[mesh()])["policies"][0])["Statement"][0]["Condition"])
@@ -198,7 +198,7 @@ print(who())
 print(refusal(a.associate_resource_share, resourceShareArn=s, principals=[ou + "x"]).split(":")[0])
 `, `
 ['b']
-{'ForAnyValue:StringLike': {'aws:PrincipalOrgPaths': 'o-controlplane/ou-shop-frontends/*'}}
+{'ForAnyValue:StringLike': {'aws:PrincipalOrgPaths': 'o-evermeshorg/ou-shop-frontends/*'}}
 []
 400 UnknownResourceException`)
 	})
@@ -209,7 +209,7 @@ print(who())
 print(refusal(c.create_resource_share, name="x", principals=["`+org+`"]))
 `, `
 ['b']
-400 UnknownResourceException: Organization o-controlplane could not be found.`)
+400 UnknownResourceException: Organization o-evermeshorg could not be found.`)
 		if err := share.SetOrganization(t.Context(), g.Store, share.Organization{ID: share.DefaultOrganization, Accounts: []string{stranger}}); err != nil {
 			t.Fatal(err)
 		}

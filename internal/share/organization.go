@@ -12,7 +12,7 @@ import (
 )
 
 // DefaultOrganization is the id of the organization where the operator gave none.
-const DefaultOrganization = "o-controlplane"
+const DefaultOrganization = "o-evermeshorg"
 
 // Organization says which accounts of a control plane belong together. Where the
 // operator says nothing, all of them do, and there are no units.
