@@ -145,13 +145,22 @@ func (c *Call) AllowAction(ctx context.Context, action, resource string, keys ma
 		}
 		maps.Copy(all, keys)
 	}
-	if resource != "*" && !slices.Contains(c.asked, resource) {
-		c.asked = append(c.asked, resource)
+	if resource != "*" {
+		c.About(resource)
 	}
 	return c.Authorizer.Authorize(ctx, auth.Question{Principal: c.Principal, Action: action, Resource: resource, Keys: all})
 }
 
-// Resources are the ARNs that Allow was asked about: those that the call is about.
+// About says that the call is about a resource that Allow is not asked about, such as
+// a role whose trust policy decides.
+func (c *Call) About(resource string) {
+	if !slices.Contains(c.asked, resource) {
+		c.asked = append(c.asked, resource)
+	}
+}
+
+// Resources are the ARNs that Allow was asked about, or About told: those that the
+// call is about.
 func (c *Call) Resources() []string { return c.asked }
 
 // Outbox is where a transaction keeps what is committed with it; *store.Tx is one.

@@ -35,6 +35,7 @@ func (s *Server) assumeRole(ctx context.Context, c *service.Call, in *stsapi.Ass
 	if err != nil {
 		return nil, err
 	}
+	c.About(in.RoleARN)
 	if err := noMFA(in.SerialNumber, in.TokenCode); err != nil {
 		return nil, err
 	}

@@ -23,6 +23,10 @@ func (s *Server) assumeRoleWithWebIdentity(ctx context.Context, c *service.Call,
 		return nil, api.Errorf(codeValidation, "ProviderId is for providers of OAuth 2.0, which are not supported: leave it out for a token of OpenID Connect.")
 	}
 	w, err := s.web(ctx, in.WebIdentityToken, in.RoleARN, in.RoleSessionName, c.Keys)
+	if w.session.Subject != "" { // the event says who it was; what a stranger tries is none
+		c.Principal = auth.Principal{Session: &auth.Session{Provider: w.session.Provider, Subject: w.session.Subject}}
+		c.About(in.RoleARN)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +59,8 @@ type web struct {
 }
 
 // web verifies a token and asks the role's trust policy. The account of the role must
-// know the token's issuer; no other account's provider counts.
+// know the token's issuer; no other account's provider counts. Of one that is refused
+// although its token is good, the session says who it was.
 func (s *Server) web(ctx context.Context, raw, roleARN, name string, keys map[string][]string) (web, error) {
 	account, err := roleAccount(roleARN)
 	if err != nil {
@@ -65,20 +70,21 @@ func (s *Server) web(ctx context.Context, raw, roleARN, name string, keys map[st
 	if err != nil {
 		return web{}, err
 	}
+	known := web{token: t, session: auth.Session{Provider: provider.ARN, Subject: t.Subject}}
 	refused := api.Errorf(api.CodeAccessDenied, "Not authorized to perform %s", actionWeb)
 	role, found, err := s.Directory.Role(ctx, roleARN)
 	if err != nil {
-		return web{}, err
+		return known, err
 	}
 	if !found {
-		return web{}, refused
+		return known, refused
 	}
 	tags, transitive := tagsOf(t)
 	all := with(keys, tagKeys(tags, transitive), tokenKeys(t), map[string][]string{
 		"aws:federatedprovider": {provider.ARN}, "sts:rolesessionname": {name},
 	})
 	if !vouched(role, federated(provider.ARN), needs(actionWeb, len(tags) > 0, false), all) {
-		return web{}, refused
+		return known, refused
 	}
 	return web{role: role, token: t, session: auth.Session{
 		Provider: provider.ARN, Subject: t.Subject, Tags: tags, Transitive: transitive,

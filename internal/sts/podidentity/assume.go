@@ -35,6 +35,10 @@ func (s *Server) assume(ctx context.Context, c *service.Call, in *eksauthapi.Ass
 		return nil, err
 	}
 	pod := s.podOf(f.account, f.cluster, f.association, f.workload, f.provider)
+	if account == "" { // the event says who it was
+		c.Principal = auth.Principal{Session: &auth.Session{Provider: f.provider.ARN, Subject: f.token.Subject}}
+	}
+	c.About(pod.Association)
 	made, err := s.Roles.AssumePod(ctx, pod, c.Keys)
 	if err != nil {
 		return nil, err
