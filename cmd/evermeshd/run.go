@@ -157,6 +157,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("keys", d.keys.Run)
 	part("shares", d.shares.Run)
 	part("quotas", d.quotas.Run)
+	part("seats", d.seats.Run)
 	part("guests", d.endGuests)
 	part("revoked", d.endRevoked)
 	part("registry", d.registry.Run)

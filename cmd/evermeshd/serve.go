@@ -53,6 +53,7 @@ type daemon struct {
 	api       *rest.Server
 	shares    *share.Shares
 	quotas    *quota.Limits
+	seats     *quota.Seats
 	around    around
 	trail     *trail
 	certs     *certs.Registry
@@ -146,6 +147,8 @@ func (d *daemon) wire(ctx context.Context) error {
 		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
 		Row: d.row, Lost: func(since time.Time) { d.proxies.EndSince(since) },
 	}).Init()
+	reader := &ledger.Reader{Store: d.store, Realm: realm, Flushed: d.ledger.Changed, Now: time.Now}
+	d.openSeats(ctx, reader, replica.ID)
 	if len(c.EtcdEndpoints) == 0 {
 		if err := d.ledger.Clear(ctx); err != nil {
 			// A disk that is almost full takes no writes, and is no reason not to
@@ -162,10 +165,9 @@ func (d *daemon) wire(ctx context.Context) error {
 			}
 			return streams.Authenticate(ctx, method, md)
 		},
-		Authorize: d.mayStream, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
+		Authorize: d.mayStream, Room: d.room, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
 		Meter: d.metrics.meter(),
 	})
-	reader := &ledger.Reader{Store: d.store, Realm: realm, Flushed: d.ledger.Changed, Now: time.Now}
 	d.loop = publish.New(publish.Config{
 		Store: d.store, Proxies: d.proxies, Endpoints: d.endpoints, Log: d.log, Workers: runtime.GOMAXPROCS(0),
 		Ledger: reader, Rows: d.store, PublishWait: c.PublishWait,

@@ -141,7 +141,7 @@ func (v service) serve(stream grpc.ServerStream, method string, delta bool) erro
 		return s.refuse(known, statusOf(err))
 	}
 	p.delta, p.stream, p.ender = delta, stream, ender
-	if err := s.join(p); err != nil {
+	if err := s.join(p, s.room(ctx, p)); err != nil {
 		return s.refuse(known, err)
 	}
 	defer s.leave(p)

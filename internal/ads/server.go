@@ -75,6 +75,8 @@ type Config struct {
 	// Authorize says whether the principal may have the client's configuration;
 	// nil allows everyone (EMS-010, EMS-054). It answers at once: see Reauthorize.
 	Authorize func(p auth.Principal, from From, key api.Key) error
+	// Room says how many proxies a node or gateway may have; nil is no limit.
+	Room func(ctx context.Context, key api.Key) Room
 	// Secrets may be nil: then no secret is delivered.
 	Secrets Secrets
 	// Connected is told what happens to streams. It returns at once; nil is allowed.
@@ -340,12 +342,16 @@ func (s *Server) meet(e *ender) (forget func(), err error) {
 	}, nil
 }
 
-// join adds a proxy; the first of a client makes the loop build for it.
-func (s *Server) join(p *proxy) error {
+// join adds a proxy, if there is room for it; the first of a client makes the loop
+// build for it.
+func (s *Server) join(p *proxy, r Room) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
 		return errDraining
+	}
+	if err := s.enter(p, r); err != nil {
+		return err
 	}
 	g := s.groups[p.client]
 	if g == nil {

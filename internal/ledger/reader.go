@@ -143,6 +143,20 @@ func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []ap
 	return proxies, replicas, nil
 }
 
+// All returns what each replica says of each node and gateway. Nothing of it is to be
+// changed.
+func (r *Reader) All(ctx context.Context) ([]api.LedgerRow, error) {
+	all, _, err := r.shared(ctx, rowPrefix, "", func(place) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]api.LedgerRow, 0, len(all))
+	for _, x := range all {
+		rows = append(rows, x.LedgerRow)
+	}
+	return rows, nil
+}
+
 // Mesh returns what each replica says of each node and gateway of the key's mesh,
 // and all replicas. complete is false when some of it was being written, so that
 // proxies may be missing. Nothing of it is to be changed.

@@ -13,6 +13,12 @@ const (
 	serviceName = "AWS App Mesh"
 )
 
+// The quotas of connected proxies.
+const (
+	nodeEnvoys    = "L-606A910B"
+	gatewayEnvoys = "L-33E8F9C9"
+)
+
 // NoLimit is the value that stands for none where a number is wanted.
 const NoLimit = 1<<31 - 1
 
@@ -38,8 +44,8 @@ func Quotas() []Quota {
 		{"L-BB90B7FF", "Routes per virtual router", 50, true, func(q *mesh.Quotas) *int { return &q.Routes }},
 		{"L-AE1D9567", "Weighted targets per route", 10, false, nil},
 		{"L-8775AB18", "Backends per virtual node", 50, true, func(q *mesh.Quotas) *int { return &q.Backends }},
-		{"L-606A910B", "Connected Envoy processes per virtual node", 50, true, func(q *mesh.Quotas) *int { return &q.NodeEnvoys }},
-		{"L-33E8F9C9", "Connected Envoy processes per virtual gateway", 50, true, func(q *mesh.Quotas) *int { return &q.GatewayEnvoys }},
+		{nodeEnvoys, "Connected Envoy processes per virtual node", 50, true, func(q *mesh.Quotas) *int { return &q.NodeEnvoys }},
+		{gatewayEnvoys, "Connected Envoy processes per virtual gateway", 50, true, func(q *mesh.Quotas) *int { return &q.GatewayEnvoys }},
 		{"L-87E74146", "Virtual gateways per mesh", 3, true, func(q *mesh.Quotas) *int { return &q.VirtualGateways }},
 		{"L-F6F26D09", "Gateway routes per virtual gateway", 10, true, func(q *mesh.Quotas) *int { return &q.GatewayRoutes }},
 	}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evermesh/evermesh/internal/ads"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/ledger"
+	"github.com/evermesh/evermesh/internal/quota"
+)
+
+// openSeats counts connected proxies where there are quotas of them. What the replica
+// before this one left in the ledger is taken over: its proxies come back.
+func (d *daemon) openSeats(ctx context.Context, reader *ledger.Reader, replica string) {
+	d.seats = (&quota.Seats{
+		Limits: d.quotas, Settings: d.quotaSet, Ledger: reader, Replica: replica, Log: d.log, Now: time.Now,
+	}).Init()
+	d.metrics.registry.MustRegister(ratios{
+		prometheus.NewDesc("evermesh_quota_usage_ratio", "Share of a quota of connected proxies that the fullest node or gateway uses, by the quota's code.", []string{"quota"}, nil),
+		d.seats.Usage,
+	})
+	rows, err := reader.All(ctx)
+	if err != nil {
+		d.log.Warn("proxies of before are not known and count as new where there are quotas", "err", err)
+		return
+	}
+	d.seats.Remember(rows)
+}
+
+// room says how many proxies a node or gateway may have.
+func (d *daemon) room(ctx context.Context, key api.Key) ads.Room {
+	most, code, elsewhere := d.seats.Of(ctx, key)
+	return ads.Room{
+		Most: most, Quota: code, Elsewhere: elsewhere,
+		Known: func(instance, peer string) bool { return d.seats.Known(key, instance, peer) },
+		Came:  func(instance, peer string) { d.seats.Came(key, instance, peer) },
+	}
+}
+
+// quotaSet is what a mesh's settings say of quotas, as this replica knows them.
+func (d *daemon) quotaSet(key api.Key) api.QuotaSet {
+	if s := d.loop.Snapshot(); s != nil {
+		if r := s.Get(key); r != nil {
+			return r.Settings.Quotas
+		}
+	}
+	return ""
+}
+
+// ratios is a family of gauges with one label, read at each scrape.
+type ratios struct {
+	desc *prometheus.Desc
+	read func() map[string]float64
+}
+
+func (s ratios) Describe(ch chan<- *prometheus.Desc) { ch <- s.desc }
+
+func (s ratios) Collect(ch chan<- prometheus.Metric) {
+	for label, v := range s.read() {
+		ch <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, v, label)
+	}
+}
