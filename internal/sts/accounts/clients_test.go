@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -204,10 +206,16 @@ func TestPodsByBoto3(t *testing.T) {
 	}
 	pod := issuer.ServiceAccount(t, "shop", "orders", sts.PodAudience)
 	other := issuer.ServiceAccount(t, "shop", "payments", sts.PodAudience)
+	podFile := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(podFile, []byte(pod), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	container := httptest.NewServer(podidentity.Container(s.Config.Handler))
+	t.Cleanup(container.Close)
 	expired := oidctest.Sign(t, issuer.Signer(), issuer.Claims("system:serviceaccount:shop:orders", sts.PodAudience, time.Now().Add(-time.Hour), nil), nil)
 	out := s.Python(t, resttest.Root(resttest.AccountA), `
 url, file, pod, other, expired = sys.argv[1:6]
-theirs, mine = sys.argv[6:9], sys.argv[9:12]
+theirs, mine, container, podfile = sys.argv[6:9], sys.argv[9:12], sys.argv[12], sys.argv[13]
 name = url.removeprefix("https://")
 iam, sts, eks = client("iam", mine), client("sts", signature_version=UNSIGNED), client("eks", mine)
 def document(**statement):
@@ -256,6 +264,18 @@ print(refusal(unsigned.assume_role_for_pod_identity, clusterName="prod", token=e
 print(refusal(unsigned.assume_role_for_pod_identity, clusterName="test", token=pod))
 print(refusal(unsigned.assume_role_for_pod_identity, clusterName="prod", token="x.y.z"))
 
+# As the SDK does it in a pod of Pod Identity, with the control plane in place of the agent on the node.
+for variable in ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_SESSION_NAME"):
+    del os.environ[variable]
+os.environ.update(AWS_CONTAINER_CREDENTIALS_FULL_URI=container + "prod", AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=podfile)
+print(boto3.Session().client("sts").get_caller_identity()["Arn"])
+import urllib.request, urllib.error
+for cluster, token in ("test", pod), ("prod", other):
+    try:
+        urllib.request.urlopen(urllib.request.Request(container + cluster, headers={"Authorization": token}))
+    except urllib.error.HTTPError as e:
+        print(e.code, e.read().decode().strip())
+
 # Another account says that the cluster is its own: who does not sign is asked which
 # is meant, who signs gets the own account's role.
 client("iam", theirs).create_open_id_connect_provider(Url=url, ClientIDList=[], Tags=[{"Key": "evermesh:eks-cluster", "Value": "prod"}])
@@ -267,7 +287,7 @@ print(eks.update_pod_identity_association(clusterName="prod", associationId=made
 print(refusal(client("eks-auth", mine).assume_role_for_pod_identity, clusterName="prod", token=pod)[:57])
 eks.delete_pod_identity_association(clusterName="prod", associationId=made["associationId"])
 print(refusal(eks.describe_pod_identity_association, clusterName="prod", associationId=made["associationId"])[:30])
-`, append([]string{issuer.URL, file, pod, other, expired}, append(keyOf(resttest.AccountB), keyOf(resttest.AccountA)...)...)...)
+`, append([]string{issuer.URL, file, pod, other, expired}, slices.Concat(keyOf(resttest.AccountB), keyOf(resttest.AccountA), []string{container.URL + podidentity.ContainerPath, podFile})...)...)
 	lines(t, "IAM-033 IAM-014 service accounts, their tokens and their roles", out, `
 400 InvalidIdentityToken: No OpenIDConnect provider found in your account for URL
 403 AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity
@@ -288,6 +308,9 @@ arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 400 ExpiredTokenException: Token expired:
 400 InvalidTokenException: The token's issuer is not that of a cluster with that name.
 400 InvalidTokenException: No cluster is known whose tokens are of this issuer.
+arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
+400 {"code":"InvalidTokenException","message":"The token's issuer is not that of a cluster with that name."}
+404 {"code":"ResourceNotFoundException","message":"No association found for service account payments in namespace shop of cluster prod."}
 400 InvalidRequestException: More than one account has an association for this token: say which is meant.
 arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 True
