@@ -41,18 +41,42 @@ func (a *Authorizer) Authorize(ctx context.Context, q auth.Question) error {
 	if !q.Shared && foreign(q.Principal, q.Resource) {
 		return outside(q)
 	}
-	d, from, err := a.decide(q, policy.Set{})
+	d, who, err := a.decide(q, policy.Set{})
 	if err != nil {
 		return err
 	}
 	if a.log.Enabled(ctx, slog.LevelDebug) {
-		a.log.DebugContext(ctx, "policies were asked", "principal", q.Principal.ARN, "action", q.Action, "resource", q.Resource,
-			"decision", d.Outcome.String(), "layer", string(d.Layer), "policy", from, "statement", statementName(d.Statement))
+		a.explain(ctx, q, d, who)
 	}
 	if d.Outcome == policy.Allowed {
 		return nil
 	}
 	return api.Errorf(api.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s %s", q.Principal.ARN, q.Action, q.Resource, d.Because(q.Action))
+}
+
+// explain writes down why it was decided so, for the operator (IAM-041): which policy
+// and statement, or what each statement that names the action did not fit. The caller
+// is told which kind of policies it was.
+func (a *Authorizer) explain(ctx context.Context, q auth.Question, d policy.Decision, w *who) {
+	attributes := []any{
+		"principal", q.Principal.ARN, "action", q.Action, "resource", q.Resource, "decision", d.Outcome.String(),
+		"layer", string(d.Layer), "policy", w.source(d), "statement", statementName(d.Statement),
+	}
+	if d.Outcome == policy.ImplicitDeny {
+		_, findings := policy.Explain(w.request(q), w.all(policy.Set{}))
+		var missed []string
+		for _, f := range findings {
+			text := w.source(policy.Decision{Layer: f.Layer, Document: f.Document, Statement: f.Statement}) + " " + f.Statement.Name() + ": " + string(f.Missed)
+			if f.Unmet != nil {
+				text += " " + f.Unmet.String()
+			}
+			if f.Missed != "" {
+				missed = append(missed, text)
+			}
+		}
+		attributes = append(attributes, "missed", missed)
+	}
+	a.log.DebugContext(ctx, "policies were asked", attributes...)
 }
 
 func statementName(s *policy.Statement) string {
@@ -81,18 +105,26 @@ func (a *Authorizer) Decide(_ context.Context, q auth.Question, trust *policy.Do
 	return d, err
 }
 
-// decide asks the policies, and returns the name of the one that decided.
-func (a *Authorizer) decide(q auth.Question, set policy.Set) (policy.Decision, string, error) {
-	who, err := a.directory.who(q.Principal)
+// decide asks the policies, and says whose they are.
+func (a *Authorizer) decide(q auth.Question, set policy.Set) (policy.Decision, *who, error) {
+	w, err := a.directory.who(q.Principal)
 	if err != nil {
-		return policy.Decision{}, "", err
+		return policy.Decision{}, nil, err
 	}
-	set.Identity, set.Boundary, set.Session = who.set.Identity, who.set.Boundary, who.session
-	d := policy.Evaluate(policy.Request{
-		Principal: principalOf(q.Principal), Action: q.Action, Resource: resourceOf(q.Resource),
-		Keys: policy.Layers{who, policy.Map(q.Keys)},
-	}, set)
-	return d, who.source(d), nil
+	return policy.Evaluate(w.request(q), w.all(set)), w, nil
+}
+
+// request is the question as policies are asked.
+func (w *who) request(q auth.Question) policy.Request {
+	return policy.Request{
+		Principal: principalOf(q.Principal), Action: q.Action, Resource: resourceOf(q.Resource), Keys: policy.Layers{w, policy.Map(q.Keys)},
+	}
+}
+
+// all is the set with the policies of the principal.
+func (w *who) all(set policy.Set) policy.Set {
+	set.Identity, set.Boundary, set.Session, set.Guards = w.set.Identity, w.set.Boundary, w.session, w.set.Guards
+	return set
 }
 
 func resourceOf(resource string) string {

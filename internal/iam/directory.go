@@ -292,7 +292,7 @@ func (d *Directory) OnChange(told func(accounts []string)) {
 }
 
 // waitAtMost bounds how long a write waits until this replica decides by it.
-const waitAtMost = time.Second
+const waitAtMost = 5 * time.Second
 
 // wait returns when the directory has taken a revision, or does not follow the store.
 func (d *Directory) wait(ctx context.Context, revision int64) {

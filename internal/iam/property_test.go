@@ -3,6 +3,7 @@ package iam_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // call runs an operation as the root of the first account.
@@ -47,6 +49,13 @@ func TestTheDirectoryFollowsWhatIsWritten(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		pick := func(label string, list ...string) string { return rapid.SampledFrom(list).Draw(rt, label) }
 		ids := map[string]string{} // of users by name, as far as they are known
+		for operation, input := range map[string]map[string]any{
+			"CreateUser": {"UserName": "u1"}, "CreateGroup": {"GroupName": "g1"}, "CreatePolicy": {"PolicyName": "p1", "PolicyDocument": documents[0]},
+		} {
+			if _, err := call(t, s, k, operation, input); err != nil {
+				rt.Fatal(err)
+			}
+		}
 		for range rapid.IntRange(5, 25).Draw(rt, "steps") {
 			user, group := pick("user", "u1", "U1", "u2"), pick("group", "g1", "g2")
 			policy := "arn:aws:iam::" + first + ":policy/" + pick("policy", "p1", "p2")
@@ -266,4 +275,54 @@ func TestAPolicyThatCannotBeRead(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "explicit deny") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// The operator's log says why, in full; the caller is not told what the policies of
+// others hold.
+func TestRefusalsAreExplainedToTheOperator(t *testing.T) {
+	t.Run("IAM-041", func(t *testing.T) {
+		t.Parallel()
+		var log testenv.Output
+		c := replica(storetest.New(t), t.TempDir())
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		k := open(t, c)
+		run(t, k)
+		s, err := iam.NewServer(k).Service()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := call(t, s, k, "CreateUser", map[string]any{"UserName": "u"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := call(t, s, k, "PutUserPolicy", map[string]any{"UserName": "u", "PolicyName": "own", "PolicyDocument": `{"Version":"2012-10-17","Statement":[
+			{"Sid":"Home","Effect":"Allow","Action":"appmesh:*","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}},
+			{"Sid":"Apps","Effect":"Allow","Action":"appmesh:Describe*","Resource":"arn:aws:appmesh:*:*:mesh/apps"},
+			{"Sid":"NoDelete","Effect":"Deny","Action":"appmesh:Delete*","Resource":"*"}]}`}); err != nil {
+			t.Fatal(err)
+		}
+		id, _ := k.Current("arn:aws:iam::" + first + ":user/u")
+		ask := func(action string) string {
+			t.Helper()
+			before := len(log.String())
+			err := k.Authorizer().Authorize(context.Background(), auth.Question{
+				Principal: auth.Principal{Account: first, ARN: "arn:aws:iam::" + first + ":user/u", Type: auth.User, ID: id}, Action: action,
+				Resource: "arn:aws:appmesh:us-east-1:" + first + ":mesh/other", Keys: map[string][]string{"aws:sourceip": {"192.0.2.7"}},
+			})
+			if err == nil || strings.Contains(err.Error(), "10.0.0.0") || strings.Contains(err.Error(), "Home") {
+				t.Errorf("the caller is told %v", err)
+			}
+			return log.String()[before:]
+		}
+		for action, want := range map[string][]string{
+			"appmesh:DescribeMesh": {"decision=implicitDeny", "u/own Home: condition", "192.0.2.7", "10.0.0.0/8", "u/own Apps: resource"},
+			"appmesh:DeleteMesh":   {"decision=explicitDeny", "policy=u/own", "statement=NoDelete"},
+		} {
+			said := ask(action)
+			for _, text := range want {
+				if !strings.Contains(said, text) {
+					t.Errorf("%s: the log does not say %q:\n%s", action, text, said)
+				}
+			}
+		}
+	})
 }
