@@ -99,6 +99,15 @@ func TestACallIsAnEvent(t *testing.T) {
 			t.Errorf("the event has %d bytes", len(event))
 		}
 	})
+	t.Run("a call with a token alone is an event of the role's account", func(t *testing.T) {
+		r := call(0, "AssumeRoleWithWebIdentity")
+		r.Principal = auth.Principal{Session: &auth.Session{Provider: "issuer", Subject: "pod"}}
+		r.Resources = []string{"arn:aws:iam::" + other + ":role/r"}
+		entries, err := segment.Lines(trail(nil).Event(r))
+		if err != nil || len(entries) != 1 || entries[0].Account != other || !bytes.Contains(entries[0].Body, []byte(`"userName":"pod"`)) {
+			t.Errorf("events are %v, error %v", entries, err)
+		}
+	})
 	t.Run("a call of nobody in no account has none", func(t *testing.T) {
 		r := call(0, "AssumeRoleWithWebIdentity")
 		r.Principal, r.Resources = auth.Principal{}, nil
