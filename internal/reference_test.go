@@ -49,6 +49,8 @@ var commands = [][]string{
 	{"evermeshd", "account", "add"},
 	{"evermeshd", "credentials", "reset"},
 	{"evermeshd", "rotate-master-key"},
+	{"evermeshd", "organization", "set"},
+	{"evermeshd", "organization", "show"},
 	{"evermesh"},
 	{"evermesh", "env"},
 	{"evermesh", "apply"},

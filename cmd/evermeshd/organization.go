@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,8 +64,10 @@ shared with it as one.` + whereText,
 		if err != nil {
 			return usagef("%v", err)
 		}
-		var o share.Organization
-		if err := json.Unmarshal(text, &o); err != nil {
+		o := share.Organization{ID: share.DefaultOrganization}
+		strict := json.NewDecoder(bytes.NewReader(text))
+		strict.DisallowUnknownFields() // a member that is meant and not read would let others in
+		if err := strict.Decode(&o); err != nil {
 			return usagef("%s: %v", args[0], err)
 		}
 		if err := o.Check(); err != nil {
