@@ -96,7 +96,7 @@ func TestOthersAreVerified(t *testing.T) {
 			t.Parallel()
 			verified := errors.New("asked the verifier")
 			s := &Streams{Verify: func(_ context.Context, r auth.Request) (auth.Principal, error) {
-				if r.RequestURI != "/m" || len(r.Header["authorization"]) != len(c.md.Get("authorization")) {
+				if r.RequestURI != "/m" || len(metadata.MD(r.Header).Get("authorization")) != len(c.md.Get("authorization")) {
 					t.Errorf("it was asked about %+v", r)
 				}
 				return auth.Principal{}, verified
