@@ -21,14 +21,19 @@ func (d *daemon) openShares(ctx context.Context) error {
 	return err
 }
 
-// meshUID is the uid of a mesh as this replica knows it.
+// meshUID is the uid of a mesh as this replica knows it. One that has just started and
+// knows nothing yet asks the store, so that guests are not refused for a moment.
 func (d *daemon) meshUID(key api.Key) string {
+	var r *api.Resource
 	if s := d.loop.Snapshot(); s != nil {
-		if r := s.Get(key); r != nil {
-			return r.UID
-		}
+		r = s.Get(key)
+	} else if found, err := d.store.Get(context.Background(), key); err == nil { // else it is not known
+		r = found
 	}
-	return ""
+	if r == nil {
+		return ""
+	}
+	return r.UID
 }
 
 // comeIn says whether proxies of the principal may come into the mesh of a node: it is
@@ -41,23 +46,26 @@ func (d *daemon) comeIn(p auth.Principal, key api.Key) error {
 	return auth.Allow(p, action, d.realm().ARN(key, key.Owner))
 }
 
-// sharesRest is how long apart streams are looked at again, at least, because shares
-// changed.
+// sharesRest is how long apart guests' streams are looked at again, at least, because
+// shares changed.
 const sharesRest = time.Second
 
-// endGuests has all streams authorised again whenever shares changed: those of accounts
-// whose share ended are closed (SHARE-019).
+// endGuests has the streams of guests authorised again whenever shares changed: those of
+// accounts whose share ended are closed (SHARE-019). Streams in meshes of one's own are
+// left alone.
 func (d *daemon) endGuests(ctx context.Context) error {
+	rest := time.NewTicker(sharesRest)
+	defer rest.Stop()
 	for {
 		changed := d.shares.Changed()
-		d.proxies.Recheck()
+		d.proxies.Reauthorize(func(p auth.Principal, key api.Key) bool { return p.Account != key.Owner })
 		select {
-		case <-time.After(sharesRest):
+		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		select {
-		case <-changed:
+		case <-rest.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
