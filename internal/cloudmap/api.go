@@ -2,6 +2,7 @@ package cloudmap
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -102,6 +103,12 @@ func tagged(keys map[string][]string, tags []cloudmapapi.Tag) map[string][]strin
 	return keys
 }
 
+// repeat is the error of a write that was done before, by the same request: it is
+// answered as then, and nothing is written.
+type repeat struct{ out any }
+
+func (*repeat) Error() string { return "the request was done before" }
+
 // update runs a write on the scopes. fn answers out, which the call's event holds.
 func update[Out any](ctx context.Context, a *API, c *service.Call, scopes []store.Scope, fn func(tx *store.Tx) (*Out, error)) (*Out, error) {
 	var out *Out
@@ -113,6 +120,9 @@ func update[Out any](ctx context.Context, a *API, c *service.Call, scopes []stor
 		c.Commit(tx, out)
 		return nil
 	})
+	if again, ok := errors.AsType[*repeat](err); ok {
+		return again.out.(*Out), nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func (a *API) register(ctx context.Context, c *service.Call, in *cloudmapapi.Reg
 			s.Instances++
 		} else {
 			if i.RequestID != "" && before.RequestID == i.RequestID && maps.Equal(before.Attributes, i.Attributes) {
-				return &cloudmapapi.RegisterInstanceResponse{OperationID: &before.Operation}, nil // a repeat
+				return nil, &repeat{&cloudmapapi.RegisterInstanceResponse{OperationID: &before.Operation}}
 			}
 			i.Unhealthy = before.Unhealthy
 		}

@@ -72,7 +72,7 @@ func (a *API) createNamespace(ctx context.Context, c *service.Call, n namespace)
 				return nil, err
 			}
 			if was != nil && n.RequestID != "" && was.RequestID == n.RequestID {
-				return &cloudmapapi.CreateHTTPNamespaceResponse{OperationID: &was.Operation}, nil
+				return nil, &repeat{&cloudmapapi.CreateHTTPNamespaceResponse{OperationID: &was.Operation}}
 			}
 			return nil, api.Errorf(cloudmapapi.CodeNamespaceAlreadyExists, "Namespace with the name %s and the type %s already exists: %s", n.Name, n.Type, taken.Namespace)
 		}

@@ -63,8 +63,8 @@ type answer struct {
 // resolver decides what names have.
 type resolver struct {
 	registry *cloudmap.Registry
-	virtual  func(name string) bool // whether a virtual service has the name
-	v4, v6   netip.Addr             // of virtual services; invalid for none
+	virtual  func(name string) (has, known bool)
+	v4, v6   netip.Addr // of virtual services; invalid for none
 }
 
 // answer says what a name has of a type; the name is in lower case and has no dot
@@ -73,11 +73,14 @@ func (r *resolver) answer(name, kind string) answer {
 	if !r.registry.Loaded() {
 		return answer{outcome: notYet} // to say that there is nothing would be remembered
 	}
+	virtual, known := r.virtual(name)
 	z, rest, ours := r.registry.Zone(name)
-	if !ours {
-		if r.virtual(name) {
-			return r.dummy(name, kind)
-		}
+	switch {
+	case !ours && virtual:
+		return r.dummy(name, kind)
+	case !ours && !known:
+		return answer{outcome: notYet}
+	case !ours:
 		return answer{outcome: foreign}
 	}
 	out := answer{outcome: answered, zone: z.Name, soaTTL: z.SOATTL}
@@ -90,7 +93,7 @@ func (r *resolver) answer(name, kind string) answer {
 	case service != nil && len(service.Instances) > 0:
 		out.records, out.extra = has(service, name, kind)
 		return out
-	case r.virtual(name):
+	case virtual:
 		return r.dummy(name, kind)
 	case there && service == nil:
 		return out // names below it have records
@@ -100,6 +103,9 @@ func (r *resolver) answer(name, kind string) answer {
 		return out
 	}
 	out.outcome = missing
+	if !known {
+		return answer{outcome: notYet}
+	}
 	return out
 }
 

@@ -210,7 +210,7 @@ func (g *ground) until(name string, kind uint16, want string) {
 // addressing gives virtual services addresses.
 func addressing(names ...string) func(*meshdns.Config) {
 	return func(c *meshdns.Config) {
-		c.Virtual = func(name string) bool { return slices.Contains(names, name) }
+		c.Virtual = func(name string) (has, known bool) { return slices.Contains(names, name), true }
 		c.IPv4 = netip.MustParseAddr("10.10.10.10")
 	}
 }

@@ -29,13 +29,14 @@ func NewNames(snapshot func() *mesh.Snapshot, now func() time.Time) *Names {
 	return &Names{snapshot: snapshot, now: now}
 }
 
-// Has says whether some virtual service has the name, which is in lower case.
-func (n *Names) Has(name string) bool {
+// Has says whether some virtual service has the name, which is in lower case, if
+// there is a snapshot yet.
+func (n *Names) Has(name string) (has, known bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.snapshot()
 	if s == nil {
-		return false
+		return false, false
 	}
 	if now := n.now(); n.names == nil || s.Revision() != n.revision && now.Sub(n.read) >= newest {
 		n.names, n.revision, n.read = map[string]bool{}, s.Revision(), now
@@ -43,5 +44,5 @@ func (n *Names) Has(name string) bool {
 			n.names[strings.ToLower(service)] = true
 		}
 	}
-	return n.names[name]
+	return n.names[name], true
 }

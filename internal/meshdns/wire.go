@@ -31,9 +31,10 @@ const (
 // Config is what a Server needs. All but Forward and IPv6 is required.
 type Config struct {
 	Registry *cloudmap.Registry
-	// Virtual says whether a virtual service has the name, in lower case; it is
-	// answered with IPv4 and IPv6, of which one may be missing. Nil answers none.
-	Virtual    func(name string) bool
+	// Virtual says whether a virtual service has the name, in lower case, if that is
+	// known yet; it is answered with IPv4 and IPv6, of which one may be missing. Nil
+	// answers none.
+	Virtual    func(name string) (has, known bool)
 	IPv4, IPv6 netip.Addr
 	// Forward is host:port of the server that is asked for names that are not
 	// ours; empty refuses them.
@@ -58,7 +59,7 @@ type Server struct {
 // New makes a Server.
 func New(c Config) *Server {
 	if c.Virtual == nil {
-		c.Virtual = func(string) bool { return false }
+		c.Virtual = func(string) (has, known bool) { return false, true }
 	}
 	if c.Observe == nil {
 		c.Observe = func(string, string) {}
