@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -198,6 +199,27 @@ func TestSharedMesh(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	for name, c := range map[string]struct{ operation, input string }{
+		"RT-040 a guest makes no route in the owner's router": {"CreateRoute", `{"virtualRouterName": "shop", "routeName": "mine", "spec": ` + when("pay", `{"prefix": "/"}`) + `}`},
+		"SHARE-006 a guest changes no route of the owner's":   {"UpdateRoute", `{"virtualRouterName": "shop", "routeName": "all", "spec": ` + weighted("", "pay", 1) + `}`},
+		"SHARE-007 a guest ends nothing of the owner's":       {"DeleteVirtualService", fmt.Sprintf(`{"virtualServiceName": %q}`, services["shop"])},
+		"SHARE-010 GR-019 a guest makes no gateway":           {"CreateVirtualGateway", `{"virtualGatewayName": "mine", "spec": ` + router + `}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var doc map[string]any
+			if err := json.Unmarshal([]byte(c.input), &doc); err != nil {
+				t.Fatal(err)
+			}
+			doc["meshName"], doc["meshOwner"] = m.name, m.control.Account
+			ctx, cancel := m.context()
+			defer cancel()
+			err := g.api.Call(ctx, c.operation, doc, nil)
+			if refusal, ok := errors.AsType[*api.Error](err); !ok || refusal.Code != api.CodeForbidden {
+				t.Errorf("%s: %v, want %s", c.operation, err, api.CodeForbidden)
+			}
+			calls(t)
+		})
+	}
 	t.Run("SHARE-009 EMS-016 the ARN of the guest's node is enough", func(t *testing.T) {
 		s := m.sidecar(m.host("by-arn"), stage.SidecarOptions{Resource: payARN, Alone: true, Env: g.env()})
 		if n := m.stat(s, "control_plane.connected_state"); n != 1 {
