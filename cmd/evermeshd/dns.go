@@ -56,6 +56,9 @@ func (c config) checkDNS() error {
 	if c.DNSListen == "" && (c.DNSForward != "" || c.DNSVirtualServices == "on") {
 		return usagef("--dns-forward and --dns-virtual-services are for --dns-listen: give it, or remove them")
 	}
+	if c.DNSForward != "" && withPort(c.DNSForward) == c.DNSListen {
+		return usagef("--dns-forward %s is --dns-listen: a name that is not here would be asked for again and again", c.DNSForward)
+	}
 	if !(c.DNSRate >= 0) { // also what is not a number
 		return usagef("--dns-rate %v: want queries per second, or 0 for no limit", c.DNSRate)
 	}

@@ -139,7 +139,9 @@ func TestOwnRegistry(t *testing.T) {
 	<-p.ended
 	again := start(t, dir, arguments...)
 	began, proxy := time.Now(), front(t, again)
-	proxy.Wait(t, "what was registered before", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" && instancesOf(t, proxy, "late") == "10.0.0.9:9080" })
+	proxy.Wait(t, "what was registered before", func() bool {
+		return instancesOf(t, proxy, "red") == "10.0.0.1:9080" && instancesOf(t, proxy, "late") == "10.0.0.9:9080"
+	})
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("what was registered came after %v", took)
 	}
