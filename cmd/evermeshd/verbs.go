@@ -24,7 +24,7 @@ func verbs() []*cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  group,
 	}
-	account.AddCommand(accountAddCommand())
+	account.AddCommand(accountAddCommand(), accountGuardCommand())
 	credentials := &cobra.Command{
 		Use:   "credentials",
 		Short: "Root keys of accounts",

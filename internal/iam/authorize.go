@@ -2,6 +2,7 @@ package iam
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -163,6 +164,8 @@ func (w *who) source(d policy.Decision) string {
 		return w.sources[d.Document].name
 	case d.Layer == policy.Boundary:
 		return w.boundary.name
+	case d.Layer == policy.Guard:
+		return fmt.Sprintf("guard %d", d.Document+1)
 	}
 	return string(d.Layer)
 }
@@ -192,12 +195,12 @@ func (d *Directory) who(p auth.Principal) (*who, error) {
 	case auth.Root, "":
 		id = p.Account
 	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	t := d.tenants[p.Account]
 	if id == p.Account { // its root, or whom its root vouches for
 		w.set.Identity, w.sources = []*policy.Document{d.builtin["AdministratorAccess"].document}, []source{{fromAWS, p.ARN}}
 	} else {
-		d.mu.RLock()
-		defer d.mu.RUnlock()
-		t := d.tenants[p.Account]
 		if t == nil || t.byID[id] == nil {
 			return nil, gone()
 		}
@@ -206,6 +209,11 @@ func (d *Directory) who(p auth.Principal) (*who, error) {
 		w.set, w.sources, w.boundary, w.tags = g.set, g.sources, g.boundary, m.Tags
 		if p.Type == auth.User {
 			w.name = m.Name
+		}
+	}
+	if t != nil {
+		for _, x := range t.guards {
+			w.set.Guards = append(w.set.Guards, x.get(d.log))
 		}
 	}
 	if p.Type == auth.FederatedUser && len(w.session) == 0 {

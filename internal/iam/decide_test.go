@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/rest/resttest"
+	"github.com/evermesh/evermesh/internal/store/storetest"
 )
 
 // ofUsers is what scripts about policies begin with: user(NAME, policies…) makes a
@@ -235,4 +236,58 @@ assert refusal(root.simulate_custom_policy, PolicyInputList=["{"], ActionNames=[
 root.tag_user(UserName="bob-41", Tags=[{"Key": "owner", "Value": "bob-41"}])
 assert ask("DescribeMesh", other)[0] == "allowed"
 `)
+}
+
+// The operator's guards bound everybody in an account, also its root, and nobody in
+// another.
+func TestGuardsOfAnAccount(t *testing.T) {
+	t.Run("IAM-015", func(t *testing.T) {
+		t.Parallel()
+		s, k := serveOn(t, storetest.New(t), t.TempDir())
+		guard := func(policies ...string) {
+			t.Helper()
+			if err := k.Guard(t.Context(), accountA, policies); err != nil {
+				t.Fatal(err)
+			}
+		}
+		within := func(script string) string {
+			return `
+def within(ask):
+    end = time.monotonic() + 1
+    while not ask():
+        assert time.monotonic() < end, ask
+        time.sleep(0.01)
+
+def answer(call, **arguments):
+    try:
+        call(**arguments)
+        return "yes"
+    except exceptions.ClientError as e:
+        return e.response["Error"]["Message"]
+` + script
+		}
+		guard(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny","Action":"appmesh:CreateMesh","Resource":"*"}]}`,
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["appmesh:*","iam:*User"],"Resource":"*"}]}`)
+		s.Python(t, resttest.Root(accountA), within(`
+iam, mesh = client("iam"), client("appmesh")
+other = client("appmesh", `+resttest.Root(accountB).Text()+`)
+within(lambda: answer(mesh.create_mesh, meshName="m").endswith("with an explicit deny in a service control policy"))
+assert answer(mesh.list_meshes) == "yes"
+assert answer(iam.create_user, UserName="u") == "yes"
+assert answer(iam.create_group, GroupName="g").endswith("because no service control policy allows the iam:CreateGroup action")
+assert answer(other.create_mesh, meshName="m") == "yes"
+`))
+		guard()
+		s.Python(t, resttest.Root(accountA), within(`
+mesh = client("appmesh")
+within(lambda: answer(mesh.create_mesh, meshName="m") == "yes")
+`))
+		for account, policies := range map[string][]string{
+			accountA: {"{"}, "12": nil, "999999999999": nil,
+		} {
+			if err := k.Guard(t.Context(), account, policies); err == nil {
+				t.Errorf("account %s is guarded by %q", account, policies)
+			}
+		}
+	})
 }

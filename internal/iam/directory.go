@@ -48,6 +48,7 @@ type tenant struct {
 	policies   map[string]*document        // customer managed, by ARN
 	arns       map[string]string           // ARNs of policies by record, to forget them
 	providers  map[string]*provider        // by issuer
+	guards     []*document
 }
 
 func newTenant() *tenant {
@@ -183,6 +184,8 @@ func (d *Directory) forget(account, of, name string) {
 			}
 			delete(t.members[kind(of)], name)
 		}
+	case guardRecord:
+		t.guards = nil
 	case policyRecord:
 		delete(t.policies, t.arns[name])
 		delete(t.arns, name)
@@ -219,6 +222,8 @@ func (d *Directory) learn(account, of, name string, r store.Record) error {
 		if kind(of) != groupKind {
 			t.byID[i.ID] = m
 		}
+	case guardRecord:
+		t.guards = learnGuards(account, r)
 	case policyRecord:
 		p, err := body[managed](r)
 		if err != nil {
