@@ -99,6 +99,7 @@ type Server struct {
 	bodies *bodies
 	// appMesh checks what a plan is to change; plans holds the one at work.
 	appMesh *model.Model
+	own     map[string]handler // of App Mesh's operations, by name
 	plans   chan struct{}
 	offered map[string]*offered // by signing name
 }
@@ -151,7 +152,8 @@ func New(c Config) (*Server, error) {
 	if s.offered, err = offer(c.Services); err != nil {
 		return nil, err
 	}
-	if err := s.register(appMesh, s.verbs()); err != nil {
+	s.own = s.verbs()
+	if err := s.register(appMesh, s.own); err != nil {
 		return nil, err
 	}
 	if err := s.register(evermesh, map[string]handler{

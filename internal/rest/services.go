@@ -102,9 +102,15 @@ func (s *Server) route(r *http.Request, body []byte) *target {
 func signedFor(r *http.Request) string {
 	credential := ""
 	if header := r.Header.Get("Authorization"); header != "" {
-		_, credential, _ = strings.Cut(header, "Credential=")
-		credential, _, _ = strings.Cut(credential, ",")
-	} else if strings.Contains(r.URL.RawQuery, "X-Amz-Credential") {
+		// As the verifier reads it, so that both see the same service.
+		_, rest, _ := strings.Cut(strings.TrimSpace(header), " ")
+		for pair := range strings.SplitSeq(rest, ",") {
+			if name, value, _ := strings.Cut(strings.TrimSpace(pair), "="); name == "Credential" {
+				credential = value
+				break
+			}
+		}
+	} else if r.URL.RawQuery != "" {
 		credential = r.URL.Query().Get("X-Amz-Credential")
 	}
 	for range 3 {

@@ -2,17 +2,22 @@ package rest_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/policy"
 	"github.com/evermesh/evermesh/internal/rest"
+	"github.com/evermesh/evermesh/internal/service"
 )
 
 // Plans and explanations tell nobody more than DescribeVirtualNode and its like would.
@@ -126,4 +131,42 @@ func TestTokensOfOthers(t *testing.T) {
 		t.Errorf("again %s", again.body)
 	}
 	s.by(t, "guesser", "PUT", meshes, body).denied(t, "appmesh:CreateMesh", "arn:aws:appmesh:us-east-1:"+accountA+":mesh/apps")
+}
+
+// counted keeps the operations of records.
+type counted struct {
+	mu   sync.Mutex
+	kept []string
+}
+
+// Event satisfies service.Auditor.
+func (c *counted) Event(r service.Record) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = append(c.kept, r.Operation+" "+r.Code)
+	return []byte(r.ID)
+}
+
+// Append satisfies service.Auditor.
+func (c *counted) Append(_ context.Context, r service.Record) error {
+	c.Event(r)
+	return nil
+}
+
+// A watch is one call, and recorded before its first line; what nobody is known to have
+// sent is not recorded, and a repeat is a call of its own.
+func TestWatchesAreRecordedOnce(t *testing.T) {
+	t.Parallel()
+	l := &ledger{changed: make(chan struct{}), rollout: api.Rollout{State: api.RolloutStateDone}}
+	kept := &counted{}
+	s := serve(t, func(c *rest.Config) { c.Ledger, c.Audit = l, kept })
+	s.do(t, "PUT", meshes, `{"meshName":"apps","clientToken":"t"}`).ok(t)
+	s.do(t, "PUT", meshes, `{"meshName":"apps","clientToken":"t"}`).ok(t)
+	s.do(t, "GET", "/evermesh/v1/rollout?watch=true&resourceArn=arn:aws:appmesh:us-east-1:"+accountA+":mesh/apps", "").ok(t)
+	s.do(t, "GET", "/v20190125/nothing", "")
+	s.do(t, "GET", meshes+"?limit=0", "")
+	want := []string{"CreateMesh ", "CreateMesh ", "DescribeRollout ", "ListMeshes BadRequestException"}
+	if diff := cmp.Diff(want, kept.kept); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
 }

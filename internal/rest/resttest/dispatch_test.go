@@ -29,6 +29,7 @@ func raw(t testing.TB, s *resttest.Server, signedFor, method, path string, heade
 	for k, v := range header {
 		r.Header.Set(k, v)
 	}
+	r.Host = header["Host"] // empty: the server's
 	if signedFor != "" {
 		sum := sha256.Sum256([]byte(body))
 		root := resttest.Root(resttest.AccountA)
@@ -97,6 +98,12 @@ func TestDispatch(t *testing.T) {
 			map[string]string{"Content-Type": form["Content-Type"], "Authorization": "AWS4-HMAC-SHA256 Credential=AKIAROOT111111111111/20260301/us-east-1/sts/aws4_request, SignedHeaders=host, Signature=00"},
 			web, "", "<Code>IncompleteSignature</Code>",
 		},
+		{
+			"a credential within another parameter", "", "POST", "/",
+			map[string]string{"Content-Type": form["Content-Type"], "Authorization": "AWS4-HMAC-SHA256 X=Credential=A/20260301/us-east-1/acm/aws4_request, Credential=AKIAROOT111111111111/20260301/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=00"},
+			users, "", "<ErrorResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\">",
+		},
+		{"an escaped credential", "", "POST", "/?X-Amz-Cr%65dential=AKIAROOT111111111111/20260301/us-east-1/acm/aws4_request", form, users, "", `400  {"__type":"IncompleteSignatureException"`},
 		{"a target", "acm", "POST", "/", target(acm), "{}", "acm ListCertificates", ""},
 		{"a target with dots", "cloudtrail", "POST", "/", target(trail), "{}", "cloudtrail LookupEvents", ""},
 		{"a target of another service", "cloudtrail", "POST", "/", target(acm), "{}", "", `404  {"__type":"UnknownOperationException"`},
@@ -132,6 +139,15 @@ func TestDispatch(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a host with the prefix of Cloud Map's data", func(t *testing.T) {
+		header := map[string]string{"Content-Type": "application/cbor", "Smithy-Protocol": "rpc-v2-cbor", "Host": "data-evermesh.example.com"}
+		got := raw(t, s, "servicediscovery", "POST", "/service/Route53AutoNaming_v20170314/operation/DiscoverInstances", header, "\xa2\x6dNamespaceName\x61n\x6bServiceName\x61s")
+		if !strings.HasPrefix(got, "200 ") {
+			t.Errorf("got %s", got)
+		} else if op := <-ran; op != "servicediscovery DiscoverInstances" {
+			t.Errorf("ran %s", op)
+		}
+	})
 	t.Run("a presigned URL", func(t *testing.T) {
 		out := s.Python(t, resttest.Root(resttest.AccountA), `
 import urllib.request
