@@ -174,6 +174,45 @@ func TestCloudMapThatNobodyLooksUp(t *testing.T) {
 	}
 }
 
+// TestCloudMapOfAccounts asks for the instances of the account that created a node, which in a shared mesh is not
+// its owner; two accounts' nodes of one service's names are two queries.
+func TestCloudMapOfAccounts(t *testing.T) {
+	const guest = "444455556666"
+	resources, clients := market(1, 1)
+	for i, r := range resources {
+		if r.Key.Name == "s0" && r.Key.Kind == api.KindVirtualNode {
+			theirs := *r
+			theirs.Owner = guest
+			resources[i] = &theirs
+		}
+	}
+	view, _, _ := mesh.NewSnapshot(1, resources).View(clients[0])
+	for _, c := range []struct {
+		name    string
+		of      bool
+		account string
+	}{
+		{"DISC-009 where each account has a Cloud Map, the node's owner's is meant", true, guest},
+		{"where there is one for all, no account is named", false, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			made, _ := (&envoy.Builder{CloudMapOfAccounts: c.of}).Build(view, nil)
+			n := 0
+			for _, cluster := range made.List(envoy.Cluster).Resources {
+				if q, ok := cluster.Query(); ok {
+					n++
+					if q.Account != c.account {
+						t.Errorf("%s asks for account %q, want %q", cluster.Name, q.Account, c.account)
+					}
+				}
+			}
+			if n == 0 {
+				t.Error("there is no query")
+			}
+		})
+	}
+}
+
 // BenchmarkEndpointChange is one set that 1,000 clients use, of 20 each.
 func BenchmarkEndpointChange(b *testing.B) {
 	resources, clients := market(1000, 20)
