@@ -82,6 +82,38 @@ func (p *party) make(kind, input string) string {
 // ram asks RAM on the endpoint of the API, as whoever has the key.
 func (m *mesh) ram(key aws.Credentials, path string, input, out any) {
 	m.t.Helper()
+	m.ask(key, "ram", path, "", input, out)
+}
+
+// registry asks Cloud Map.
+func (m *mesh) registry(key aws.Credentials, operation string, input, out any) {
+	m.t.Helper()
+	m.ask(key, "servicediscovery", "/", "Route53AutoNaming_v20170314."+operation, input, out)
+}
+
+// register makes a service in a namespace of the account's Cloud Map, with one instance.
+func (m *mesh) register(key aws.Credentials, namespace, service, address string) {
+	m.t.Helper()
+	m.registry(key, "CreateHttpNamespace", map[string]any{"Name": namespace}, &struct{}{})
+	var list struct{ Namespaces []struct{ Id, Name string } }
+	m.registry(key, "ListNamespaces", map[string]any{}, &list)
+	for _, n := range list.Namespaces {
+		if n.Name != namespace {
+			continue
+		}
+		var made struct{ Service struct{ Id string } }
+		m.registry(key, "CreateService", map[string]any{"Name": service, "NamespaceId": n.Id}, &made)
+		m.registry(key, "RegisterInstance", map[string]any{
+			"ServiceId": made.Service.Id, "InstanceId": "one", "Attributes": map[string]string{"AWS_INSTANCE_IPV4": address},
+		}, &struct{}{})
+		return
+	}
+	m.t.Fatalf("there is no namespace %s", namespace)
+}
+
+// ask sends a signed request to a service around the mesh.
+func (m *mesh) ask(key aws.Credentials, service, path, target string, input, out any) {
+	m.t.Helper()
 	facts, err := client.ReadFacts(m.control.DataDir)
 	if err != nil {
 		m.t.Fatal(err)
@@ -97,8 +129,12 @@ func (m *mesh) ram(key aws.Credentials, path string, input, out any) {
 		m.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
+	if target != "" {
+		r.Header.Set("Content-Type", "application/x-amz-json-1.1")
+		r.Header.Set("X-Amz-Target", target)
+	}
 	sum := sha256.Sum256(body)
-	if err := v4.NewSigner().SignHTTP(ctx, key, r, hex.EncodeToString(sum[:]), "ram", facts.Region, time.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, key, r, hex.EncodeToString(sum[:]), service, facts.Region, time.Now()); err != nil {
 		m.t.Fatal(err)
 	}
 	resp, err := http.DefaultClient.Do(r)
@@ -111,10 +147,10 @@ func (m *mesh) ram(key aws.Credentials, path string, input, out any) {
 		m.t.Fatal(err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		m.t.Fatalf("%s: %s %s", path, resp.Status, text)
+		m.t.Fatalf("%s%s: %s %s", path, target, resp.Status, text)
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		m.t.Fatalf("%s: %v in %s", path, err, text)
+		m.t.Fatalf("%s%s: %v in %s", path, target, err, text)
 	}
 }
 
@@ -233,6 +269,29 @@ func TestSharedMesh(t *testing.T) {
 		} {
 			m.logs(m.sidecar(m.host(name), o), "gRPC config stream", "closed", ": 7, ", "Unauthorized to perform appmesh:StreamAggregatedResources for ")
 		}
+	})
+	t.Run("SHARE-008 DISC-009 a guest's node is found in the guest's own Cloud Map", func(t *testing.T) {
+		const service = "stock-service.shared.local"
+		m.DNS().Set(service, nobody)
+		m.register(m.control.Key, "shared", "stock", shop.Addr().String()) // of the same names, and not meant
+		g.make("VirtualNode", fmt.Sprintf(`{"virtualNodeName": "stock", "spec": {"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}],
+			"serviceDiscovery": {"awsCloudMap": {"namespaceName": "shared", "serviceName": "stock"}}}}`, appPort))
+		g.make("VirtualService", fmt.Sprintf(`{"virtualServiceName": %q, "spec": {"provider": {"virtualNode": {"virtualNodeName": "stock"}}}}`, service))
+		m.update("VirtualNode", "shop", strings.Replace(node("shop", "pay"), `"backends": [`, fmt.Sprintf(`"backends": [{"virtualService": {"virtualServiceName": %q}}, `, service), 1))
+		get := request{URL: fmt.Sprintf("http://%s:%d/", service, appPort)}
+		m.until("the service is in the mesh, without an endpoint", func(ctx context.Context) bool {
+			a, err := send(ctx, shop, get)
+			return err == nil && a.Status == http.StatusServiceUnavailable
+		})
+		m.register(g.key, "shared", "stock", pay.Addr().String())
+		m.until("the guest's instance answers", func(ctx context.Context) bool {
+			a, err := send(ctx, shop, get)
+			if err == nil && a.App == "shop" {
+				t.Error("the owner's instance answered for the guest's node")
+				return true
+			}
+			return err == nil && a.App == "pay"
+		})
 	})
 	t.Run("SHARE-019 the end of the share ends the guest's streams, and no traffic", func(t *testing.T) {
 		mesh := fmt.Sprintf("arn:aws:appmesh:%s:%s:mesh/%s", m.control.Region, m.control.Account, m.name)
