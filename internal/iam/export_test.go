@@ -47,3 +47,10 @@ func (k *Keys) WriteUsed(ctx context.Context) error { return k.used.write(ctx, k
 
 // Wait is what writes do before they answer.
 func (d *Directory) Wait(ctx context.Context, revision int64) { d.wait(ctx, revision) }
+
+// DueUsed is how many uses of keys are to be written.
+func (k *Keys) DueUsed() int {
+	k.used.mu.Lock()
+	defer k.used.mu.Unlock()
+	return len(k.used.due)
+}
