@@ -15,7 +15,7 @@ import (
 func (s *Server) Do(ctx context.Context, asked *service.Call, operation string, input map[string]any) (any, error) {
 	op, run := s.appMesh.Operations[operation], s.own[operation]
 	if op == nil || run == nil {
-		return nil, fmt.Errorf("App Mesh has no operation %s", operation)
+		return nil, fmt.Errorf("operation %s is none of App Mesh", operation)
 	}
 	c := &call{
 		op: operation, action: "appmesh:" + operation, principal: asked.Principal, doc: input, id: asked.ID,

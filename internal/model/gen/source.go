@@ -67,7 +67,7 @@ type generator struct {
 	// empty says that a list or map without items is written, as AWS's answers
 	// have it, where it is not nil.
 	empty bool
-	buf       bytes.Buffer
+	buf   bytes.Buffer
 }
 
 func (g *generator) printf(format string, args ...any) { fmt.Fprintf(&g.buf, format, args...) }
