@@ -235,8 +235,13 @@ func TestGlobalServices(t *testing.T) {
 		service, region string
 		ok              bool
 	}{
-		{"iam", "us-east-1", true}, {"sts", "us-east-1", true}, {"iam", "eu-west-1", true}, {"sts", "eu-west-1", true},
-		{"iam", "eu-west-2", false}, {"appmesh", "us-east-1", false}, {"ram", "us-east-1", false},
+		{"iam", "us-east-1", true},
+		{"sts", "us-east-1", true},
+		{"iam", "eu-west-1", true},
+		{"sts", "eu-west-1", true},
+		{"iam", "eu-west-2", false},
+		{"appmesh", "us-east-1", false},
+		{"ram", "us-east-1", false},
 	} {
 		t.Run(c.service+" for "+c.region, func(t *testing.T) {
 			t.Parallel()
