@@ -32,6 +32,7 @@ func (d *daemon) services() ([]*service.Service, error) {
 		{"eks-auth", func() (*service.Service, error) { return d.pods.Auth() }},
 		{"acm", d.acm},
 		{"acm-pca", d.acmPCA},
+		{"resourcegroupstaggingapi", d.tagging},
 		{"servicequotas", func() (*service.Service, error) { return d.quotas.Service() }},
 		{"ram", func() (*service.Service, error) { return d.shares.Service() }},
 	} {

@@ -65,6 +65,23 @@ func (t *table) list(parent string) []*api.Resource {
 	return t.shelves[shelved(parent)][parent]
 }
 
+// each gives all resources of the table, in no order; false when nobody wants more.
+func (t *table) each(yield func(*api.Resource) bool) bool {
+	if t.shelves == nil {
+		return true
+	}
+	for _, on := range t.shelves {
+		for _, list := range on {
+			for _, r := range list {
+				if !yield(r) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
 func (t *table) empty() bool {
 	return t.shelves == nil || !slices.ContainsFunc(t.shelves[:], func(s shelf) bool { return len(s) > 0 })
 }
@@ -329,6 +346,23 @@ func (s *Snapshot) List(kind api.Kind, parent api.Key) []*api.Resource {
 		return t.kinds[i].list(name)
 	}
 	return nil
+}
+
+// All are all resources, of all meshes, in no order. Callers do not change what they
+// get.
+func (s *Snapshot) All() iter.Seq[*api.Resource] {
+	return func(yield func(*api.Resource) bool) {
+		for _, t := range s.meshes {
+			if t.mesh != nil && !yield(t.mesh) {
+				return
+			}
+			for _, k := range t.kinds {
+				if !k.each(yield) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // ServiceNames are the names of all virtual services, of all meshes, in no order; one
