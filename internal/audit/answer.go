@@ -30,6 +30,9 @@ type Lookups struct {
 	Now    func() time.Time
 
 	incomplete atomic.Int64
+	// scanning is held by the one lookup that reads segments: however many ask, they
+	// do not take the processors from everything else.
+	scanning sync.Mutex
 }
 
 // Incomplete is how many lookups were answered without some replica.
@@ -105,6 +108,8 @@ func (l *Lookups) tell(ctx context.Context, silent []string) {
 
 // own are the events of this replica's segments.
 func (l *Lookups) own(ctx context.Context, q query) (segment.Found, error) {
+	l.scanning.Lock()
+	defer l.scanning.Unlock()
 	return l.Log.Scan(ctx, q.scan(budget))
 }
 

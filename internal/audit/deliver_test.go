@@ -104,7 +104,7 @@ func write(t testing.TB, l *segment.Log, from, to int) (names []string) {
 	return names
 }
 
-func TestAWebhookThatWasDownMissesNothing(t *testing.T) {
+func TestAWebhookThatWasDownMissesNothing_AUDIT_003(t *testing.T) {
 	dir := t.TempDir()
 	l, h, said := opened(t, dir), newHook(t), &testenv.Output{}
 	to := strings.Replace(h.URL, "http://", "http://me:planted-password@", 1) + "/?token=planted-token"
@@ -168,7 +168,7 @@ func TestADeliveryWhosePlaceIsLostRepeats(t *testing.T) {
 	}
 }
 
-func TestAFileIsRotatedByOthers(t *testing.T) {
+func TestAFileIsRotatedByOthers_AUDIT_003(t *testing.T) {
 	dir := t.TempDir()
 	l := opened(t, dir)
 	name := filepath.Join(dir, "events.json")

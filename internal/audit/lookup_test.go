@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -380,4 +381,58 @@ insights []`
 		waiting, _, err := r.store.Outbox(context.Background(), "", 10)
 		return err == nil && len(waiting) == 0
 	})
+}
+
+// Without the store what is on disks is found, and what is missing is said.
+func TestLookupsWithoutTheStore(t *testing.T) {
+	r := replicas(t, 1)[0]
+	r.append(t, call(0, "Call"))
+	held := &away{Store: r.store}
+	held.reads.Store(true)
+	r.lookups.Store = held
+	if got, _, err := r.lookup(t, account, nil); err != nil || len(got) != 1 {
+		t.Errorf("found are %q, error %v", got, err)
+	}
+	if said := r.said.String(); !strings.Contains(said, "replicas=[store]") {
+		t.Errorf("it said %q", said)
+	}
+}
+
+// A call whose event cannot be kept fails, whether it reads or is refused; a write
+// has its event in the store.
+func TestCallsFailWithoutTheirEvent(t *testing.T) {
+	r := replicas(t, 1)[0]
+	server := resttest.Serve(t, resttest.Options{Store: r.store, Audit: r.trail})
+	r.log.Close() // a disk that takes nothing
+	got := server.Python(t, resttest.Root(resttest.AccountA), `
+mesh = client("appmesh", retries={"total_max_attempts": 1})
+print(mesh.create_mesh(meshName="m")["mesh"]["status"]["status"])
+print(refusal(mesh.describe_mesh, meshName="m"))
+print(refusal(mesh.describe_mesh, meshName="none"))
+print(refusal(mesh.create_mesh, meshName="m", spec={"egressFilter": {"type": "ALLOW_ALL"}}))
+`)
+	const refused = "503 ServiceUnavailableException: The call could not be recorded for the audit trail, so it is not answered: try again."
+	if diff := cmp.Diff(strings.Join([]string{"ACTIVE", refused, refused, refused}, "\n"), got); diff != "" {
+		t.Error(diff)
+	}
+	if n := waiting(t, r.store); n != 1 {
+		t.Errorf("%d events of writes wait", n)
+	}
+}
+
+// Replicas whose API has certificates that nobody knows understand each other.
+func TestReplicasAskOverTLS(t *testing.T) {
+	of := replicas(t, 2)
+	of[1].append(t, call(0, "There"))
+	over := httptest.NewTLSServer(of[1].lookups.Before(http.NotFoundHandler()))
+	defer over.Close()
+	of[1].lookups.Peers.URL = over.URL
+	if err := of[1].lookups.Peers.Announce(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	of[0].lookups.Peers.Client = client
+	if got, _, err := of[0].lookup(t, account, nil); err != nil || len(got) != 1 {
+		t.Errorf("found are %q, error %v", got, err)
+	}
 }

@@ -18,11 +18,19 @@ import (
 // away is a store that fails when it is told to.
 type away struct {
 	*store.Store
-	removes atomic.Bool
-	removed atomic.Int64
+	reads, removes atomic.Bool
+	removed        atomic.Int64
 }
 
 var errAway = errors.New("the store is away")
+
+// Outbox satisfies audit.Outbox.
+func (a *away) Outbox(ctx context.Context, after string, limit int) ([]store.Event, bool, error) {
+	if a.reads.Load() {
+		return nil, false, errAway
+	}
+	return a.Store.Outbox(ctx, after, limit)
+}
 
 // Moved satisfies audit.Outbox.
 func (a *away) Moved(ctx context.Context, keys []string) error {

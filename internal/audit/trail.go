@@ -109,8 +109,11 @@ func (t *Trail) Run(ctx context.Context) error {
 		select {
 		case c := <-t.connections:
 			batch := t.batch(c)
-			for t.Log.Append(last, batch...) != nil && ctx.Err() == nil {
-				pause(ctx, again) // the log has said why
+			for t.Log.Append(last, batch...) != nil { // the log has said why
+				if pause(ctx, again); ctx.Err() != nil {
+					t.lost.Add(int64(len(batch)))
+					break
+				}
 			}
 		case <-ctx.Done():
 			for {
