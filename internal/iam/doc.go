@@ -1,13 +1,19 @@
-// Package iam keeps accounts and their access keys in the store, and answers
-// the verifier of signatures from memory.
+// Package iam keeps accounts and who is in them: users, groups, roles, their policies
+// and access keys. It answers AWS's IAM, the verifier of signatures, and whoever asks
+// what a principal may do.
 //
-// Start with Open (keys.go): it loads the master key (master.go), reads every
-// access key, makes the first account with its root key when there is none
-// (account.go), and writes that key to an AWS shared-credentials file
-// (credentials.go); Manage is Open for commands. Keys.Run then follows the store,
-// so that a key that any replica makes or revokes is known here within a second.
+// Start with Open (keys.go): it reads every account, makes the first one with its root
+// key when there is none (account.go), and writes that key to an AWS shared-credentials
+// file (credentials.go); Manage is Open for commands. Keys.Run then follows the store,
+// so that what any replica writes acts here within a second. Secrets are sealed at rest
+// by package seal.
 //
-// Secrets are sealed at rest with AES-256-GCM under the master key (D4); the
-// record names the key that sealed it. Two master keys are accepted, for the
-// time in which they change (rotate.go); the file is read again when it does.
+// Server (server.go, service.go) does the operations: identities.go for what users,
+// groups and roles have in common, users.go, roles.go, managed.go, attach.go and so on
+// for each. records.go has the records. Calls that read read the store; those that
+// write return when this replica goes by what they wrote.
+//
+// Directory (directory.go) is the same in memory, and Authorizer (authorize.go) decides
+// by it, with package policy. AWS's managed policies are in policies/ (builtin.go).
+// lookup.go is for packages that make sessions.
 package iam
