@@ -295,6 +295,15 @@ func (p *proxy) follow(patient bool) {
 	}
 }
 
+// renewAll has all secrets of the stream asked for again.
+func (p *proxy) renewAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m != nil {
+		p.m.renew(func(string) bool { return true })
+	}
+}
+
 // advance takes in what is new and sends what may be sent. It says false when
 // the rest takes patience. Its error is the stream's status. turn is held.
 func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done bool, err error) {
@@ -306,6 +315,7 @@ func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done boo
 		if err := p.authorized(); err != nil {
 			return false, err
 		}
+		p.renewAll() // what it may have of secrets is asked again, too (D9)
 	}
 	end := p.endsAt()
 	if !p.s.Now().Before(end) {
@@ -323,11 +333,7 @@ func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done boo
 			return false, err
 		}
 		p.checked = now
-		p.mu.Lock()
-		if p.m != nil {
-			p.m.renew(func(string) bool { return true })
-		}
-		p.mu.Unlock()
+		p.renewAll()
 	}
 	if err := p.take(goal, r); err != nil {
 		return false, err
