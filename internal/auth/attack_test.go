@@ -2,7 +2,6 @@ package auth_test
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +76,7 @@ func TestAlteredRequests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := signed()
-			r.Header = http.Header(r.Header).Clone()
+			r.Header = r.Header.Clone()
 			change(&r)
 			if p, err := verifier(noon).Verify(t.Context(), r); err == nil || p != (auth.Principal{}) {
 				t.Errorf("it passed as %+v, %v", p, err)

@@ -285,6 +285,28 @@ print(refusal(unsigned.assume_role_for_pod_identity, clusterName="prod", token=p
 print(client("eks-auth", mine).assume_role_for_pod_identity(clusterName="prod", token=pod)["assumedRoleUser"]["arn"])
 print(eks.update_pod_identity_association(clusterName="prod", associationId=made["associationId"], disableSessionTags=True)["association"]["disableSessionTags"])
 print(refusal(client("eks-auth", mine).assume_role_for_pod_identity, clusterName="prod", token=pod)[:57])
+# By way of a role to another one, which asks for the pod by its external id.
+iam.create_role(RoleName="target", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "111111111111"},
+    "Action": ["sts:AssumeRole", "sts:TagSession"], "Condition": {"StringEquals": {"sts:ExternalId": "us-east-1/111111111111/prod/shop/orders"}}}]}))
+target = "arn:aws:iam::111111111111:role/target"
+change = dict(clusterName="prod", associationId=made["associationId"])
+print(eks.update_pod_identity_association(**change, disableSessionTags=False, targetRoleArn=target)["association"]["externalId"])
+print(refusal(client("eks-auth", mine).assume_role_for_pod_identity, clusterName="prod", token=pod)[-90:])
+iam.put_role_policy(RoleName="pods", PolicyName="on", PolicyDocument=document(Effect="Allow", Action=["sts:AssumeRole", "sts:TagSession"], Resource=target))
+print(client("eks-auth", mine).assume_role_for_pod_identity(clusterName="prod", token=pod)["assumedRoleUser"]["arn"])
+print(refusal(eks.update_pod_identity_association, **change, policy="{}"))
+print(refusal(eks.update_pod_identity_association, **change, roleArn="arn:aws:iam::111111111111:role/nobody"))
+print(refusal(eks.update_pod_identity_association, clusterName="prod", associationId="a-x", roleArn=pods))
+for n in range(5):
+    eks.create_pod_identity_association(**{**association, "serviceAccount": "s%d" % n})
+pages = list(eks.get_paginator("list_pod_identity_associations").paginate(clusterName="prod", PaginationConfig={"PageSize": 4}))
+print([len(p["associations"]) for p in pages], len({a["associationId"] for p in pages for a in p["associations"]}))
+iam.create_user(UserName="eve")
+k = iam.create_access_key(UserName="eve")["AccessKey"]
+eve = client("eks", (k["AccessKeyId"], k["SecretAccessKey"], None))
+print(refusal(eve.list_pod_identity_associations, clusterName="prod")[:140])
+iam.put_user_policy(UserName="eve", PolicyName="p", PolicyDocument=document(Effect="Allow", Action="eks:*", Resource="*"))
+print(refusal(eve.create_pod_identity_association, **{**association, "serviceAccount": "eve"})[:142])
 eks.delete_pod_identity_association(clusterName="prod", associationId=made["associationId"])
 print(refusal(eks.describe_pod_identity_association, clusterName="prod", associationId=made["associationId"])[:30])
 `, append([]string{issuer.URL, file, pod, other, expired}, slices.Concat(keyOf(resttest.AccountB), keyOf(resttest.AccountA), []string{container.URL + podidentity.ContainerPath, podFile})...)...)
@@ -315,6 +337,15 @@ arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 True
 400 AccessDeniedException: Unable to assume role arn:aws:
+us-east-1/111111111111/prod/shop/orders
+t authorized to perform: sts:AssumeRole on resource: arn:aws:iam::111111111111:role/target
+arn:aws:sts::111111111111:assumed-role/target/eks-prod-orders-5d9c
+400 InvalidParameterException: A policy takes disableSessionTags: a session has no room for both.
+400 InvalidParameterException: Role arn:aws:iam::111111111111:role/nobody does not exist.
+404 ResourceNotFoundException: No association found for associationId: a-x.
+[4, 2] 6
+403 AccessDeniedException: User: arn:aws:iam::111111111111:user/eve is not authorized to perform: eks:ListPodIdentityAssociations on resourc
+403 AccessDeniedException: User: arn:aws:iam::111111111111:user/eve is not authorized to perform: iam:PassRole on resource: arn:aws:iam::11111
 404 ResourceNotFoundException:
 `)
 }
