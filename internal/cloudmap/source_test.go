@@ -204,3 +204,33 @@ func TestPushTime(t *testing.T) {
 		t.Errorf("a registration is pushed after %v", all/times)
 	}
 }
+
+// A change is told to who watches that service, and wakes nobody else.
+func TestPushWakesWhoseServiceItIs(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	d := desk{t, serviceOn(t, s), account}
+	var names []string
+	for i := range 50 {
+		names = append(names, fmt.Sprint("s", i))
+	}
+	ids := d.apps(names...)
+	r := watching(t, s)
+	var ears []*ear
+	for _, name := range names {
+		ears = append(ears, listen(t, r, query(account, name)))
+	}
+	for _, e := range ears {
+		e.hears(t, "")
+	}
+	d.do("TagResource", map[string]any{"ResourceARN": "arn:aws:servicediscovery:us-east-1:" + account + ":service/" + ids[1], "Tags": []any{}})
+	for i := range 10 {
+		d.register(ids[0], "one", "AWS_INSTANCE_IPV4", fmt.Sprintf("10.0.0.%d", i+1))
+	}
+	ears[0].hears(t, "10.0.0.10:8080")
+	for i, e := range ears[2:] {
+		if n := e.told(); n != 1 {
+			t.Errorf("who watches %s was told %d times, want once", names[i+2], n)
+		}
+	}
+}

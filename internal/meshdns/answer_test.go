@@ -276,3 +276,32 @@ func TestNotYetRead(t *testing.T) {
 		t.Errorf("got %v", m)
 	}
 }
+
+// BenchmarkReply is one answer over UDP, of a service among a thousand.
+func BenchmarkReply(b *testing.B) {
+	g := serve(b, addressing("orders.shop.local"))
+	ns := g.namespace("apps.local", 5)
+	const services = 1000
+	for i := range services {
+		g.create(ns, fmt.Sprint("s", i), "MULTIVALUE", "A 5")
+	}
+	s := g.create(ns, "web", "MULTIVALUE", "A 5")
+	for i := range 8 {
+		g.register(s, fmt.Sprint("i", i), "AWS_INSTANCE_IPV4", fmt.Sprintf("10.0.0.%d", i))
+	}
+	for len(g.exchange(question("web.apps.local", dns.TypeA)).Answer) < 8 {
+	}
+	server := meshdns.New(meshdns.Config{Registry: g.registry, Rate: 1e9, Now: time.Now})
+	from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	for _, name := range []string{"web.apps.local", "none.apps.local"} {
+		b.Run(name, func(b *testing.B) {
+			q := question(name, dns.TypeA)
+			b.ReportAllocs()
+			for b.Loop() {
+				if m := server.Reply(q, from, true); m == nil {
+					b.Fatal("no answer")
+				}
+			}
+		})
+	}
+}
