@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -50,9 +51,7 @@ func (s *Service) create(ctx context.Context, c *service.Call, in *ramapi.Create
 		Created: now, Updated: now, Tags: in.Tags, Permitted: len(in.PermissionARNs) > 0,
 	}
 	keys := requested(in.ResourceARNs, in.Principals)
-	for k, v := range tagKeys(in.Tags, nil) {
-		keys[k] = v
-	}
+	maps.Copy(keys, tagKeys(in.Tags, nil))
 	keys["ram:requestedallowsexternalprincipals"] = []string{fmt.Sprint(x.External)}
 	if err := c.Allow(ctx, "*", keys); err != nil {
 		return nil, err
@@ -347,9 +346,7 @@ func (s *Service) associate(ctx context.Context, c *service.Call, in *ramapi.Ass
 	}
 	return own(ctx, s, c, in.ResourceShareARN, in.ClientToken, func(x *share) (*ramapi.AssociateResourceShareResponse, error) {
 		keys := x.keys()
-		for k, v := range requested(in.ResourceARNs, in.Principals) {
-			keys[k] = v
-		}
+		maps.Copy(keys, requested(in.ResourceARNs, in.Principals))
 		if err := c.Allow(ctx, in.ResourceShareARN, keys); err != nil {
 			return nil, err
 		}
@@ -386,9 +383,7 @@ func (s *Service) disassociate(ctx context.Context, c *service.Call, in *ramapi.
 	}
 	return own(ctx, s, c, in.ResourceShareARN, in.ClientToken, func(x *share) (*ramapi.DisassociateResourceShareResponse, error) {
 		keys := x.keys()
-		for k, v := range requested(in.ResourceARNs, in.Principals) {
-			keys[k] = v
-		}
+		maps.Copy(keys, requested(in.ResourceARNs, in.Principals))
 		if err := c.Allow(ctx, in.ResourceShareARN, keys); err != nil {
 			return nil, err
 		}

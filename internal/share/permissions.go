@@ -2,6 +2,7 @@ package share
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -179,9 +180,7 @@ func (s *Service) tag(ctx context.Context, c *service.Call, in *ramapi.TagResour
 	}
 	return own(ctx, s, c, arn, nil, func(x *share) (*ramapi.TagResourceResponse, error) {
 		keys := x.keys()
-		for k, v := range tagKeys(in.Tags, nil) {
-			keys[k] = v
-		}
+		maps.Copy(keys, tagKeys(in.Tags, nil))
 		if err := c.Allow(ctx, arn, keys); err != nil {
 			return nil, err
 		}
@@ -200,9 +199,7 @@ func (s *Service) untag(ctx context.Context, c *service.Call, in *ramapi.UntagRe
 	}
 	return own(ctx, s, c, arn, nil, func(x *share) (*ramapi.UntagResourceResponse, error) {
 		keys := x.keys()
-		for k, v := range tagKeys(nil, in.TagKeys) {
-			keys[k] = v
-		}
+		maps.Copy(keys, tagKeys(nil, in.TagKeys))
 		if err := c.Allow(ctx, arn, keys); err != nil {
 			return nil, err
 		}

@@ -81,7 +81,7 @@ const (
 // over says that the entity has ended, so that it may come again.
 func (e entity) over() bool { return e.Status == disassociated || e.Status == failed }
 
-func (s *share) deleted() bool { return !s.Deleted.IsZero() }
+func (x *share) deleted() bool { return !x.Deleted.IsZero() }
 
 // find is the entity of that id which is not over.
 func find(list []entity, id string) *entity {
@@ -95,26 +95,26 @@ func find(list []entity, id string) *entity {
 
 // at is the share as it is at a time: invitations expire, and what ended long ago is
 // forgotten. It is for a copy that may be changed.
-func (s *share) at(now time.Time) *share {
-	for i := range s.Invitations {
-		v := &s.Invitations[i]
+func (x *share) at(now time.Time) *share {
+	for i := range x.Invitations {
+		v := &x.Invitations[i]
 		if v.Status != pending || now.Sub(v.Sent) < invitationLasts {
 			continue
 		}
 		v.Status = expired
-		if p := find(s.Principals, v.Account); p != nil && p.Status == associating {
+		if p := find(x.Principals, v.Account); p != nil && p.Status == associating {
 			p.Status, p.Updated, p.Message = failed, v.Sent.Add(invitationLasts), "The invitation expired."
 		}
 	}
-	s.Meshes, s.Principals = recent(s.Meshes, now), recent(s.Principals, now)
-	kept := s.Invitations[:0:0]
-	for _, v := range s.Invitations {
+	x.Meshes, x.Principals = recent(x.Meshes, now), recent(x.Principals, now)
+	kept := x.Invitations[:0:0]
+	for _, v := range x.Invitations {
 		if v.Status == pending || now.Sub(v.Sent) < invitationLasts+remembers {
 			kept = append(kept, v)
 		}
 	}
-	s.Invitations = kept
-	return s
+	x.Invitations = kept
+	return x
 }
 
 func recent(list []entity, now time.Time) []entity {

@@ -95,16 +95,25 @@ func (m *mesh) registry(key aws.Credentials, operation string, input, out any) {
 func (m *mesh) register(key aws.Credentials, namespace, service, address string) {
 	m.t.Helper()
 	m.registry(key, "CreateHttpNamespace", map[string]any{"Name": namespace}, &struct{}{})
-	var list struct{ Namespaces []struct{ Id, Name string } }
+	var list struct {
+		Namespaces []struct {
+			ID   string `json:"Id"`
+			Name string
+		}
+	}
 	m.registry(key, "ListNamespaces", map[string]any{}, &list)
 	for _, n := range list.Namespaces {
 		if n.Name != namespace {
 			continue
 		}
-		var made struct{ Service struct{ Id string } }
-		m.registry(key, "CreateService", map[string]any{"Name": service, "NamespaceId": n.Id}, &made)
+		var made struct {
+			Service struct {
+				ID string `json:"Id"`
+			}
+		}
+		m.registry(key, "CreateService", map[string]any{"Name": service, "NamespaceId": n.ID}, &made)
 		m.registry(key, "RegisterInstance", map[string]any{
-			"ServiceId": made.Service.Id, "InstanceId": "one", "Attributes": map[string]string{"AWS_INSTANCE_IPV4": address},
+			"ServiceId": made.Service.ID, "InstanceId": "one", "Attributes": map[string]string{"AWS_INSTANCE_IPV4": address},
 		}, &struct{}{})
 		return
 	}
