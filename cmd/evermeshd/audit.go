@@ -27,14 +27,15 @@ import (
 
 // trail is what keeps, moves, finds and delivers events on this replica.
 type trail struct {
-	log        *segment.Log
-	keeper     *audit.Trail
-	mover      *audit.Mover
-	lookups    *audit.Lookups
-	peers      *audit.Peers   // nil for a replica that has its store to itself
-	file       *audit.File    // nil when none is asked for
-	webhook    *audit.Webhook // as well
-	deliveries []*audit.Delivery
+	log     *segment.Log
+	keeper  *audit.Trail
+	mover   *audit.Mover
+	lookups *audit.Lookups
+	peers   *audit.Peers   // nil for a replica that has its store to itself
+	file    *audit.File    // nil when none is asked for
+	webhook *audit.Webhook // as well
+	// Deliveries to them; they are not run without.
+	toFile, toWebhook *audit.Delivery
 }
 
 // openAudit opens what this replica keeps of events. Also without new ones, the
@@ -61,13 +62,15 @@ func (d *daemon) openAudit(replica string) error {
 		t.peers = &audit.Peers{Store: d.store, Replica: replica, URL: c.APIAdvertise, Sealer: d.keys.Box(), Client: peerClient(), Logger: d.log, Now: time.Now}
 	}
 	t.lookups = &audit.Lookups{Log: log, Store: d.store, Peers: t.peers, Logger: d.log, Now: time.Now}
+	t.toFile = &audit.Delivery{Log: log, To: "file", Place: filepath.Join(dir, "file.place"), Logger: d.log}
 	if c.AuditFile != "" {
 		t.file = &audit.File{Name: c.AuditFile}
-		t.deliveries = append(t.deliveries, &audit.Delivery{Log: log, Send: t.file.Send, To: "file", Place: filepath.Join(dir, "file.place"), Logger: d.log})
+		t.toFile.Send = t.file.Send
 	}
+	t.toWebhook = &audit.Delivery{Log: log, To: "webhook", Place: filepath.Join(dir, "webhook.place"), Logger: d.log}
 	if c.AuditWebhook != "" {
 		t.webhook = audit.NewWebhook(c.AuditWebhook)
-		t.deliveries = append(t.deliveries, &audit.Delivery{Log: log, Send: t.webhook.Send, To: "webhook", Place: filepath.Join(dir, "webhook.place"), Logger: d.log})
+		t.toWebhook.Send = t.webhook.Send
 	}
 	d.trail = t
 	if c.Audit != "off" {
@@ -144,7 +147,10 @@ func (d *daemon) startAudit(ctx context.Context, apiURL string) (stop func()) {
 
 	delivering, deliveredAll := context.WithCancel(ctx)
 	var deliverers sync.WaitGroup
-	for _, to := range t.deliveries {
+	for _, to := range []*audit.Delivery{t.toFile, t.toWebhook} {
+		if to.Send == nil {
+			continue
+		}
 		deliverers.Go(func() {
 			if err := to.Run(delivering); err != nil {
 				d.log.Error("events are not delivered", "to", to.To, "err", err)

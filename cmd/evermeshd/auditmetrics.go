@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/evermesh/evermesh/internal/audit"
 )
 
 // audit publishes what becomes of events.
@@ -20,7 +22,7 @@ func (m *metrics) audit(t *trail) {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_lost_connections_total", Help: "Connections of proxies without an event: the disk took none for long, or strangers came too often."}, func() float64 { return float64(t.keeper.Lost()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_incomplete_lookups_total", Help: "Lookups of events that were answered without some replica."}, func() float64 { return float64(t.lookups.Incomplete()) }),
 	)
-	for _, to := range t.deliveries {
+	for _, to := range []*audit.Delivery{t.toFile, t.toWebhook} {
 		m.registry.MustRegister(
 			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_delivered_total", Help: "Events that were delivered to --audit-file or --audit-webhook.", ConstLabels: prometheus.Labels{"to": to.To}}, func() float64 { return float64(to.Stats().Sent) }),
 			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_skipped_total", Help: "Times that events had been removed before they were delivered.", ConstLabels: prometheus.Labels{"to": to.To}}, func() float64 { return float64(to.Stats().Missed) }),
