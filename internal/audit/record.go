@@ -15,10 +15,10 @@ const (
 	typeCall     = "AwsApiCall"
 	typeEvent    = "AwsServiceEvent"
 	category     = "Management"
-	// maxDocument bounds a request's or a response's document in an event, in
-	// bytes, and maxText a text of who called; CloudTrail bounds them alike.
-	maxDocument = 100 << 10
-	maxText     = 1024
+	// maxEvent bounds an event in bytes: one that is larger loses its request and its
+	// response. maxText bounds a text of who called. CloudTrail has bounds alike.
+	maxEvent = 128 << 10
+	maxText  = 1024
 )
 
 // event is a record as CloudTrail has it, version 1.08.
@@ -33,7 +33,9 @@ type event struct {
 	UserAgent     string     `json:"userAgent"`
 	ErrorCode     string     `json:"errorCode,omitempty"`
 	ErrorMessage  string     `json:"errorMessage,omitempty"`
-	Call          *callParts `json:",omitempty"` // its members are the event's: see encode
+	Request       any        `json:"requestParameters,omitempty"` // null, and not left out, in events of calls
+	Response      any        `json:"responseElements,omitempty"`
+	RequestID     string     `json:"requestID,omitempty"`
 	ID            string     `json:"eventID"`
 	ReadOnly      bool       `json:"readOnly"`
 	Resources     []resource `json:"resources,omitempty"`
@@ -43,14 +45,6 @@ type event struct {
 	SharedEventID string     `json:"sharedEventID,omitempty"`
 	Details       *details   `json:"serviceEventDetails,omitempty"`
 	Category      string     `json:"eventCategory"`
-}
-
-// callParts are the members that only events of calls have, null also where there
-// is nothing.
-type callParts struct {
-	Request   json.RawMessage `json:"requestParameters"`
-	Response  json.RawMessage `json:"responseElements"`
-	RequestID string          `json:"requestID"`
 }
 
 // resource is something that the call was about.
@@ -66,8 +60,8 @@ func (t *Trail) entries(r service.Record) []segment.Entry {
 	e := event{
 		Version: eventVersion, Identity: identityOf(r.Principal), Time: stamp(r.At), Source: r.Source, Name: r.Operation,
 		Region: t.Region, SourceIP: clipped(r.SourceIP), UserAgent: clipped(r.UserAgent), ErrorCode: r.Code, ErrorMessage: clipped(r.Message),
-		Call: &callParts{Request: document(r.Request), Response: document(r.Response), RequestID: r.ID},
-		ID:   t.NewID(), ReadOnly: r.ReadOnly, Type: typeCall, Management: true, Category: category,
+		Request: document(r.Request), Response: document(r.Response), RequestID: r.ID,
+		ID: t.NewID(), ReadOnly: r.ReadOnly, Type: typeCall, Management: true, Category: category,
 	}
 	var owners []string
 	for _, arn := range r.Resources {
@@ -122,16 +116,31 @@ func (e event) entry(at time.Time) segment.Entry {
 
 // encode is the event's JSON, in one line.
 func (e event) encode() []byte {
-	call := e.Call
-	e.Call = nil
 	text := marshal(e)
-	if call == nil {
-		return text
+	if len(text) > maxEvent {
+		e.Request, e.Response = omitted(e.Request), omitted(e.Response)
+		text = marshal(e)
 	}
-	// They stand where CloudTrail has them, before the event's id.
-	inner := bytes.TrimSuffix(bytes.TrimPrefix(marshal(call), []byte("{")), []byte("}"))
-	at := bytes.Index(text, []byte(`"eventID":`+string(marshal(e.ID))))
-	return bytes.Join([][]byte{text[:at], inner, []byte(","), text[at:]}, nil)
+	return text
+}
+
+// null is a document that is not there.
+const null = "null"
+
+// document is a request or a response as it is kept: null for none.
+func document(v any) any {
+	if d, ok := v.(map[string]any); v == nil || ok && len(d) == 0 {
+		return json.RawMessage(null)
+	}
+	return v
+}
+
+// omitted stands for a document in an event that would be too large.
+func omitted(v any) any {
+	if d, ok := v.(json.RawMessage); v == nil || ok && string(d) == null {
+		return v
+	}
+	return map[string]string{"omitted": "It is larger than an event keeps."}
 }
 
 // marshal is JSON without HTML's escapes. What is marshalled here always can be.
@@ -143,23 +152,6 @@ func marshal(v any) []byte {
 		return []byte("null")
 	}
 	return bytes.TrimRight(b.Bytes(), "\n")
-}
-
-// document is a request or a response as it is kept: null for none.
-func document(v any) json.RawMessage {
-	switch d := v.(type) {
-	case nil:
-		return json.RawMessage("null")
-	case map[string]any:
-		if len(d) == 0 {
-			return json.RawMessage("null")
-		}
-	}
-	text := marshal(v)
-	if len(text) > maxDocument {
-		return json.RawMessage(`{"omitted":"It is larger than an event keeps."}`)
-	}
-	return text
 }
 
 // stamp is a time as events have it, in seconds.
