@@ -33,7 +33,7 @@ type federation struct {
 // openFederation makes sessions of what IAM knows.
 func (d *daemon) openFederation() {
 	directory := accounts.New(d.keys, d.keys.Authorizer())
-	f := &federation{changed: map[string]bool{}, wake: make(chan struct{}, 1)}
+	f := newFederation()
 	f.sessions = &sts.Sessions{Lasting: d.keys, Directory: directory, Box: d.keys.Box(), Now: time.Now}
 	f.roles = &sts.Server{
 		Partition: d.config.Partition, Sessions: f.sessions, Directory: directory,
@@ -42,6 +42,10 @@ func (d *daemon) openFederation() {
 	f.pods = &podidentity.Server{Store: d.store, Roles: f.roles, Realm: d.realm(), Now: time.Now}
 	d.keys.Directory().OnChange(f.note)
 	d.federation = f
+}
+
+func newFederation() *federation {
+	return &federation{changed: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // note remembers whose policies, roles or keys changed.
@@ -72,16 +76,23 @@ const revokeRest = time.Second
 // endRevoked has the streams of an account authorised again whenever who may do what
 // changed there: those that may not go on are closed within seconds (IAM-037).
 func (d *daemon) endRevoked(ctx context.Context) error {
+	return d.follow(ctx, func(changed map[string]bool) {
+		d.proxies.Reauthorize(func(p auth.Principal, _ api.Key) bool { return changed[p.Account] })
+	})
+}
+
+// follow calls again with the accounts that changed, at once, but with a rest between two
+// calls.
+func (f *federation) follow(ctx context.Context, again func(changed map[string]bool)) error {
 	rest := time.NewTimer(revokeRest)
 	defer rest.Stop()
 	for {
 		select {
-		case <-d.wake:
+		case <-f.wake:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		changed := d.take()
-		d.proxies.Reauthorize(func(p auth.Principal, _ api.Key) bool { return changed[p.Account] })
+		again(f.take())
 		rest.Reset(revokeRest)
 		select {
 		case <-rest.C:
