@@ -22,34 +22,57 @@ func (a *API) locate(ctx context.Context, c *service.Call, in, called, owner str
 		return nil, nil, err
 	}
 	account := c.Principal.Account
-	known := false
+	if owner == "" || owner == account { // namespaces are not shared
+		id, err := a.place(ctx, account, in, called)
+		if err != nil {
+			return nil, nil, err
+		}
+		if id != "" {
+			if d, s, err := a.load(ctx, account, id); err != nil || d != nil {
+				return d, s, err
+			}
+		}
+		for _, t := range types {
+			n, err := places.read(ctx, a.Store, nameTail(account, in, t))
+			if err != nil {
+				return nil, nil, err
+			}
+			if n != nil {
+				return nil, nil, api.Errorf(cloudmapapi.CodeServiceNotFound, "Service %s does not exist in the namespace %s", called, in)
+			}
+		}
+	}
+	return nil, nil, api.Errorf(cloudmapapi.CodeNamespaceNotFound, "Namespace %s does not exist", in)
+}
+
+// place finds the id of the service that names mean; empty where they mean none.
+// Mostly names have one spelling, and all that they could mean lies side by side.
+func (a *API) place(ctx context.Context, account, in, called string) (id string, err error) {
+	found := map[string]string{}
+	for _, t := range types[:2] {
+		prefix := names(account).Tail("service", spelled(in, t), spelled(called, t)) + "/"
+		if found[prefix] != "" {
+			continue
+		}
+		found[prefix] = prefix
+		all, _, err := a.Store.Records(ctx, prefix)
+		if err != nil {
+			return "", err
+		}
+		for i := range all {
+			p, err := places.of(&all[i])
+			if err != nil {
+				return "", err
+			}
+			found[all[i].Key] = p.Service
+		}
+	}
 	for _, t := range types {
-		if owner != "" && owner != account {
-			break // namespaces are not shared
-		}
-		n, err := places.read(ctx, a.Store, nameTail(account, in, t))
-		if err != nil {
-			return nil, nil, err
-		}
-		if n == nil {
-			continue
-		}
-		known = true
-		p, err := places.read(ctx, a.Store, placeOf(account, in, called, t))
-		if err != nil {
-			return nil, nil, err
-		}
-		if p == nil {
-			continue
-		}
-		if d, s, err := a.load(ctx, account, p.Service); err != nil || d != nil {
-			return d, s, err
+		if id := found[placeOf(account, in, called, t)]; id != "" {
+			return id, nil
 		}
 	}
-	if !known {
-		return nil, nil, api.Errorf(cloudmapapi.CodeNamespaceNotFound, "Namespace %s does not exist", in)
-	}
-	return nil, nil, api.Errorf(cloudmapapi.CodeServiceNotFound, "Service %s does not exist in the namespace %s", called, in)
+	return "", nil
 }
 
 func (a *API) discover(ctx context.Context, c *service.Call, in *cloudmapapi.DiscoverInstancesRequest) (*cloudmapapi.DiscoverInstancesResponse, error) {

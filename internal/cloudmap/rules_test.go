@@ -61,8 +61,12 @@ var inputs = []struct {
 	{"UpdatePublicDnsNamespace", map[string]any{"Id": "public", "Namespace": map[string]any{"Description": "d"}}},
 }
 
+// ownAffairs are the operations that name nothing of anybody's.
+var ownAffairs = []string{"CreateHttpNamespace", "CreatePublicDnsNamespace", "CreatePrivateDnsNamespace", "ListNamespaces", "ListServices", "ListOperations"}
+
 // Every operation asks whether it may before it does or tells anything, also of what
-// is not there; and each that writes carries its event.
+// is not there; each that writes carries its event; and none does or tells another
+// account anything of what it is given.
 func TestEveryOperationAsksAndIsKept(t *testing.T) {
 	t.Parallel()
 	s := serviceOn(t, storetest.New(t))
@@ -78,6 +82,7 @@ func TestEveryOperationAsksAndIsKept(t *testing.T) {
 		}
 	}
 	made := map[string]string{}
+	as := account
 	run := func(operation string, in map[string]any, by auth.Authorizer) (*service.Call, any, error) {
 		filled := map[string]any{}
 		for member, v := range in {
@@ -87,7 +92,7 @@ func TestEveryOperationAsksAndIsKept(t *testing.T) {
 			filled[member] = v
 		}
 		c := &service.Call{
-			Service: s, Operation: operation, At: time.Now(), Input: filled, Authorizer: by, Principal: auth.Principal{Account: account},
+			Service: s, Operation: operation, At: time.Now(), Input: filled, Authorizer: by, Principal: auth.Principal{Account: as},
 			Event: func(out any) []byte { return fmt.Append(nil, out) },
 		}
 		out, err := s.Operations[operation].Run(t.Context(), c)
@@ -114,6 +119,13 @@ func TestEveryOperationAsksAndIsKept(t *testing.T) {
 				if len(no.asked) != 1 || no.asked[0].Action != "servicediscovery:"+i.operation {
 					t.Errorf("it was asked %v", no.asked)
 				}
+			}
+			if _, _, err := func() (*service.Call, any, error) {
+				as = other
+				defer func() { as = account }()
+				return run(i.operation, i.in, auth.Roots{})
+			}(); err == nil && !slices.Contains(ownAffairs, i.operation) {
+				t.Error("another account is answered")
 			}
 			c, out, err := run(i.operation, i.in, auth.Roots{})
 			if err != nil {

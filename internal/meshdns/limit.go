@@ -66,15 +66,15 @@ func (l *limiter) allow(from net.Addr) bool {
 	return true
 }
 
-// forget drops clients that would be as new by now, and all when none is: to let a
-// burst too many pass is the lesser evil.
+// forget drops clients that would be as new by now, and all when those are few: to
+// let a burst too many pass is a lesser evil than to look through all again soon.
 func (l *limiter) forget(now time.Time) {
 	for client, b := range l.clients {
 		if now.Sub(b.at) >= 2*time.Second {
 			delete(l.clients, client)
 		}
 	}
-	if len(l.clients) >= mostClients {
+	if len(l.clients) > mostClients/2 {
 		clear(l.clients)
 	}
 }
