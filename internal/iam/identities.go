@@ -23,7 +23,7 @@ func (d *desk) identity(k kind, name string, layers ...map[string][]string) (*id
 		}
 		return nil, absent("The %s with name %s cannot be found.", k, name)
 	}
-	if err := d.allow(d.arn(d.account, string(k), i.Path, i.Name), append(layers, ofTags(i.Tags))...); err != nil {
+	if err := d.allowNamed(string(k), i.Path, i.Name, name, append(layers, ofTags(i.Tags))...); err != nil {
 		return nil, err
 	}
 	return i, nil

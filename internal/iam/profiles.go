@@ -15,11 +15,11 @@ func (d *desk) profile(name string) (*profile, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, keys := "/", map[string][]string(nil)
+	path, full, keys := "/", name, map[string][]string(nil)
 	if p != nil {
-		path, name, keys = p.Path, p.Name, ofTags(p.Tags)
+		path, full, keys = p.Path, p.Name, ofTags(p.Tags)
 	}
-	if err := d.allow(d.arn(d.account, profileARN, path, name), keys); err != nil {
+	if err := d.allowNamed(profileARN, path, full, name, keys); err != nil {
 		return nil, err
 	}
 	if p == nil {

@@ -3,6 +3,7 @@ package iam
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -135,6 +136,19 @@ func requestTags(tags []iamapi.Tag) map[string][]string {
 // allow asks whether the call may be done on something of the account.
 func (d *desk) allow(arn string, layers ...map[string][]string) error {
 	return d.call.Allow(d.ctx, arn, keysOf(layers...))
+}
+
+// allowNamed asks whether the call may be done on something that exists. A refusal
+// shows it as the caller named it: not even its path tells that it is there.
+func (d *desk) allowNamed(kind, path, name, asked string, layers ...map[string][]string) error {
+	arn := d.arn(d.account, kind, path, name)
+	err := d.allow(arn, layers...)
+	if refusal, ok := errors.AsType[*api.Error](err); ok && arn != d.call.Principal.ARN {
+		const before = " on resource: "
+		shown := strings.Replace(refusal.Message, before+arn, before+d.arn(d.account, kind, "/", asked), 1)
+		return &api.Error{Code: refusal.Code, Message: shown}
+	}
+	return err
 }
 
 // allowList asks whether the caller may list things of a kind below a path.
