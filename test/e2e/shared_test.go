@@ -302,7 +302,7 @@ func TestSharedMesh(t *testing.T) {
 			return err == nil && a.App == "pay"
 		})
 	})
-	t.Run("SHARE-019 the end of the share ends the guest's streams, and no traffic", func(t *testing.T) {
+	t.Run("SHARE-019 EMS-053 the end of the share ends the guest's streams, and no traffic", func(t *testing.T) {
 		mesh := fmt.Sprintf("arn:aws:appmesh:%s:%s:mesh/%s", m.control.Region, m.control.Account, m.name)
 		began := time.Now()
 		m.ram(m.control.Key, "/disassociateresourceshare", map[string]any{"resourceShareArn": share, "resourceArns": []string{mesh}}, &struct{}{})
