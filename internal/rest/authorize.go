@@ -67,8 +67,28 @@ func (s *Server) authorizeWrite(ctx context.Context, c *call, r mesh.Reader, key
 			return err
 		}
 	}
+	if err := s.authorizeCertificates(ctx, c); err != nil {
+		return err
+	}
 	if c.creates() && len(c.tags) > 0 {
 		return s.authorizeTags(ctx, c, key)
+	}
+	return nil
+}
+
+// authorizeCertificates asks whether the caller may see the certificates and
+// authorities that a write names (TLS-007): whoever could not see one is not to have
+// a proxy use it. Those of other accounts it may not (TLS-006, SHARE-008).
+func (s *Server) authorizeCertificates(ctx context.Context, c *call) error {
+	for _, named := range []struct {
+		action string
+		arns   []string
+	}{{"acm:DescribeCertificate", c.named.Certificates}, {"acm-pca:DescribeCertificateAuthority", c.named.Authorities}} {
+		for _, arn := range named.arns {
+			if err := s.Authorizer.Authorize(ctx, auth.Question{Principal: c.principal, Action: named.action, Resource: arn, Keys: s.keys(c)}); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

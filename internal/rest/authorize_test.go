@@ -114,9 +114,11 @@ func TestPolicies(t *testing.T) {
 		"books":     tagged("Allow", "appmesh:CreateMesh", "StringEquals", "aws:RequestTag/teamName", `"booksTeam"`),
 		"denies": tagged("Allow", "appmesh:CreateMesh", "StringEquals", "aws:RequestTag/teamName", `"booksTeam"`) + "," +
 			`{"Effect":"Deny","Action":"appmesh:TagResource","Resource":"*"}`,
-		"ours":    tagged("Allow", "appmesh:*", "StringEquals", "appmesh:ResourceTag/team", `"us"`),
-		"theirs":  tagged("Allow", "appmesh:*", "StringEquals", "aws:ResourceTag/Team", `"us"`),
-		"costs":   `{"Effect":"Allow","Action":["appmesh:TagResource","appmesh:UntagResource"],"Resource":"*","Condition":{"ForAllValues:StringEquals":{"aws:TagKeys":["cost"]},"Null":{"aws:TagKeys":"false"}}}`,
+		"ours":   tagged("Allow", "appmesh:*", "StringEquals", "appmesh:ResourceTag/team", `"us"`),
+		"theirs": tagged("Allow", "appmesh:*", "StringEquals", "aws:ResourceTag/Team", `"us"`),
+		"costs":  `{"Effect":"Allow","Action":["appmesh:TagResource","appmesh:UntagResource"],"Resource":"*","Condition":{"ForAllValues:StringEquals":{"aws:TagKeys":["cost"]},"Null":{"aws:TagKeys":"false"}}}`,
+		"seals": allow(`"appmesh:*"`, `"*"`) + "," + allow(`"acm:DescribeCertificate"`, `"arn:aws:acm:us-east-1:`+accountA+`:certificate/a"`) + "," +
+			allow(`"acm-pca:DescribeCertificateAuthority"`, `"arn:aws:acm-pca:us-east-1:`+accountA+`:certificate-authority/a"`),
 		"secured": tagged("Allow", "appmesh:ListMeshes", "Bool", "aws:SecureTransport", `"true"`),
 		"near":    tagged("Allow", "appmesh:ListMeshes", "IpAddress", "aws:SourceIp", `"127.0.0.0/8"`),
 		"far":     tagged("Allow", "appmesh:ListMeshes", "IpAddress", "aws:SourceIp", `"10.0.0.0/8"`),
@@ -153,6 +155,15 @@ func TestPolicies(t *testing.T) {
 	led := func(name, service string) string {
 		return fmt.Sprintf(`{"gatewayRouteName":%q,"spec":{"httpRoute":{"match":{"prefix":"/"},"action":{"target":{"virtualService":{"virtualServiceName":%q}}}}}}`, name, service)
 	}
+	sealed := func(name, certificate, authority string) string {
+		return fmt.Sprintf(`{"virtualNodeName":%q,"spec":{"listeners":[{"portMapping":{"port":80,"protocol":"http"},"tls":{"mode":"STRICT","certificate":{"acm":{"certificateArn":%q}}}}],
+			"serviceDiscovery":{"dns":{"hostname":"x.local"}},"backendDefaults":{"clientPolicy":{"tls":{"validation":{"trust":{"acm":{"certificateAuthorityArns":[%q]}}}}}}}}`, name, certificate, authority)
+	}
+	certificate := func(account, name string) string { return "arn:aws:acm:us-east-1:" + account + ":certificate/" + name }
+	authority := func(name string) string {
+		return "arn:aws:acm-pca:us-east-1:" + accountA + ":certificate-authority/" + name
+	}
+	gated := `{"virtualGatewayName":"gated","spec":{"listeners":[{"portMapping":{"port":80,"protocol":"http"},"tls":{"mode":"STRICT","certificate":{"acm":{"certificateArn":"` + certificate(accountA, "b") + `"}}}}]}}`
 	tags := "/v20190125/tag?resourceArn=" + url.QueryEscape(nodeARN)
 	untag := "/v20190125/untag?resourceArn=" + url.QueryEscape(nodeARN)
 	for _, c := range []struct {
@@ -196,6 +207,11 @@ func TestPolicies(t *testing.T) {
 		{"IAM-007 a provider", "service", "PUT", meshes + "/apps/virtualServices", provided("s", "serviceB"), "", ""},
 		{"IAM-007 another provider", "service", "PUT", meshes + "/apps/virtualServices", provided("s2", "serviceC"), "appmesh:CreateVirtualService", otherARN},
 		{"IAM-007 another provider later", "service", "PUT", meshes + "/apps/virtualServices/s", provided("s", "serviceC"), "appmesh:UpdateVirtualService", otherARN},
+		{"TLS-007 a certificate and an authority", "seals", "PUT", meshes + "/apps/virtualNodes", sealed("s1", certificate(accountA, "a"), authority("a")), "", ""},
+		{"TLS-007 another certificate", "seals", "PUT", meshes + "/apps/virtualNodes", sealed("s2", certificate(accountA, "b"), authority("a")), "acm:DescribeCertificate", certificate(accountA, "b")},
+		{"TLS-007 another authority", "seals", "PUT", meshes + "/apps/virtualNodes", sealed("s3", certificate(accountA, "a"), authority("b")), "acm-pca:DescribeCertificateAuthority", authority("b")},
+		{"TLS-007 another certificate later", "seals", "PUT", meshes + "/apps/virtualNodes/s1", sealed("s1", certificate(accountA, "b"), authority("a")), "acm:DescribeCertificate", certificate(accountA, "b")},
+		{"TLS-007 a gateway's certificate", "seals", "PUT", meshes + "/apps/virtualGateways", gated, "acm:DescribeCertificate", certificate(accountA, "b")},
 		{"IAM-007 a gateway route", "gateway", "PUT", meshes + "/apps/virtualGateway/edge/gatewayRoutes", led("g", "open.local"), "", ""},
 		{"IAM-007 a gateway route elsewhere", "gateway", "PUT", meshes + "/apps/virtualGateway/edge/gatewayRoutes", led("g2", "shut.local"), "appmesh:CreateGatewayRoute", arn + "apps/virtualService/shut.local"},
 	} {
@@ -206,6 +222,22 @@ func TestPolicies(t *testing.T) {
 				return
 			}
 			got.denied(t, c.action, c.resource)
+		})
+	}
+}
+
+// Certificates are of the account whose resource names them, whatever is shared.
+func TestCertificatesOfOthers(t *testing.T) {
+	t.Parallel()
+	s := judged(t, nil, nil)
+	s.mesh(t)
+	for account, status := range map[string]int{accountA: http.StatusOK, accountB: http.StatusForbidden} {
+		t.Run(fmt.Sprintf("SHARE-008 TLS-006 of account %s: %d", account, status), func(t *testing.T) {
+			got := s.by(t, "", "PUT", meshes+"/apps/virtualNodes", fmt.Sprintf(`{"virtualNodeName":"n%s","spec":{"listeners":[{"portMapping":{"port":80,"protocol":"http"},
+				"tls":{"mode":"STRICT","certificate":{"acm":{"certificateArn":"arn:aws:acm:us-east-1:%s:certificate/a"}}}}],"serviceDiscovery":{"dns":{"hostname":"x.local"}}}}`, account, account))
+			if got.status != status {
+				t.Errorf("got %d %s", got.status, got.body)
+			}
 		})
 	}
 }

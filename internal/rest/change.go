@@ -59,7 +59,7 @@ func (s *Server) update(row api.KindRow) handler {
 		if err != nil {
 			return nil, err
 		}
-		c.refers = mesh.References(&api.Resource{Key: key, Spec: spec})
+		c.refers, c.named = mesh.References(&api.Resource{Key: key, Spec: spec}), mesh.CertificatesOf(&api.Resource{Key: key, Spec: spec})
 		return s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
 			old := tx.Get(key)
 			if old == nil {

@@ -31,7 +31,7 @@ func (s *Server) create(row api.KindRow) handler {
 			Key: key, UID: s.NewID(), Version: 1, Created: now, Updated: now,
 			Owner: c.principal.Account, Tags: tags, Document: document, Spec: spec,
 		}
-		c.tags, c.refers = tags, mesh.References(made)
+		c.tags, c.refers, c.named = tags, mesh.References(made), mesh.CertificatesOf(made)
 		out, err := s.write(ctx, c, key, func(tx *store.Tx) (any, error) {
 			if err := mesh.Check(tx, nil, made); err != nil {
 				return nil, err

@@ -127,6 +127,7 @@ type call struct {
 	tags       []api.TagRef // that the call puts on something
 	untags     []string     // keys of those that it takes off
 	refers     []api.Key    // to which what it writes refers
+	named      mesh.Named   // the certificates and authorities that it names
 	// committed says that a transaction has carried the call's record.
 	committed bool
 }
