@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -216,6 +217,15 @@ func TestVirtualServices(t *testing.T) {
 				t.Errorf("%s is\n%s\nwant\n%s", c.of, got, c.want)
 			}
 		})
+	}
+	six := serve(t, func(c *meshdns.Config) {
+		addressing("orders.shop.local")(c)
+		c.IPv4, c.IPv6 = netip.Addr{}, netip.MustParseAddr("fd00::10")
+	})
+	for kind, want := range map[uint16]string{dns.TypeAAAA: "NOERROR\nAAAA 5 fd00::10", dns.TypeA: "NOERROR", dns.TypeSRV: "NOERROR"} {
+		if got := six.asks("orders.shop.local", kind); got != want {
+			t.Errorf("with an address of IPv6 alone, %s is %s, want %s", dns.TypeToString[kind], got, want)
+		}
 	}
 	if n := g.count("A VIRTUAL"); n < 4 {
 		t.Errorf("%d are counted", n)

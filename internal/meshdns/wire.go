@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -23,7 +22,7 @@ const (
 	mostForwarded = 512
 	forwardTime   = 3 * time.Second
 	// mostConnections is how many TCP connections there are at once; each ends
-	// when it idles.
+	// when it idles, or when it is the oldest and there are too many.
 	mostConnections = 256
 	idleTime        = 10 * time.Second
 )
@@ -76,7 +75,7 @@ func (s *Server) Serve(ctx context.Context, udp net.PacketConn, tcp net.Listener
 	servers := []*dns.Server{
 		{PacketConn: udp, Handler: s, UDPSize: dns.DefaultMsgSize, MsgAcceptFunc: accept},
 		{
-			Listener: &bounded{Listener: tcp, slots: make(chan struct{}, mostConnections)}, Handler: s, MsgAcceptFunc: accept,
+			Listener: &bounded{Listener: tcp, most: mostConnections}, Handler: s, MsgAcceptFunc: accept,
 			ReadTimeout: idleTime, WriteTimeout: idleTime, IdleTimeout: func() time.Duration { return idleTime },
 		},
 	}
@@ -336,44 +335,4 @@ func kindOf(t uint16) string {
 		return dns.TypeToString[t]
 	}
 	return "other"
-}
-
-// bounded is a listener of few connections; one that is one too many is closed.
-type bounded struct {
-	net.Listener
-	slots chan struct{}
-}
-
-// Accept satisfies net.Listener.
-func (b *bounded) Accept() (net.Conn, error) {
-	conn, err := b.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case b.slots <- struct{}{}:
-		return &counted{Conn: conn, done: sync.OnceFunc(func() { <-b.slots })}, nil
-	default:
-		_ = conn.Close() // nothing was sent
-		return nil, tooMany{}
-	}
-}
-
-// tooMany is the error of a connection that was closed at once; the server goes on.
-type tooMany struct{}
-
-func (tooMany) Error() string   { return "too many connections" }
-func (tooMany) Timeout() bool   { return true }
-func (tooMany) Temporary() bool { return true }
-
-// counted gives its place back when it is closed.
-type counted struct {
-	net.Conn
-	done func()
-}
-
-// Close satisfies net.Conn.
-func (c *counted) Close() error {
-	defer c.done()
-	return c.Conn.Close()
 }

@@ -148,6 +148,24 @@ func TestWhatIsNoQuery(t *testing.T) {
 	}
 }
 
+// Connections that do nothing keep nobody out.
+func TestIdleConnections(t *testing.T) {
+	t.Parallel()
+	g := serve(t, nil)
+	g.namespace("apps.local", 5)
+	g.until("apps.local", dns.TypeNS, "NOERROR\nNS 5 ns.apps.local.")
+	for range 300 { // more than there may be
+		conn, err := net.Dial("tcp", g.tcp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	if got := said(g.exchangeTCP(question("apps.local", dns.TypeNS))); got != "NOERROR\nNS 5 ns.apps.local." {
+		t.Errorf("behind 300 connections that do nothing: %s", got)
+	}
+}
+
 // A client that asks too much over UDP is told to come over TCP, with no more bytes
 // than it sent.
 func TestLimit(t *testing.T) {
