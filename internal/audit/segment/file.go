@@ -43,6 +43,8 @@ type file struct {
 	number int64
 	size   int64 // of what is whole and synced
 	blocks []block
+	// indexed says that its index is beside it.
+	indexed bool
 }
 
 func (f *file) name(dir string) string { return filepath.Join(dir, numbered(f.number, logSuffix)) }
@@ -105,6 +107,9 @@ type index struct {
 // writeIndex keeps the index of a segment beside it. It may be lost: it is made
 // anew then.
 func (f *file) writeIndex(dir string) error {
+	if f.indexed {
+		return nil
+	}
 	text, err := json.Marshal(index{f.size, f.blocks})
 	if err != nil {
 		return err
@@ -113,7 +118,11 @@ func (f *file) writeIndex(dir string) error {
 	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(name+".new", name)
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	f.indexed = true
+	return nil
 }
 
 // openFile learns what is in a segment: from its index, else line by line.
@@ -128,7 +137,7 @@ func openFile(dir string, number int64, last bool) (f *file, damaged int64, err 
 	var known index
 	if text, err := os.ReadFile(filepath.Join(dir, numbered(number, indexSuffix))); err == nil &&
 		json.Unmarshal(text, &known) == nil && known.Size == info.Size() {
-		f.size, f.blocks = known.Size, known.Blocks
+		f.size, f.blocks, f.indexed = known.Size, known.Blocks, true
 		return f, 0, nil
 	}
 	if damaged, err = f.read(dir); err != nil {

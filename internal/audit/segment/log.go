@@ -124,6 +124,11 @@ func (l *Log) load() error {
 			c.Log.Warn("log had bytes that are no entries", "file", f.name(c.Dir), "bytes", damaged)
 		}
 		l.files = append(l.files, f)
+		if i < len(all)-1 {
+			if err := f.writeIndex(c.Dir); err != nil {
+				return err
+			}
+		}
 	}
 	return l.resume()
 }
