@@ -15,6 +15,7 @@ import (
 	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/share"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // world is what random calls should have come to, said in the plainest way: for each
@@ -198,6 +199,11 @@ func TestSharesAreWhatWasCalled(t *testing.T) {
 							if got := fresh.Shared(account, key, "appmesh:CreateVirtualNode"); got != want {
 								r.Fatalf("%s in %s: %v, want %v: %+v", account, mesh, got, want, w)
 							}
+							// Who watches knows what was written here with the answer, and what
+							// the operator said soon.
+							testenv.Eventually(t, "who watches knows "+mesh+" for "+account, func() bool {
+								return s.Shared(account, key, "appmesh:CreateVirtualNode") == want && slices.Contains(s.Meshes(account), key) == want
+							})
 							if fresh.Shared(account, key, "appmesh:DeleteMesh") {
 								r.Fatalf("%s deletes %s", account, mesh)
 							}

@@ -21,10 +21,12 @@ type Shares struct {
 	together together
 	all      map[string]*share // by key of the record; not changed once it is here
 	meshes   map[api.Key][]inShare
-	grants   map[string]bool // the actions of a share
-	revision int64           // up to which the watch told
-	changed  chan struct{}   // closed at the next change of what is shared
-	moved    chan struct{}   // closed when revision grows
+	accounts map[string]map[*share]bool // for which accounts are principals of
+	groups   map[*share]bool            // which have other principals
+	grants   map[string]bool            // the actions of a share
+	revision int64                      // up to which the watch told
+	changed  chan struct{}              // closed at the next change of what is shared
+	moved    chan struct{}              // closed when revision grows
 }
 
 // inShare is a mesh in a share.
@@ -58,15 +60,19 @@ func (s *Shares) Meshes(account string) []api.Key {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var out []api.Key
-	for mesh := range s.meshes {
-		if s.reached(account, mesh) {
-			out = append(out, mesh)
+	for _, shares := range []map[*share]bool{s.accounts[account], s.groups} {
+		for x := range shares {
+			for _, e := range x.shared() {
+				if mesh, ok := meshOf(e); ok && s.reached(account, mesh) {
+					out = append(out, mesh)
+				}
+			}
 		}
 	}
 	slices.SortFunc(out, func(a, b api.Key) int {
 		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Mesh, b.Mesh))
 	})
-	return out
+	return slices.Compact(out)
 }
 
 // Changed is closed at the next change of what is shared: whoever let someone in by a
@@ -91,9 +97,10 @@ func (s *Shares) take(b store.RecordBatch) {
 	defer s.mu.Unlock()
 	if b.Reset {
 		s.all, s.together, s.grants = map[string]*share{}, newTogether(s.Realm, s.Management), grants()
+		s.meshes, s.accounts, s.groups = map[api.Key][]inShare{}, map[string]map[*share]bool{}, map[*share]bool{}
 	}
 	for _, key := range b.Gone {
-		delete(s.all, key)
+		s.forget(key)
 		switch key {
 		case organizationTail():
 			s.together.Organization = Organization{ID: DefaultOrganization}
@@ -104,27 +111,71 @@ func (s *Shares) take(b store.RecordBatch) {
 	for _, r := range b.Records {
 		err := s.together.take(r.Key, r.Body)
 		x, unread := read(r)
+		s.forget(r.Key)
 		if err = cmp.Or(err, unread); err != nil {
-			delete(s.all, r.Key)
 			s.Log.Error("share cannot be read and is refused", "key", r.Key, "err", err)
 			continue
 		}
 		if x != nil {
-			s.all[r.Key] = x
-		}
-	}
-	s.meshes = map[api.Key][]inShare{}
-	for _, x := range s.all {
-		for _, e := range x.Meshes {
-			if key, ok := meshOf(e); ok && e.Status == associated && !x.deleted() {
-				s.meshes[key] = append(s.meshes[key], inShare{x, e.UID})
-			}
+			s.learn(r.Key, x)
 		}
 	}
 	s.revision = b.Revision
 	close(s.moved)
 	close(s.changed)
 	s.moved, s.changed = make(chan struct{}), make(chan struct{})
+}
+
+// shared are the meshes that a share opens.
+func (x *share) shared() []entity {
+	if x.deleted() {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(x.Meshes), func(e entity) bool { return e.Status != associated })
+}
+
+// learn takes a share in, and forget out again; mu is held. A change costs what is in the
+// share, however many others there are.
+func (s *Shares) learn(key string, x *share) {
+	s.all[key] = x
+	for _, e := range x.shared() {
+		if mesh, ok := meshOf(e); ok {
+			s.meshes[mesh] = append(s.meshes[mesh], inShare{x, e.UID})
+		}
+	}
+	for _, p := range x.Principals {
+		switch {
+		case p.Status != associated:
+		case !accountForm.MatchString(p.ID):
+			s.groups[x] = true
+		case s.accounts[p.ID] == nil:
+			s.accounts[p.ID] = map[*share]bool{x: true}
+		default:
+			s.accounts[p.ID][x] = true
+		}
+	}
+}
+
+func (s *Shares) forget(key string) {
+	x := s.all[key]
+	if x == nil {
+		return
+	}
+	delete(s.all, key)
+	for _, e := range x.shared() {
+		if mesh, ok := meshOf(e); ok {
+			s.meshes[mesh] = slices.DeleteFunc(s.meshes[mesh], func(o inShare) bool { return o.share == x })
+			if len(s.meshes[mesh]) == 0 {
+				delete(s.meshes, mesh)
+			}
+		}
+	}
+	delete(s.groups, x)
+	for _, p := range x.Principals {
+		if delete(s.accounts[p.ID], x); len(s.accounts[p.ID]) == 0 {
+			delete(s.accounts, p.ID)
+		}
+	}
 }
 
 // meshOf is the key of a mesh in a share.
