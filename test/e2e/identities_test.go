@@ -44,8 +44,8 @@ func (m *mesh) iam(element, operation string, members ...string) string {
 	return element1(m.t, m.post(m.control.Key, facts, "iam", "application/x-www-form-urlencoded", "/", form.Encode()), element)
 }
 
-// post signs a request and sends it; an answer that is no success ends the test.
-func (m *mesh) post(key aws.Credentials, facts client.Facts, service, kind, path, body string) string {
+// post signs a request and sends it; an answer that is no success ends the test. Names and values of headers alternate.
+func (m *mesh) post(key aws.Credentials, facts client.Facts, service, kind, path, body string, headers ...string) string {
 	m.t.Helper()
 	ctx, cancel := m.context()
 	defer cancel()
@@ -54,6 +54,9 @@ func (m *mesh) post(key aws.Credentials, facts client.Facts, service, kind, path
 		m.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", kind)
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
 	sum := sha256.Sum256([]byte(body))
 	if err := v4.NewSigner().SignHTTP(ctx, key, r, hex.EncodeToString(sum[:]), service, facts.Region, time.Now()); err != nil {
 		m.t.Fatal(err)
@@ -278,5 +281,25 @@ func TestIdentities(t *testing.T) {
 		m.iam("", "DetachRolePolicy", "RoleName", "spiffe", "PolicyArn", policy)
 		m.iam("", "DeleteRole", "RoleName", "spiffe")
 		m.logs(connected["spiffe"], "gRPC config stream", "closed", ": 7, ", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+	})
+	t.Run("EMS-057 AUDIT-009 connects, disconnects and refusals are events", func(t *testing.T) {
+		m := &mesh{Stage: m.Stage, t: t, name: m.name, control: control}
+		text := m.post(control.Key, facts, "cloudtrail", "application/x-amz-json-1.1", "/",
+			`{"LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": "StreamAggregatedResources"}], "MaxResults": 50}`,
+			"X-Amz-Target", "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101.LookupEvents")
+		for _, want := range []string{"ConnectionEstablished", "ConnectionTerminated", "assumed-role/federated/", "assumed-role/pods/eks-prod-b", "assumed-role/spiffe/ns-shop-sa-b", "user/proxy"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("no event has %s", want)
+			}
+		}
+		// What proves who somebody is does not belong there.
+		for _, file := range []string{"b-sts.amazonaws.com", "b-" + sts.PodAudience} {
+			token := read(t, filepath.Join(m.Dir(), "run", m.name+"-token-"+file))
+			for _, where := range []string{text, read(t, control.Process.Log())} {
+				if strings.Contains(where, token) || strings.Contains(where, secret) {
+					t.Errorf("the token of %s, or a secret key, is in an event or in the log", file)
+				}
+			}
+		}
 	})
 }
