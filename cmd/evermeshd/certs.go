@@ -22,7 +22,7 @@ const crlPath = "/evermesh/crl"
 func (d *daemon) openCertificates() {
 	d.certs = certs.New(certs.Config{
 		Store: d.store, Box: d.keys.Box(), Realm: d.realm(), Authorizer: d.around.authorizer, CRL: d.config.crlURL(),
-		Using: d.usingCertificate, Log: d.log, Now: time.Now,
+		Using: d.usingCertificates, Log: d.log, Now: time.Now,
 	})
 	d.issued = identity.New(identity.Config{Derive: d.keys.Box().Derive, Authorities: d.certs, Now: time.Now, Resource: func(key api.Key) *api.Resource {
 		if s := d.loop.Snapshot(); s != nil {
@@ -55,15 +55,18 @@ func (c config) crlURL() string {
 	return scheme + "://" + net.JoinHostPort(host, port) + crlPath
 }
 
-// usingCertificate are the ARNs of the nodes and gateways that name a certificate.
-func (d *daemon) usingCertificate(ctx context.Context, certificate string) ([]string, error) {
+// usingCertificates are the ARNs of the nodes and gateways that name certificates, by
+// these.
+func (d *daemon) usingCertificates(ctx context.Context) (map[string][]string, error) {
 	s, err := d.loop.Fresh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, r := range s.Using(certificate) {
-		out = append(out, d.realm().ARN(r.Key, r.Owner))
+	out := map[string][]string{}
+	for certificate, list := range s.Using() {
+		for _, r := range list {
+			out[certificate] = append(out[certificate], d.realm().ARN(r.Key, r.Owner))
+		}
 	}
 	return out, nil
 }

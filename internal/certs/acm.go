@@ -134,21 +134,21 @@ func notIssued(h *held) error {
 	return api.Errorf(acmapi.CodeRequestInProgress, "Certificate %s was not issued: it is %s (%s).", h.arn, h.Status, h.Failure)
 }
 
-// using names the resources that use a certificate.
-func (r *Registry) using(ctx context.Context, arn string) ([]string, error) {
+// using names the resources that use certificates.
+func (r *Registry) using(ctx context.Context) (map[string][]string, error) {
 	if r.config.Using == nil {
 		return nil, nil
 	}
-	return r.config.Using(ctx, arn)
+	return r.config.Using(ctx)
 }
 
 // unused refuses what would take a certificate from a resource that names it.
 func (r *Registry) unused(ctx context.Context, h *held) error {
-	by, err := r.using(ctx, h.arn)
+	all, err := r.using(ctx)
 	if err != nil {
 		return err
 	}
-	if len(by) > 0 {
+	if by := all[h.arn]; len(by) > 0 {
 		return api.Errorf(acmapi.CodeResourceInUse, "Certificate %s in account %s is in use: %s.", h.arn, h.account, strings.Join(by, ", "))
 	}
 	return nil

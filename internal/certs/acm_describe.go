@@ -20,10 +20,11 @@ func (r *Registry) describeCertificate(ctx context.Context, c *service.Call, in 
 	if err != nil {
 		return nil, err
 	}
-	by, err := r.using(ctx, h.arn)
+	all, err := r.using(ctx)
 	if err != nil {
 		return nil, err
 	}
+	by := all[h.arn]
 	if by == nil {
 		by = []string{} // which is told, too
 	}
@@ -227,13 +228,13 @@ func (r *Registry) listCertificates(ctx context.Context, c *service.Call, in *ac
 	for i := range items {
 		out.CertificateSummaryList = append(out.CertificateSummaryList, items[i].summary)
 	}
+	all, err := r.using(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for i := range out.CertificateSummaryList {
 		s := &out.CertificateSummaryList[i]
-		by, err := r.using(ctx, s.CertificateARN)
-		if err != nil {
-			return nil, err
-		}
-		used := len(by) > 0
+		used := len(all[s.CertificateARN]) > 0
 		s.InUse = &used
 	}
 	return out, nil

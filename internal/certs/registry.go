@@ -32,9 +32,9 @@ type Config struct {
 	// the end: http://127.0.0.1:7070/evermesh/crl. Certificates name it, so proxies
 	// and whoever else checks them must reach it; empty leaves it out.
 	CRL string
-	// Using names the resources of meshes that name a certificate, by their ARNs; nil
-	// says that none does.
-	Using func(ctx context.Context, certificate string) ([]string, error)
+	// Using names the resources of meshes that name certificates, by the certificates'
+	// ARNs; nil says that none does.
+	Using func(ctx context.Context) (map[string][]string, error)
 	Log   *slog.Logger
 	Now   func() time.Time
 }

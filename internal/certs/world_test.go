@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,10 +57,10 @@ type world struct {
 	used map[string][]string
 }
 
-func (w *world) using(_ context.Context, arn string) ([]string, error) {
+func (w *world) using(context.Context) (map[string][]string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.used[arn], nil
+	return maps.Clone(w.used), nil
 }
 
 func (w *world) use(arn string, by ...string) {

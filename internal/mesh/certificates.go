@@ -54,19 +54,23 @@ func CertificatesOf(r *api.Resource) Named {
 	return out
 }
 
-// Using are the nodes and gateways, of whatever mesh, that name a certificate, by
-// their keys.
-func (s *Snapshot) Using(certificate string) []*api.Resource {
-	var out []*api.Resource
+// Using are the nodes and gateways, of whatever mesh, that name certificates: by the
+// certificates' ARNs, sorted by key.
+func (s *Snapshot) Using() map[string][]*api.Resource {
+	out := map[string][]*api.Resource{}
 	for _, t := range s.meshes {
 		for _, i := range []int{nodes, gateways} {
 			for _, r := range t.kinds[i].list("") {
-				if _, ok := slices.BinarySearch(CertificatesOf(r).Certificates, certificate); ok {
-					out = append(out, r)
+				for _, certificate := range CertificatesOf(r).Certificates {
+					if certificate != IdentityCertificate {
+						out[certificate] = append(out[certificate], r)
+					}
 				}
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *api.Resource) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	for _, list := range out {
+		slices.SortFunc(list, func(a, b *api.Resource) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	}
 	return out
 }
