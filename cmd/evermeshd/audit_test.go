@@ -171,7 +171,7 @@ func TestReplicasFindEachOthersEvents(t *testing.T) {
 		t.Errorf("exit code %d:\n%s", code, b.said(t))
 	}
 	// What is on its disk is found when it is back.
-	b = start(t, b.dir, "--etcd-endpoints", e.endpoint, "--master-key-file", key)
+	start(t, b.dir, "--etcd-endpoints", e.endpoint, "--master-key-file", key)
 	ended := connection{seen[i].ID, node, "ConnectionGracefullyTerminated", ""}
 	if got := streams(a.events(t)); !slices.Contains(got, ended) {
 		t.Errorf("connections are %+v, want %+v too\n%s", got, ended, a.said(t))
