@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,17 +50,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case isStream:
 		stream.run(r.Context(), lasting(w))
 	case c.to != nil:
-		status = result.(written).write(w)
+		if status = result.(written).write(w); status >= http.StatusBadRequest {
+			code = "Status" + strconv.Itoa(status) // from elsewhere: its codes are many
+		}
 	default:
 		reply(w, result)
 	}
 	took := s.Now().Sub(start)
 	if s.Observe != nil {
-		s.Observe(c.op, code, took)
+		s.Observe(c.label(), code, took)
 	}
 	if s.AccessLog != nil {
 		s.AccessLog.LogAttrs(r.Context(), slog.LevelInfo, "request", c.access(r, status, code, took)...)
 	}
+}
+
+// label is what metrics and the access log call the operation: CreateMesh, and those of
+// services around the mesh as policies do, iam:CreateUser.
+func (c *call) label() string {
+	if c.to == nil || c.op == operationUnresolved {
+		return c.op
+	}
+	return c.to.service.Prefix + ":" + c.op
 }
 
 // access is a request's line in the access log. It has what the caller is known
@@ -67,7 +79,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (c *call) access(r *http.Request, status int, code string, took time.Duration) []slog.Attr {
 	line := []slog.Attr{
 		slog.String("request_id", c.id), slog.String("method", r.Method), slog.String("path", shortened(r.URL.Path)),
-		slog.String("operation", c.op), slog.Int("status", status), slog.String("code", code),
+		slog.String("operation", c.label()), slog.Int("status", status), slog.String("code", code),
 		slog.Duration("took", took), slog.String("addr", r.RemoteAddr),
 	}
 	if c.principal != (auth.Principal{}) {

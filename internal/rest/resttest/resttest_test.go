@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -16,10 +17,12 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/model"
+	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/rest/resttest"
 	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 var update = flag.Bool("update", false, "write testdata/protocols.txt anew")
@@ -237,7 +240,15 @@ func TestRecords(t *testing.T) {
 	t.Parallel()
 	data := storetest.New(t)
 	kept := &trail{}
-	s := resttest.Serve(t, resttest.Options{Store: data, Audit: kept, Services: []*service.Service{
+	var mu sync.Mutex
+	observed := map[string]int{}
+	s := resttest.Serve(t, resttest.Options{Store: data, Audit: kept, Edit: func(c *rest.Config) {
+		c.Observe = func(operation, code string, _ time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			observed[operation+" "+code]++
+		}
+	}, Services: []*service.Service{
 		play(t, "iam", "iam", map[string]func(context.Context, *service.Call) (any, error){
 			"CreateAccessKey": func(ctx context.Context, c *service.Call) (any, error) {
 				if err := c.Allow(ctx, "arn:aws:iam::111111111111:user/ann", nil); err != nil {
@@ -277,6 +288,16 @@ refusal(client("iam", ("AKIANOBODYNOBODY", "x", "")).list_users)
 	if diff := cmp.Diff(want, kept.what()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+	counted := map[string]int{
+		"iam:CreateAccessKey OK": 1, "iam:GetUser AccessDenied": 1, "iam:ListUsers OK": 1, "CreateMesh OK": 1, "CreateMesh ConflictException": 1,
+		"DescribeMesh OK": 1, "DescribeMesh ForbiddenException": 1, "acm:ImportCertificate OK": 1, "- InvalidClientTokenId": 1,
+	}
+	// The last call is counted after it was answered.
+	testenv.Eventually(t, "every call is counted by its name", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Equal(counted, observed)
+	})
 	all := text(t, kept.kept)
 	for _, planted := range []string{"planted-secret", base64.StdEncoding.EncodeToString([]byte("planted-key"))} {
 		if strings.Contains(all, planted) {
