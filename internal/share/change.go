@@ -16,7 +16,7 @@ import (
 // Bounds of what one account shares. A share is one record, so what is in it is
 // bounded.
 const (
-	mostShares   = 5000
+	mostShares   = 1000
 	mostEntities = 500 // meshes of a share, and principals of it
 	mostTags     = 50
 )

@@ -43,7 +43,7 @@ func reply[Out any](ctx context.Context, s *Service, c *service.Call, arn string
 		return nil, err
 	}
 	// Which share it is of, its ARN does not say, and it never changes.
-	all, _, err := s.load(ctx)
+	all, _, err := s.load(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (s *Service) getInvitations(ctx context.Context, c *service.Call, in *ramap
 			return nil, err
 		}
 	}
-	all, _, err := s.load(ctx)
+	all, _, err := s.load(ctx, "") // whoever sent it
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (s *Service) listPending(ctx context.Context, c *service.Call, in *ramapi.L
 	if err := given(ctx, c, in.ResourceShareInvitationARN, nil); err != nil {
 		return nil, err
 	}
-	all, _, err := s.load(ctx)
+	all, _, err := s.load(ctx, owner)
 	if err != nil {
 		return nil, err
 	}

@@ -102,6 +102,14 @@ func (s *Service) visible(all []*share, t together, account string, of ramapi.Re
 	})
 }
 
+// ownerOf is whose shares a list is about: the caller's alone, or anybody's.
+func ownerOf(c *service.Call, of ramapi.ResourceOwner) string {
+	if of == ramapi.ResourceOwnerSelf {
+		return c.Principal.Account
+	}
+	return ""
+}
+
 func reachedBy(t together, x *share, account string) bool {
 	return !x.deleted() && slices.ContainsFunc(x.Principals, func(p entity) bool { return t.reaches(x, p, account) })
 }
@@ -113,7 +121,7 @@ func (s *Service) getShares(ctx context.Context, c *service.Call, in *ramapi.Get
 	if err := s.parseAll(in.ResourceShareARNs); err != nil {
 		return nil, err
 	}
-	all, t, err := s.load(ctx)
+	all, t, err := s.load(ctx, ownerOf(c, in.ResourceOwner))
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +186,7 @@ func (s *Service) getAssociations(ctx context.Context, c *service.Call, in *rama
 	if err := s.parseAll(in.ResourceShareARNs); err != nil {
 		return nil, err
 	}
-	all, t, err := s.load(ctx)
+	all, t, err := s.load(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +236,7 @@ func (s *Service) listResources(ctx context.Context, c *service.Call, in *ramapi
 	if err := typed(in.ResourceType); err != nil {
 		return nil, err
 	}
-	all, t, err := s.load(ctx)
+	all, t, err := s.load(ctx, ownerOf(c, in.ResourceOwner))
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +265,7 @@ func (s *Service) listPrincipals(ctx context.Context, c *service.Call, in *ramap
 	if err := typed(in.ResourceType); err != nil {
 		return nil, err
 	}
-	all, t, err := s.load(ctx)
+	all, t, err := s.load(ctx, ownerOf(c, in.ResourceOwner))
 	if err != nil {
 		return nil, err
 	}
@@ -309,7 +317,7 @@ func (s *Service) getPolicies(ctx context.Context, c *service.Call, in *ramapi.G
 			return nil, err
 		}
 	}
-	all, t, err := s.load(ctx)
+	all, t, err := s.load(ctx, c.Principal.Account)
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func (s *Service) listSharePermissions(ctx context.Context, c *service.Call, in 
 	if err := given(ctx, c, in.ResourceShareARN, nil); err != nil {
 		return nil, err
 	}
-	all, t, err := s.load(ctx)
+	all, t, err := s.load(ctx, owner)
 	if err != nil {
 		return nil, err
 	}

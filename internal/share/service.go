@@ -101,18 +101,24 @@ func (s *Service) mesh(arn, account string) (api.Key, error) {
 	return api.Key{Owner: account, Mesh: a.Mesh, Kind: api.KindMesh, Name: a.Mesh}, nil
 }
 
-// load reads all shares as they are now, and what the organization is.
-func (s *Service) load(ctx context.Context) ([]*share, together, error) {
-	records, _, err := s.Store.Records(ctx, tail)
+// load reads the shares of an account, or all where owner is empty, as they are now, and
+// what the organization is.
+func (s *Service) load(ctx context.Context, owner string) ([]*share, together, error) {
+	t, err := s.organization(ctx)
 	if err != nil {
-		return nil, together{}, err
+		return nil, t, err
 	}
-	now, t := s.Now(), newTogether(s.Realm, s.Management)
+	below := tail
+	if owner != "" {
+		below = scope(owner).Tail("share", "")
+	}
+	records, _, err := s.Store.Records(ctx, below)
+	if err != nil {
+		return nil, t, err
+	}
+	now := s.Now()
 	var out []*share
 	for _, r := range records {
-		if err := t.take(r.Key, r.Body); err != nil {
-			return nil, t, err
-		}
 		x, err := read(r)
 		if err != nil {
 			return nil, t, err
