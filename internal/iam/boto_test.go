@@ -25,7 +25,7 @@ func serveOn(t *testing.T, s *store.Store, dir string) (*resttest.Server, *iam.K
 	t.Helper()
 	c := replica(s, dir)
 	k := open(t, c)
-	run(t, k)
+	follow(t, k)
 	for _, account := range []string{accountA, accountB} {
 		if _, err := k.AddAccount(t.Context(), account); err != nil && !isConflict(err) {
 			t.Fatal(err)

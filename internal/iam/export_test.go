@@ -54,3 +54,10 @@ func (k *Keys) DueUsed() int {
 	defer k.used.mu.Unlock()
 	return len(k.used.due)
 }
+
+// Following says whether the store is followed.
+func (d *Directory) Following() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.following
+}

@@ -8,7 +8,6 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/iamapi"
 	"github.com/evermesh/evermesh/internal/auth"
-	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -146,7 +145,7 @@ func (s *Server) EnsureLinkedRole(ctx context.Context, p auth.Principal, a auth.
 	}) != nil {
 		return nil //nolint:nilerr // the refusal is the caller's to have, and stops nothing
 	}
-	_, err := s.store.Update(ctx, []store.Scope{store.AccountScope(p.Account), seal.Scope()}, func(tx *store.Tx) error {
+	_, err := s.store.Update(ctx, []store.Scope{store.AccountScope(p.Account)}, func(tx *store.Tx) error {
 		d := &desk{Server: s, shelf: tx, ctx: ctx, account: p.Account, tx: tx}
 		if d.Record(recordTail(p.Account, string(roleKind), linked.role)) != nil {
 			return nil

@@ -19,6 +19,13 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
+// follow is run for tests whose writes are to act when they return.
+func follow(t *testing.T, k *iam.Keys) {
+	t.Helper()
+	run(t, k)
+	testenv.Eventually(t, "the store is followed", k.Directory().Following)
+}
+
 // call runs an operation as the root of the first account.
 func call(t testing.TB, s *service.Service, k *iam.Keys, operation string, input map[string]any) (any, error) {
 	t.Helper()
@@ -34,7 +41,7 @@ func TestTheDirectoryFollowsWhatIsWritten(t *testing.T) {
 	t.Parallel()
 	stores, dir := storetest.Replicas(t, 2), t.TempDir()
 	k := open(t, replica(stores[0], dir))
-	run(t, k)
+	follow(t, k)
 	s, err := iam.NewServer(k).Service()
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +165,7 @@ func clear(t testing.TB, s *store.Store, k *iam.Keys) {
 func TestPrincipalsThatAreGone(t *testing.T) {
 	t.Parallel()
 	k := open(t, replica(storetest.New(t), t.TempDir()))
-	run(t, k)
+	follow(t, k)
 	s, err := iam.NewServer(k).Service()
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +263,7 @@ func TestAPolicyThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
 	k := open(t, replica(s, t.TempDir()))
-	run(t, k)
+	follow(t, k)
 	scope := store.AccountScope(first)
 	revision, err := s.Update(context.Background(), []store.Scope{scope}, func(tx *store.Tx) error {
 		tx.PutRecord(store.Type{Name: "user", Schema: 2}, scope.Tail("user", "u"), map[string]any{
@@ -286,7 +293,7 @@ func TestRefusalsAreExplainedToTheOperator(t *testing.T) {
 		c := replica(storetest.New(t), t.TempDir())
 		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		k := open(t, c)
-		run(t, k)
+		follow(t, k)
 		s, err := iam.NewServer(k).Service()
 		if err != nil {
 			t.Fatal(err)

@@ -81,7 +81,7 @@ func ground(t *testing.T) (*iam.Keys, *service.Service, *store.Store) {
 	t.Helper()
 	s := storetest.New(t)
 	k := open(t, replica(s, t.TempDir()))
-	run(t, k)
+	follow(t, k)
 	if _, err := k.AddAccount(t.Context(), other); err != nil {
 		t.Fatal(err)
 	}

@@ -66,11 +66,21 @@ func reads[In, Out any](s *Server, run func(d *desk, in *In) (*Out, error)) serv
 // writes makes an operation of a function that runs in a transaction on the account.
 // When it returns, this replica decides by what was written.
 func writes[In, Out any](s *Server, run func(d *desk, in *In) (*Out, error)) service.Operation {
+	return writesIn(s, nil, run)
+}
+
+// seals is writes for a function that seals a secret. The scope of sealing is one for
+// all accounts: who needs none does not wait for its turn.
+func seals[In, Out any](s *Server, run func(d *desk, in *In) (*Out, error)) service.Operation {
+	return writesIn(s, []store.Scope{seal.Scope()}, run)
+}
+
+func writesIn[In, Out any](s *Server, more []store.Scope, run func(d *desk, in *In) (*Out, error)) service.Operation {
 	return service.Op(func(ctx context.Context, c *service.Call, in *In) (*Out, error) {
 		var out *Out
 		wrote := false
 		account := c.Principal.Account
-		revision, err := s.store.Update(ctx, []store.Scope{store.AccountScope(account), seal.Scope()}, func(tx *store.Tx) error {
+		revision, err := s.store.Update(ctx, append([]store.Scope{store.AccountScope(account)}, more...), func(tx *store.Tx) error {
 			d := &desk{Server: s, shelf: tx, ctx: ctx, call: c, account: account, tx: tx}
 			var err error
 			if out, err = run(d, in); err != nil {

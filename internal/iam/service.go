@@ -38,7 +38,7 @@ func (s *Server) Service() (*service.Service, error) {
 		"UntagRole":              writes(s, (*desk).untagRole),
 		"ListRoleTags":           reads(s, (*desk).listRoleTags),
 
-		"CreateAccessKey":      writes(s, (*desk).createAccessKey),
+		"CreateAccessKey":      seals(s, (*desk).createAccessKey),
 		"UpdateAccessKey":      writes(s, (*desk).updateAccessKey),
 		"DeleteAccessKey":      writes(s, (*desk).deleteAccessKey),
 		"ListAccessKeys":       reads(s, (*desk).listAccessKeys),
