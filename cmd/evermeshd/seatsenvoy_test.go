@@ -1,0 +1,139 @@
+package main
+
+import (
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/client"
+)
+
+// pipes passes connections to a unix socket on to an address, and can cut them.
+type pipes struct {
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+// pipe listens on a socket until the test ends.
+func pipe(t *testing.T, address string) (*pipes, string) {
+	t.Helper()
+	path := adstest.Socket(t)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pipes{}
+	var at sync.WaitGroup
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.cut()
+		at.Wait()
+	})
+	at.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", address)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			p.mu.Lock()
+			p.open = append(p.open, in, out)
+			p.mu.Unlock()
+			for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+				at.Go(func() {
+					_, _ = io.Copy(way[0], way[1])
+					_ = way[0].Close()
+					_ = way[1].Close()
+				})
+			}
+		}
+	})
+	return p, path
+}
+
+func (p *pipes) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.open {
+		_ = c.Close()
+	}
+	p.open = nil
+}
+
+// Real Envoys under a quota of one: the second is told code 8 and goes on asking; the
+// first comes back whatever happened meanwhile, and nobody's configuration is touched.
+func TestRealEnvoysHaveAQuota(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := start(t, dir, "--drain-seconds", "0", "--auth", "off", "--quotas", "aws")
+	facts, err := client.ReadFacts(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.call(t.Context(), "CreateMesh", api.CreateMeshInput{MeshName: "apps"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.call(t.Context(), "CreateVirtualNode", api.CreateVirtualNodeInput{MeshName: "apps", VirtualNodeName: "n", Spec: api.VirtualNodeSpec{}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(value string) {
+		t.Helper()
+		if got := run(t.Context(), []string{"quota", "set", "--data-dir", dir, "000000000000", "L-606A910B", value}); got != 0 {
+			t.Fatalf("quota set: exit code %d", got)
+		}
+	}
+	limit("1")
+	line, path := pipe(t, strings.TrimPrefix(facts.XDSEndpoint, "http://"))
+	connected := func(instance string) (at time.Time) {
+		var out api.ListProxiesOutput
+		if err := p.call(t.Context(), "ListProxies", api.ListProxiesInput{}, &out); err != nil {
+			return at
+		}
+		for _, x := range out.Proxies {
+			if x.Instance == instance && x.State == api.ProxyStateCurrent {
+				at = x.ConnectedAt.Time
+			}
+		}
+		return at
+	}
+	node := adstest.Options{Node: "mesh/apps/virtualNode/n", Delta: true}
+	node.Instance = "first"
+	first := adstest.StartEnvoy(t, node, path)
+	eventually(t, "the first is connected", func() bool { return !connected("first").IsZero() })
+	const told = ": 8, arn:aws:appmesh:us-east-1:000000000000:mesh/apps/virtualNode/n has 1 connected Envoys, and its quota is 1"
+	node.Instance = "second"
+	second := adstest.StartEnvoy(t, node, path)
+	t.Run("QUOTA-002 EMS-011 one too many is told code 8", func(t *testing.T) {
+		adstest.LogEnvoy(t)
+		second.Wait(t, "it is told so", func() bool { return strings.Contains(second.Log(), told) })
+		if !connected("second").IsZero() {
+			t.Error("it is connected all the same")
+		}
+		limit("2")
+		second.Wait(t, "it comes in when there is room", func() bool { return !connected("second").IsZero() })
+	})
+	t.Run("EMS-014 EMS-011 those that were there come back, however low the quota is", func(t *testing.T) {
+		adstest.LogEnvoy(t)
+		limit("1")
+		node.Instance = "third"
+		third := adstest.StartEnvoy(t, node, path)
+		third.Wait(t, "a third is refused", func() bool { return strings.Contains(third.Log(), ": 8, arn:aws") })
+		before := time.Now()
+		line.cut()
+		for _, name := range []string{"first", "second"} {
+			eventually(t, "the "+name+" is back", func() bool { return connected(name).After(before) })
+		}
+		if strings.Contains(first.Log(), ": 8, arn:aws") {
+			t.Errorf("the first was refused:\n%s", first.Log())
+		}
+	})
+}
