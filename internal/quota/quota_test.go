@@ -103,7 +103,7 @@ for page in pages:
         print(one["QuotaCode"], int(one["Value"]), one["Adjustable"], one["QuotaName"])
 print(n, "pages")
 show(q.get_aws_default_service_quota(ServiceCode="appmesh", QuotaCode="L-606A910B")["Quota"])
-print({(int(one["Value"]), one.get("Description")) for one in q.list_service_quotas(ServiceCode="appmesh")["Quotas"]})
+print(sorted({(int(one["Value"]), one.get("Description", "")) for one in q.list_service_quotas(ServiceCode="appmesh")["Quotas"]}))
 # What nothing limits is granted, and goes on to be without a limit.
 r = q.request_service_quota_increase(ServiceCode="appmesh", QuotaCode="L-AC861A39", DesiredValue=20)["RequestedQuota"]
 print(r["Status"], int(q.get_service_quota(ServiceCode="appmesh", QuotaCode="L-AC861A39")["Quota"]["Value"]))
@@ -124,7 +124,7 @@ print(refusal(q.get_requested_service_quota_change, RequestId="none"))
 `+table+`
 4 pages
 {"Adjustable": true, "GlobalQuota": false, "QuotaAppliedAtLevel": "ACCOUNT", "QuotaArn": "arn:aws:servicequotas:us-east-1:111111111111:appmesh/L-606A910B", "QuotaCode": "L-606A910B", "QuotaName": "Connected Envoy processes per virtual node", "ServiceCode": "appmesh", "ServiceName": "AWS App Mesh", "Unit": "None", "Value": 50}
-{(2147483647, 'There is no limit.'), (10, None)}
+[(10, ''), (2147483647, 'There is no limit.')]
 APPROVED 2147483647
 25 meshes
 400 NoSuchResourceException: The request failed because the specified service does not exist.
