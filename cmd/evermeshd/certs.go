@@ -71,6 +71,18 @@ func (d *daemon) usingCertificates(ctx context.Context) (map[string][]string, er
 	return out, nil
 }
 
+// besideLists is the API with the lists of revoked certificates beside it, on their own
+// path: nobody signs for them, so they are none of the API's operations.
+func (d *daemon) besideLists(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, crlPath+"/") {
+			d.revocations(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
 // revocations serves lists of revoked certificates, to anybody: what they say is no
 // secret, and who checks a certificate signs nothing.
 func (d *daemon) revocations(w http.ResponseWriter, r *http.Request) {

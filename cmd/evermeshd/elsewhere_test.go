@@ -18,8 +18,11 @@ func TestServicesElsewhereAreNamed(t *testing.T) {
 		return load(f, func(string) (string, bool) { return "", false })
 	}
 	for _, c := range []struct{ value, want string }{
-		{"servicediscovery", "want NAME=URL"}, {"route53=aws", "where NAME is one of acm,"}, {"acm=", "want aws, or a URL"},
-		{"acm=ftp://a", "want aws, or a URL"}, {"acm=aws,acm=aws", "names acm twice"},
+		{"servicediscovery", "want NAME=URL"},
+		{"route53=aws", "where NAME is one of acm,"},
+		{"acm=", "want aws, or a URL"},
+		{"acm=ftp://a", "want aws, or a URL"},
+		{"acm=aws,acm=aws", "names acm twice"},
 	} {
 		if _, err := read("--aws-service", c.value); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.value, err, c.want)

@@ -136,7 +136,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer l.close()
 	defer d.leave(ctx)
 	defer d.startAudit(ctx, announced(l))()
-	apiServer := httpServer(d.trail.lookups.Before(podidentity.Container(d.api)), l.apiTLS, d.log, mostConnections())
+	apiServer := httpServer(d.trail.lookups.Before(podidentity.Container(d.besideLists(d.api))), l.apiTLS, d.log, mostConnections())
 	adminServer := httpServer(adminHandler(d.ready, d.metrics.registry), nil, d.log, adminConnections)
 	adminServer.WriteTimeout = 0 // a profile takes as long as it is asked to
 	var creds credentials.TransportCredentials
