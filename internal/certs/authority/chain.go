@@ -70,7 +70,8 @@ func CheckChain(leaf *x509.Certificate, chain []*x509.Certificate, now time.Time
 
 // SelfSigned says whether a certificate is its own issuer.
 func SelfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(c) == nil
+	// Not CheckSignatureFrom: who signs for itself alone need not be an authority.
+	return bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
 // SerialText is a serial number as AWS writes it: 3f:9b:….
