@@ -185,6 +185,7 @@ func (d *Directory) who(p auth.Principal) (*who, error) {
 	}
 	id := p.ID
 	switch p.Type {
+	case auth.User:
 	case auth.AssumedRole:
 		id, _, _ = strings.Cut(p.ID, ":")
 	case auth.FederatedUser:
@@ -192,13 +193,19 @@ func (d *Directory) who(p auth.Principal) (*who, error) {
 			return nil, gone()
 		}
 		id = p.Session.IssuerID
-	case auth.Root, "":
+	case auth.Root:
 		id = p.Account
+	default:
+		return nil, gone() // nobody, or a kind that is not known here
+	}
+	if id == "" {
+		return nil, gone()
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	t := d.tenants[p.Account]
-	if id == p.Account { // its root, or whom its root vouches for
+	vouched := p.Type == auth.Root || p.Type == auth.FederatedUser
+	if vouched && id == p.Account { // its root, or whom its root vouches for
 		w.set.Identity, w.sources = []*policy.Document{d.builtin["AdministratorAccess"].document}, []source{{fromAWS, p.ARN}}
 	} else {
 		if t == nil || t.byID[id] == nil {

@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/service"
@@ -231,6 +232,22 @@ func TestPrincipalsThatAreGone(t *testing.T) {
 	} {
 		if got := ask(c.who, c.action); got != c.want && !strings.HasSuffix(got, c.want) && !strings.Contains(got, c.want) || c.want == "yes" && got != "yes" {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+
+	for name, nobody := range map[string]auth.Principal{
+		"nobody":                        {},
+		"a root of no account":          {Type: auth.Root},
+		"a principal of no kind":        {Account: first, ARN: "arn:aws:iam::" + first + ":root", ID: first},
+		"a user with an account's id":   {Account: first, ARN: "arn:aws:iam::" + first + ":user/u", Type: auth.User, ID: first},
+		"a role with an account's id":   {Account: first, Type: auth.AssumedRole, ID: first + ":s", Session: session.Session},
+		"a user without an id":          {Account: first, ARN: "arn:aws:iam::" + first + ":user/u", Type: auth.User},
+		"another account's user":        {Account: other, ARN: "arn:aws:iam::" + other + ":user/u", Type: auth.User, ID: user},
+		"a federated user of no one":    {Account: first, Type: auth.FederatedUser, ID: first + ":f"},
+		"a session without a role's id": {Account: first, Type: auth.AssumedRole, ID: ":s", Session: session.Session},
+	} {
+		if got := ask(nobody, "appmesh:ListMeshes"); !strings.HasPrefix(got, api.CodeUnrecognizedClient) {
+			t.Errorf("%s: %q", name, got)
 		}
 	}
 

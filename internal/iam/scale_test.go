@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/auth"
@@ -170,4 +171,37 @@ func BenchmarkLoad(b *testing.B) {
 	b.ReportMetric(heap()-before, "MB")
 	runtime.KeepAlive(batch)
 	runtime.KeepAlive(k)
+}
+
+// Questions are answered while accounts change; each by one state of its account.
+func TestQuestionsWhileAccountsChange(t *testing.T) {
+	t.Parallel()
+	k := open(t, replica(storetest.New(t), t.TempDir()))
+	k.Take(crowd(20))
+	a, q := k.Authorizer(), busy()
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for range 500 {
+				if err := a.Authorize(context.Background(), q); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	// Both states allow it: the policies as they are, and one more that allows all.
+	group := store.Record{Key: store.AccountScope(account(0)).Tail("group", "g"), Type: "group", Schema: 1}
+	for i := range 200 {
+		inline := ""
+		if i%2 == 0 {
+			inline = `,"inline":[{"name":"all","document":"{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",\"Action\":\"*\",\"Resource\":\"*\"}]}"}]`
+		}
+		group.Body = []byte(`{"name":"g","path":"/","id":"AGPA0","attached":["arn:aws:iam::` + account(0) + `:policy/busy19"]` + inline + `}`)
+		k.Take(store.RecordBatch{Revision: int64(i + 2), Records: []store.Record{group}})
+		if i%50 == 0 {
+			k.Take(crowd(20))
+		}
+	}
+	asking.Wait()
 }
