@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -333,10 +334,7 @@ func (i *Issuer) old(now time.Time) []api.Key {
 // others are the meshes whose settings are not those of before.
 func (i *Issuer) others() []api.Key {
 	i.mu.Lock()
-	known := make(map[api.Key]api.MeshSettings, len(i.meshes))
-	for key, s := range i.meshes {
-		known[key] = s
-	}
+	known := maps.Clone(i.meshes)
 	i.mu.Unlock()
 	var out []api.Key
 	for key, s := range known {
