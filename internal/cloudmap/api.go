@@ -31,7 +31,7 @@ const anything = "*"
 
 // Service is the API as a service.
 func (a *API) Service() (*service.Service, error) {
-	return service.New(name, name, map[string]service.Operation{
+	s, err := service.New(name, name, map[string]service.Operation{
 		"CreateHttpNamespace":              service.Op(a.createHTTPNamespace),
 		"CreatePrivateDnsNamespace":        service.Op(a.createPrivateNamespace),
 		"CreatePublicDnsNamespace":         service.Op(a.createPublicNamespace),
@@ -63,6 +63,11 @@ func (a *API) Service() (*service.Service, error) {
 		"UntagResource":                    service.Op(a.untag),
 		"ListTagsForResource":              service.Read(a.listTags),
 	})
+	if err != nil {
+		return nil, err
+	}
+	s.Invalid = cloudmapapi.CodeInvalidInput
+	return s, nil
 }
 
 // arn is that of a namespace or service: arn:aws:servicediscovery:…:service/srv-….

@@ -79,7 +79,7 @@ HTTP over HTTP {'HttpProperties': {'HttpName': 'web'}}
 ['web']
 []
 400 NamespaceAlreadyExists: Namespace with the name Apps.Local and the type DNS_PRIVATE already exists: ID
-400 ValidationException
+400 InvalidInput
 400 InvalidInput
 404 NamespaceNotFound: Namespace ns-none does not exist
 404 OperationNotFound
@@ -159,7 +159,7 @@ True HTTP
 400 InvalidInput: When you specify an HTTP service, you can't include a DnsConfig element.
 400 InvalidInput: A service in the DNS namespace NS needs a DnsConfig, or the Type HTTP.
 404 NamespaceNotFound: Namespace ns-none does not exist
-400 InvalidInput: NamespaceId is missing.
+400 InvalidInput: Service namespace id cannot be null
 400 InvalidInput: DnsRecords has the type A twice.
 400 InvalidInput: DnsConfig has no DnsRecords.
 400 InvalidInput: DnsRecords of the type CNAME need the RoutingPolicy WEIGHTED.
@@ -227,7 +227,7 @@ print([i["Id"] for i in sd.list_instances(ServiceId=red["Id"])["Instances"]], le
 400 InvalidInput: AWS_ALIAS_DNS_NAME needs a service with the RoutingPolicy WEIGHTED.
 400 InvalidInput: The instance has 31 custom attributes: at most 30 are allowed.
 400 InvalidInput: The attributes have 6006 characters in all: at most 5000 are allowed.
-400 ValidationException
+400 InvalidInput
 404 ServiceNotFound: Service srv-none does not exist
 REGISTER_INSTANCE SUCCESS True
 True 1

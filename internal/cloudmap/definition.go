@@ -35,7 +35,7 @@ func (a *API) createService(ctx context.Context, c *service.Call, in *cloudmapap
 	}
 	keys["servicediscovery:namespacearn"] = []string{nsARN}
 	if within == "" {
-		return nil, invalid("NamespaceId is missing.")
+		return nil, invalid("Service namespace id cannot be null")
 	}
 	n, err := a.namespace(ctx, c, within, keys)
 	if err != nil {

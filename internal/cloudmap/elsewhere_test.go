@@ -39,7 +39,7 @@ func TestCloudMapOfAnother(t *testing.T) {
 	count := func(operation string) int {
 		mu.Lock()
 		defer mu.Unlock()
-		return calls[operation]
+		return calls["servicediscovery:"+operation]
 	}
 	d := desk{t, serviceOn(t, data), account}
 	d.do("CreateHttpNamespace", map[string]any{"Name": "web"})
@@ -60,11 +60,14 @@ func TestCloudMapOfAnother(t *testing.T) {
 	e := &ear{}
 	var running sync.WaitGroup
 	running.Go(func() {
-		_ = source.Watch(ctx, envoy.EndpointQuery{Source: "cloudmap", Namespace: "web", Service: "cart", Attributes: "color=blue", Port: 80}, func(set []envoy.Endpoint) {
+		err := source.Watch(ctx, envoy.EndpointQuery{Source: "cloudmap", Namespace: "web", Service: "cart", Attributes: "color=blue", Port: 80}, func(set []envoy.Endpoint) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			e.sets = append(e.sets, slices.Clone(set))
 		})
+		if ctx.Err() == nil {
+			t.Errorf("the watch has ended: %v", err)
+		}
 	})
 	t.Cleanup(func() {
 		stop()

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -192,7 +193,7 @@ func (t *target) input(r *http.Request) (map[string]any, error) {
 		return map[string]any{}, nil
 	}
 	if found := m.Check(t.op.Input.Shape, doc); len(found) > 0 {
-		return nil, api.Errorf(wire.CodeValidation, "%s", model.Message(found))
+		return nil, api.Errorf(cmp.Or(t.service.Invalid, wire.CodeValidation), "%s", model.Message(found))
 	}
 	return doc, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/model"
+	"github.com/evermesh/evermesh/internal/policy"
 )
 
 // Service is one AWS service: its model, and how each of its operations is done.
@@ -27,6 +28,9 @@ type Service struct {
 	// Prefix is that of actions in policies: iam, acm-pca, servicediscovery.
 	Prefix     string
 	Operations map[string]Operation
+	// Invalid is the code of the service for an input that breaks the model, where
+	// it has one of its own: InvalidInput. Empty is the protocol's.
+	Invalid string
 }
 
 // New joins a model of package model with the operations of it. One that is missing
@@ -129,8 +133,8 @@ func (c *Call) decode(in any) error {
 
 // Allow says whether the caller may do the call's action on the resource, an ARN or
 // "*": nil, or the refusal. keys are condition keys that the resource or the input
-// has, such as aws:requesttag/team, by lower-case name; they stand before the
-// request's own.
+// has, such as aws:requesttag/team, in whatever case; they stand before the request's
+// own.
 func (c *Call) Allow(ctx context.Context, resource string, keys map[string][]string) error {
 	return c.AllowAction(ctx, c.Service.Prefix+":"+c.Operation, resource, keys)
 }
@@ -143,12 +147,23 @@ func (c *Call) AllowAction(ctx context.Context, action, resource string, keys ma
 		if all == nil {
 			all = map[string][]string{}
 		}
-		maps.Copy(all, keys)
+		maps.Copy(all, named(keys))
 	}
 	if resource != "*" {
 		c.About(resource)
 	}
 	return c.Authorizer.Authorize(ctx, auth.Question{Principal: c.Principal, Action: action, Resource: resource, Keys: all})
+}
+
+// named are condition keys under the names that policies compare. Tags that differ in
+// case alone have one condition key, with the values of all.
+func named(keys map[string][]string) map[string][]string {
+	out := make(map[string][]string, len(keys))
+	for key, values := range keys {
+		name := policy.KeyName(key)
+		out[name] = append(out[name], values...)
+	}
+	return out
 }
 
 // About says that the call is about a resource that Allow is not asked about, such as
