@@ -21,30 +21,22 @@ const (
 	maxText  = 1024
 )
 
-// event is a record as CloudTrail has it, version 1.08.
+// event is a record as CloudTrail has it, version 1.08; encode writes it.
 type event struct {
-	Version       string     `json:"eventVersion"`
-	Identity      identity   `json:"userIdentity"`
-	Time          string     `json:"eventTime"`
-	Source        string     `json:"eventSource"`
-	Name          string     `json:"eventName"`
-	Region        string     `json:"awsRegion"`
-	SourceIP      string     `json:"sourceIPAddress"`
-	UserAgent     string     `json:"userAgent"`
-	ErrorCode     string     `json:"errorCode,omitempty"`
-	ErrorMessage  string     `json:"errorMessage,omitempty"`
-	Request       any        `json:"requestParameters,omitempty"` // null, and not left out, in events of calls
-	Response      any        `json:"responseElements,omitempty"`
-	RequestID     string     `json:"requestID,omitempty"`
-	ID            string     `json:"eventID"`
-	ReadOnly      bool       `json:"readOnly"`
-	Resources     []resource `json:"resources,omitempty"`
-	Type          string     `json:"eventType"`
-	Management    bool       `json:"managementEvent"`
-	Recipient     string     `json:"recipientAccountId"`
-	SharedEventID string     `json:"sharedEventID,omitempty"`
-	Details       *details   `json:"serviceEventDetails,omitempty"`
-	Category      string     `json:"eventCategory"`
+	Version, Time, Source, Name, Region, SourceIP, UserAgent string
+	Identity                                                 identity
+	ErrorCode, ErrorMessage                                  string // of a refusal
+	// Request and Response are a call's documents, null for none; nil in an event that
+	// is no call's.
+	Request, Response    any
+	RequestID, ID        string
+	ReadOnly, Management bool
+	Resources            []resource
+	Type, Category       string
+	// Recipient is the account whose event it is; SharedEventID is the same in those of
+	// several accounts.
+	Recipient, SharedEventID string
+	Details                  *details // of a connection
 }
 
 // resource is something that the call was about.
@@ -112,16 +104,6 @@ func (t *Trail) spread(e event, at time.Time, account string, known identity, ow
 
 func (e event) entry(at time.Time) segment.Entry {
 	return segment.Entry{At: at.UnixMicro(), Account: e.Recipient, ID: e.ID, Body: e.encode()}
-}
-
-// encode is the event's JSON, in one line.
-func (e event) encode() []byte {
-	text := marshal(e)
-	if len(text) > maxEvent {
-		e.Request, e.Response = omitted(e.Request), omitted(e.Response)
-		text = marshal(e)
-	}
-	return text
 }
 
 // null is a document that is not there.

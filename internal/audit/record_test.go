@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/evermesh/evermesh/internal/audit"
 	"github.com/evermesh/evermesh/internal/audit/segment"
@@ -212,6 +213,37 @@ func TestAnotherAccountsResourceIsAnEventOfBoth(t *testing.T) {
 	if len(got[1].Resources) != 2 || got[1].Resources[0].Type != "AWS::AppMesh::VirtualNode" || len(got[0].Resources) != 3 {
 		t.Errorf("resources are %+v and %+v", got[0].Resources, got[1].Resources)
 	}
+}
+
+// Whatever a caller writes, the event is JSON and says it.
+func TestAnyTextIsKept(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		text := func(of string) string { return rapid.StringN(0, 20, -1).Draw(r, of) }
+		c := call(0, text("operation"))
+		c.Principal.ARN, c.Principal.AccessKeyID, c.ID, c.UserAgent, c.Message, c.Code = text("arn"), text("key"), text("id"), text("agent"), text("message"), "Code"
+		c.Request = map[string]any{text("member"): text("value")}
+		c.Resources = []string{"arn:aws:appmesh:r:" + account + ":mesh/" + text("mesh")}
+		entries, err := segment.Lines(trail(nil).Event(c))
+		if err != nil || len(entries) != 1 {
+			r.Fatalf("%d entries, error %v", len(entries), err)
+		}
+		var got struct {
+			Identity  struct{ ARN, AccessKeyID string } `json:"userIdentity"`
+			Name      string                            `json:"eventName"`
+			ID        string                            `json:"requestID"`
+			Agent     string                            `json:"userAgent"`
+			Message   string                            `json:"errorMessage"`
+			Request   map[string]any                    `json:"requestParameters"`
+			Resources []struct{ ARN string }
+		}
+		if err := json.Unmarshal(entries[0].Body, &got); err != nil {
+			r.Fatalf("%v: %s", err, entries[0].Body)
+		}
+		want := []any{c.Operation, c.Principal.ARN, c.Principal.AccessKeyID, c.ID, c.UserAgent, c.Message, c.Request, c.Resources[0]}
+		if diff := cmp.Diff(want, []any{got.Name, got.Identity.ARN, got.Identity.AccessKeyID, got.ID, got.Agent, got.Message, got.Request, got.Resources[0].ARN}); diff != "" {
+			r.Error(diff)
+		}
+	})
 }
 
 func TestTypesOfResources(t *testing.T) {

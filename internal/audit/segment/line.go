@@ -2,8 +2,9 @@ package segment
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"strconv"
 )
@@ -45,7 +46,8 @@ func (e Entry) Line() []byte {
 	b = append(append(b, ' '), e.Account...)
 	b = append(append(b, ' '), e.ID...)
 	b = append(append(b, ' '), e.Body...)
-	copy(b, fmt.Sprintf("%08x", crc32.Checksum(b[sumSize:], castagnoli)))
+	sum := crc32.Checksum(b[sumSize:], castagnoli)
+	hex.Encode(b[:sumSize], binary.BigEndian.AppendUint32(make([]byte, 0, 4), sum))
 	return append(b, '\n')
 }
 
