@@ -156,7 +156,7 @@ func TestIdentities(t *testing.T) {
 	}
 	arns := map[string]string{}
 	for _, name := range []string{"serviceA", "serviceBv1", "serviceBv2"} {
-		arns[name] = m.create("VirtualNode", name, `{}`)
+		arns[name] = m.call("CreateVirtualNode", fmt.Sprintf(`{"virtualNodeName": %q, "spec": {}, "tags": [{"key": "tier", "value": "back"}]}`, name))
 	}
 	// The policy of the guide: two nodes, and no other.
 	document := statement(fmt.Sprintf(`"Effect":"Allow","Action":"appmesh:StreamAggregatedResources","Resource":[%q,%q]`, arns["serviceBv1"], arns["serviceBv2"]))
@@ -270,6 +270,21 @@ func TestIdentities(t *testing.T) {
 		m.iam("", "SetDefaultPolicyVersion", "PolicyArn", policy, "VersionId", "v1")
 		m.until("all are back", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv1"]) == len(proofs) })
 	})
+	for name, condition := range map[string]string{
+		"the address":          fmt.Sprintf(`{"IpAddress":{"aws:SourceIp":"%s/32"}}`, connected["key"].Host.Addr()),
+		"TLS":                  `{"Bool":{"aws:SecureTransport":"true"}}`,
+		"a tag of the node":    `{"StringEquals":{"aws:ResourceTag/tier":"back"}}`,
+		"the principal's name": `{"StringEquals":{"aws:username":"proxy"}}`,
+	} {
+		t.Run("IAM-039 IAM-010 a stream under a condition on "+name, func(t *testing.T) {
+			m := &mesh{Stage: m.Stage, t: t, name: m.name, control: control}
+			m.iam("", "PutUserPolicy", "UserName", "proxy", "PolicyName", "deny", "PolicyDocument",
+				statement(`"Effect":"Deny","Action":"appmesh:StreamAggregatedResources","Resource":"*","Condition":`+condition))
+			m.until("the user's proxy is gone", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv1"]) == len(proofs)-1 })
+			m.iam("", "DeleteUserPolicy", "UserName", "proxy", "PolicyName", "deny")
+			m.until("it is back", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv1"]) == len(proofs) })
+		})
+	}
 	t.Run("IAM-037 EMS-012 a key that is switched off", func(t *testing.T) {
 		m := &mesh{Stage: m.Stage, t: t, name: m.name, control: control}
 		m.iam("", "UpdateAccessKey", "UserName", "proxy", "AccessKeyId", id, "Status", "Inactive")

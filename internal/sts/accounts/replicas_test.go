@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +67,26 @@ key off in time 403 InvalidClientTokenId
 role gone in time 403 InvalidClientTokenId
 403 InvalidClientTokenId
 `)
+}
+
+// What people type: three calls of the AWS CLI.
+func TestByCLI(t *testing.T) {
+	t.Parallel()
+	issuer := oidctest.New(t)
+	s := replica(t, storetest.New(t), t.TempDir(), issuer)
+	a := resttest.Root(resttest.AccountA)
+	run := func(want string, arguments ...string) {
+		t.Helper()
+		if out, ok := s.CLI(t, a, arguments...); !ok || out != want {
+			t.Errorf("%q\nprinted %q, want %q", arguments, out, want)
+		}
+	}
+	run(resttest.AccountA+"\tarn:aws:iam::"+resttest.AccountA+":root", "sts", "get-caller-identity", "--query", "[Account,Arn]", "--output", "text")
+	run("true", "sts", "get-session-token", "--query", "starts_with(Credentials.AccessKeyId, 'ASIA')")
+	out, ok := s.CLI(t, a, "eks", "list-pod-identity-associations", "--cluster-name", "prod")
+	if want := "(ResourceNotFoundException) when calling the ListPodIdentityAssociations operation (reached max retries: 0): No cluster found for name: prod."; ok || !strings.Contains(out, want) {
+		t.Errorf("printed %q, want %q", out, want)
+	}
 }
 
 // What a session costs each request that it signs, beside a lasting key.
