@@ -51,7 +51,7 @@ var mayImport = map[string]struct {
 	"internal/store":                           {[]string{"api"}, "the store keeps records and does not understand them"},
 	"internal/wire":                            {[]string{"model", "api"}, "protocols write documents and know no service"},
 	"internal/forward":                         {nil, "it passes requests on and reads none of them"},
-	"internal/service":                         {[]string{"model", "auth"}, "what is true of all services knows none of them"},
+	"internal/service":                         {[]string{"model", "auth", "policy"}, "what is true of all services knows none of them"},
 	"internal/quota":                           {[]string{"api", "api/quotasapi", "mesh", "service", "store"}, "quotas are records, and numbers that mesh counts by"},
 	"internal/tagging":                         {[]string{"api", "api/taggingapi", "mesh", "policy", "service"}, "it reads snapshots, and writes as App Mesh itself does"},
 	"internal/share":                           {[]string{"api", "api/ramapi", "auth", "service", "store"}, "shares are records, and who may do what by them"},

@@ -106,7 +106,7 @@ func resourceKeys(tags []tag) map[string][]string {
 	}
 	out := make(map[string][]string, len(tags))
 	for _, t := range tags {
-		out["aws:resourcetag/"+strings.ToLower(t.Key)] = []string{t.Value}
+		out["aws:resourcetag/"+t.Key] = []string{t.Value}
 	}
 	return out
 }
@@ -120,7 +120,7 @@ func requestKeys(keys map[string][]string, tags []tag) map[string][]string {
 		keys = map[string][]string{}
 	}
 	for _, t := range tags {
-		keys["aws:requesttag/"+strings.ToLower(t.Key)] = []string{t.Value}
+		keys["aws:requesttag/"+t.Key] = []string{t.Value}
 		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], t.Key)
 	}
 	return keys

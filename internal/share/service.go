@@ -144,7 +144,7 @@ func (x *share) keys() map[string][]string {
 		"ram:resourcesharename": {x.Name}, "ram:allowsexternalprincipals": {fmt.Sprint(x.External)},
 	}
 	for _, t := range x.Tags {
-		out["aws:resourcetag/"+strings.ToLower(deref(t.Key))] = []string{deref(t.Value)}
+		out["aws:resourcetag/"+deref(t.Key)] = []string{deref(t.Value)}
 	}
 	return out
 }
@@ -153,7 +153,7 @@ func (x *share) keys() map[string][]string {
 func tagKeys(tags []ramapi.Tag, names []string) map[string][]string {
 	out := map[string][]string{}
 	for _, t := range tags {
-		out["aws:requesttag/"+strings.ToLower(deref(t.Key))] = []string{deref(t.Value)}
+		out["aws:requesttag/"+deref(t.Key)] = []string{deref(t.Value)}
 		names = append(names, deref(t.Key))
 	}
 	if len(names) > 0 {
