@@ -170,7 +170,7 @@ func (f *file) read(dir string) (damaged int64, err error) {
 		}
 		e, bad := parse(bytes.TrimSuffix(line, []byte("\n")))
 		if bad != nil || line[len(line)-1] != '\n' {
-			damaged += int64(len(line))
+			damaged += int64(len(bytes.Trim(line, "\x00"))) // zeros were reserved
 			continue
 		}
 		f.size = offset // what was damaged before is in no block

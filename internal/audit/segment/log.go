@@ -29,6 +29,9 @@ const (
 	// removed, is removed by segments.
 	segmentBytes = 16 << 20
 	segmentAge   = 24 * time.Hour
+	// reserveBytes is how far ahead a segment is filled with zeros: to write over
+	// what is there takes a disk half as long as to write behind the end.
+	reserveBytes = 1 << 20
 )
 
 // Config is what Open needs.
@@ -69,8 +72,9 @@ type Log struct {
 	cut     Position      // the end of the segment that was removed last
 
 	// Owned by the goroutine that writes.
-	out   *os.File
-	began time.Time // of the last segment
+	out      *os.File
+	reserved int64     // up to where out is filled with zeros
+	began    time.Time // of the last segment
 }
 
 // addition is what one Append adds.
@@ -225,7 +229,7 @@ func (l *Log) work() {
 // end closes the file and wakes who waits for it.
 func (l *Log) end() {
 	if l.out != nil {
-		_ = l.out.Close() // it is synced
+		l.shut(l.last())
 	}
 	_ = l.held.Close()
 	l.mu.Lock()
@@ -287,18 +291,50 @@ func (l *Log) write(text []byte) error {
 		l.retain()
 	}
 	size := l.last().size
+	l.reserve(size + int64(len(text)))
 	_, err := l.out.WriteAt(text, size)
 	if err != nil {
+		l.reserved = size
 		return errors.Join(err, l.out.Truncate(size))
 	}
-	if err := l.out.Sync(); err != nil {
+	if err := syncData(l.out); err != nil {
 		// What the kernel has of the file now, nobody knows: it is read again, if at
 		// all, by the next start.
 		err = errors.Join(err, l.out.Truncate(size), l.out.Close())
-		l.out = nil
+		l.out, l.reserved = nil, 0
 		return err
 	}
 	return nil
+}
+
+// reserve fills the segment with zeros behind the place up to which is written now,
+// if need be. A disk that has no room for them takes entries all the same.
+func (l *Log) reserve(upTo int64) {
+	if upTo <= l.reserved {
+		return
+	}
+	next := min(upTo+reserveBytes, l.segmentBytes())
+	if next <= upTo {
+		return
+	}
+	if _, err := l.out.WriteAt(make([]byte, next-upTo), upTo); err != nil {
+		if err := l.out.Truncate(max(upTo, l.reserved)); err != nil {
+			l.config.Log.Warn("segment keeps zeros at its end", "err", err)
+		}
+		return
+	}
+	l.reserved = next
+}
+
+// shut closes the last segment, which is synced, without the zeros at its end.
+func (l *Log) shut(f *file) {
+	if l.reserved > f.size {
+		if err := l.out.Truncate(f.size); err != nil {
+			l.config.Log.Warn("segment keeps zeros at its end", "err", err)
+		}
+	}
+	_ = l.out.Close()
+	l.out, l.reserved = nil, 0
 }
 
 func (l *Log) segmentBytes() int64 { return max(min(segmentBytes, l.config.MaxBytes/8), 1) }
@@ -338,6 +374,9 @@ func (l *Log) next() error {
 		number = before.number + 1
 	}
 	l.mu.RUnlock()
+	if before != nil && l.out != nil {
+		l.shut(before)
+	}
 	f := &file{number: number}
 	out, err := os.OpenFile(f.name(l.config.Dir), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -346,15 +385,12 @@ func (l *Log) next() error {
 	if err := syncDir(l.config.Dir); err != nil {
 		return errors.Join(err, out.Close())
 	}
-	if l.out != nil {
-		_ = l.out.Close() // it is synced
-	}
 	if before != nil {
 		if err := before.writeIndex(l.config.Dir); err != nil {
 			l.config.Log.Warn("index of a segment was not written and is made at the next start", "file", before.name(l.config.Dir), "err", err)
 		}
 	}
-	l.out, l.began = out, l.config.Now()
+	l.out, l.reserved, l.began = out, 0, l.config.Now()
 	l.mu.Lock()
 	l.files = append(l.files, f)
 	l.mu.Unlock()
