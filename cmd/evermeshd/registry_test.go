@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net"
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -112,13 +113,10 @@ func TestOwnRegistry(t *testing.T) {
 		proxy.Wait(t, "the instance, when it is registered", func() bool { return instancesOf(t, proxy, "late") == "10.0.0.9:9080" })
 	})
 	t.Run("VS-009 DISC-001 names of instances and of virtual services are answered", func(t *testing.T) {
-		at := regexp.MustCompile(`names are answered" dns=(\S+)`).FindStringSubmatch(p.said(t))
-		if at == nil {
-			t.Fatalf("the log does not say where:\n%s", p.said(t))
-		}
+		at := answersAt(t, p)
 		for name, want := range map[string]net.IP{"red.apps.": net.IPv4(10, 0, 0, 1), "red.local.": net.IPv4(10, 10, 10, 10), "late.local.": net.IPv4(10, 10, 10, 10)} {
 			eventually(t, name+" is answered", func() bool {
-				m, err := dns.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), at[1])
+				m, err := dns.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), at)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -126,7 +124,7 @@ func TestOwnRegistry(t *testing.T) {
 				return ok && len(m.Answer) == 1 && a.A.Equal(want)
 			})
 		}
-		if m, err := dns.Exchange(new(dns.Msg).SetQuestion("example.com.", dns.TypeA), at[1]); err != nil || m.Rcode != dns.RcodeRefused {
+		if m, err := dns.Exchange(new(dns.Msg).SetQuestion("example.com.", dns.TypeA), at); err != nil || m.Rcode != dns.RcodeRefused {
 			t.Errorf("another name is %v, %v", m, err)
 		}
 		if _, text := p.get(t, "/metrics"); !strings.Contains(text, `evermesh_dns_queries_total{result="VIRTUAL",type="A"} 2`) {
@@ -145,4 +143,65 @@ func TestOwnRegistry(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("what was registered came after %v", took)
 	}
+}
+
+// answersAt is where a control plane answers names.
+func answersAt(t *testing.T, p *plane) string {
+	t.Helper()
+	at := regexp.MustCompile(`names are answered" dns=(\S+)`).FindStringSubmatch(p.said(t))
+	if at == nil {
+		t.Fatalf("the log does not say where:\n%s", p.said(t))
+	}
+	return at[1]
+}
+
+// While etcd is away names are answered as before, and nothing that is registered is
+// taken from proxies; what was registered at another replica comes when etcd does.
+func TestOwnRegistryWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	e, key := newEtcd(t).start(t), masterKey(t)
+	replica := func() *plane {
+		return start(t, t.TempDir(), "--auth", "off", "--dns-listen", "127.0.0.1:0", "--etcd-endpoints", e.endpoint, "--master-key-file", key)
+	}
+	first, second := replica(), replica()
+	cloudMapMesh(t, first, "red")
+	r := newRegistrar(t, first)
+	red := r.service("red")
+	r.register(red, "one", "10.0.0.1")
+	has := func(want ...string) bool {
+		m, err := dns.Exchange(new(dns.Msg).SetQuestion("red.apps.", dns.TypeA), answersAt(t, second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]bool{}
+		for _, rr := range m.Answer {
+			got[rr.(*dns.A).A.String()] = true
+		}
+		for _, w := range want {
+			if !got[w] {
+				return false
+			}
+		}
+		return len(got) == len(want)
+	}
+	eventually(t, "the other replica answers", func() bool { return has("10.0.0.1") })
+	proxy := front(t, second)
+	proxy.Wait(t, "the instance at the other replica", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" })
+	e.stop()
+	eventually(t, "/readyz says that the store is away", func() bool {
+		status, _ := second.get(t, "/readyz")
+		return status == http.StatusServiceUnavailable
+	})
+	if !has("10.0.0.1") || instancesOf(t, proxy, "red") != "10.0.0.1:9080" {
+		t.Errorf("without etcd the proxy has %q, and the name is not as before", instancesOf(t, proxy, "red"))
+	}
+	e.start(t)
+	eventually(t, "a registration succeeds again", func() bool {
+		_, err := r.client.RegisterInstance(t.Context(), &servicediscovery.RegisterInstanceInput{
+			ServiceId: &red, InstanceId: aws.String("two"), Attributes: map[string]string{"AWS_INSTANCE_IPV4": "10.0.0.2", "AWS_INSTANCE_PORT": "9080"},
+		})
+		return err == nil
+	})
+	eventually(t, "the other replica answers it", func() bool { return has("10.0.0.1", "10.0.0.2") })
+	proxy.Wait(t, "the second instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080 10.0.0.2:9080" })
 }
