@@ -1,6 +1,7 @@
 package iam_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/rest/resttest"
@@ -182,4 +183,26 @@ within("and is back", lambda: works() is True)
 iam.delete_access_key(UserName="bob", AccessKeyId=k["AccessKeyId"])
 within("the key ends", lambda: works() == "UnrecognizedClientException")
 `, two.URL)
+}
+
+// The same by the AWS CLI: what it prints, and how a refusal reads there.
+func TestByTheCLI(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	root := resttest.Root(accountA)
+	for _, c := range []struct {
+		arguments []string
+		ok        bool
+		want      string
+	}{
+		{[]string{"create-user", "--user-name", "ann", "--tags", "Key=team,Value=books", "--query", "User.[Arn,Tags[0].Value]", "--output", "text"}, true, "arn:aws:iam::111111111111:user/ann\tbooks"},
+		{[]string{"put-user-policy", "--user-name", "ann", "--policy-name", "p", "--policy-document", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"appmesh:List*","Resource":"*"}]}`}, true, ""},
+		{[]string{"get-user-policy", "--user-name", "ann", "--policy-name", "p", "--query", "PolicyDocument.Statement[0].Action", "--output", "text"}, true, "appmesh:List*"},
+		{[]string{"delete-user", "--user-name", "ann"}, false, "An error occurred (DeleteConflict) when calling the DeleteUser operation (reached max retries: 0): Cannot delete entity, must delete policies first."},
+	} {
+		printed, ok := s.CLI(t, root, append([]string{"iam"}, c.arguments...)...)
+		if ok != c.ok || ok && printed != c.want || !strings.Contains(printed, c.want) {
+			t.Errorf("%q: %v, %q, want %q", c.arguments, ok, printed, c.want)
+		}
+	}
 }
