@@ -100,6 +100,9 @@ func modelled(m *model.Model, op *model.Operation, code string) *model.Shape {
 			}
 		}
 	}
+	if code == api.CodeExpiredToken {
+		return nil // of STS it is a web identity's; a request's own is the front end's
+	}
 	if s := m.Shapes[code]; s != nil && s.Exception {
 		return s
 	}

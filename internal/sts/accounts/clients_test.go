@@ -36,8 +36,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// replica serves IAM, STS and pod identity on a store.
-func replica(t *testing.T, s *store.Store, dir string, issuer *oidctest.Issuer) *resttest.Server {
+// plane serves IAM, STS and pod identity.
+type plane struct {
+	*resttest.Server
+	sessions *sts.Sessions
+}
+
+// replica is a plane on a store.
+func replica(t *testing.T, s *store.Store, dir string, issuer *oidctest.Issuer) plane {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	k, err := iam.Open(ctx, iam.Config{
@@ -65,7 +71,7 @@ func replica(t *testing.T, s *store.Store, dir string, issuer *oidctest.Issuer) 
 		}
 		services = append(services, one)
 	}
-	return resttest.Serve(t, resttest.Options{Store: s, Services: services, Keys: sessions, Authorizer: k.Authorizer()})
+	return plane{resttest.Serve(t, resttest.Options{Store: s, Services: services, Keys: sessions, Authorizer: k.Authorizer()}), sessions}
 }
 
 // lines compares what a script printed with what it is to print.

@@ -69,7 +69,7 @@ role gone in time 403 InvalidClientTokenId
 `)
 }
 
-// What people type: three calls of the AWS CLI.
+// What people type: a few calls of the AWS CLI.
 func TestByCLI(t *testing.T) {
 	t.Parallel()
 	issuer := oidctest.New(t)
@@ -85,6 +85,17 @@ func TestByCLI(t *testing.T) {
 	run("true", "sts", "get-session-token", "--query", "starts_with(Credentials.AccessKeyId, 'ASIA')")
 	out, ok := s.CLI(t, a, "eks", "list-pod-identity-associations", "--cluster-name", "prod")
 	if want := "(ResourceNotFoundException) when calling the ListPodIdentityAssociations operation (reached max retries: 0): No cluster found for name: prod."; ok || !strings.Contains(out, want) {
+		t.Errorf("printed %q, want %q", out, want)
+	}
+	// A session whose time is over.
+	root := iam.Root("aws", resttest.AccountA)
+	root.Session = &auth.Session{Issuer: root.ARN, IssuerID: root.ID}
+	over, err := s.sessions.Issue(root, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, ok = s.CLI(t, resttest.Key{ID: over.AccessKeyID, Secret: string(over.Secret), Token: string(over.SessionToken)}, "sts", "get-caller-identity")
+	if want := "(ExpiredToken) when calling the GetCallerIdentity operation (reached max retries: 0): The security token included in the request is expired"; ok || !strings.Contains(out, want) {
 		t.Errorf("printed %q, want %q", out, want)
 	}
 }
