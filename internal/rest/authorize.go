@@ -39,8 +39,10 @@ func (s *Server) ask(ctx context.Context, c *call, action string, key api.Key, r
 	}
 	q.Resource = s.Realm.ARN(key, owner)
 	switch {
-	case key.Owner != c.principal.Account: // who came here has a share
-		q.Shared = s.Shares != nil && s.Shares.Shared(c.principal.Account, key.MeshKey(), action)
+	case key.Owner != c.principal.Account: // who came here had a share; a watch may outlast it
+		if q.Shared = s.Shares != nil && s.Shares.Shared(c.principal.Account, key.MeshKey(), action); !q.Shared {
+			return auth.Allow(c.principal, action, s.Realm.ARN(key, key.Owner))
+		}
 	case owner != c.principal.Account:
 		q.Shared = true // what others made in a mesh of the caller's
 	}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/share"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 const accountC = "333333333333"
@@ -33,6 +35,7 @@ type sharing struct {
 	*server
 	shares *share.Shares
 	ram    *service.Service
+	ledger *ledger
 }
 
 func serveShares(t *testing.T) *sharing {
@@ -44,6 +47,7 @@ func serveShares(t *testing.T) *sharing {
 	}
 	l.rollout.Refused, l.rollout.Waiting = l.proxies, l.proxies
 	l.rollout.Problems = []api.Problem{{ResourceARN: "arn", Reason: "Late", Message: "of someone"}}
+	s.ledger = l
 	s.server = serve(t, func(c *rest.Config) {
 		c.Ledger = l
 		var err error
@@ -104,14 +108,20 @@ func (s *sharing) share(t *testing.T) string {
 	return *made.ResourceShare.ResourceShareARN
 }
 
-// call runs an operation as an account and returns the code of its refusal, or "ok".
-func (s *sharing) call(t *testing.T, account, operation string, in, out any) string {
+// client calls as an account.
+func (s *sharing) client(t *testing.T, account string) *client.Client {
 	t.Helper()
 	c, err := client.New(client.Config{Endpoint: s.URL, Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIA"+account, "secret", ""), HTTP: s.Client()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = c.Call(t.Context(), operation, in, out)
+	return c
+}
+
+// call runs an operation as an account and returns the code of its refusal, or "ok".
+func (s *sharing) call(t *testing.T, account, operation string, in, out any) string {
+	t.Helper()
+	err := s.client(t, account).Call(t.Context(), operation, in, out)
 	if refusal, ok := errors.AsType[*api.Error](err); ok {
 		return refusal.Code
 	}
@@ -481,6 +491,36 @@ func TestSharedMeshOwnership(t *testing.T) {
 		expect(t, accountA, "DeleteVirtualRouter", in(map[string]any{"virtualRouterName": "router-" + accountB}), "ok")
 		expect(t, accountB, "DeleteVirtualNode", in(map[string]any{"virtualNodeName": "node-" + accountB}), "ok")
 	})
+}
+
+// A watch that a consumer began ends with the share, also on what it created itself.
+func TestWatchesEndWithTheShare(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"Explain", "DescribeRollout"} {
+		t.Run("SHARE-019 "+op, func(t *testing.T) {
+			t.Parallel()
+			s := serveShares(t)
+			s.ledger.set(api.Rollout{State: api.RolloutStateWaiting}, nil)
+			s.ground(t, accountA)
+			arn := s.share(t)
+			s.ground(t, accountB)
+			ended := make(chan error, 1)
+			begun := make(chan struct{})
+			first := sync.OnceFunc(func() { close(begun) })
+			go func() {
+				ended <- s.client(t, accountB).Stream(t.Context(), op, map[string]any{
+					"resourceArn": "arn:aws:appmesh:us-east-1:" + accountB + ":mesh/apps@" + accountA + "/virtualNode/node-" + accountB, "watch": true,
+				}, func(json.RawMessage) error { first(); return nil })
+			}()
+			<-begun
+			run[ramapi.DeleteResourceShareResponse](t, s, accountA, "DeleteResourceShare", map[string]any{"resourceShareArn": arn})
+			select {
+			case <-ended:
+			case <-time.After(testenv.Patience):
+				t.Error("the watch goes on")
+			}
+		})
+	}
 }
 
 // Lists of meshes go on from one's own to those that are shared, page by page.
