@@ -73,6 +73,7 @@ var mayImport = map[string]struct {
 	"internal/discovery/cloudmap/cloudmaptest": {nil, "a registry for tests knows nobody"},
 	"internal/certs":                           {[]string{"api", "api/acmapi", "api/pcaapi", "auth", "certs/authority", "seal", "secrets", "service", "store"}, "certificates are records, and what proxies get of them goes through secrets"},
 	"internal/certs/identity":                  {[]string{"api", "api/pcaapi", "auth", "certs", "certs/authority", "mesh", "secrets"}, "identities follow from a mesh's settings and a secret, and are stored nowhere"},
+	"internal/certs/remote":                    {[]string{"api", "auth", "certs/authority", "forward", "secrets"}, "certificates that are elsewhere are asked for, and kept by nobody here"},
 	"internal/certs/authority":                 {[]string{"api/pcaapi"}, "certificates are made of keys and words, and of nothing that is stored"},
 	"internal/ledger":                          {[]string{"api", "mesh", "store"}, "it writes down what streams report, and never steers them"},
 	"internal/ads":                             {[]string{"api", "mesh", "envoy", "auth"}, "streams deliver bundles and do not know where they come from"},

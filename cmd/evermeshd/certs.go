@@ -11,6 +11,9 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/certs"
 	"github.com/evermesh/evermesh/internal/certs/identity"
+	"github.com/evermesh/evermesh/internal/certs/remote"
+	"github.com/evermesh/evermesh/internal/forward"
+	"github.com/evermesh/evermesh/internal/secrets"
 	"github.com/evermesh/evermesh/internal/service"
 )
 
@@ -30,6 +33,20 @@ func (d *daemon) openCertificates() {
 		}
 		return nil
 	}})
+}
+
+// elsewherePoll is how often an ACM that is elsewhere is asked for other certificates.
+const elsewherePoll = 5 * time.Minute
+
+// certificateIssuer is where proxies' certificates come from: here, or where ACM or its
+// private CA are switched to.
+func (d *daemon) certificateIssuer(elsewhere map[string]*forward.Service) secrets.Issuer {
+	if elsewhere["acm"] == nil && elsewhere["acm-pca"] == nil {
+		return d.certs
+	}
+	return remote.New(remote.Config{
+		ACM: elsewhere["acm"], PCA: elsewhere["acm-pca"], Own: d.certs, Account: d.config.Account, Authorizer: d.around.authorizer, Poll: elsewherePoll, Log: d.log,
+	})
 }
 
 func (d *daemon) acm() (*service.Service, error)    { return d.certs.ACM() }

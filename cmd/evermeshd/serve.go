@@ -156,7 +156,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			d.log.Warn("ledger keeps what the replica before left", "err", err)
 		}
 	}
-	d.secrets = &secrets.Source{Issuer: d.certs, Identities: d.issued, Renew: func(concerns func(string) bool) { d.proxies.Renew(concerns) }, Log: d.log}
+	d.secrets = &secrets.Source{Issuer: d.certificateIssuer(elsewhere), Identities: d.issued, Renew: func(concerns func(string) bool) { d.proxies.Renew(concerns) }, Log: d.log}
 	d.proxies = ads.New(ads.Config{
 		Realm: realm, Replica: replica.ID, PublishWait: c.PublishWait, Log: d.log, Now: time.Now,
 		Authenticate: func(ctx context.Context, method string, md metadata.MD) (auth.Principal, error) {

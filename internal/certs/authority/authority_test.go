@@ -322,6 +322,19 @@ func TestKeys(t *testing.T) {
 		if _, err := authority.ParseKey(sealed); err == nil {
 			t.Error("an encrypted key was read")
 		}
+		forms := [][]byte{sealed}
+		for _, cipher := range []string{"aes-128-cbc", "aes-256-cbc", "des-ede3-cbc"} {
+			forms = append(forms, []byte(openssl(t, plain, "pkcs8", "-topk8", "-v2", cipher, "-passout", "pass:much secret")),
+				[]byte(openssl(t, plain, "pkcs8", "-topk8", "-v2", cipher, "-v2prf", "hmacWithSHA1", "-passout", "pass:much secret")))
+		}
+		for _, form := range forms {
+			if again, err := authority.DecryptKey(form, []byte("much secret")); err != nil || !authority.SameKey(again.Public(), key.Public()) {
+				t.Errorf("%s: %v", algorithm, err)
+			}
+			if _, err := authority.DecryptKey(form, []byte("little secret")); err == nil {
+				t.Error("a key was opened by another passphrase")
+			}
+		}
 	}
 	if _, err := authority.NewKey(pcaapi.KeyAlgorithmSm2); err == nil {
 		t.Error("a key of SM2 was made")
@@ -366,6 +379,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, text []byte, name string) {
 		_, _ = authority.ParseRequest(text)
 		_, _ = authority.ParseKey(text)
+		_, _ = authority.DecryptKey(text, []byte(name))
 		_, _ = authority.ParseCertificates(text)
 		_, _ = authority.ParseSerial(name)
 		_, _ = authority.ParseTemplate(name)
