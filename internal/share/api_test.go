@@ -147,9 +147,18 @@ print(x["Effect"], x["Principal"], x["Resource"], len(x["Action"]))
 []
 Allow {'AWS': 'arn:aws:iam::222222222222:root'} arn:aws:appmesh:us-east-1:111111111111:mesh/apps 23`)
 	})
+	t.Run("an account may be named by its root", func(t *testing.T) {
+		g.python(t, `
+root = "arn:aws:iam::%s:root" % C
+s = a.create_resource_share(name="root", principals=[root])["resourceShare"]["resourceShareArn"]
+print(a.associate_resource_share(resourceShareArn=s, principals=[C, root])["resourceShareAssociations"][1]["associatedEntity"])
+print(a.disassociate_resource_share(resourceShareArn=s, principals=[root])["resourceShareAssociations"][0]["status"])
+a.delete_resource_share(resourceShareArn=s)
+`, "333333333333\nDISASSOCIATED")
+	})
 	t.Run("permissions are the default's", func(t *testing.T) {
 		g.python(t, `
-s, = a.get_resource_shares(resourceOwner="SELF")["resourceShares"]
+s, = a.get_resource_shares(resourceOwner="SELF", resourceShareStatus="ACTIVE")["resourceShares"]
 arn, p = s["resourceShareArn"], "arn:aws:ram::aws:permission/AWSRAMDefaultPermissionAppMesh"
 print([x["name"] for x in b.list_resource_share_permissions(resourceShareArn=arn)["permissions"]])
 print(refusal(a.disassociate_resource_share_permission, resourceShareArn=arn, permissionArn=p).split(":")[0])
@@ -169,7 +178,7 @@ True
 	})
 	t.Run("tags, which the owner alone sees", func(t *testing.T) {
 		g.python(t, `
-s, = a.get_resource_shares(resourceOwner="SELF")["resourceShares"]
+s, = a.get_resource_shares(resourceOwner="SELF", resourceShareStatus="ACTIVE")["resourceShares"]
 arn = s["resourceShareArn"]
 a.tag_resource(resourceShareArn=arn, tags=[{"key": "team", "value": "x"}, {"key": "cost", "value": "1"}])
 a.tag_resource(resourceArn=arn, tags=[{"key": "team", "value": "y"}])

@@ -397,7 +397,11 @@ func (s *Service) disassociate(ctx context.Context, c *service.Call, in *ramapi.
 			out.ResourceShareAssociations = append(out.ResourceShareAssociations, s.association(x, *e, ramapi.ResourceShareAssociationTypeResource))
 		}
 		for _, p := range in.Principals {
-			e := find(x.Principals, p)
+			id := p
+			if account, isRoot := strings.CutSuffix(strings.TrimPrefix(p, "arn:"+s.Realm.Partition+":iam::"), ":root"); isRoot {
+				id = account
+			}
+			e := find(x.Principals, id)
 			if e == nil {
 				return nil, api.Errorf(ramapi.CodeUnknownResource, "Principal %s is not associated with the resource share.", p)
 			}

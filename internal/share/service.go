@@ -217,9 +217,9 @@ func write[Out any](ctx context.Context, s *Service, c *service.Call, in store.S
 		return out, nil
 	case errors.As(err, &taken):
 		return replay[Out](claim, &taken.Token)
-	case claim != nil && errors.As(err, &refusal) && refusal.Code != api.CodeServiceUnavailable:
+	case claim != nil && errors.As(err, &refusal) && refusal.Code != api.CodeServiceUnavailable && refusal.Code != api.CodeAccessDenied:
 		// A repeat is refused by what the first request did before the transaction could
-		// see the token.
+		// see the token. Who may not do it is not told what came of it either.
 		earlier, terr := s.Store.Token(ctx, claim.Key)
 		if terr != nil {
 			return nil, terr
