@@ -285,6 +285,7 @@ for cluster, token in ("test", pod), ("prod", other):
 # Another account says that the cluster is its own: who does not sign is asked which
 # is meant, who signs gets the own account's role.
 client("iam", theirs).create_open_id_connect_provider(Url=url, ClientIDList=[], Tags=[{"Key": "evermesh:eks-cluster", "Value": "prod"}])
+print(refusal(unsigned.assume_role_for_pod_identity, clusterName="prod", token=pod))
 client("iam", theirs).create_role(RoleName="pods", AssumeRolePolicyDocument=document(Effect="Allow", Principal={"Service": "pods.eks.amazonaws.com"}, Action=["sts:AssumeRole", "sts:TagSession"]))
 client("eks", theirs).create_pod_identity_association(**{**association, "roleArn": pods.replace("111111111111", "222222222222")})
 print(refusal(unsigned.assume_role_for_pod_identity, clusterName="prod", token=pod))
@@ -339,7 +340,8 @@ arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 400 {"code":"InvalidTokenException","message":"The token's issuer is not that of a cluster with that name."}
 404 {"code":"ResourceNotFoundException","message":"No association found for service account payments in namespace shop of cluster prod."}
-400 InvalidRequestException: More than one account has an association for this token: say which is meant.
+400 InvalidRequestException: More than one account says that the cluster of this token is its own: say which is meant.
+400 InvalidRequestException: More than one account says that the cluster of this token is its own: say which is meant.
 arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 True
 400 AccessDeniedException: Unable to assume role arn:aws:

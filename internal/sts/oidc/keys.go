@@ -130,7 +130,7 @@ func (k *keys) fetch(ctx context.Context, i *issuer, name string) error {
 	defer k.mu.Unlock()
 	i.tried = k.now()
 	if err != nil {
-		k.log.Warn("keys of an identity provider could not be fetched", "issuer", shown(name), "err", err)
+		k.log.Warn("keys of an identity provider could not be fetched", "key", shown(name), "err", err)
 		return nil
 	}
 	i.keys, i.fetched = got, i.tried

@@ -74,37 +74,34 @@ type found struct {
 	association      *association
 }
 
-// find verifies a token and finds its association: in the account and the cluster, or
-// in the only ones that have one. Two accounts may say that a cluster is theirs;
-// nobody's pod gets another one's role by that.
+// find verifies a token and finds its association: in the account, or in the only one
+// that says that the token's cluster is its own. Where two say so, neither has it,
+// associations or not: nobody's pod gets a stranger's role by that.
 func (s *Server) find(ctx context.Context, raw, account, cluster string) (found, error) {
-	accounts := []string{account}
-	if account == "" {
-		var err error
-		if accounts, err = s.Roles.Directory.Accounts(ctx, oidc.Name(oidc.Issuer(raw))); err != nil {
-			return found{}, err
-		}
+	if account != "" {
+		return s.findIn(ctx, raw, account, cluster)
 	}
-	var all []found
-	var failed error
+	issuer := oidc.Name(oidc.Issuer(raw))
+	accounts, err := s.Roles.Directory.Accounts(ctx, issuer)
+	if err != nil {
+		return found{}, err
+	}
 	for _, one := range accounts {
-		f, err := s.findIn(ctx, raw, one, cluster)
+		p, ok, err := s.Roles.Directory.Provider(ctx, one, issuer)
 		switch {
-		case err == nil:
-			all = append(all, f)
-		case failed == nil:
-			failed = err
+		case err != nil:
+			return found{}, err
+		case !ok || p.Cluster == "":
+			continue
+		case account != "":
+			return found{}, api.Errorf(eksauthapi.CodeInvalidRequest, "More than one account says that the cluster of this token is its own: say which is meant.")
 		}
+		account = one
 	}
-	switch {
-	case len(all) == 1:
-		return all[0], nil
-	case len(all) > 1:
-		return found{}, api.Errorf(eksauthapi.CodeInvalidRequest, "More than one account has an association for this token: say which is meant.")
-	case failed == nil:
+	if account == "" {
 		return found{}, api.Errorf(eksauthapi.CodeInvalidToken, "No cluster is known whose tokens are of this issuer.")
 	}
-	return found{}, failed
+	return s.findIn(ctx, raw, account, cluster)
 }
 
 func (s *Server) findIn(ctx context.Context, raw, account, cluster string) (found, error) {
