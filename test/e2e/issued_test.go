@@ -283,6 +283,50 @@ func TestIssuedCertificates(t *testing.T) {
 	if without := m.stat(sidecars["green"], "listener.0.0.0.0_15000.ssl.no_certificate"); without != 0 {
 		t.Errorf("%d connections came without a certificate", without)
 	}
+	t.Run("a list of revoked certificates is read by anybody", func(t *testing.T) {
+		m.pca("UpdateCertificateAuthority", map[string]any{"CertificateAuthorityArn": b, "RevocationConfiguration": map[string]any{"CrlConfiguration": map[string]any{"Enabled": true, "ExpirationInDays": 7}}})
+		detail := m.acm("DescribeCertificate", map[string]any{"CertificateArn": m.acm("RequestCertificate", map[string]any{"DomainName": "old.local", "CertificateAuthorityArn": b, "KeyAlgorithm": "EC_prime256v1"})["CertificateArn"]})["Certificate"].(map[string]any)
+		m.acm("RevokeCertificate", map[string]any{"CertificateArn": detail["CertificateArn"], "RevocationReason": "SUPERSEDED"})
+		facts, err := client.ReadFacts(m.control.DataDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := facts.APIEndpoint + "/evermesh/crl/" + m.control.Account + "/" + b[strings.LastIndexByte(b, '/')+1:] + ".crl"
+		for _, c := range []struct {
+			method, url string
+			status      int
+		}{{"GET", list, 200}, {"POST", list, 405}, {"GET", strings.Replace(list, ".crl", ".pem", 1), 404}, {"GET", strings.Replace(list, m.control.Account, "999999999999", 1), 404}} {
+			r, err := http.NewRequestWithContext(t.Context(), c.method, c.url, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || resp.StatusCode != c.status {
+				t.Fatalf("%s %s: %s %v", c.method, c.url, resp.Status, err)
+			}
+			if c.status != http.StatusOK {
+				continue
+			}
+			got, err := x509.ParseRevocationList(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			block, _ := pem.Decode([]byte(m.own(b)))
+			by, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := strings.ReplaceAll(detail["Serial"].(string), ":", "")
+			if err := got.CheckSignatureFrom(by); err != nil || len(got.RevokedCertificateEntries) != 1 || got.RevokedCertificateEntries[0].SerialNumber.Text(16) != want {
+				t.Errorf("the list has %v, want %s: %v", got.RevokedCertificateEntries, want, err)
+			}
+		}
+	})
 	used := m.acm("DescribeCertificate", map[string]any{"CertificateArn": certificate})["Certificate"].(map[string]any)["InUseBy"]
 	if got := fmt.Sprint(used); got != "["+green+"]" {
 		t.Errorf("the certificate is in use by %s, want %s", got, green)
