@@ -64,7 +64,6 @@ func (s *Statement) End() Position { return position(s.document.text, s.end-1) }
 
 // action is a pattern of actions, appmesh:Create*, without case.
 type action struct {
-	source string
 	vendor string // appmesh; * for any
 	name   glob   // create*
 }

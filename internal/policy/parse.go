@@ -218,7 +218,7 @@ func (p *parser) actions(n *node) ([]action, error) {
 		case vendor != "*" && !isVendor(vendor):
 			return nil, p.wrong(n, "Vendor %s is not valid", vendor)
 		}
-		actions = append(actions, action{text, lower(vendor), newGlob(coder.Replace(lower(name)))})
+		actions = append(actions, action{lower(vendor), newGlob(coder.Replace(lower(name)))})
 	}
 	return actions, nil
 }

@@ -8,7 +8,6 @@ import (
 // template is a text of a policy with its variables, ${aws:username}. One without
 // variables is ready.
 type template struct {
-	source string
 	ready  glob
 	pieces []piece // nil when ready
 }
@@ -30,7 +29,7 @@ type dialect struct {
 }
 
 func (d dialect) template(text string) template {
-	t := template{source: text}
+	var t template
 	var coded strings.Builder
 	variables := false
 	for len(text) > 0 {
@@ -111,7 +110,6 @@ func (t *template) glob(keys Keys) (glob, bool) {
 // arnTemplate is a pattern of ARNs: each of the six parts is compared by itself, so
 // that no wildcard and no variable reaches over a colon, but within the last part.
 type arnTemplate struct {
-	source    string
 	all       bool // it is *
 	variables bool // any part has one
 	parts     [6]template
@@ -120,7 +118,7 @@ type arnTemplate struct {
 // arn makes a pattern of ARNs; parts that are left out at the end are *.
 func (d dialect) arn(text string) arnTemplate {
 	d.wildcards = true
-	t := arnTemplate{source: text}
+	var t arnTemplate
 	whole := d.template(text)
 	t.all = whole.pieces == nil && whole.ready.everything()
 	parts := splitARN(text, d.variables)
