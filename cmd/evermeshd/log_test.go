@@ -110,6 +110,8 @@ var logKeys = []string{
 	"api", "xds", "admin", "account", "region", "version", "drain", "endpoints", "again", "until",
 	// The access log.
 	"method", "path", "operation", "status", "code", "took", "principal", "access_key", "addr",
+	// What policies said, at level debug.
+	"action", "resource", "decision", "layer", "policy", "statement",
 	// Streams.
 	"dialect", "peer", "type",
 	// A resource that has a problem, and endpoints.
