@@ -43,11 +43,7 @@ func AccountScope(id string) Scope { return Scope{accountTail + url.PathEscape(i
 // ServiceScope is the scope of a service's records that change together, such as
 // those of an account's shares: ServiceScope("ram", account).
 func ServiceScope(service string, parts ...string) Scope {
-	path := serviceTail + url.PathEscape(service)
-	for _, p := range parts {
-		path += "/" + url.PathEscape(p)
-	}
-	return Scope{path}
+	return Scope{Scope{serviceTail + url.PathEscape(service)}.Tail(parts...)}
 }
 
 // String is the scope's path below <prefix>/v1/.
