@@ -267,6 +267,7 @@ func TestIdentities(t *testing.T) {
 		if took > 10*time.Second {
 			t.Errorf("it took %v", took)
 		}
+		m.until("none is current any more", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv1"]) == 0 })
 		m.iam("", "SetDefaultPolicyVersion", "PolicyArn", policy, "VersionId", "v1")
 		m.until("all are back", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv1"]) == len(proofs) })
 	})
