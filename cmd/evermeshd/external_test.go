@@ -57,7 +57,12 @@ func newEtcd(t *testing.T) *etcd {
 
 func (e *etcd) start(t *testing.T) *etcd {
 	t.Helper()
-	server, err := embed.StartEtcd(e.config)
+	var server *embed.Etcd
+	var err error
+	eventually(t, "its port is free", func() bool { // somebody's connection may have it for a moment
+		server, err = embed.StartEtcd(e.config)
+		return err == nil || !strings.Contains(err.Error(), "address already in use")
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
