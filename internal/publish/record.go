@@ -173,8 +173,17 @@ func (t *turns) adopt(values map[string][]byte, snapshot *mesh.Snapshot, now tim
 			continue
 		}
 		t.stored[key] = r.compared()
-		if begun := r.Turn.Of(node, node.Revision == r.Revision && r.Turn.SameGoal(node)); !begun.Resting() {
-			t.of[key] = &turn{Turn: begun, revision: node.Revision, since: now, unseen: now.Add(returnWait)}
+		// What wrote the goal is the node's own revision, or a later one of its mesh's
+		// settings.
+		revision, same := r.Revision, r.Revision >= node.Revision && r.Turn.SameGoal(node)
+		if !same {
+			revision = node.Revision
+			if m := snapshot.Get(key.MeshKey()); m != nil {
+				revision = max(revision, m.Revision)
+			}
+		}
+		if begun := r.Turn.Of(node, same); !begun.Resting() {
+			t.of[key] = &turn{Turn: begun, revision: revision, since: now, unseen: now.Add(returnWait)}
 		}
 	}
 }

@@ -59,10 +59,14 @@ func (t *turns) begin(before, after *mesh.Snapshot, changes []api.Change, kept m
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	touched := false
-	var others []api.Change // which their mesh has act otherwise
+	var others []api.Change         // which their mesh has act otherwise
+	settings := map[api.Key]int64{} // the revisions that have them do so, by mesh
 	for _, c := range changes {
-		if c.Key.Kind == api.KindMesh {
-			others = append(others, mesh.IdentityChanged(before, after, c.Key)...)
+		if c.Key.Kind != api.KindMesh {
+			continue
+		}
+		if more := mesh.IdentityChanged(before, after, c.Key); len(more) > 0 {
+			others, settings[c.Key] = append(others, more...), after.Revision()
 		}
 	}
 	for _, c := range slices.Concat(changes, others) {
@@ -85,7 +89,7 @@ func (t *turns) begin(before, after *mesh.Snapshot, changes []api.Change, kept m
 		}
 		touched = true
 		if delete(t.of, c.Key); !next.Resting() {
-			t.of[c.Key] = &turn{Turn: next, revision: to.Revision, since: now}
+			t.of[c.Key] = &turn{Turn: next, revision: max(to.Revision, settings[c.Key.MeshKey()]), since: now}
 		}
 	}
 	if touched {
