@@ -279,7 +279,8 @@ func TestIssuedCertificates(t *testing.T) {
 		m.pca("UpdateCertificateAuthority", map[string]any{"CertificateAuthorityArn": a, "Status": "DISABLED"})
 		u.more(t)
 	})
-	u.end(t)
+	failed, requests := u.end(t)
+	t.Logf("drops: issuing authority replaced, certificates renewed: %d of %d requests failed", failed, requests)
 	if without := m.stat(sidecars["green"], "listener.0.0.0.0_15000.ssl.no_certificate"); without != 0 {
 		t.Errorf("%d connections came without a certificate", without)
 	}

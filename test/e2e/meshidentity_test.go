@@ -54,7 +54,8 @@ func (u *underLoad) more(t *testing.T) {
 	}
 }
 
-func (u *underLoad) end(t *testing.T) {
+// end stops the load and returns how many requests there were, and how many failed.
+func (u *underLoad) end(t *testing.T) (failed, requests int) {
 	t.Helper()
 	for i, s := range u.loads {
 		tally := s.Count(u.start, time.Time{})
@@ -63,7 +64,9 @@ func (u *underLoad) end(t *testing.T) {
 			t.Errorf("%d of %d requests failed: %v", tally.Failed, tally.Requests, tally.Faults)
 		}
 		s.Stop()
+		failed, requests = failed+tally.Failed, requests+tally.Requests
 	}
+	return failed, requests
 }
 
 // set replaces the mesh's settings.
@@ -182,7 +185,8 @@ func TestIdentitiesOfAMesh(t *testing.T) {
 		everywhere("plaintext is taken", plain)
 		u.more(t)
 	})
-	u.end(t)
+	failed, requests := u.end(t)
+	t.Logf("drops: identities of a mesh turned on, issued by another authority, turned off: %d of %d requests failed", failed, requests)
 }
 
 // authoritiesIn is how many authorities Envoy's page of certificates has, each once.
