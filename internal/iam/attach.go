@@ -19,7 +19,7 @@ func inlineSize(k kind) int {
 func ofPolicy(arn string) map[string][]string { return map[string][]string{"iam:policyarn": {arn}} }
 
 func (d *desk) attach(k kind, name, arn string) (*nothing, error) {
-	i, err := d.changeable(k, name, ofPolicy(arn))
+	i, err := d.bounded(k, name, ofPolicy(arn))
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (d *desk) attach(k kind, name, arn string) (*nothing, error) {
 }
 
 func (d *desk) detach(k kind, name, arn string) (*nothing, error) {
-	i, err := d.changeable(k, name, ofPolicy(arn))
+	i, err := d.bounded(k, name, ofPolicy(arn))
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (d *desk) attached(k kind, name, pathPrefix, marker string, most *int64) ([
 }
 
 func (d *desk) putInline(k kind, name, policyName, document string) (*nothing, error) {
-	i, err := d.changeable(k, name)
+	i, err := d.bounded(k, name)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (d *desk) getInline(k kind, name, policyName string) (*identity, inline, er
 }
 
 func (d *desk) deleteInline(k kind, name, policyName string) (*nothing, error) {
-	i, err := d.changeable(k, name)
+	i, err := d.bounded(k, name)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (d *desk) setBoundary(k kind, name, arn string) (*nothing, error) {
 }
 
 func (d *desk) clearBoundary(k kind, name string) (*nothing, error) {
-	i, err := d.changeable(k, name)
+	i, err := d.bounded(k, name)
 	if err != nil {
 		return nil, err
 	}

@@ -140,6 +140,21 @@ bob.describe_mesh(meshName="apps")
 admin, admins = user("admin-15", allow("iam:CreateUser", Condition={"StringEquals": {"iam:PermissionsBoundary": bound}}))
 denied(admins.create_user, UserName="free-15")
 admins.create_user(UserName="bound-15", PermissionsBoundary=bound)
+# Nor give those more who have none, or take it from who has it.
+root.create_user(UserName="loose-15")
+some, full = policy(allow("appmesh:*")), "arn:aws:iam::aws:policy/AdministratorAccess"
+root.put_user_policy(UserName="admin-15", PolicyName="p", PolicyDocument=policy(
+    allow("iam:*", Condition={"StringEquals": {"iam:PermissionsBoundary": bound}}), deny("iam:DeleteUserPermissionsBoundary", Condition={"StringEquals": {"iam:PermissionsBoundary": bound}})))
+for arguments in [{"UserName": "loose-15"}, {"UserName": "admin-15"}]:
+    denied(admins.put_user_policy, PolicyName="q", PolicyDocument=some, **arguments)
+    denied(admins.attach_user_policy, PolicyArn=full, **arguments)
+    denied(admins.put_user_permissions_boundary, PermissionsBoundary=full, **arguments)
+admins.put_user_policy(UserName="bound-15", PolicyName="q", PolicyDocument=some)
+admins.attach_user_policy(UserName="bound-15", PolicyArn=full)
+denied(admins.delete_user_permissions_boundary, UserName="bound-15")
+denied(admins.put_user_permissions_boundary, UserName="bound-15", PermissionsBoundary=full)
+admins.detach_user_policy(UserName="bound-15", PolicyArn=full)
+admins.delete_user_policy(UserName="bound-15", PolicyName="q")
 `)
 	run("IAM-016", `
 bob, bobs = user("bob-16")

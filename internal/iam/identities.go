@@ -42,6 +42,19 @@ func (d *desk) changeable(k kind, name string, layers ...map[string][]string) (*
 	return i, nil
 }
 
+// bounded is changeable for a call that changes what the identity may do: policies may
+// allow it, or deny it, by the boundary that the identity has.
+func (d *desk) bounded(k kind, name string, layers ...map[string][]string) (*identity, error) {
+	i, err := read[identity](d, recordTail(d.account, string(k), name))
+	if err != nil {
+		return nil, err
+	}
+	if i != nil && i.Boundary != "" {
+		layers = append(layers, map[string][]string{"iam:permissionsboundary": {i.Boundary}})
+	}
+	return d.changeable(k, name, layers...)
+}
+
 func protected(role string) error {
 	return api.Errorf(iamapi.CodeUnmodifiableEntity, "Cannot perform the operation on the protected role '%s' - this role is only modifiable by AWS", role)
 }

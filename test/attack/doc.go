@@ -1,0 +1,2 @@
+// Package attack attacks an evermeshd as it comes.
+package attack
