@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -97,7 +98,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	shared := []string{"--etcd-endpoints", etcd, "--master-key-file", master}
-	one := start(t, t.TempDir(), append(shared, "--auth", "off")...)
+	one := start(t, t.TempDir(), append(shared, "--auth", "off", "--quotas", "aws", "--dns-listen", "127.0.0.1:0")...)
 	two := start(t, t.TempDir(), append(shared, "--xds-listen", "0.0.0.0:0")...)
 	call := func(p *plane, operation string, in any) {
 		t.Helper()
@@ -145,6 +146,9 @@ func TestMetrics(t *testing.T) {
 	if err := one.call(ctx, "DescribeMesh", api.DescribeMeshInput{MeshName: "none"}, nil); err == nil {
 		t.Error("a mesh that does not exist was found")
 	}
+	if _, err := dns.Exchange(new(dns.Msg).SetQuestion("front.local.", dns.TypeA), answersAt(t, one)); err != nil {
+		t.Error(err)
+	}
 	deadline := time.Now().Add(within)
 	for value(one.scrape(t), "evermesh_store_conflicts_total") == 0 && time.Now().Before(deadline) {
 		var all sync.WaitGroup
@@ -161,9 +165,9 @@ func TestMetrics(t *testing.T) {
 	}
 	// The writes put the proxies back to pending until they answer again.
 	var after map[string]*dto.MetricFamily
-	eventually(t, "one proxy refuses the last write, and one has it", func() bool {
+	eventually(t, "one proxy refuses the last write, one has it, and they are counted", func() bool {
 		after = one.scrape(t)
-		return value(after, "evermesh_proxies", "state=REFUSED") == 1 && value(after, "evermesh_proxies", "state=CURRENT") == 1
+		return value(after, "evermesh_quota_usage_ratio") > 0 && value(after, "evermesh_proxies", "state=REFUSED") == 1 && value(after, "evermesh_proxies", "state=CURRENT") == 1
 	})
 
 	for _, c := range []struct {
@@ -187,6 +191,8 @@ func TestMetrics(t *testing.T) {
 		{"evermesh_proxies", []string{"state=CURRENT"}},
 		{"evermesh_proxies", []string{"state=REFUSED"}},
 		{"evermesh_problems", []string{"reason=NotFound"}},
+		{"evermesh_dns_queries_total", []string{"type=A", "result=REFUSED"}},
+		{"evermesh_quota_usage_ratio", []string{"quota=L-606A910B"}},
 	} {
 		t.Run(c.name+" moves "+strings.Join(c.labels, " "), func(t *testing.T) {
 			if was, is := value(before, c.name, c.labels...), value(after, c.name, c.labels...); is <= was {
