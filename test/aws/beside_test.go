@@ -21,9 +21,17 @@ var update = flag.Bool("update", false, "write docs/aws-services.md")
 // services are those that are offered, in the order of the document, with the names
 // of their models, which are those of their scenarios too.
 var services = []struct{ title, model string }{
-	{"IAM", "iam"}, {"STS", "sts"}, {"EKS (Pod Identity)", "eks"}, {"EKS Auth", "eks-auth"}, {"RAM", "ram"},
-	{"Service Quotas", "servicequotas"}, {"CloudTrail", "cloudtrail"}, {"Cloud Map", "servicediscovery"},
-	{"ACM", "acm"}, {"ACM PCA", "acm-pca"}, {"Resource Groups Tagging API", "tagging"},
+	{"IAM", "iam"},
+	{"STS", "sts"},
+	{"EKS (Pod Identity)", "eks"},
+	{"EKS Auth", "eks-auth"},
+	{"RAM", "ram"},
+	{"Service Quotas", "servicequotas"},
+	{"CloudTrail", "cloudtrail"},
+	{"Cloud Map", "servicediscovery"},
+	{"ACM", "acm"},
+	{"ACM PCA", "acm-pca"},
+	{"Resource Groups Tagging API", "tagging"},
 }
 
 // step is one call of a scenario at one endpoint.
