@@ -221,10 +221,11 @@ func (r *Registry) listCertificates(ctx context.Context, c *service.Call, in *ac
 		}
 	}
 	out := &acmapi.ListCertificatesResponse{CertificateSummaryList: []acmapi.CertificateSummary{}}
-	items, out.NextToken, err = page(items, func(x item) string { return x.key }, in.NextToken, in.MaxItems, 1000)
-	if err != nil {
+	items, next, ok := page(items, func(x item) string { return x.key }, in.NextToken, in.MaxItems, 1000)
+	if !ok {
 		return nil, api.Errorf(acmapi.CodeValidation, "The nextToken is not one that this list gave out.")
 	}
+	out.NextToken = next
 	for i := range items {
 		out.CertificateSummaryList = append(out.CertificateSummaryList, items[i].summary)
 	}

@@ -253,10 +253,11 @@ func (r *Registry) listAuthorities(ctx context.Context, c *service.Call, in *pca
 		return nil, err
 	}
 	records = slices.DeleteFunc(records, func(x store.Record) bool { return !strings.HasSuffix(x.Key, "/authority") })
-	records, out.NextToken, err = page(records, func(x store.Record) string { return x.Key }, in.NextToken, in.MaxResults, 1000)
-	if err != nil {
+	records, next, ok := page(records, func(x store.Record) string { return x.Key }, in.NextToken, in.MaxResults, 1000)
+	if !ok {
 		return nil, api.Errorf(pcaapi.CodeInvalidNextToken, "The NextToken is not one that this list gave out.")
 	}
+	out.NextToken = next
 	for _, record := range records {
 		b, err := decode[authorityBody](record)
 		if err != nil {

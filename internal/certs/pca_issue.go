@@ -285,10 +285,11 @@ func (r *Registry) listPermissions(ctx context.Context, c *service.Call, in *pca
 		return nil, err
 	}
 	out := &pcaapi.ListPermissionsResponse{Permissions: []pcaapi.Permission{}}
-	records, out.NextToken, err = page(records, func(x store.Record) string { return x.Key }, in.NextToken, in.MaxResults, 1000)
-	if err != nil {
+	records, next, ok := page(records, func(x store.Record) string { return x.Key }, in.NextToken, in.MaxResults, 1000)
+	if !ok {
 		return nil, api.Errorf(pcaapi.CodeInvalidNextToken, "The NextToken is not one that this list gave out.")
 	}
+	out.NextToken = next
 	for _, record := range records {
 		b, err := decode[permissionBody](record)
 		if err != nil {
@@ -339,10 +340,11 @@ func (r *Registry) authorityTags(ctx context.Context, c *service.Call, in *pcaap
 	all := slices.Clone(a.Tags)
 	slices.SortFunc(all, func(x, y tag) int { return strings.Compare(x.Key, y.Key) })
 	out := &pcaapi.ListTagsResponse{Tags: []pcaapi.Tag{}}
-	all, out.NextToken, err = page(all, func(t tag) string { return t.Key }, in.NextToken, in.MaxResults, mostTags)
-	if err != nil {
+	all, next, ok := page(all, func(t tag) string { return t.Key }, in.NextToken, in.MaxResults, mostTags)
+	if !ok {
 		return nil, api.Errorf(pcaapi.CodeInvalidNextToken, "The NextToken is not one that this list gave out.")
 	}
+	out.NextToken = next
 	for _, t := range all {
 		out.Tags = append(out.Tags, pcaapi.Tag{Key: t.Key, Value: &t.Value})
 	}

@@ -3,7 +3,6 @@ package certs
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -167,28 +166,11 @@ func (r *Registry) before(ctx context.Context, c *service.Call, token string) (a
 	return arn, json.Unmarshal(t.Result, &arn)
 }
 
-// page cuts a list, sorted by what key says, to what is asked for. A token is the
-// key of the last item before it.
-func page[T any](all []T, key func(T) string, token string, limit *int64, usual int) (items []T, next string, err error) {
-	if token != "" {
-		last, err := base64.RawURLEncoding.DecodeString(token)
-		if err != nil {
-			return nil, "", errToken
-		}
-		i := slices.IndexFunc(all, func(x T) bool { return key(x) > string(last) })
-		if i < 0 {
-			return nil, "", nil
-		}
-		all = all[i:]
+// page is service.Page for the two services here, whose tokens are texts.
+func page[T any](all []T, key func(T) string, token string, most *int64, usual int) (items []T, next string, ok bool) {
+	items, more, ok := service.Page(all, key, &token, most, usual)
+	if more != nil {
+		next = *more
 	}
-	n := usual
-	if limit != nil {
-		n = int(*limit)
-	}
-	if len(all) <= n {
-		return all, "", nil
-	}
-	return all[:n], base64.RawURLEncoding.EncodeToString([]byte(key(all[n-1]))), nil
+	return items, next, ok
 }
-
-var errToken = errors.New("the token is none")

@@ -266,7 +266,7 @@ func (a *API) listServices(ctx context.Context, c *service.Call, in *cloudmapapi
 	}
 	all = slices.DeleteFunc(all, func(p *place) bool { return !passes(p.Namespace) })
 	slices.SortFunc(all, func(x, y *place) int { return strings.Compare(x.Service, y.Service) })
-	page, next, err := paged(all, in.NextToken, in.MaxResults, mostListed, func(p *place) string { return p.Service })
+	page, next, err := paged(all, in.NextToken, in.MaxResults, func(p *place) string { return p.Service })
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (a *API) healthStatus(ctx context.Context, c *service.Call, in *cloudmapapi
 		}
 		all = slices.DeleteFunc(all, func(i *instance) bool { return !slices.Contains(in.Instances, i.ID) })
 	}
-	page, next, err := paged(all, in.NextToken, in.MaxResults, mostListed, func(i *instance) string { return i.ID })
+	page, next, err := paged(all, in.NextToken, in.MaxResults, func(i *instance) string { return i.ID })
 	if err != nil {
 		return nil, err
 	}

@@ -223,7 +223,7 @@ func (a *API) listInstances(ctx context.Context, c *service.Call, in *cloudmapap
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := paged(all, in.NextToken, in.MaxResults, mostListed, func(i *instance) string { return i.ID })
+	page, next, err := paged(all, in.NextToken, in.MaxResults, func(i *instance) string { return i.ID })
 	if err != nil {
 		return nil, err
 	}

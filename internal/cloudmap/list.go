@@ -1,12 +1,12 @@
 package cloudmap
 
 import (
-	"encoding/base64"
 	"slices"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/cloudmapapi"
+	"github.com/evermesh/evermesh/internal/service"
 )
 
 // mostListed is how long a page of a list is, at most and by default.
@@ -16,29 +16,13 @@ func invalid(format string, args ...any) *api.Error {
 	return api.Errorf(cloudmapapi.CodeInvalidInput, format, args...)
 }
 
-// paged is the page of a list behind a token, which names the last item of the
-// page before by its key (D2). Items are in the order of their keys.
-func paged[T any](all []T, token *string, most *int64, otherwise int, key func(T) string) (page []T, next *string, err error) {
-	if token != nil && *token != "" {
-		last, err := base64.RawURLEncoding.DecodeString(*token)
-		if err != nil {
-			return nil, nil, invalid("The NextToken is not one that this list gave out: repeat the list without it.")
-		}
-		i := slices.IndexFunc(all, func(item T) bool { return key(item) > string(last) })
-		if i < 0 {
-			i = len(all)
-		}
-		all = all[i:]
+// paged is a page of a list, whose items are in the order of their keys.
+func paged[T any](all []T, token *string, most *int64, key func(T) string) (page []T, next *string, err error) {
+	page, next, ok := service.Page(all, key, token, most, mostListed)
+	if !ok {
+		return nil, nil, invalid("The NextToken is not one that this list gave out: repeat the list without it.")
 	}
-	limit := otherwise
-	if most != nil {
-		limit = int(*most)
-	}
-	if len(all) <= limit {
-		return all, nil, nil
-	}
-	text := base64.RawURLEncoding.EncodeToString([]byte(key(all[limit-1])))
-	return all[:limit], &text, nil
+	return page, next, nil
 }
 
 // condition is whether a value passes a filter; EQ is what is not said.

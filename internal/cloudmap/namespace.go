@@ -264,7 +264,7 @@ func (a *API) listNamespaces(ctx context.Context, c *service.Call, in *cloudmapa
 	all = slices.DeleteFunc(all, func(n *namespace) bool {
 		return slices.ContainsFunc(filters, func(passes func(*namespace) bool) bool { return !passes(n) })
 	})
-	page, next, err := paged(all, in.NextToken, in.MaxResults, mostListed, func(n *namespace) string { return n.ID })
+	page, next, err := paged(all, in.NextToken, in.MaxResults, func(n *namespace) string { return n.ID })
 	if err != nil {
 		return nil, err
 	}

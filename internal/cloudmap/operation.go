@@ -138,7 +138,7 @@ func (a *API) listOperations(ctx context.Context, c *service.Call, in *cloudmapa
 		}
 		return y.At.Compare(x.At)
 	})
-	page, next, err := paged(all, in.NextToken, in.MaxResults, mostListed, func(o *operation) string {
+	page, next, err := paged(all, in.NextToken, in.MaxResults, func(o *operation) string {
 		return fmt.Sprintf("%020d/%s", 1<<62-o.At.UnixNano(), o.ID) // the newest first
 	})
 	if err != nil {

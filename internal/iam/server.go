@@ -2,7 +2,6 @@ package iam
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"maps"
 	"slices"
@@ -196,32 +195,14 @@ const pageSize = 100 // where MaxItems is not given
 
 func cut[T any](items []T, key func(T) string, marker string, most *int64) ([]T, page, error) {
 	slices.SortStableFunc(items, func(a, b T) int { return strings.Compare(key(a), key(b)) })
-	if marker != "" {
-		after, err := base64.RawURLEncoding.DecodeString(marker)
-		if err != nil {
-			return nil, page{}, api.Errorf(codeValidation, "Invalid Marker: it is not one that a list gave out.")
-		}
-		from, exact := slices.BinarySearchFunc(items, string(after), func(item T, key_ string) int { return strings.Compare(key(item), key_) })
-		if exact {
-			from++
-		}
-		items = items[from:]
-	}
-	limit := int64(pageSize)
-	if most != nil {
-		limit = *most
-	}
-	truncated := int64(len(items)) > limit
-	p := page{Truncated: &truncated}
-	if truncated {
-		items = items[:limit]
-		next := base64.RawURLEncoding.EncodeToString([]byte(key(items[limit-1])))
-		p.Marker = &next
+	items, next, ok := service.Page(items, key, &marker, most, pageSize)
+	if !ok {
+		return nil, page{}, api.Errorf(codeValidation, "Invalid Marker: it is not one that a list gave out.")
 	}
 	if items == nil {
 		items = []T{}
 	}
-	return items, p, nil
+	return items, page{Truncated: new(next != nil), Marker: next}, nil
 }
 
 // absent, taken and conflict are AWS's sentences.

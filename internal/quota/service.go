@@ -1,10 +1,7 @@
 package quota
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
-	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/quotasapi"
@@ -167,33 +164,14 @@ func (l *Limits) appliedTo(ctx context.Context, account string) (mesh.Quotas, er
 // mostItems is how many items a page has at most, and by itself.
 const mostItems = 100
 
-// paged cuts a page out of what is sorted; a token is the mark of the last item before.
+// paged is a page of a list in whatever order.
 func paged[T any](all []T, mark func(T) string, token *string, most *int64) (page []T, next *string, err error) {
-	page = []T{}
-	start := 0
-	if token != nil {
-		last, err := base64.RawURLEncoding.DecodeString(*token)
-		after, ok := strings.CutPrefix(string(last), "after ")
-		if err != nil || !ok {
-			return nil, nil, api.Errorf(quotasapi.CodeInvalidPaginationToken, "Invalid NextToken was provided.")
-		}
-		start = len(all)
-		for i, item := range all {
-			if mark(item) == after {
-				start = i + 1
-				break
-			}
-		}
+	page, next, ok := service.PageAsListed(all, mark, token, most, mostItems)
+	if !ok {
+		return nil, nil, api.Errorf(quotasapi.CodeInvalidPaginationToken, "Invalid NextToken was provided.")
 	}
-	limit := mostItems
-	if most != nil {
-		limit = int(cmp.Or(*most, mostItems))
+	if page == nil {
+		page = []T{}
 	}
-	for _, item := range all[start:] {
-		if len(page) == limit {
-			return page, new(base64.RawURLEncoding.EncodeToString([]byte("after " + mark(page[limit-1])))), nil
-		}
-		page = append(page, item)
-	}
-	return page, nil, nil
+	return page, next, nil
 }

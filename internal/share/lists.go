@@ -2,8 +2,6 @@ package share
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"slices"
 
@@ -15,32 +13,16 @@ import (
 // mostOfPage is the size of a page that asks for none, and of the largest.
 const mostOfPage = 500
 
-// pageOf is a page of a list whose items each have a name of their own; the token of the
-// next one stands for the last item of this one. A token whose item is gone is refused.
+// pageOf is a page of a list, whose items each have a name of their own.
 func pageOf[T any](all []T, name func(T) string, most *int64, token *string) ([]T, *string, error) {
-	limit := mostOfPage
-	if most != nil {
-		if *most < 1 || *most > mostOfPage {
-			return nil, nil, api.Errorf(ramapi.CodeInvalidMaxResults, "The specified value for MaxResults isn't valid: want 1 to %d.", mostOfPage)
-		}
-		limit = int(*most)
+	if most != nil && (*most < 1 || *most > mostOfPage) {
+		return nil, nil, api.Errorf(ramapi.CodeInvalidMaxResults, "The specified value for MaxResults isn't valid: want 1 to %d.", mostOfPage)
 	}
-	mark := func(v T) string {
-		sum := sha256.Sum256([]byte(name(v)))
-		return base64.RawURLEncoding.EncodeToString(sum[:18])
+	page, next, ok := service.PageAsListed(all, name, token, most, mostOfPage)
+	if !ok {
+		return nil, nil, api.Errorf(ramapi.CodeInvalidNextToken, "The specified value for NextToken isn't valid: repeat the list without it.")
 	}
-	if token != nil {
-		n := slices.IndexFunc(all, func(v T) bool { return mark(v) == *token })
-		if n < 0 {
-			return nil, nil, api.Errorf(ramapi.CodeInvalidNextToken, "The specified value for NextToken isn't valid: repeat the list without it.")
-		}
-		all = all[n+1:]
-	}
-	if len(all) <= limit {
-		return all, nil, nil
-	}
-	next := mark(all[limit-1])
-	return all[:limit], &next, nil
+	return page, next, nil
 }
 
 // among says whether a filter lets a value through; an empty one lets all.

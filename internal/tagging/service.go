@@ -2,7 +2,6 @@ package tagging
 
 import (
 	"context"
-	"encoding/base64"
 	"slices"
 	"strings"
 
@@ -70,7 +69,7 @@ func (s *Server) getResources(ctx context.Context, c *service.Call, in *tagginga
 	if err != nil {
 		return nil, err
 	}
-	after, err := parseToken(in.PaginationToken)
+	after, err := behind(in.PaginationToken)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +90,7 @@ func (s *Server) getResources(ctx context.Context, c *service.Call, in *tagginga
 		tags += len(r.tags)
 		n := len(out.ResourceTagMappingList)
 		if n > 0 && (n == page || in.TagsPerPage != nil && tags > int(*in.TagsPerPage)) {
-			out.PaginationToken = token(out.ResourceTagMappingList[n-1].ResourceARN)
+			out.PaginationToken = service.Token(out.ResourceTagMappingList[n-1].ResourceARN)
 			break
 		}
 		m := taggingapi.ResourceTagMapping{ResourceARN: r.arn, Tags: []taggingapi.Tag{}}
@@ -127,7 +126,7 @@ func (s *Server) getValues(ctx context.Context, c *service.Call, in *taggingapi.
 
 // words is a page of the texts that are taken from an account's tags, sorted, each once.
 func (s *Server) words(ctx context.Context, account string, given *string, take func(api.TagRef) (string, bool)) ([]string, *string, error) {
-	after, err := parseToken(given)
+	after, err := behind(given)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,24 +145,15 @@ func (s *Server) words(ctx context.Context, account string, given *string, take 
 	slices.Sort(words)
 	words = slices.Compact(words)
 	if len(words) > wordsPerPage {
-		return words[:wordsPerPage], token(words[wordsPerPage-1]), nil
+		return words[:wordsPerPage], service.Token(words[wordsPerPage-1]), nil
 	}
 	return words, new(""), nil
 }
 
-// token continues after a text. AWS's are as opaque.
-func token(after string) *string {
-	return new(base64.RawURLEncoding.EncodeToString([]byte("after " + after)))
-}
-
-// parseToken reads a token; none, and an empty one, begin.
-func parseToken(token *string) (after string, err error) {
-	if token == nil || *token == "" {
-		return "", nil
-	}
-	text, err := base64.RawURLEncoding.DecodeString(*token)
-	after, ok := strings.CutPrefix(string(text), "after ")
-	if err != nil || !ok {
+// behind is the key that a token continues after; none, and an empty one, begin.
+func behind(token *string) (after string, err error) {
+	after, ok := service.After(token)
+	if !ok {
 		return "", api.Errorf(taggingapi.CodeInvalidParameter, "The PaginationToken is not one that an answer had.")
 	}
 	return after, nil

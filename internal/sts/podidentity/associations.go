@@ -2,7 +2,7 @@ package podidentity
 
 import (
 	"context"
-	"encoding/base64"
+	"slices"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -209,34 +209,23 @@ func (s *Server) list(ctx context.Context, c *service.Call, in *eksapi.ListPodId
 	if err := s.enter(ctx, c, in.ClusterName, s.clusterARN(account, in.ClusterName), nil); err != nil {
 		return nil, err
 	}
-	after, err := base64.RawURLEncoding.DecodeString(or(in.NextToken, ""))
-	if err != nil {
-		return nil, invalid("The nextToken is not one that a list gave out.")
-	}
-	limit := int64(pageSize)
-	if in.MaxResults != nil {
-		limit = *in.MaxResults
-	}
 	all, err := s.all(ctx, account, in.ClusterName)
 	if err != nil {
 		return nil, err
 	}
-	out := &eksapi.ListPodIdentityAssociationsResponse{Associations: []eksapi.PodIdentityAssociationSummary{}}
-	last := ""
-	for _, a := range all {
-		if a.ID <= string(after) || in.Namespace != nil && a.Namespace != *in.Namespace || in.ServiceAccount != nil && a.ServiceAccount != *in.ServiceAccount {
-			continue
-		}
-		if int64(len(out.Associations)) == limit {
-			next := base64.RawURLEncoding.EncodeToString([]byte(last))
-			out.NextToken = &next
-			break
-		}
+	all = slices.DeleteFunc(all, func(a *association) bool {
+		return in.Namespace != nil && a.Namespace != *in.Namespace || in.ServiceAccount != nil && a.ServiceAccount != *in.ServiceAccount
+	})
+	page, next, ok := service.Page(all, func(a *association) string { return a.ID }, in.NextToken, in.MaxResults, pageSize)
+	if !ok {
+		return nil, invalid("The nextToken is not one that a list gave out.")
+	}
+	out := &eksapi.ListPodIdentityAssociationsResponse{Associations: []eksapi.PodIdentityAssociationSummary{}, NextToken: next}
+	for _, a := range page {
 		arn := s.associationARN(account, in.ClusterName, a.ID)
 		out.Associations = append(out.Associations, eksapi.PodIdentityAssociationSummary{
 			AssociationARN: &arn, AssociationID: &a.ID, ClusterName: &in.ClusterName, Namespace: &a.Namespace, ServiceAccount: &a.ServiceAccount,
 		})
-		last = a.ID
 	}
 	return out, nil
 }
