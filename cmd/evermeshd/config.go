@@ -55,6 +55,9 @@ type config struct {
 	APIAdvertise                      string
 	Audit, AuditFile, AuditWebhook    string
 	AuditMaxBytes                     int64
+	BackupDir                         string
+	BackupEvery                       time.Duration
+	BackupKeep                        int
 }
 
 func addFlags(f *pflag.FlagSet) {
@@ -100,6 +103,9 @@ func addFlags(f *pflag.FlagSet) {
 	f.Int64("audit-max-bytes", audit.DefaultBytes, "how many `bytes` of events a replica keeps in its data directory; they are kept for 90 days otherwise")
 	f.String("audit-file", "", "`file` that gets each event of this replica as a line of JSON; it may be rotated, and is opened anew at SIGHUP")
 	f.String("audit-webhook", "", "`URL` that gets the events of this replica as lines of JSON, many in a POST, each at least once")
+	f.String("backup-dir", "", "`directory` for backups that are made by themselves; with embedded etcd the default is backups in the data directory, with --etcd-endpoints none")
+	f.Duration("backup-every", 24*time.Hour, "how `long` between two of them, of all replicas together; 0: none are made")
+	f.Int("backup-keep", 7, "how many of them stay in the directory")
 	f.String("log-level", "info", "debug, info, warn or error")
 	f.String("log-format", "text", "text or json")
 	f.String("access-log", "off", "a line for every API request: on or off")
@@ -136,6 +142,8 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 	dnsRate, _ := f.GetFloat64("dns-rate")
 	dnsAddresses, _ := f.GetStringSlice("dns-virtual-services-address")
 	auditMaxBytes, _ := f.GetInt64("audit-max-bytes")
+	backupEvery, _ := f.GetDuration("backup-every")
+	backupKeep, _ := f.GetInt("backup-keep")
 	services, _ := f.GetStringSlice("aws-service")
 	elsewhere, err := parseElsewhere(services)
 	if err != nil {
@@ -156,9 +164,13 @@ func load(f *pflag.FlagSet, env func(string) (string, bool)) (config, error) {
 		LogLevel: get("log-level"), LogFormat: get("log-format"), AccessLog: get("access-log"),
 		APIAdvertise: strings.TrimSuffix(get("api-advertise"), "/"), Audit: get("audit"), AuditMaxBytes: auditMaxBytes,
 		AuditFile: get("audit-file"), AuditWebhook: get("audit-webhook"),
+		BackupDir: get("backup-dir"), BackupEvery: backupEvery, BackupKeep: backupKeep,
 	}
 	if c.MasterKeyFile == "" && len(c.EtcdEndpoints) == 0 {
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master-key")
+	}
+	if c.BackupDir == "" && len(c.EtcdEndpoints) == 0 {
+		c.BackupDir = filepath.Join(c.DataDir, "backups")
 	}
 	if at := c.Elsewhere["servicediscovery"]; at != "" && c.CloudMapRegion == "" && c.CloudMapEndpoint == "" {
 		// What is registered there is what proxies are to find.
@@ -314,6 +326,12 @@ func (c config) check() error {
 	}
 	if c.DrainSeconds < 0 {
 		return usagef("--drain-seconds %d: want seconds, or 0", c.DrainSeconds)
+	}
+	if c.BackupEvery != 0 && c.BackupEvery < time.Second {
+		return usagef("--backup-every %s: want a time such as 24h, or 0", c.BackupEvery)
+	}
+	if c.BackupKeep < 1 {
+		return usagef("--backup-keep %d: want at least 1; --backup-every 0 makes none", c.BackupKeep)
 	}
 	if c.QuotaBound < 0 {
 		return usagef("--quota-bound %d: want how many times AWS's number, or 0", c.QuotaBound)

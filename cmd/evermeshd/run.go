@@ -174,6 +174,7 @@ func (d *daemon) run(ctx context.Context) error {
 		part("certificate of "+served.listener, served.follow)
 	}
 	part("certificate", func(ctx context.Context) error { return d.renew(ctx, l.ownDir) })
+	part("backups", d.backups.run)
 	part("heap", tuneHeap)
 	part("api", func(context.Context) error { return serveHTTP(apiServer, l.api) })
 	part("admin", func(context.Context) error { return serveHTTP(adminServer, l.admin) })
@@ -193,6 +194,7 @@ func (d *daemon) run(ctx context.Context) error {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
+	d.log.Warn("resources are not encrypted in the store, only secrets are: encrypt its disk where they are confidential")
 	d.ready.check, d.ready.limited = d.readyCheck, d.store.Ready
 	d.ready.set("")
 	d.log.Info("control plane is up", "api", l.addresses.api, "xds", l.addresses.xds, "admin", l.admin.Addr().String(),

@@ -58,6 +58,7 @@ type daemon struct {
 	trail     *trail
 	certs     *certs.Registry
 	issued    *identity.Issuer
+	backups   *scheduled
 
 	*federation
 
@@ -107,7 +108,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	d.keys = keys
+	d.keys, d.backups = keys, d.scheduledBackups(replica.ID)
 	d.openIdentity()
 	d.openFederation()
 	if err := d.openAudit(replica.ID); err != nil {
