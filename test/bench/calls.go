@@ -6,8 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,49 +27,64 @@ type load struct {
 	row, name       string
 	operation       string
 	callers, meshes int
-	least           float64 // of the floor's rate; 0: as much as one caller
+	least           float64 // of the other's rate; 0: nothing, or as much as one caller
+	silent          bool    // the other is an evermeshd that keeps no events, not the floor
 }
 
 func loads() []load {
 	return []load{
-		{rowCalls32, "signed writes, 32 callers on 32 meshes", "UpdateRoute", callers, callers, 0.70},
-		{rowCalls1, "signed writes, one caller", "UpdateRoute", 1, 1, 0.65},
-		{rowCallsMesh, "signed writes, 32 callers on one mesh", "UpdateRoute", callers, 1, 0},
-		{rowDescribe, "signed DescribeRoute, 32 callers", "DescribeRoute", callers, callers, 0.5},
+		{rowCalls32, "signed writes, 32 callers on 32 meshes", "UpdateRoute", callers, callers, 0.70, false},
+		{rowCalls1, "signed writes, one caller", "UpdateRoute", 1, 1, 0.65, false},
+		{rowCallsMesh, "signed writes, 32 callers on one mesh", "UpdateRoute", callers, 1, 0, false},
+		{rowDescribe, "signed DescribeRoute, 32 callers", "DescribeRoute", callers, callers, 0.5, false},
+		{rowAudit32, "  against --audit off, 32 callers", "DescribeRoute", callers, callers, 0.8, true},
+		{rowAudit1, "  against --audit off, one caller", "DescribeRoute", 1, 1, 0, true},
 	}
 }
 
-// measureCalls measures the API and its floor with the same clients and the same requests.
+// measureCalls measures the API and its floor with the same clients and the same requests. Both have an event of each
+// call on the disk before they answer: of a write in its transaction, of a read with one fsync for all that wait.
 func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
-	// The same program with one difference: its writes carry an event each, as they will have to (D2).
-	usual := r.Programs.Evermeshd
-	filled := filepath.Join(r.Dir(), "bin", "evermeshd-outbox")
-	if err := r.build(ctx, filled, "./cmd/evermeshd", "-tags", "evermesh_outbox"); err != nil {
-		return nil, err
-	}
-	r.Programs.Evermeshd = filled
-	defer func(usual string) { r.Programs.Evermeshd = usual }(usual)
-	c, err := r.control(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := each(ctx, callers, func(ctx context.Context, n int) error { return makeAPIMesh(ctx, c.Evermesh, apiMesh(n)) }); err != nil {
-		return nil, err
-	}
-	floor, process, err := r.floorAPIUp(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	who := []answering{
-		{"evermeshd", c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}, {"floor", floor, floor, process.Pid()},
-	}
 	wanted := slices.DeleteFunc(loads(), func(l load) bool { return !r.wants(l.row) })
+	up := func(args ...string) (*stage.Control, error) {
+		c, err := r.control(ctx, args...)
+		if err != nil {
+			return nil, err
+		}
+		return c, each(ctx, callers, func(ctx context.Context, n int) error { return makeAPIMesh(ctx, c.Evermesh, apiMesh(n)) })
+	}
+	c, err := up()
+	if err != nil {
+		return nil, err
+	}
+	read, write, err := eventSizes(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	r.say("an event of a read has %d bytes, of a write %d", read, write)
+	floor, process, err := r.floorAPIUp(ctx, c, read, write)
+	if err != nil {
+		return nil, err
+	}
+	ours, bare := answering{"evermeshd", c, c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}, answering{"floor", c, floor, floor, process.Pid()}
+	silent := answering{name: "silent"}
+	if slices.ContainsFunc(wanted, func(l load) bool { return l.silent }) {
+		c, err := up("--audit", "off")
+		if err != nil {
+			return nil, err
+		}
+		silent = answering{silent.name, c, c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}
+	}
 	done := make([][2]answered, len(wanted))
 	for turn := range callTurns {
 		// All loads in each turn, and both servers in each load, so that what else the machine does meets all.
 		for n, l := range wanted {
+			who := [2]answering{ours, bare}
+			if l.silent {
+				who[1] = silent
+			}
 			for i, at := range who {
-				took, err := r.turn(ctx, c, at, l, turn == callTurns-1)
+				took, err := r.turn(ctx, at, l, turn == callTurns-1)
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", l.name, err)
 				}
@@ -78,22 +93,27 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 		}
 	}
 	var figures []figure
-	alone := 0.0 // our rate of one caller
+	alone := 0.0 // our rate of one caller that writes
 	for n, l := range wanted {
-		ours, floor := done[n][0], done[n][1]
+		ours, other := done[n][0], done[n][1]
 		f := figure{
-			name: l.name, ours: fmt.Sprintf("%.0f/s", ours.rate()), floor: fmt.Sprintf("%.0f/s", floor.rate()),
-			factor: fmt.Sprintf("%.2f", ours.rate()/max(1, floor.rate())),
+			name: l.name, ours: fmt.Sprintf("%.0f/s", ours.rate()), floor: fmt.Sprintf("%.0f/s", other.rate()),
+			factor: fmt.Sprintf("%.2f", ours.rate()/max(1, other.rate())),
 			note: fmt.Sprintf("processor of the server for a call: %s (floor %s); %d turns of %v.",
-				ms(ours.cpu/time.Duration(max(1, ours.calls))), ms(floor.cpu/time.Duration(max(1, floor.calls))), callTurns, r.scale.calls),
+				ms(ours.cpu/time.Duration(max(1, ours.calls))), ms(other.cpu/time.Duration(max(1, other.calls))), callTurns, r.scale.calls),
 		}
-		if n == 0 && l.operation == "UpdateRoute" {
-			f.note += " A write carries an event of 1.5 KB, ours (evermeshd built with -tags evermesh_outbox) as the floor's."
+		switch {
+		case l.silent:
+			f.note = "The other is no floor, but evermeshd --audit off: what events cost who reads. " + strings.Replace(f.note, "floor", "without", 1)
+		case l.operation == "UpdateRoute":
+			f.note += fmt.Sprintf(" A write carries an event in its transaction, of %d bytes, ours as the floor's; ours moves it to its disk, too.", write)
+		default:
+			f.note += fmt.Sprintf(" An event of %d bytes is on the disk before the answer, ours as the floor's.", read)
 		}
 		switch {
 		case l.least > 0:
-			f = f.must(fmt.Sprintf("≥ %.2f", l.least), ours.rate() >= l.least*floor.rate())
-		case alone > 0:
+			f = f.must(fmt.Sprintf("≥ %.2f", l.least), ours.rate() >= l.least*other.rate())
+		case l.row == rowCallsMesh && alone > 0:
 			f = f.must("≥ one caller", ours.rate() >= alone)
 		}
 		if l.row == rowCalls1 {
@@ -107,10 +127,12 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 // callTurns is how often each load is put on each server.
 const callTurns = 8
 
-// answering is a server of the API.
+// answering is a server of the API, which knows the key of a control plane.
 type answering struct {
-	name, endpoint, debug string
-	pid                   int
+	name            string
+	control         *stage.Control
+	endpoint, debug string
+	pid             int
 }
 
 // answered is what a server did.
@@ -126,13 +148,13 @@ func (a *answered) add(b answered) {
 func (a *answered) rate() float64 { return float64(a.calls) / max(a.time.Seconds(), 1e-9) }
 
 // turn puts a load on a server for a while.
-func (r *rig) turn(ctx context.Context, c *stage.Control, at answering, l load, profiled bool) (out answered, err error) {
+func (r *rig) turn(ctx context.Context, at answering, l load, profiled bool) (out answered, err error) {
 	before, err := processor(at.pid)
 	if err != nil {
 		return out, err
 	}
 	run := func() error {
-		out, err = r.callAll(ctx, c, at.endpoint, l)
+		out, err = r.callAll(ctx, at.control, at.endpoint, l)
 		return err
 	}
 	if profiled {

@@ -31,11 +31,12 @@ import (
 type floorAPIConfig struct {
 	Listen, Dir         string
 	Region, Key, Secret string
+	Read, Write         int // bytes of an event
 }
 
 // floorAPIUp starts the floor of the API, which knows the same key, and returns its URL and its process. Its store
-// is filled by what is written to it: each route is written once.
-func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control) (string, *ground.Process, error) {
+// is filled by what is written to it: each route is written once. Its events have so many bytes.
+func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control, read, write int) (string, *ground.Process, error) {
 	ports, err := freePorts(1)
 	if err != nil {
 		return "", nil, err
@@ -43,6 +44,7 @@ func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control) (string, *ground
 	f := floorAPIConfig{
 		Listen: fmt.Sprintf("127.0.0.1:%d", ports[0]), Dir: r.Dir() + "/" + r.name("floor-etcd"),
 		Region: c.Region, Key: c.Key.AccessKeyID, Secret: c.Key.SecretAccessKey,
+		Read: read, Write: write,
 	}
 	process, err := r.part("floorapi", f)
 	if err != nil {
@@ -74,11 +76,14 @@ func (k oneKey) Credential(_ context.Context, id, _ string) (auth.Credential, bo
 }
 
 // bareAPI verifies a signature and does what Evermesh does in etcd for the same request, and nothing else: a write is
-// one transaction that the mesh's lock guards, a read is one linearizable get.
+// one transaction that the mesh's lock guards and that has the write's event, a read is one linearizable get, and an event
+// on the disk.
 type bareAPI struct {
 	verifier *auth.Verifier
 	db       *clientv3.Client
 	lease    clientv3.LeaseID
+	events   *events // of reads and of refusals
+	event    string  // of a write, which nobody moves
 
 	mu     sync.Mutex
 	meshes map[string]*bareMesh
@@ -106,7 +111,12 @@ func playFloorAPI(config string) error {
 		return fmt.Errorf("make a lease: %w", err)
 	}
 	keys := oneKey{c.Key, auth.Credential{Secret: auth.Secret(c.Secret), Principal: auth.Principal{Account: "000000000000"}}}
+	events, err := openEvents(c.Dir, c.Read)
+	if err != nil {
+		return err
+	}
 	b := &bareAPI{
+		events: events, event: strings.Repeat("x", c.Write),
 		verifier: auth.NewVerifier(keys, c.Region, []string{"appmesh"}, time.Now),
 		db:       db, lease: lease.ID, meshes: map[string]*bareMesh{},
 	}
@@ -130,6 +140,7 @@ func (b *bareAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		if r.Method == http.MethodGet {
 			answer, err = b.read(r.Context(), r.URL.Path)
+			err = errors.Join(err, b.events.keep())
 		} else {
 			answer, err = body, b.write(r.Context(), r.URL.Path, body)
 		}
@@ -153,8 +164,8 @@ func (b *bareAPI) read(ctx context.Context, path string) ([]byte, error) {
 	return got.Kvs[0].Value, nil
 }
 
-// write is the transaction of Evermesh's store: the record, the lock, the head that watchers follow, the client's token
-// and the event of the write, which expire.
+// write is the transaction of Evermesh's store: the record, the lock, the head that watchers follow, the client's token,
+// which expires, and the event of the write.
 func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	var input struct {
 		ClientToken string `json:"clientToken"`
@@ -179,7 +190,7 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	).Then(
 		clientv3.OpPut(path, string(body)+metadata), clientv3.OpPut(lock, ""), clientv3.OpPut("head", ""),
 		clientv3.OpPut(token, metadata, clientv3.WithLease(b.lease)),
-		clientv3.OpPut("outbox/"+uuid.NewString(), event),
+		clientv3.OpPut("outbox/"+uuid.NewString(), b.event),
 	).Commit()
 	if err != nil {
 		return err
@@ -193,9 +204,6 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 
 // metadata stands for what a record holds beside its specification, and for a token's record: some 250 bytes.
 var metadata = strings.Repeat("metadata ", 28)
-
-// event stands for what an audit trail notes of a write (D2).
-var event = strings.Repeat("x", 1500)
 
 // startEmbedded starts an etcd as evermeshd starts its own: in the process, without a port for clients.
 func startEmbedded(dir string) (*embed.Etcd, error) {

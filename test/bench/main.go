@@ -3,8 +3,8 @@
 // Command bench measures Evermesh and prints a table: how fast a change reaches the proxies that need it, how fast the
 // API is, what memory a proxy costs, and what Envoys cost that run what Evermesh makes. Each figure stands beside its
 // floor, measured in the same run: the same work without a mesh. The floor of the management service sends resources of
-// the same count and size, encoded beforehand, to each stream its own; the floor of the API verifies the same signature
-// and does the same transaction in etcd, and nothing else; that of Envoys is a configuration written by hand.
+// the same count and size, encoded beforehand, to each stream its own; the floor of the API verifies the same signature,
+// does the same transaction in etcd and has an event as large on its disk, and nothing else; that of Envoys is a configuration written by hand.
 //
 // The parts are real: an evermeshd as it is shipped, etcd on disk, gRPC on loopback, and the load generator of
 // test/swarm, which behaves like Envoys and runs in a process of its own, as does each floor. A change is timed from
@@ -13,7 +13,7 @@
 // measurement.
 //
 // main.go says what is measured; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
-// endpoints.go, calls.go, wide.go and agent.go measure; floor.go and floorapi.go are the floors, cache.go is a
+// endpoints.go, calls.go, wide.go and agent.go measure; floor.go, floorapi.go and floorevents.go are the floors, cache.go is a
 // comparison. translate.go measures in this program what a node's configuration takes to make; traffic.go sends
 // requests through real Envoys (envoys.go, way.go, load.go) and envoymemory.go weighs them, with testdata's
 // configurations beside the generated ones. figure.go prints.
@@ -95,6 +95,8 @@ const (
 	rowCalls1    = "calls-1"
 	rowCallsMesh = "calls-one-mesh"
 	rowDescribe  = "describe"
+	rowAudit32   = "audit-32"
+	rowAudit1    = "audit-1"
 	rowStreams   = "streams"
 	rowAgent     = "agent"
 	rowTranslate = "translate"
@@ -108,7 +110,7 @@ func measurements() []measurement {
 		{[]string{rowApart}, measureApart},
 		{[]string{rowSize}, measureSize},
 		{[]string{rowEndpoints}, measureEndpoints},
-		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe}, measureCalls},
+		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe, rowAudit32, rowAudit1}, measureCalls},
 		{[]string{rowStreams}, measureStreams},
 		{[]string{rowAgent}, measureAgent},
 		{[]string{rowTranslate}, measureTranslation},

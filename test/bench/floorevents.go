@@ -1,0 +1,123 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+// events is the floor of an audit trail on a disk: whatever waits for it is written and synced together, over and over
+// the same zeros. Nothing is read, found or kept.
+type events struct {
+	file  *os.File
+	queue chan written
+	event []byte // each of them
+}
+
+// written is who waits for an event, and how it went.
+type written chan error
+
+// eventsBytes is the size of the file.
+const eventsBytes = 64 << 20
+
+func openEvents(dir string, size int) (*events, error) {
+	f, err := os.Create(filepath.Join(dir, "events"))
+	if err != nil {
+		return nil, fmt.Errorf("open events: %w", err)
+	}
+	// What is written over costs a disk less than what is appended.
+	_, err = f.Write(make([]byte, eventsBytes))
+	if err := errors.Join(err, f.Sync()); err != nil {
+		return nil, fmt.Errorf("open events: %w", errors.Join(err, f.Close()))
+	}
+	e := &events{file: f, queue: make(chan written, 4096), event: []byte(strings.Repeat("x", size))}
+	go e.work() // until the process ends
+	return e, nil
+}
+
+// keep returns when one more event is on the disk.
+func (e *events) keep() error {
+	done := make(written, 1)
+	e.queue <- done
+	return <-done
+}
+
+func (e *events) work() {
+	at := int64(0)
+	for first := range e.queue {
+		all, text := []written{first}, e.event
+		for len(e.queue) > 0 { // nobody else takes from it
+			all, text = append(all, <-e.queue), append(text[:len(text):len(text)], e.event...)
+		}
+		if at+int64(len(text)) > eventsBytes {
+			at = 0
+		}
+		_, err := e.file.WriteAt(text, at)
+		at += int64(len(text))
+		err = errors.Join(err, unix.Fdatasync(int(e.file.Fd())))
+		for _, done := range all {
+			done <- err
+		}
+	}
+}
+
+// eventSizes are how many bytes Evermesh keeps of a read and of a write: one of each is made, and looked up on its disk.
+func eventSizes(ctx context.Context, c *stage.Control) (read, write int, err error) {
+	mesh := apiMesh(0)
+	if err := c.Evermesh.Call(ctx, "DescribeRoute", map[string]any{"meshName": mesh, "virtualRouterName": "s", "routeName": "main"}, nil); err != nil {
+		return 0, 0, err
+	}
+	if err := c.Evermesh.Call(ctx, "UpdateRoute", route(mesh, "s", "a", "b", 50), nil); err != nil {
+		return 0, 0, err
+	}
+	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return read, write, stage.Until(wait, "the events of a read and a write are on the disk", func(context.Context) bool {
+		read, write, err = sizesIn(filepath.Join(c.DataDir, "audit"))
+		return err == nil && read > 0 && write > 0
+	})
+}
+
+// sizesIn looks into segments for a DescribeRoute and an UpdateRoute.
+func sizesIn(dir string) (read, write int, err error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, name := range files {
+		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return 0, 0, err
+		}
+		for line := range strings.Lines(string(text)) {
+			var event struct {
+				EventName string `json:"eventName"`
+			}
+			_, body, found := strings.Cut(line, "{")
+			if !found || json.Unmarshal([]byte("{"+body), &event) != nil {
+				continue // zeros, or another file
+			}
+			switch event.EventName {
+			case "DescribeRoute":
+				read = len(line)
+			case "UpdateRoute":
+				write = len(line)
+			}
+		}
+	}
+	return read, write, nil
+}
