@@ -70,7 +70,9 @@ type member struct {
 // document is a policy that is parsed when it is first asked.
 type document struct {
 	source
-	text   string
+	text string
+	// bound are unique ids of principals of a trust policy, by their ARNs.
+	bound  map[string]string
 	once   sync.Once
 	parsed *policy.Document
 }
@@ -102,6 +104,9 @@ func (x *document) get(log *slog.Logger) *policy.Document {
 		if x.parsed, err = policy.Parse(x.text); err != nil {
 			log.Error("policy cannot be read and denies everything", "key", x.name, "err", err)
 			x.parsed, _ = policy.Parse(denyAll)
+		}
+		if x.bound != nil {
+			x.parsed = x.parsed.Bound(x.bound)
 		}
 	})
 	return x.parsed
@@ -216,7 +221,7 @@ func (d *Directory) learn(account, of, name string, r store.Record) error {
 			m.inline = append(m.inline, &document{source: source{sourceKind(of), i.Name + "/" + p.Name}, text: p.Document})
 		}
 		if i.Trust != "" {
-			m.trust = &document{source: source{fromRole, m.arn}, text: i.Trust}
+			m.trust = &document{source: source{fromRole, m.arn}, text: i.Trust, bound: i.Trusted}
 		}
 		t.members[kind(of)][name] = m
 		if kind(of) != groupKind {

@@ -60,7 +60,7 @@ func (k *Keys) Role(ctx context.Context, arn string) (Role, bool, error) {
 			return Role{}, false, firstOf(f.err, err)
 		}
 		m = &member{identity: *i, arn: arn2(d.partition, account, i)}
-		m.trust = &document{source: source{fromRole, m.arn}, text: i.Trust}
+		m.trust = &document{source: source{fromRole, m.arn}, text: i.Trust, bound: i.Trusted}
 	}
 	if m.arn != arn { // ARNs have case, and a path
 		return Role{}, false, nil

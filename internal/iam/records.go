@@ -60,10 +60,13 @@ type identity struct {
 	// Groups are a user's, by name in lower case.
 	Groups []string `json:"groups,omitempty"`
 	// What only roles have.
-	Trust       string  `json:"trust,omitempty"`
-	Description *string `json:"description,omitempty"`
-	MaxSession  int64   `json:"maxSession,omitempty"` // seconds
-	Service     string  `json:"service,omitempty"`    // whose service-linked role it is
+	Trust string `json:"trust,omitempty"`
+	// Trusted are the unique ids of the users and roles that Trust names, by their ARNs,
+	// as they were when it was written.
+	Trusted     map[string]string `json:"trusted,omitempty"`
+	Description *string           `json:"description,omitempty"`
+	MaxSession  int64             `json:"maxSession,omitempty"` // seconds
+	Service     string            `json:"service,omitempty"`    // whose service-linked role it is
 }
 
 type tag struct {
@@ -79,7 +82,7 @@ type inline struct {
 
 func identityType(k kind) store.Type {
 	return store.Type{Name: string(k), Schema: 1, Members: []string{
-		"name", "path", "id", "created", "tags", "attached", "inline", "boundary", "groups", "trust", "description", "maxSession", "service",
+		"name", "path", "id", "created", "tags", "attached", "inline", "boundary", "groups", "trust", "trusted", "description", "maxSession", "service",
 	}}
 }
 

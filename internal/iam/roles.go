@@ -16,11 +16,11 @@ func (d *desk) createRole(in *iamapi.CreateRoleRequest) (*iamapi.CreateRoleRespo
 		return nil, api.Errorf(iamapi.CodeInvalidInput, "Roles with the path %s are made by CreateServiceLinkedRole alone.", linkedPath)
 	}
 	i, err := d.newIdentity(roleKind, roleID, in.RoleName, in.Path, in.Tags, in.PermissionsBoundary, func(i *identity) error {
-		i.Trust, i.Description, i.MaxSession = in.AssumeRolePolicyDocument, in.Description, leastSession
+		i.Description, i.MaxSession = in.Description, leastSession
 		if in.MaxSessionDuration != nil {
 			i.MaxSession = *in.MaxSessionDuration
 		}
-		return checkTrust(in.AssumeRolePolicyDocument)
+		return d.setTrust(i, in.AssumeRolePolicyDocument)
 	})
 	if err != nil {
 		return nil, err
@@ -72,10 +72,9 @@ func (d *desk) updateAssumeRolePolicy(in *iamapi.UpdateAssumeRolePolicyRequest) 
 	if err != nil {
 		return nil, err
 	}
-	if err := checkTrust(in.PolicyDocument); err != nil {
+	if err := d.setTrust(i, in.PolicyDocument); err != nil {
 		return nil, err
 	}
-	i.Trust = in.PolicyDocument
 	d.putIdentity(roleKind, i)
 	return &nothing{}, nil
 }

@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Principal is who asks, as policies of resources and roles name it.
 type Principal struct {
@@ -74,6 +77,33 @@ func (p *parser) principals(n *node) ([]principal, error) {
 		}
 	}
 	return all, nil
+}
+
+// Named are the ARNs of users and roles that the document has as principals, in order,
+// each once.
+func (d *Document) Named() (arns []string) {
+	for _, s := range d.Statements {
+		for _, p := range s.principals {
+			if p.kind == kindAWS && p.account == "" && strings.Contains(p.text, ":iam:") && !slices.Contains(arns, p.text) {
+				arns = append(arns, p.text)
+			}
+		}
+	}
+	return arns
+}
+
+// Bound is the document with principals by their unique ids, where ids has one for an
+// ARN: it names those who had the ARN then, whoever has it now. The document itself is
+// not to be used beside.
+func (d *Document) Bound(ids map[string]string) *Document {
+	for _, s := range d.Statements {
+		for i, p := range s.principals {
+			if id := ids[p.text]; id != "" && p.kind == kindAWS {
+				s.principals[i].text = id
+			}
+		}
+	}
+	return d
 }
 
 func newPrincipal(kind, text string) (principal, bool) {
