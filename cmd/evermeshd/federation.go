@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -11,7 +12,7 @@ import (
 	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
-	"github.com/evermesh/evermesh/internal/policy"
+	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/sts"
 	"github.com/evermesh/evermesh/internal/sts/accounts"
 	"github.com/evermesh/evermesh/internal/sts/oidc"
@@ -118,7 +119,7 @@ func (d *daemon) mayStream(p auth.Principal, from ads.From, key api.Key) error {
 		return err
 	}
 	return d.around.authorizer.Authorize(context.Background(), auth.Question{
-		Principal: p, Action: streamAction, Resource: d.realm().ARN(key, d.owner(key)), Keys: d.streamKeys(from, key),
+		Principal: p, Action: streamAction, Resource: d.realm().ARN(key, d.owner(key)), Keys: d.streamKeys(p, from, key),
 	})
 }
 
@@ -138,8 +139,9 @@ func (d *daemon) holds(p auth.Principal) error {
 	return api.Errorf(api.CodeUnrecognizedClient, "The security token included in the request is invalid.")
 }
 
-// streamKeys are the condition keys of a stream.
-func (d *daemon) streamKeys(from ads.From, key api.Key) map[string][]string {
+// streamKeys are the condition keys of a stream. Tags are for the account that set them
+// alone (SHARE-023).
+func (d *daemon) streamKeys(p auth.Principal, from ads.From, key api.Key) map[string][]string {
 	now := time.Now().UTC()
 	keys := map[string][]string{
 		"aws:securetransport": {strconv.FormatBool(from.TLS)}, "aws:requestedregion": {d.config.Region},
@@ -152,12 +154,9 @@ func (d *daemon) streamKeys(from ads.From, key api.Key) map[string][]string {
 	if s == nil {
 		return keys
 	}
-	if r := s.Get(key); r != nil {
-		for _, t := range r.Tags {
-			for _, prefix := range []string{"aws:resourcetag/", "appmesh:resourcetag/"} {
-				keys[policy.KeyName(prefix+t.Key)] = []string{t.Value}
-			}
-		}
+	if r := s.Get(key); r != nil && r.Owner == p.Account {
+		tags := service.Pairs(r.Tags, func(t api.TagRef) (key, value string) { return t.Key, t.Value })
+		maps.Copy(keys, service.TagKeys(tags, "aws:resourcetag/", "appmesh:resourcetag/"))
 	}
 	return keys
 }

@@ -61,12 +61,7 @@ func (r *Registry) readCertificate(ctx context.Context, c *service.Call, arn str
 		return nil, err
 	}
 	if h != nil && account == c.Principal.Account {
-		for k, v := range resourceKeys(h.Tags) {
-			if keys == nil {
-				keys = map[string][]string{}
-			}
-			keys[k] = v
-		}
+		keys = service.Keys(keys, resourceKeys(h.Tags))
 	}
 	if err := c.Allow(ctx, arn, keys); err != nil {
 		return nil, err
@@ -175,7 +170,7 @@ func (r *Registry) deleteCertificate(ctx context.Context, c *service.Call, in *a
 
 func (r *Registry) tagCertificate(ctx context.Context, c *service.Call, in *acmapi.AddTagsToCertificateRequest) (*none, error) {
 	added := acmTagged(in.Tags)
-	h, err := r.readCertificate(ctx, c, in.CertificateARN, requestKeys(nil, added))
+	h, err := r.readCertificate(ctx, c, in.CertificateARN, requestKeys(added))
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +182,7 @@ func (r *Registry) tagCertificate(ctx context.Context, c *service.Call, in *acma
 }
 
 func (r *Registry) untagCertificate(ctx context.Context, c *service.Call, in *acmapi.RemoveTagsFromCertificateRequest) (*none, error) {
-	h, err := r.readCertificate(ctx, c, in.CertificateARN, requestKeys(nil, acmTagged(in.Tags)))
+	h, err := r.readCertificate(ctx, c, in.CertificateARN, requestKeys(acmTagged(in.Tags)))
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ const life = 395 * 24 * time.Hour
 
 func (r *Registry) requestCertificate(ctx context.Context, c *service.Call, in *acmapi.RequestCertificateRequest) (*acmapi.RequestCertificateResponse, error) {
 	tags := acmTagged(in.Tags)
-	keys := requestKeys(map[string][]string{"acm:domainnames": append([]string{in.DomainName}, in.SubjectAlternativeNames...)}, tags)
+	keys := service.Keys(requestKeys(tags), map[string][]string{"acm:domainnames": append([]string{in.DomainName}, in.SubjectAlternativeNames...)})
 	if in.CertificateAuthorityARN != "" {
 		keys["acm:certificateauthority"] = []string{in.CertificateAuthorityARN}
 	}
@@ -176,11 +176,11 @@ func (r *Registry) importCertificate(ctx context.Context, c *service.Call, in *a
 	account, id, resource := c.Principal.Account, uuid.NewString(), "*"
 	if in.CertificateARN != "" {
 		resource = in.CertificateARN
-		if old, err = r.readCertificate(ctx, c, resource, requestKeys(nil, tags)); err != nil {
+		if old, err = r.readCertificate(ctx, c, resource, requestKeys(tags)); err != nil {
 			return nil, err
 		}
 		account, id = old.account, old.id
-	} else if err := c.Allow(ctx, resource, requestKeys(nil, tags)); err != nil {
+	} else if err := c.Allow(ctx, resource, requestKeys(tags)); err != nil {
 		return nil, err
 	}
 	switch {

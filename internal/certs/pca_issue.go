@@ -304,7 +304,7 @@ func (r *Registry) listPermissions(ctx context.Context, c *service.Call, in *pca
 
 func (r *Registry) tagAuthority(ctx context.Context, c *service.Call, in *pcaapi.TagCertificateAuthorityRequest) (*none, error) {
 	added := pcaTagged(in.Tags)
-	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, requestKeys(nil, added))
+	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, requestKeys(added))
 	if err != nil {
 		return nil, err
 	}
@@ -319,7 +319,7 @@ func (r *Registry) tagAuthority(ctx context.Context, c *service.Call, in *pcaapi
 }
 
 func (r *Registry) untagAuthority(ctx context.Context, c *service.Call, in *pcaapi.UntagCertificateAuthorityRequest) (*none, error) {
-	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, requestKeys(nil, pcaTagged(in.Tags)))
+	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, requestKeys(pcaTagged(in.Tags)))
 	if err != nil {
 		return nil, err
 	}

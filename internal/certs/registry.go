@@ -98,31 +98,16 @@ func tagged(old, added []tag, codes tagCodes) ([]tag, error) {
 	return out, nil
 }
 
+func (t tag) pair() (key, value string) { return t.Key, t.Value }
+
 // resourceKeys are the condition keys of a resource's tags.
 func resourceKeys(tags []tag) map[string][]string {
-	if len(tags) == 0 {
-		return nil
-	}
-	out := make(map[string][]string, len(tags))
-	for _, t := range tags {
-		out["aws:resourcetag/"+t.Key] = []string{t.Value}
-	}
-	return out
+	return service.TagKeys(service.Pairs(tags, tag.pair), "aws:resourcetag/")
 }
 
-// requestKeys adds the condition keys of tags that a call gives.
-func requestKeys(keys map[string][]string, tags []tag) map[string][]string {
-	if len(tags) == 0 {
-		return keys
-	}
-	if keys == nil {
-		keys = map[string][]string{}
-	}
-	for _, t := range tags {
-		keys["aws:requesttag/"+t.Key] = []string{t.Value}
-		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], t.Key)
-	}
-	return keys
+// requestKeys are the condition keys of tags that a call gives.
+func requestKeys(tags []tag) map[string][]string {
+	return service.RequestTags(service.Pairs(tags, tag.pair))
 }
 
 // once makes a call idempotent: what is answered to a token is answered again, for

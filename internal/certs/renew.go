@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -28,16 +29,11 @@ const (
 
 // Run follows the records and renews certificates, until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
+	var fresh sync.WaitGroup
+	defer fresh.Wait()
 	renewing, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.keepFresh(renewing)
-	}()
-	defer func() {
-		stop()
-		<-done
-	}()
+	defer stop()
+	fresh.Go(func() { r.keepFresh(renewing) })
 	return r.config.Store.WatchRecords(ctx, certsTail, func(b store.RecordBatch) error {
 		r.take(b)
 		return nil

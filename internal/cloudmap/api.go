@@ -84,28 +84,16 @@ func (a *API) named(account, kind, text string) (id, arn string) {
 	return text, a.arn(account, kind, text)
 }
 
+func pair(t cloudmapapi.Tag) (key, value string) { return t.Key, t.Value }
+
 // requested are the condition keys of tags that a request brings.
 func requested(tags []cloudmapapi.Tag) map[string][]string {
-	if len(tags) == 0 {
-		return nil
-	}
-	out := map[string][]string{}
-	for _, t := range tags {
-		out["aws:requesttag/"+t.Key] = []string{t.Value}
-		out["aws:tagkeys"] = append(out["aws:tagkeys"], t.Key)
-	}
-	return out
+	return service.RequestTags(service.Pairs(tags, pair))
 }
 
 // tagged adds the condition keys of tags that a resource has.
 func tagged(keys map[string][]string, tags []cloudmapapi.Tag) map[string][]string {
-	if keys == nil {
-		keys = map[string][]string{}
-	}
-	for _, t := range tags {
-		keys["aws:resourcetag/"+t.Key] = []string{t.Value}
-	}
-	return keys
+	return service.Keys(keys, service.TagKeys(service.Pairs(tags, pair), "aws:resourcetag/"))
 }
 
 // repeat is the error of a write that was done before, by the same request: it is

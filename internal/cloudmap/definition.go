@@ -30,9 +30,6 @@ func (a *API) createService(ctx context.Context, c *service.Call, in *cloudmapap
 	}
 	_, nsARN := a.named(account, "namespace", within)
 	keys := requested(in.Tags)
-	if keys == nil {
-		keys = map[string][]string{}
-	}
 	keys["servicediscovery:namespacearn"] = []string{nsARN}
 	if within == "" {
 		return nil, invalid("Service namespace id cannot be null")

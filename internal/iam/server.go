@@ -3,14 +3,12 @@ package iam
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/iamapi"
-	"github.com/evermesh/evermesh/internal/policy"
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/store"
@@ -110,41 +108,19 @@ func (d *desk) remove(t store.Type, tail string) {
 	d.tx.DeleteRecord(t, tail)
 }
 
-// keysOf are condition keys, layer upon layer.
-func keysOf(layers ...map[string][]string) map[string][]string {
-	out := map[string][]string{}
-	for _, l := range layers {
-		maps.Copy(out, l)
-	}
-	return out
-}
-
 // ofTags are the condition keys of what has tags.
 func ofTags(tags []tag) map[string][]string {
-	out := map[string][]string{}
-	for _, t := range tags {
-		out["aws:resourcetag/"+policy.KeyName(t.Key)] = []string{t.Value}
-		out["iam:resourcetag/"+policy.KeyName(t.Key)] = []string{t.Value}
-	}
-	return out
+	return service.TagKeys(service.Pairs(tags, func(t tag) (key, value string) { return t.Key, t.Value }), "aws:resourcetag/", "iam:resourcetag/")
 }
 
 // requestTags are the condition keys of a request that gives tags.
 func requestTags(tags []iamapi.Tag) map[string][]string {
-	if len(tags) == 0 {
-		return nil
-	}
-	out := map[string][]string{}
-	for _, t := range tags {
-		out["aws:requesttag/"+policy.KeyName(t.Key)] = []string{t.Value}
-		out["aws:tagkeys"] = append(out["aws:tagkeys"], t.Key)
-	}
-	return out
+	return service.RequestTags(service.Pairs(tags, func(t iamapi.Tag) (key, value string) { return t.Key, t.Value }))
 }
 
 // allow asks whether the call may be done on something of the account.
 func (d *desk) allow(arn string, layers ...map[string][]string) error {
-	return d.call.Allow(d.ctx, arn, keysOf(layers...))
+	return d.call.Allow(d.ctx, arn, service.Keys(layers...))
 }
 
 // allowNamed asks whether the call may be done on something that exists. A refusal
@@ -167,7 +143,7 @@ func (d *desk) allowList(kind, pathPrefix string) error {
 
 // allowNew asks whether something may be made, and with those tags.
 func (d *desk) allowNew(arn, tagAction string, tags []iamapi.Tag, layers ...map[string][]string) error {
-	keys := keysOf(append(layers, requestTags(tags))...)
+	keys := service.Keys(append(layers, requestTags(tags))...)
 	if err := d.call.Allow(d.ctx, arn, keys); err != nil || len(tags) == 0 {
 		return err
 	}

@@ -2,12 +2,14 @@ package rest
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/mesh"
+	"github.com/evermesh/evermesh/internal/service"
 )
 
 // Who may do what in a mesh is asked twice. allow says whether an account may come
@@ -48,7 +50,7 @@ func (s *Server) ask(ctx context.Context, c *call, action string, key api.Key, r
 	}
 	if r != nil && owner == c.principal.Account && len(r.Tags) > 0 {
 		// Tags are for the account that set them alone (SHARE-023).
-		q.Keys = with(q.Keys, tagKeys(r.Tags, "aws:resourcetag/", "appmesh:resourcetag/"))
+		q.Keys = with(q.Keys, service.TagKeys(pairs(r.Tags), "aws:resourcetag/", "appmesh:resourcetag/"))
 	}
 	return s.Authorizer.Authorize(ctx, q)
 }
@@ -144,34 +146,9 @@ func (c *call) requestTags() map[string][]string {
 }
 
 func requestTags(tags []api.TagRef) map[string][]string {
-	if len(tags) == 0 {
-		return nil
-	}
-	out := tagKeys(tags, "aws:requesttag/")
-	for _, t := range tags {
-		out["aws:tagkeys"] = append(out["aws:tagkeys"], t.Key)
-	}
-	return out
+	return service.RequestTags(pairs(tags))
 }
 
-// lower is the small letter of an ASCII letter. Others stay: what only looks like the
-// tag that a policy names is not that tag.
-func lower(r rune) rune {
-	if r >= 'A' && r <= 'Z' {
-		return r + 'a' - 'A'
-	}
-	return r
-}
-
-// tagKeys are the condition keys of tags. Tags that differ in case alone have one
-// condition key, with the values of all: letters of condition keys have no case.
-func tagKeys(tags []api.TagRef, prefixes ...string) map[string][]string {
-	out := make(map[string][]string, len(prefixes)*len(tags)+1)
-	for _, t := range tags {
-		for _, p := range prefixes {
-			name := p + strings.Map(lower, t.Key)
-			out[name] = append(out[name], t.Value)
-		}
-	}
-	return out
+func pairs(tags []api.TagRef) iter.Seq2[string, string] {
+	return service.Pairs(tags, func(t api.TagRef) (key, value string) { return t.Key, t.Value })
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/ramapi"
+	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -194,4 +196,20 @@ func (t *together) take(key string, body json.RawMessage) error {
 // newTogether is the default.
 func newTogether(realm api.Realm, management string) together {
 	return together{Organization: Organization{ID: DefaultOrganization}, partition: realm.Partition, management: management}
+}
+
+// enable turns on sharing within the organization, for all of it (SHARE-016). Only its
+// management account may.
+func (s *Service) enable(ctx context.Context, c *service.Call, _ *ramapi.EnableSharingWithAWSOrganizationRequest) (*ramapi.EnableSharingWithAWSOrganizationResponse, error) {
+	if err := c.Allow(ctx, "*", nil); err != nil {
+		return nil, err
+	}
+	if c.Principal.Account != s.Management {
+		return nil, api.Errorf(ramapi.CodeOperationNotPermitted, "Unable to enable sharing with AWS Organizations. Received AccessDeniedException from AWSOrganizations with the following error message: You don't have permissions to access this resource.")
+	}
+	return write(ctx, s, c, organizationScope(), nil, func(tx *store.Tx) (*ramapi.EnableSharingWithAWSOrganizationResponse, error) {
+		tx.PutRecord(enabledType(), enabledTail(), enabledBody{true})
+		yes := true
+		return &ramapi.EnableSharingWithAWSOrganizationResponse{ReturnValue: &yes}, nil
+	})
 }

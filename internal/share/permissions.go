@@ -2,7 +2,6 @@ package share
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 
@@ -179,9 +178,7 @@ func (s *Service) tag(ctx context.Context, c *service.Call, in *ramapi.TagResour
 		return nil, err
 	}
 	return own(ctx, s, c, arn, nil, func(x *share) (*ramapi.TagResourceResponse, error) {
-		keys := x.keys()
-		maps.Copy(keys, tagKeys(in.Tags, nil))
-		if err := c.Allow(ctx, arn, keys); err != nil {
+		if err := c.Allow(ctx, arn, service.Keys(x.keys(), service.RequestTags(service.Pairs(in.Tags, pair)))); err != nil {
 			return nil, err
 		}
 		for _, t := range in.Tags {
@@ -198,9 +195,7 @@ func (s *Service) untag(ctx context.Context, c *service.Call, in *ramapi.UntagRe
 		return nil, err
 	}
 	return own(ctx, s, c, arn, nil, func(x *share) (*ramapi.UntagResourceResponse, error) {
-		keys := x.keys()
-		maps.Copy(keys, tagKeys(nil, in.TagKeys))
-		if err := c.Allow(ctx, arn, keys); err != nil {
+		if err := c.Allow(ctx, arn, service.Keys(x.keys(), map[string][]string{"aws:tagkeys": in.TagKeys})); err != nil {
 			return nil, err
 		}
 		x.Tags = slices.DeleteFunc(x.Tags, func(o ramapi.Tag) bool { return slices.Contains(in.TagKeys, deref(o.Key)) })

@@ -138,28 +138,13 @@ func unknown(arn string) error {
 	return api.Errorf(ramapi.CodeUnknownResource, "ResourceShare %s could not be found.", arn)
 }
 
+func pair(t ramapi.Tag) (key, value string) { return deref(t.Key), deref(t.Value) }
+
 // keys are the condition keys of a share that exists.
 func (x *share) keys() map[string][]string {
-	out := map[string][]string{
+	return service.Keys(service.TagKeys(service.Pairs(x.Tags, pair), "aws:resourcetag/"), map[string][]string{
 		"ram:resourcesharename": {x.Name}, "ram:allowsexternalprincipals": {fmt.Sprint(x.External)},
-	}
-	for _, t := range x.Tags {
-		out["aws:resourcetag/"+deref(t.Key)] = []string{deref(t.Value)}
-	}
-	return out
-}
-
-// tagKeys are the condition keys of tags in a request.
-func tagKeys(tags []ramapi.Tag, names []string) map[string][]string {
-	out := map[string][]string{}
-	for _, t := range tags {
-		out["aws:requesttag/"+deref(t.Key)] = []string{deref(t.Value)}
-		names = append(names, deref(t.Key))
-	}
-	if len(names) > 0 {
-		out["aws:tagkeys"] = names
-	}
-	return out
+	})
 }
 
 func deref[T any](p *T) (v T) {

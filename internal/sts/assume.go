@@ -54,7 +54,7 @@ func (s *Server) assumeRole(ctx context.Context, c *service.Call, in *stsapi.Ass
 	if err != nil {
 		return nil, err
 	}
-	keys := with(c.Keys, l.keys, map[string][]string{"sts:rolesessionname": {in.RoleSessionName}})
+	keys := service.Keys(c.Keys, l.keys, map[string][]string{"sts:rolesessionname": {in.RoleSessionName}})
 	if in.ExternalID != "" {
 		keys["sts:externalid"] = []string{in.ExternalID}
 	}
@@ -155,13 +155,7 @@ func federated(provider string) policy.Principal { return policy.Principal{Feder
 
 // tagKeys are the condition keys of tags that a token or a cluster gives a session.
 func tagKeys(tags map[string]string, transitive []string) map[string][]string {
-	keys := map[string][]string{}
-	for k, v := range tags {
-		keys[policy.KeyName("aws:requesttag/"+k)] = []string{v}
-	}
-	if len(tags) > 0 {
-		keys["aws:tagkeys"] = slices.Sorted(maps.Keys(tags))
-	}
+	keys := service.RequestTags(maps.All(tags))
 	if len(transitive) > 0 {
 		keys["sts:transitivetagkeys"] = transitive
 	}

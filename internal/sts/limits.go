@@ -9,6 +9,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/stsapi"
 	"github.com/evermesh/evermesh/internal/policy"
+	"github.com/evermesh/evermesh/internal/service"
 )
 
 const (
@@ -94,11 +95,8 @@ func (l *limits) readTags(tags []stsapi.Tag) error {
 			folded[name] = true
 		}
 		l.tags[t.Key] = t.Value
-		l.keys[policy.KeyName("aws:requesttag/"+t.Key)] = []string{t.Value}
 	}
-	if len(tags) > 0 {
-		l.keys["aws:tagkeys"] = slices.Sorted(maps.Keys(l.tags))
-	}
+	maps.Copy(l.keys, service.RequestTags(maps.All(l.tags)))
 	for _, key := range l.transitive {
 		if _, ok := l.tags[key]; !ok {
 			return api.Errorf(codeParameter, "The specified transitive tag key must be included in the requested tags.")

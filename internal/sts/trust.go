@@ -3,7 +3,6 @@ package sts
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
@@ -17,16 +16,6 @@ const (
 	actionTag    = "sts:TagSession"
 	actionSource = "sts:SetSourceIdentity"
 )
-
-// with is keys and others, which stand before them.
-func with(keys map[string][]string, others ...map[string][]string) policy.Map {
-	all := policy.Map{}
-	maps.Copy(all, keys)
-	for _, o := range others {
-		maps.Copy(all, o)
-	}
-	return all
-}
 
 // needs are the actions that a session with tags and a source identity takes besides
 // the one that makes it.

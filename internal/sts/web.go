@@ -80,7 +80,7 @@ func (s *Server) web(ctx context.Context, raw, roleARN, name string, keys map[st
 		return known, refused
 	}
 	tags, transitive := tagsOf(t)
-	all := with(keys, tagKeys(tags, transitive), tokenKeys(t), map[string][]string{
+	all := service.Keys(keys, tagKeys(tags, transitive), tokenKeys(t), map[string][]string{
 		"aws:federatedprovider": {provider.ARN}, "sts:rolesessionname": {name},
 	})
 	if !vouched(role, federated(provider.ARN), needs(actionWeb, len(tags) > 0, false), all) {

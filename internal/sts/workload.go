@@ -11,6 +11,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/policy"
+	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/sts/oidc"
 )
 
@@ -45,7 +46,7 @@ func (s *Server) AssumeCertificate(ctx context.Context, id *url.URL, expires tim
 	}
 	name := sessionName(strings.Trim(id.Path, "/"))
 	domain := "spiffe://" + id.Host
-	all := with(keys, map[string][]string{
+	all := service.Keys(keys, map[string][]string{
 		"spiffe:sub": {id.String()}, "aws:federatedprovider": {domain}, "sts:rolesessionname": {name},
 	})
 	if !found || !vouched(role, federated(domain), []string{actionWeb}, all) {
@@ -119,7 +120,7 @@ func (s *Server) pod(ctx context.Context, pod Pod, keys map[string][]string) (au
 		return auth.Principal{}, 0, err
 	}
 	transitive := slices.Sorted(maps.Keys(pod.Tags))
-	all := with(keys, tagKeys(pod.Tags, transitive), map[string][]string{
+	all := service.Keys(keys, tagKeys(pod.Tags, transitive), map[string][]string{
 		"aws:sourceaccount": {account}, "aws:sourcearn": {pod.Association}, "sts:rolesessionname": {pod.Session},
 	})
 	if !found || !vouched(role, policy.Principal{Service: podService}, needs(actionAssume, len(pod.Tags) > 0, false), all) {
@@ -137,7 +138,7 @@ func (s *Server) pod(ctx context.Context, pod Pod, keys map[string][]string) (au
 	if !found {
 		return auth.Principal{}, 0, notAuthorized(first, actionAssume, pod.Target)
 	}
-	all = with(keys, tagKeys(pod.Tags, transitive), map[string][]string{
+	all = service.Keys(keys, tagKeys(pod.Tags, transitive), map[string][]string{
 		"sts:externalid": {pod.ExternalID}, "sts:rolesessionname": {pod.Session},
 	})
 	if err := s.trusts(ctx, role, first, needs(actionAssume, len(pod.Tags) > 0, false), all); err != nil {

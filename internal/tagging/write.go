@@ -8,19 +8,15 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/taggingapi"
-	"github.com/evermesh/evermesh/internal/policy"
 	"github.com/evermesh/evermesh/internal/service"
 )
 
 func (s *Server) tag(ctx context.Context, c *service.Call, in *taggingapi.TagResourcesInput) (*taggingapi.TagResourcesOutput, error) {
-	keys := map[string][]string{}
 	tags := []any{}
 	for _, key := range slices.Sorted(maps.Keys(in.Tags)) {
 		tags = append(tags, map[string]any{"key": key, "value": in.Tags[key]})
-		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], key)
-		keys[policy.KeyName("aws:requesttag/"+key)] = []string{in.Tags[key]}
 	}
-	if err := c.Allow(ctx, "*", keys); err != nil {
+	if err := c.Allow(ctx, "*", service.RequestTags(maps.All(in.Tags))); err != nil {
 		return nil, err
 	}
 	failed, err := s.each(ctx, c, in.ResourceARNLIst, "TagResource", func(arn string) map[string]any {

@@ -2,6 +2,7 @@ package podidentity
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,12 +31,7 @@ func (s *Server) enter(ctx context.Context, c *service.Call, cluster, resource s
 
 func (s *Server) create(ctx context.Context, c *service.Call, in *eksapi.CreatePodIdentityAssociationRequest) (*eksapi.CreatePodIdentityAssociationResponse, error) {
 	account := c.Principal.Account
-	keys := map[string][]string{}
-	for k, v := range in.Tags {
-		keys[policy.KeyName("aws:requesttag/"+k)] = []string{v}
-		keys["aws:tagkeys"] = append(keys["aws:tagkeys"], k)
-	}
-	if err := s.enter(ctx, c, in.ClusterName, s.clusterARN(account, in.ClusterName), keys); err != nil {
+	if err := s.enter(ctx, c, in.ClusterName, s.clusterARN(account, in.ClusterName), service.RequestTags(maps.All(in.Tags))); err != nil {
 		return nil, err
 	}
 	a := &association{
