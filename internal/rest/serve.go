@@ -192,8 +192,12 @@ func (s *Server) fail(w http.ResponseWriter, c *call, err error) (status int, co
 			slog.String("request_id", id), slog.String("path", r.URL.Path), slog.Any("err", err))
 		known = api.Errorf(api.CodeInternalServerError, "Evermesh could not answer because of a fault of its own. Its log tells more under request id %s.", id)
 	}
-	if c.to != nil {
-		return c.to.refuse(w, id, known)
+	to := c.to
+	if to == nil {
+		to = foreign(r)
+	}
+	if to != nil {
+		return to.refuse(w, id, known)
 	}
 	status = statusOf(known)
 	w.Header().Set(headerErrorType, known.Code)

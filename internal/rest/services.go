@@ -165,6 +165,33 @@ func (o *offered) target(r *http.Request, body []byte) *target {
 	return t
 }
 
+// foreign is the target of a request for a service that is not offered: none, but in
+// the protocol in which the request came, so that its client reads the refusal. It is
+// nil for App Mesh's own requests, and for those that show no protocol.
+func foreign(r *http.Request) *target {
+	if name := signedFor(r); name == "appmesh" || name == "appmesh-preview" {
+		return nil
+	}
+	media := r.Header.Get("Content-Type")
+	var name string
+	switch {
+	case r.Header.Get("Smithy-Protocol") == "rpc-v2-cbor":
+		name = wire.CBOR
+	case r.Header.Get("X-Amz-Target") != "":
+		name = wire.JSON
+	case strings.HasPrefix(media, "application/x-www-form-urlencoded"):
+		name = wire.Query
+	default:
+		return nil
+	}
+	version := "1.0"
+	if strings.HasPrefix(media, "application/x-amz-json-1.1") {
+		version = "1.1"
+	}
+	protocol, _ := wire.Named(name)
+	return &target{protocol: protocol, service: &offered{Service: &service.Service{Model: &model.Model{Metadata: model.Metadata{JSONVersion: version}}}}}
+}
+
 // takes sets the target's protocol if the service speaks it.
 func (o *offered) takes(t *target, protocol string) bool {
 	p, ok := o.protocols[protocol]

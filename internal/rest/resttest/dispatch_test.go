@@ -120,7 +120,10 @@ func TestDispatch(t *testing.T) {
 		{"rest-json", "ram", "POST", "/listresources", map[string]string{"Content-Type": "application/json"}, `{"resourceOwner":"SELF"}`, "ram ListResources", ""},
 		{"a path of another service", "ram", "GET", "/v20190125/meshes", nil, "", "", "404 UnknownOperationException"},
 		{"a path with a wrong signature", "appmesh", "POST", "/listresources", nil, `{"resourceOwner":"SELF"}`, "", "404 UnknownOperationException"},
-		{"a service that is not there", "route53", "POST", "/", form, users, "", "403 InvalidSignatureException"},
+		{"a service that is not there, by a path", "route53", "GET", "/2013-04-01/hostedzone", nil, "", "", "403 InvalidSignatureException"},
+		{"a service that is not there, by a form", "sns", "POST", "/", form, "Action=ListTopics", "", "403  <ErrorResponse xmlns=\"\"><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code>"},
+		{"a service that is not there, by a target", "dynamodb", "POST", "/", target("DynamoDB_20120810.ListTables"), "{}", "", `400  {"__type":"InvalidSignatureException","message":"Credential should be scoped`},
+		{"a service that is not there, in CBOR", "logs", "POST", "/service/Logs/operation/List", cbor, "\xa0", "", "InvalidSignatureException"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := raw(t, s, c.signed, c.method, c.path, c.header, c.body)
