@@ -75,13 +75,20 @@ func (a *API) arn(account, kind, id string) string {
 	return "arn:" + a.Realm.Partition + ":" + name + ":" + a.Realm.Region + ":" + account + ":" + kind + "/" + id
 }
 
-// named is what a caller means by an id, which may be an ARN: the id, and the ARN,
-// which is the foreign one where that names another account.
+// nobodys is an id that nothing has.
+const nobodys = "-"
+
+// named is what a caller means by an id, which may be an ARN: the id, and the ARN. What
+// has another ARN is something else, whose id nothing here has.
 func (a *API) named(account, kind, text string) (id, arn string) {
-	if strings.HasPrefix(text, "arn:") {
-		return text[strings.LastIndexByte(text, '/')+1:], text
+	if !strings.HasPrefix(text, "arn:") {
+		return text, a.arn(account, kind, text)
 	}
-	return text, a.arn(account, kind, text)
+	id, own := strings.CutPrefix(text, a.arn(account, kind, ""))
+	if !own || strings.Contains(id, "/") {
+		return nobodys, text
+	}
+	return id, text
 }
 
 func pair(t cloudmapapi.Tag) (key, value string) { return t.Key, t.Value }

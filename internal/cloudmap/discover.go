@@ -2,6 +2,7 @@ package cloudmap
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 
@@ -15,12 +16,34 @@ import (
 const mostDiscovered = 100
 
 // locate finds a service by the names of its namespace and itself, for a caller
-// who may discover it.
+// who may discover it. Policies are asked by the names that it has, however the caller
+// spells them.
 func (a *API) locate(ctx context.Context, c *service.Call, in, called, owner string) (*definition, *state, error) {
+	d, s, missing := a.meant(ctx, c, in, called, owner)
+	if _, refusal := errors.AsType[*api.Error](missing); missing != nil && !refusal {
+		return nil, nil, missing
+	}
 	keys := map[string][]string{"servicediscovery:namespacename": {in}, "servicediscovery:servicename": {called}}
+	if d != nil {
+		keys["servicediscovery:namespacename"] = spellings(d.In, d.Kind)
+		keys["servicediscovery:servicename"] = spellings(d.Name, d.Kind)
+	}
 	if err := c.Allow(ctx, anything, keys); err != nil {
 		return nil, nil, err
 	}
+	return d, s, missing
+}
+
+// spellings are those by which a policy may name what has a name.
+func spellings(name string, t cloudmapapi.NamespaceType) []string {
+	if low := spelled(name, t); low != name {
+		return []string{name, low}
+	}
+	return []string{name}
+}
+
+// meant is the service that names mean in the caller's account.
+func (a *API) meant(ctx context.Context, c *service.Call, in, called, owner string) (*definition, *state, error) {
 	account := c.Principal.Account
 	if owner == "" || owner == account { // namespaces are not shared
 		id, err := a.place(ctx, account, in, called)
