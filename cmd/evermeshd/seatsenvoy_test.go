@@ -112,6 +112,18 @@ func TestRealEnvoysHaveAQuota(t *testing.T) {
 	const told = ": 8, arn:aws:appmesh:us-east-1:000000000000:mesh/apps/virtualNode/n has 1 connected Envoys, and its quota is 1"
 	node.Instance = "second"
 	second := adstest.StartEnvoy(t, node, path)
+	t.Run("TRBL-019 one too many is not ready, and those that run stay so", func(t *testing.T) {
+		adstest.LogEnvoy(t)
+		second.Wait(t, "it is told so", func() bool { return strings.Contains(second.Log(), told) })
+		for name, e := range map[string]struct {
+			envoy *adstest.Envoy
+			state string
+		}{"the first": {first, "LIVE"}, "the second": {second, "PRE_INITIALIZING"}} {
+			if state := strings.TrimSpace(e.envoy.Get(t, "/ready")); state != e.state {
+				t.Errorf("%s is %s, want %s", name, state, e.state)
+			}
+		}
+	})
 	t.Run("QUOTA-002 EMS-011 one too many is told code 8", func(t *testing.T) {
 		adstest.LogEnvoy(t)
 		second.Wait(t, "it is told so", func() bool { return strings.Contains(second.Log(), told) })

@@ -91,3 +91,81 @@ print(mesh.describe_virtual_node(meshName="apps", virtualNodeName="g")["virtualN
 		}
 	})
 }
+
+// Somebody of another account gets at a mesh by a role of the owner's or by a share of
+// the mesh, and by nothing else: there is no policy, and no share, of a single resource.
+func TestWaysIntoAnotherAccountsMesh(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir())
+	const guest = "111122223333"
+	file := filepath.Join(t.TempDir(), "credentials")
+	if code := run(t.Context(), []string{"account", "add", guest, "--data-dir", p.dir, "--credentials-file", file}); code != 0 {
+		t.Fatalf("account add: exit code %d", code)
+	}
+	theirs := keyIn(t, file)
+	got := p.python(t, fmt.Sprintf(`
+import time
+from botocore import exceptions
+theirs = dict(aws_access_key_id=%q, aws_secret_access_key=%q)
+owner, guest, name = "000000000000", %q, "arn:aws:appmesh:us-east-1:000000000000:mesh/apps"
+def result(f, **arguments):
+    try:
+        f(**arguments)
+        return "done"
+    except exceptions.ClientError as e:
+        return e.response["Error"]["Code"]
+def until(want, f, **arguments):
+    for _ in range(200): # until the key, or what was written, is known
+        if (got := result(f, **arguments)) == want:
+            break
+        time.sleep(0.02)
+    return got
+def policy(**statement):
+    return json.dumps({"Version": "2012-10-17", "Statement": [dict(Effect="Allow", **statement)]})
+mesh, iam, ram = (boto3.client(s) for s in ("appmesh", "iam", "ram"))
+mesh.create_mesh(meshName="apps")
+mesh.create_virtual_node(meshName="apps", virtualNodeName="n", spec={})
+node = dict(meshName="apps", virtualNodeName="n", meshOwner=owner)
+print("nothing", until("ForbiddenException", boto3.client("appmesh", **theirs).describe_virtual_node, **node))
+# The guest's own policies give nothing in the account of another.
+their_iam = boto3.client("iam", **theirs)
+their_iam.create_user(UserName="u")
+their_iam.put_user_policy(UserName="u", PolicyName="p", PolicyDocument=policy(Action="*", Resource="*"))
+k = their_iam.create_access_key(UserName="u")["AccessKey"]
+user = dict(aws_access_key_id=k["AccessKeyId"], aws_secret_access_key=k["SecretAccessKey"])
+print("policies", until("ForbiddenException", boto3.client("appmesh", **user).describe_virtual_node, **node))
+# A single resource is not shared, and has no policy: there is no such operation.
+for arn in (name + "/virtualNode/n", name + "/virtualRouter/r"):
+    print("single", result(ram.create_resource_share, name="one", resourceArns=[arn], principals=[guest]) != "done", result(boto3.client("appmesh", **user).describe_virtual_node, **node))
+print("operations", [o for o in mesh.meta.service_model.operation_names if "Policy" in o])
+# A role of the owner's.
+iam.create_role(RoleName="guests", AssumeRolePolicyDocument=policy(Principal={"AWS": "arn:aws:iam::%%s:user/u" %% guest}, Action="sts:AssumeRole"))
+iam.put_role_policy(RoleName="guests", PolicyName="p", PolicyDocument=policy(Action="appmesh:DescribeVirtualNode", Resource="*"))
+sts = boto3.client("sts", **user)
+role = dict(RoleArn="arn:aws:iam::%%s:role/guests" %% owner, RoleSessionName="session")
+until("done", sts.assume_role, **role)
+c = sts.assume_role(**role)["Credentials"]
+session = boto3.client("appmesh", aws_access_key_id=c["AccessKeyId"], aws_secret_access_key=c["SecretAccessKey"], aws_session_token=c["SessionToken"])
+print("role", until("done", session.describe_virtual_node, meshName="apps", virtualNodeName="n"), result(session.describe_mesh, meshName="apps"))
+# A share of the mesh.
+ram.create_resource_share(name="apps", resourceArns=[name], principals=[guest])
+their_ram = boto3.client("ram", **theirs)
+i, = their_ram.get_resource_share_invitations()["resourceShareInvitations"]
+their_ram.accept_resource_share_invitation(resourceShareInvitationArn=i["resourceShareInvitationArn"])
+print("share", until("done", boto3.client("appmesh", **user).describe_virtual_node, **node))
+`, theirs.AccessKeyID, theirs.SecretAccessKey, guest))
+	for name, lines := range map[string]string{
+		"TRBL-035 nothing by itself":                   "nothing ForbiddenException",
+		"TRBL-035 not by policies of their own":        "policies ForbiddenException",
+		"TRBL-035 not by a share of a single resource": "single True ForbiddenException\nsingle True ForbiddenException",
+		"TRBL-035 not by a policy of a resource":       "operations []",
+		"TRBL-035 by a role of the owner's":            "role done AccessDeniedException",
+		"TRBL-035 by a share of the mesh":              "share done",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(got+"\n", lines+"\n") {
+				t.Errorf("got\n%s\nwant %s", got, lines)
+			}
+		})
+	}
+}
