@@ -67,11 +67,13 @@ acm.revoke_certificate(CertificateArn=acm.list_certificates(Includes=dict(keyTyp
 		return strings.Contains(certificate(resttest.AccountA, revoked), "was revoked on")
 	})
 	for name, c := range map[string]struct{ got, want string }{
-		"a certificate":                           {certificate(resttest.AccountA, good), "<nil>"},
-		"SHARE-008 one of another account":        {certificate(resttest.AccountB, good), "is not authorized to perform: acm:ExportCertificate on resource: " + good},
+		"a certificate": {certificate(resttest.AccountA, good), "<nil>"},
+		"SHARE-008 VN-036 one of another account": {certificate(resttest.AccountB, good), "is not authorized to perform: acm:ExportCertificate on resource: " + good},
 		"one that was imported":                   {certificate(resttest.AccountA, imported), "<nil>"},
 		"one that was not issued":                 {certificate(resttest.AccountA, failed), "was not issued (PCA_INVALID_STATE)"},
-		"one that does not exist":                 {certificate(resttest.AccountA, good+"0"), "Could not find certificate"},
+		"VN-036 one that does not exist":          {certificate(resttest.AccountA, good+"0"), "Could not find certificate"},
+		"VN-036 one that is not private":          {w.run(t, `print(refusal(acm.request_certificate, DomainName="a.local", ValidationMethod="DNS"))`), "public certificates are not offered"},
+		"VN-036 one of another region":            {certificate(resttest.AccountA, strings.Replace(good, "us-east-1", "eu-west-1", 1)), "Could not find certificate"},
 		"an authority":                            {authority(resttest.AccountA, top), "<nil>"},
 		"SHARE-008 an authority of another":       {authority(resttest.AccountB, sub), "is not authorized to perform: acm-pca:GetCertificateAuthorityCertificate on resource: " + sub},
 		"an authority that has no certificate":    {authority(resttest.AccountA, pending), "has no certificate yet: import one"},
