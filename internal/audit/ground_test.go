@@ -24,6 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	testenv.HoldSmallDisk()
 	if dir := os.Getenv("AUDIT_TEST_WRITER"); dir != "" {
 		writeUntilKilled(dir)
 	}

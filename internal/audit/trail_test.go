@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/audit"
 	"github.com/evermesh/evermesh/internal/audit/segment"
@@ -154,15 +153,7 @@ func TestNoEventIsLostByAKill(t *testing.T) {
 
 // On a full disk calls fail, and when there is room again they do not.
 func TestAFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1M"); err != nil {
-		t.Skipf("this machine lets nobody but root mount: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := testenv.SmallDisk(t, "1M")
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 500<<10), 0o600); err != nil {
 		t.Fatal(err)

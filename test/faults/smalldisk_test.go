@@ -3,77 +3,21 @@
 package faults
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
-
-// smallDisk is a file system of that many MiB, in memory, which ends with the test. It is mounted in a namespace of its
-// own, so that nobody else sees it and it needs no root; the path leads there through the process that holds it.
-func smallDisk(t *testing.T, mib int) string {
-	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = as("small-disk", strconv.Itoa(mib), dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	hold, err := cmd.StdinPipe()
-	must(t, err)
-	said, err := cmd.StdoutPipe()
-	must(t, err)
-	var why strings.Builder
-	cmd.Stderr = &why
-	if err := cmd.Start(); errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
-		t.Skipf("this machine lets nobody but root mount: %v", err)
-	} else {
-		must(t, err)
-	}
-	t.Cleanup(func() {
-		_ = hold.Close()
-		_ = cmd.Wait() // it may have failed to mount, which was said
-	})
-	if line, err := bufio.NewReader(said).ReadString('\n'); err != nil {
-		_ = hold.Close()
-		_ = cmd.Wait() // to have all that it said
-		t.Fatalf("the small disk is not mounted: %q %v %s", line, err, why.String())
-	}
-	return fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, dir)
-}
-
-// playSmallDisk mounts the file system and holds it until its input ends.
-func playSmallDisk(words []string) error {
-	if len(words) != 2 {
-		return fmt.Errorf("small disk: want MiB and directory; got %q", words)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("small disk: make mounts private: %w", err)
-	}
-	if err := unix.Mount("tmpfs", words[1], "tmpfs", 0, "size="+words[0]+"M"); err != nil {
-		return fmt.Errorf("small disk: mount: %w", err)
-	}
-	if _, err := fmt.Println("mounted"); err != nil {
-		return err
-	}
-	_, err := io.Copy(io.Discard, os.Stdin)
-	return err
-}
 
 // fill takes space until only left bytes are free.
 func fill(t *testing.T, disk string, left int64) {
@@ -102,7 +46,7 @@ func free(t *testing.T, disk string) int64 {
 // wholly and at once.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := smallDisk(t, 512)
+	disk := testenv.SmallDisk(t, "512M")
 	r := newReplica(t, "evermeshd")
 	r.dir = filepath.Join(disk, "data")
 	r.start()
