@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"strconv"
@@ -42,7 +43,7 @@ func (s *Server) record(c *call, out any, err error) service.Record {
 	if c.doc != nil {
 		r.Request = c.doc
 	}
-	if out != nil && !c.reads && err == nil {
+	if raw, ok := out.(json.RawMessage); out != nil && !c.reads && err == nil && !(ok && string(raw) == "{}") {
 		r.Response = out
 	}
 	switch {

@@ -87,7 +87,7 @@ func (s *Server) route(r *http.Request, body []byte) *target {
 		}
 		return nil
 	}
-	if strings.HasPrefix(r.URL.Path, "/v20190125/") || strings.HasPrefix(r.URL.Path, "/evermesh/") {
+	if ownPath(r) {
 		return nil
 	}
 	for _, o := range s.offered {
@@ -96,6 +96,11 @@ func (s *Server) route(r *http.Request, body []byte) *target {
 		}
 	}
 	return nil
+}
+
+// ownPath says whether a path can be App Mesh's or Evermesh's alone.
+func ownPath(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, "/v20190125/") || strings.HasPrefix(r.URL.Path, "/evermesh/")
 }
 
 // signedFor is the service in the scope of a request's credential; empty when it is
@@ -169,7 +174,7 @@ func (o *offered) target(r *http.Request, body []byte) *target {
 // the protocol in which the request came, so that its client reads the refusal. It is
 // nil for App Mesh's own requests, and for those that show no protocol.
 func foreign(r *http.Request) *target {
-	if name := signedFor(r); name == "appmesh" || name == "appmesh-preview" {
+	if name := signedFor(r); name == "appmesh" || name == "appmesh-preview" || ownPath(r) {
 		return nil
 	}
 	media := r.Header.Get("Content-Type")

@@ -96,24 +96,25 @@ func (s *Server) write(ctx context.Context, c *call, key api.Key, fn func(tx *st
 		if answer, err = fn(tx); err != nil {
 			return err
 		}
+		// Encoded once, for the caller, for its repeats, and for the event.
+		text, err := encode(answer)
+		if err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+		answer = json.RawMessage(text)
 		if s.Audit != nil {
 			tx.Outbox(s.Audit.Event(s.record(c, answer, nil)))
 		}
-		if token == nil {
-			return nil
+		if token != nil {
+			token.Result = text
+			tx.Claim(*token)
 		}
-		if token.Result, err = encode(answer); err != nil {
-			return fmt.Errorf("encode answer: %w", err)
-		}
-		tx.Claim(*token)
 		return nil
 	})
 	c.committed = err == nil
 	var taken *store.TokenTaken
 	var refusal *api.Error
 	switch {
-	case err == nil && token != nil:
-		return token.Result, nil // the answer, encoded already
 	case err == nil:
 		return answer, nil
 	case errors.As(err, &taken):
