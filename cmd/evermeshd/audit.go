@@ -137,9 +137,7 @@ func (d *daemon) startAudit(ctx context.Context, apiURL string) (stop func()) {
 	making, madeAll := context.WithCancel(ctx)
 	var makers errgroup.Group
 	makers.Go(func() error { return t.keeper.Run(making) })
-	if filled() == nil { // those of the benchmarks are none
-		makers.Go(func() error { return t.mover.Run(making) })
-	}
+	makers.Go(func() error { return t.mover.Run(making) })
 	if t.peers != nil {
 		t.peers.URL = cmp.Or(t.peers.URL, apiURL)
 		makers.Go(func() error { return t.peers.Run(making) })

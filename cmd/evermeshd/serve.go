@@ -194,9 +194,6 @@ func (d *daemon) wire(ctx context.Context) error {
 	if c.AccessLog == "on" {
 		served.AccessLog = d.log
 	}
-	if a := filled(); a != nil {
-		served.Audit = a
-	}
 	d.api, err = rest.New(served)
 	return err
 }
