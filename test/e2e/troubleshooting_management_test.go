@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -68,6 +70,23 @@ func TestEndpointNames(t *testing.T) {
 	})
 	t.Run("EMS-005 the dual-stack name, which has an IPv6 address alone", func(t *testing.T) {
 		connected(t, "dual", stage.SidecarOptions{Env: []string{"APPMESH_DUALSTACK_ENDPOINT=1"}})
+	})
+	t.Run("SEC-008 a host that lets nothing out but to port 443", func(t *testing.T) {
+		server, host := m.program("server"), m.host("walled")
+		reaches := func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			conn, err := host.Dial(ctx, "tcp", fmt.Sprintf("%s:%d", server.Addr(), appPort))
+			return err == nil && conn.Close() == nil
+		}
+		if !reaches() {
+			t.Fatal("it reaches nothing before there is a wall: nothing is shown")
+		}
+		wall(t, host)
+		if reaches() {
+			t.Fatal("it reaches other ports: there is no wall")
+		}
+		connected(t, "walled", stage.SidecarOptions{Env: []string{"APPMESH_XDS_ENDPOINT=" + mine + ":443"}})
 	})
 	t.Run("EMS-061 whose authority the proxy does not know is not trusted, and plaintext is not tried", func(t *testing.T) {
 		untrusted := *control
