@@ -119,8 +119,8 @@ func (t target) resolve(ctx context.Context, c *client.Client) (string, error) {
 
 // shortForm is an ARN without what all of a control plane have in common.
 func shortForm(arn string) string {
-	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
-		return parts[5]
+	if n, ok := api.ParseResourceName(arn); ok {
+		return n.Resource
 	}
 	return arn
 }

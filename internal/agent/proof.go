@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/metadata"
+
+	"github.com/evermesh/evermesh/internal/api"
 )
 
 // The headers beside a token or a certificate, as the control plane reads them.
@@ -47,8 +49,8 @@ func (s *Settings) proof(v *variables) {
 	if p.Role != "" && p.TokenFile == "" && p.CertFile == "" {
 		v.fail("EVERMESH_ROLE_ARN", "takes EVERMESH_TOKEN_FILE or APPMESH_XDS_CLIENT_CERT_FILE: what signs has its role already")
 	}
-	if parts := strings.SplitN(s.Resource.ID, ":", 6); len(parts) == 6 && parts[0] == "arn" {
-		p.Account = parts[4]
+	if n, ok := api.ParseResourceName(s.Resource.ID); ok {
+		p.Account = n.Account
 	}
 }
 

@@ -12,6 +12,31 @@ type Realm struct {
 	Region    string // us-east-1
 }
 
+// ResourceName is an ARN of whatever service in its parts:
+// arn:<partition>:<service>:<region>:<account>:<resource>.
+type ResourceName struct{ Partition, Service, Region, Account, Resource string }
+
+// ResourceName returns the ARN of what an account has in a service of the realm.
+func (r Realm) ResourceName(service, account, resource string) string {
+	return "arn:" + r.Partition + ":" + service + ":" + r.Region + ":" + account + ":" + resource
+}
+
+// ParseResourceName takes an ARN of whatever service apart; ok is false for what is
+// none.
+func ParseResourceName(arn string) (n ResourceName, ok bool) {
+	rest, ok := strings.CutPrefix(arn, "arn:")
+	for _, part := range []*string{&n.Partition, &n.Service, &n.Region, &n.Account} {
+		if ok {
+			*part, rest, ok = strings.Cut(rest, ":")
+		}
+	}
+	if !ok {
+		return ResourceName{}, false
+	}
+	n.Resource = rest
+	return n, true
+}
+
 // ARN is an App Mesh ARN taken apart (API-013 to API-019):
 // arn:<partition>:appmesh:<region>:<account>:mesh/<mesh>[/<kind>/<name>]…
 type ARN struct {
@@ -45,18 +70,18 @@ func appendAll(b []byte, parts ...string) []byte {
 
 // ParseARN takes an App Mesh ARN apart. Its errors say what is wrong with it.
 func ParseARN(s string) (ARN, error) {
-	parts := strings.SplitN(s, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" {
+	n, ok := ParseResourceName(s)
+	if !ok {
 		return ARN{}, fmt.Errorf("%q is not an ARN: want arn:partition:appmesh:region:account:mesh/…", s)
 	}
-	if parts[2] != "appmesh" {
-		return ARN{}, fmt.Errorf("%q is an ARN of service %q: want appmesh", s, parts[2])
+	if n.Service != "appmesh" {
+		return ARN{}, fmt.Errorf("%q is an ARN of service %q: want appmesh", s, n.Service)
 	}
-	a, err := ParseResourcePath(parts[5])
+	a, err := ParseResourcePath(n.Resource)
 	if err != nil {
 		return ARN{}, err
 	}
-	a.Partition, a.Region, a.Account = parts[1], parts[3], parts[4]
+	a.Partition, a.Region, a.Account = n.Partition, n.Region, n.Account
 	return a, nil
 }
 

@@ -3,6 +3,7 @@ package audit
 import (
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/audit/segment"
 	"github.com/evermesh/evermesh/internal/auth"
 )
@@ -64,8 +65,8 @@ func (t *Trail) connected(c Connection) []segment.Entry {
 		account = t.Account
 	}
 	var owners []string
-	if owner := part(c.Node, 4); digits(owner) {
-		owners = append(owners, owner)
+	if node, _ := api.ParseResourceName(c.Node); digits(node.Account) {
+		owners = append(owners, node.Account)
 	}
 	return t.spread(e, c.At, account, stranger(c.Principal), owners)
 }

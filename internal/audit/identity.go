@@ -3,6 +3,7 @@ package audit
 import (
 	"strings"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 )
 
@@ -60,7 +61,7 @@ const (
 // identityOf tells who the principal is.
 func identityOf(p auth.Principal) identity {
 	id := identity{PrincipalID: p.ID, ARN: p.ARN, AccountID: p.Account, AccessKeyID: p.AccessKeyID}
-	resource := after(p.ARN, ':', 5)
+	resource := resourceOf(p.ARN)
 	switch {
 	case p.Type == auth.AssumedRole:
 		id.Type = typeAssumedRole
@@ -97,9 +98,9 @@ func contextOf(p auth.Principal) *sessionContext {
 		c.Attributes.MFA = "true"
 	}
 	if s.Issuer != "" {
-		of := after(s.Issuer, ':', 5)
-		c.Issuer = &sessionIssuer{ARN: s.Issuer, AccountID: part(s.Issuer, 4), UserName: lastPart(of)}
-		switch kind, _, _ := strings.Cut(of, "/"); kind {
+		of, _ := api.ParseResourceName(s.Issuer)
+		c.Issuer = &sessionIssuer{ARN: s.Issuer, AccountID: of.Account, UserName: lastPart(of.Resource)}
+		switch kind, _, _ := strings.Cut(of.Resource, "/"); kind {
 		case "role":
 			c.Issuer.Type = "Role"
 			c.Issuer.PrincipalID, _, _ = strings.Cut(p.ID, ":")
@@ -132,7 +133,7 @@ func (i identity) name() string {
 	case typeRoot:
 		return "root"
 	case typeAssumedRole, typeFederated:
-		return lastPart(after(i.ARN, ':', 5))
+		return lastPart(resourceOf(i.ARN))
 	case typeUser, typeWebIdentity:
 		return i.UserName
 	case typeService:
@@ -141,25 +142,10 @@ func (i identity) name() string {
 	return i.AccountID
 }
 
-// part is the nth part of an ARN; empty when there is none.
-func part(arn string, n int) string {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 {
-		return ""
-	}
-	return parts[n]
-}
-
-// after is what follows the nth of a byte.
-func after(s string, sep byte, n int) string {
-	for range n {
-		i := strings.IndexByte(s, sep)
-		if i < 0 {
-			return ""
-		}
-		s = s[i+1:]
-	}
-	return s
+// resourceOf is what an ARN names in its service; empty when it is none.
+func resourceOf(arn string) string {
+	n, _ := api.ParseResourceName(arn)
+	return n.Resource
 }
 
 func lastPart(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/audit/segment"
 	"github.com/evermesh/evermesh/internal/service"
 )
@@ -57,7 +58,8 @@ func (t *Trail) entries(r service.Record) []segment.Entry {
 	}
 	var owners []string
 	for _, arn := range r.Resources {
-		owner := part(arn, 4)
+		named, _ := api.ParseResourceName(arn)
+		owner := named.Account
 		e.Resources = append(e.Resources, resource{ARN: arn, AccountID: owner, Type: resourceType(arn)})
 		if digits(owner) && owner != r.Principal.Account {
 			owners = append(owners, owner)

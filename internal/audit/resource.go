@@ -1,6 +1,10 @@
 package audit
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
 
 // resourceTypes are CloudTrail's names of resources, by the service and the word
 // that tells the kind in its ARNs.
@@ -30,13 +34,13 @@ var resourceTypes = map[string]string{
 // resourceType is the type of what an ARN names; empty when it is not known. The
 // last word that is a kind tells: mesh/m/virtualRouter/r/route/x is a route.
 func resourceType(arn string) (of string) {
-	service := part(arn, 2)
-	words := strings.FieldsFunc(after(arn, ':', 5), func(r rune) bool { return r == '/' || r == ':' })
+	n, _ := api.ParseResourceName(arn)
+	words := strings.FieldsFunc(n.Resource, func(r rune) bool { return r == '/' || r == ':' })
 	for i := 0; i < len(words); i += 2 { // names stand between
-		if t := resourceTypes[service+":"+words[i]]; t != "" {
+		if t := resourceTypes[n.Service+":"+words[i]]; t != "" {
 			of = t
 		}
-		if service != "appmesh" {
+		if n.Service != "appmesh" {
 			break
 		}
 	}
@@ -45,4 +49,4 @@ func resourceType(arn string) (of string) {
 
 // resourceName is what a lookup finds the resource by, as CloudTrail has it: its
 // name, or the whole ARN.
-func resourceName(arn string) string { return lastPart(after(arn, ':', 5)) }
+func resourceName(arn string) string { return lastPart(resourceOf(arn)) }

@@ -17,8 +17,7 @@ func Allow(p Principal, action, arn string) error {
 	if arn == "" || arn == "*" {
 		return nil
 	}
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) == 6 && parts[4] == p.Account {
+	if n, ok := api.ParseResourceName(arn); ok && n.Account == p.Account {
 		return nil
 	}
 	return api.Errorf(api.CodeForbidden, "User: %s is not authorized to perform: %s on resource: %s", p.ARN, action, arn)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
 )
 
 // PrincipalType is what kind of principal it is, in the words of aws:PrincipalType
@@ -71,12 +73,13 @@ type Authorizer interface {
 	Authorize(ctx context.Context, q Question) error
 }
 
-// Roots is an Authorizer that knows accounts and nothing else: see Allow.
+// Roots is an Authorizer that knows accounts and nothing else: see Allow. A resource
+// that is no ARN is nobody's, as for policies.
 type Roots struct{}
 
 // Authorize satisfies Authorizer.
 func (Roots) Authorize(_ context.Context, q Question) error {
-	if q.Shared {
+	if _, named := api.ParseResourceName(q.Resource); q.Shared || !named {
 		return nil
 	}
 	return Allow(q.Principal, q.Action, q.Resource)

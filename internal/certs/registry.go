@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -56,15 +55,15 @@ func (r *Registry) now() time.Time { return r.config.Now().UTC().Truncate(time.M
 // arnOf takes an ARN of a service apart: the parts of its path. ok is false for what
 // is none of this control plane.
 func (r *Registry) arnOf(service, arn string) (account string, path []string, ok bool) {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[1] != r.config.Realm.Partition || parts[2] != service || parts[3] != r.config.Realm.Region || len(parts[4]) != 12 {
+	n, ok := api.ParseResourceName(arn)
+	if !ok || n.Partition != r.config.Realm.Partition || n.Service != service || n.Region != r.config.Realm.Region || len(n.Account) != 12 {
 		return "", nil, false
 	}
-	return parts[4], strings.Split(parts[5], "/"), true
+	return n.Account, strings.Split(n.Resource, "/"), true
 }
 
 func (r *Registry) arn(service, account, path string) string {
-	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", r.config.Realm.Partition, service, r.config.Realm.Region, account, path)
+	return r.config.Realm.ResourceName(service, account, path)
 }
 
 // tag is a tag of either service.
@@ -114,11 +113,7 @@ func requestKeys(tags []tag) map[string][]string {
 // 8 hours at least, as to App Mesh's own tokens. run writes in a transaction of its
 // scopes and returns the ARN that is answered.
 func (r *Registry) once(ctx context.Context, c *service.Call, token string, scopes []store.Scope, run func(tx *store.Tx) (arn string, err error)) (string, error) {
-	key := ""
-	if token != "" {
-		sum := sha256.Sum256([]byte(c.Principal.Account + "\n" + c.Operation + "\n" + token))
-		key = c.Service.Prefix + "-" + hex.EncodeToString(sum[:])
-	}
+	key := tokenKey(c, token)
 	var arn string
 	_, err := r.config.Store.Update(ctx, scopes, func(tx *store.Tx) error {
 		var err error
@@ -137,14 +132,23 @@ func (r *Registry) once(ctx context.Context, c *service.Call, token string, scop
 	return arn, err
 }
 
+// tokenKey is where an idempotency token is kept; empty for none.
+func tokenKey(c *service.Call, token string) string {
+	if token == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(c.Principal.Account + "\n" + c.Operation + "\n" + token))
+	return c.Service.Prefix + "-" + hex.EncodeToString(sum[:])
+}
+
 // before finds what an idempotency token was answered with, so that no key is drawn
 // in vain; empty when it is new.
 func (r *Registry) before(ctx context.Context, c *service.Call, token string) (arn string, err error) {
-	if token == "" {
+	key := tokenKey(c, token)
+	if key == "" {
 		return "", nil
 	}
-	sum := sha256.Sum256([]byte(c.Principal.Account + "\n" + c.Operation + "\n" + token))
-	t, err := r.config.Store.Token(ctx, c.Service.Prefix+"-"+hex.EncodeToString(sum[:]))
+	t, err := r.config.Store.Token(ctx, key)
 	if err != nil || t == nil {
 		return "", err
 	}

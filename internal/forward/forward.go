@@ -30,8 +30,8 @@ const AWS = "aws"
 const (
 	// wait bounds one request; AWS's clients wait for a minute.
 	wait = 30 * time.Second
-	// MaxAnswer is the size of the largest answer in bytes.
-	MaxAnswer = 16 << 20
+	// maxAnswer is the size of the largest answer in bytes.
+	maxAnswer = 16 << 20
 )
 
 // Config says where a service is.
@@ -169,8 +169,8 @@ func (s *Service) Send(ctx context.Context, operation, method, requestURI string
 		return nil, fmt.Errorf("forward to %s: %w", s.config.Name, err)
 	}
 	defer func() { _ = resp.Body.Close() }() // it was read
-	text, err := io.ReadAll(io.LimitReader(resp.Body, MaxAnswer+1))
-	if err == nil && len(text) > MaxAnswer {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(text) > maxAnswer {
 		err = errors.New("the answer is too large")
 	}
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"encoding/base32"
 	"fmt"
 	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
 )
 
 // What unique ids begin with, by what they are of.
@@ -49,14 +51,14 @@ func arn(partition, account, kind, path, name string) string {
 // the kind role, the path /path/ and the name. The account of built-in policies is
 // aws.
 func ParseARN(text string) (account, kind, path, name string, ok bool) {
-	parts := strings.SplitN(text, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || parts[3] != "" {
+	n, ok := api.ParseResourceName(text)
+	if !ok || n.Service != "iam" || n.Region != "" {
 		return "", "", "", "", false
 	}
-	kind, rest, ok := strings.Cut(parts[5], "/")
+	kind, rest, ok := strings.Cut(n.Resource, "/")
 	if !ok {
 		return "", "", "", "", false
 	}
 	i := strings.LastIndexByte(rest, '/')
-	return parts[4], kind, "/" + rest[:i+1], rest[i+1:], rest[i+1:] != ""
+	return n.Account, kind, "/" + rest[:i+1], rest[i+1:], rest[i+1:] != ""
 }

@@ -183,10 +183,8 @@ func (s *simulation) run(actions, resources []string, context []iamapi.ContextEn
 	if s.own != nil {
 		keys = append(keys, s.own)
 	}
-	if account, ok := strings.CutPrefix(owner, "arn:"); ok {
-		if parts := strings.Split(account, ":"); len(parts) > 3 {
-			owner = parts[3]
-		}
+	if n, ok := api.ParseResourceName(owner); ok {
+		owner = n.Account
 	}
 	var results []numbered
 	for _, action := range actions {

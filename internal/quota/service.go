@@ -26,7 +26,7 @@ func (l *Limits) Service() (*service.Service, error) {
 
 // arn is a quota's.
 func (l *Limits) arn(account, code string) string {
-	return "arn:" + l.Realm.Partition + ":servicequotas:" + l.Realm.Region + ":" + account + ":" + ServiceCode + "/" + code
+	return l.Realm.ResourceName(signingName, account, ServiceCode+"/"+code)
 }
 
 // state reads an account from the store (API-023).

@@ -85,7 +85,7 @@ func (b *Box) Rotate(ctx context.Context, places []Place, o RotateOptions) (int,
 	total := 0
 	for again := true; again; {
 		again = false
-		for _, p := range append([]Place{TextPlace()}, places...) {
+		for _, p := range append([]Place{textPlace()}, places...) {
 			n, err := b.reseal(ctx, p, to)
 			total += n
 			if err != nil {

@@ -38,8 +38,8 @@ type textKey struct {
 	masterKey
 }
 
-// TextPlace is where the key of texts is.
-func TextPlace() Place {
+// textPlace is where the key of texts is.
+func textPlace() Place {
 	return Place{Tail: textKeyTail(), Read: func(r store.Record) (*Content, error) {
 		if r.Key != textKeyTail() {
 			return nil, nil

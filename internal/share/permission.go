@@ -32,11 +32,11 @@ func Permitted() []string {
 	}
 }
 
-// Implied are the actions that consumers have beside the permission's. The guide lets
+// implied are the actions that consumers have beside the permission's. The guide lets
 // them list and describe everything, list tags of what is theirs, and connect Envoys as
 // nodes of theirs, which the permission's actions do not say (SHARE-013). Evermesh's own
 // tell of what may be described.
-func Implied() []string {
+func implied() []string {
 	return []string{
 		"appmesh:ListVirtualGateways", "appmesh:ListGatewayRoutes", "appmesh:DescribeVirtualGateway", "appmesh:DescribeGatewayRoute",
 		"appmesh:ListTagsForResource", "appmesh:StreamAggregatedResources",
@@ -47,7 +47,7 @@ func Implied() []string {
 // grants are the actions of a share, for look-ups.
 func grants() map[string]bool {
 	out := map[string]bool{}
-	for _, a := range slices.Concat(Permitted(), Implied()) {
+	for _, a := range slices.Concat(Permitted(), implied()) {
 		out[a] = true
 	}
 	return out

@@ -112,11 +112,11 @@ func (l *limits) inherit(p auth.Principal, source string) (string, error) {
 
 // roleAccount is the account of a role's ARN.
 func roleAccount(arn string) (string, error) {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || len(parts[4]) != 12 || !strings.HasPrefix(parts[5], "role/") {
+	n, ok := api.ParseResourceName(arn)
+	if !ok || n.Service != "iam" || len(n.Account) != 12 || !strings.HasPrefix(n.Resource, "role/") {
 		return "", api.Errorf(codeValidation, "%s is invalid", shown(arn))
 	}
-	return parts[4], nil
+	return n.Account, nil
 }
 
 func sessionLife(r Role, seconds *int64, chained bool) (time.Duration, error) {

@@ -38,8 +38,8 @@ func (s *Server) limits(ctx context.Context, account, text string, descriptors [
 		return limits{}, err
 	}
 	for _, arn := range l.arns {
-		parts := strings.SplitN(arn, ":", 6)
-		if len(parts) != 6 || parts[4] != account && parts[4] != "aws" {
+		n, ok := api.ParseResourceName(arn)
+		if !ok || n.Account != account && n.Account != "aws" {
 			return limits{}, api.Errorf(codeValidation, "Policy %s is not in account %s.", arn, account)
 		}
 		if _, found, err := s.Directory.Policy(ctx, arn); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/eksauthapi"
 )
 
@@ -88,12 +89,9 @@ func (k *kept) answer(w http.ResponseWriter) {
 		return
 	}
 	c := out.Credentials
-	account := ""
-	if parts := strings.SplitN(out.AssumedRoleUser.ARN, ":", 6); len(parts) == 6 {
-		account = parts[4]
-	}
+	of, _ := api.ParseResourceName(out.AssumedRoleUser.ARN)
 	_ = json.NewEncoder(w).Encode(document{
 		AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, Token: c.SessionToken,
-		AccountID: account, Expiration: c.Expiration.UTC().Format(time.RFC3339),
+		AccountID: of.Account, Expiration: c.Expiration.UTC().Format(time.RFC3339),
 	})
 }

@@ -1,0 +1,23 @@
+package api_test
+
+import (
+	"testing"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
+
+func TestNamesOfWhateverService(t *testing.T) {
+	want := api.ResourceName{Partition: "aws", Service: "iam", Account: "111122223333", Resource: "role/a:b"}
+	if got, ok := api.ParseResourceName("arn:aws:iam::111122223333:role/a:b"); !ok || got != want {
+		t.Errorf("got %+v, %v", got, ok)
+	}
+	realm := api.Realm{Partition: "aws", Region: "us-east-1"}
+	if got, ok := api.ParseResourceName(realm.ResourceName("ram", "111122223333", "resource-share/x")); !ok || got.Region != "us-east-1" || got.Resource != "resource-share/x" {
+		t.Errorf("what was made is read as %+v, %v", got, ok)
+	}
+	for _, text := range []string{"", "*", "arn", "arn:aws:iam::111122223333", "ARN:aws:iam::111122223333:role/a", "mesh/arn:aws:iam::1:x"} {
+		if got, ok := api.ParseResourceName(text); ok || got != (api.ResourceName{}) {
+			t.Errorf("%q is read as %+v", text, got)
+		}
+	}
+}
