@@ -14,7 +14,8 @@
 //
 // main.go says what is measured; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
 // endpoints.go, calls.go, wide.go and agent.go measure; floor.go, floorapi.go and floorevents.go are the floors, cache.go is a
-// comparison. translate.go measures in this program what a node's configuration takes to make; traffic.go sends
+// comparison. translate.go measures in this program what a node's configuration takes to make, authorize.go what policies take to
+// ask; traffic.go sends
 // requests through real Envoys (envoys.go, way.go, load.go) and envoymemory.go weighs them, with testdata's
 // configurations beside the generated ones. figure.go prints.
 package main
@@ -53,6 +54,7 @@ type scale struct {
 	pairTime         time.Duration
 	services         int // that the weighed Envoys call
 	weighings        int
+	accounts         int // with ten policies each, of authorisation
 }
 
 func full() scale {
@@ -60,7 +62,7 @@ func full() scale {
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
 		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
 		rows: 31, inRow: 100, pairs: 21, conns: 16, pairTime: 5 * time.Second,
-		services: 50, weighings: 3,
+		services: 50, weighings: 3, accounts: 1000,
 	}
 }
 
@@ -70,7 +72,7 @@ func quick() scale {
 		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
 		calls: 50 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
 		rows: 3, inRow: 2, pairs: 1, conns: 2, pairTime: 100 * time.Millisecond,
-		services: 3, weighings: 1,
+		services: 3, weighings: 1, accounts: 5,
 	}
 }
 
@@ -100,6 +102,7 @@ const (
 	rowStreams   = "streams"
 	rowAgent     = "agent"
 	rowTranslate = "translate"
+	rowAuthorize = "authorize"
 	rowTraffic   = "traffic"
 	rowEnvoy     = "envoy-memory"
 )
@@ -114,6 +117,7 @@ func measurements() []measurement {
 		{[]string{rowStreams}, measureStreams},
 		{[]string{rowAgent}, measureAgent},
 		{[]string{rowTranslate}, measureTranslation},
+		{[]string{rowAuthorize}, measureAuthorization},
 		{[]string{rowTraffic}, measureTraffic},
 		{[]string{rowEnvoy}, measureEnvoyMemory},
 	}
