@@ -66,22 +66,27 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	ours, bare := answering{"evermeshd", c, c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}, answering{"floor", c, floor, floor, process.Pid()}
-	silent := answering{name: "silent"}
+	at := func(name string, c *stage.Control) answering {
+		return answering{name, c, c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}
+	}
+	usual := [2]answering{at("evermeshd", c), {"floor", c, floor, floor, process.Pid()}}
+	var silent [2]answering // two that nobody writes to meanwhile
 	if slices.ContainsFunc(wanted, func(l load) bool { return l.silent }) {
-		c, err := up("--audit", "off")
-		if err != nil {
-			return nil, err
+		for i, how := range []string{"all", "off"} {
+			c, err := up("--audit", how)
+			if err != nil {
+				return nil, err
+			}
+			silent[i] = at("audit-"+how, c)
 		}
-		silent = answering{silent.name, c, c.Evermesh.Endpoint, c.Admin, c.Process.Pid()}
 	}
 	done := make([][2]answered, len(wanted))
 	for turn := range callTurns {
 		// All loads in each turn, and both servers in each load, so that what else the machine does meets all.
 		for n, l := range wanted {
-			who := [2]answering{ours, bare}
+			who := usual
 			if l.silent {
-				who[1] = silent
+				who = silent
 			}
 			for i, at := range who {
 				took, err := r.turn(ctx, at, l, turn == callTurns-1)
@@ -106,7 +111,7 @@ func measureCalls(ctx context.Context, r *rig) ([]figure, error) {
 		case l.silent:
 			f.note = "The other is no floor, but evermeshd --audit off: what events cost who reads. " + strings.Replace(f.note, "floor", "without", 1)
 		case l.operation == "UpdateRoute":
-			f.note += fmt.Sprintf(" A write carries an event in its transaction, of %d bytes, ours as the floor's; ours moves it to its disk, too.", write)
+			f.note += fmt.Sprintf(" A write carries an event of %d bytes, ours as the floor's, and both move it to their disk and remove it from the store.", write)
 		default:
 			f.note += fmt.Sprintf(" An event of %d bytes is on the disk before the answer, ours as the floor's.", read)
 		}

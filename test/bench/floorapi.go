@@ -83,7 +83,8 @@ type bareAPI struct {
 	db       *clientv3.Client
 	lease    clientv3.LeaseID
 	events   *events // of reads and of refusals
-	event    string  // of a write, which nobody moves
+	event    string  // of a write
+	moving   moving
 
 	mu     sync.Mutex
 	meshes map[string]*bareMesh
@@ -120,6 +121,7 @@ func playFloorAPI(config string) error {
 		verifier: auth.NewVerifier(keys, c.Region, []string{"appmesh"}, time.Now),
 		db:       db, lease: lease.ID, meshes: map[string]*bareMesh{},
 	}
+	go b.move() // until the process ends
 	return http.ListenAndServe(c.Listen, b)
 }
 
@@ -183,14 +185,14 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 	b.mu.Unlock()
 	mesh.Lock()
 	defer mesh.Unlock()
-	lock, token := "lock/"+name, "token/"+input.ClientToken
+	lock, token, out := "lock/"+name, "token/"+input.ClientToken, "outbox/"+uuid.NewString()
 	got, err := b.db.Txn(ctx).If(
 		clientv3.Compare(clientv3.ModRevision(lock), "=", mesh.revision),
 		clientv3.Compare(clientv3.CreateRevision(token), "=", 0),
 	).Then(
 		clientv3.OpPut(path, string(body)+metadata), clientv3.OpPut(lock, ""), clientv3.OpPut("head", ""),
 		clientv3.OpPut(token, metadata, clientv3.WithLease(b.lease)),
-		clientv3.OpPut("outbox/"+uuid.NewString(), b.event),
+		clientv3.OpPut(out, b.event),
 	).Commit()
 	if err != nil {
 		return err
@@ -199,6 +201,7 @@ func (b *bareAPI) write(ctx context.Context, path string, body []byte) error {
 		return errors.New("the lock has moved")
 	}
 	mesh.revision = got.Header.Revision
+	b.moving.add(out)
 	return nil
 }
 

@@ -7,11 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/test/stage"
@@ -22,11 +26,14 @@ import (
 type events struct {
 	file  *os.File
 	queue chan written
-	event []byte // each of them
+	event []byte // of a read
 }
 
-// written is who waits for an event, and how it went.
-type written chan error
+// written is who waits for text to be on the disk, and how it went.
+type written struct {
+	text []byte
+	done chan error
+}
 
 // eventsBytes is the size of the file.
 const eventsBytes = 64 << 20
@@ -46,19 +53,22 @@ func openEvents(dir string, size int) (*events, error) {
 	return e, nil
 }
 
-// keep returns when one more event is on the disk.
-func (e *events) keep() error {
-	done := make(written, 1)
-	e.queue <- done
+// keep returns when one more event of a read is on the disk.
+func (e *events) keep() error { return e.write(e.event) }
+
+func (e *events) write(text []byte) error {
+	done := make(chan error, 1)
+	e.queue <- written{text, done}
 	return <-done
 }
 
 func (e *events) work() {
 	at := int64(0)
 	for first := range e.queue {
-		all, text := []written{first}, e.event
+		all, text := []written{first}, first.text
 		for len(e.queue) > 0 { // nobody else takes from it
-			all, text = append(all, <-e.queue), append(text[:len(text):len(text)], e.event...)
+			next := <-e.queue
+			all, text = append(all, next), append(text[:len(text):len(text)], next.text...)
 		}
 		if at+int64(len(text)) > eventsBytes {
 			at = 0
@@ -66,8 +76,50 @@ func (e *events) work() {
 		_, err := e.file.WriteAt(text, at)
 		at += int64(len(text))
 		err = errors.Join(err, unix.Fdatasync(int(e.file.Fd())))
-		for _, done := range all {
-			done <- err
+		for _, w := range all {
+			w.done <- err
+		}
+	}
+}
+
+// moving are the events of writes that are in the store and not on the disk yet.
+type moving struct {
+	sync.Mutex
+	keys []string
+}
+
+func (m *moving) add(key string) {
+	m.Lock()
+	defer m.Unlock()
+	m.keys = append(m.keys, key)
+}
+
+func (m *moving) take() (keys []string) {
+	m.Lock()
+	defer m.Unlock()
+	keys, m.keys = m.keys, nil
+	return keys
+}
+
+// move does what Evermesh has to do with events of writes: every 100 ms what there is goes to the disk together, and out
+// of the store by hundreds.
+func (b *bareAPI) move() {
+	for range time.Tick(100 * time.Millisecond) {
+		keys := b.moving.take()
+		if len(keys) == 0 {
+			continue
+		}
+		if err := b.events.write([]byte(strings.Repeat(b.event, len(keys)))); err != nil {
+			log.Fatal(err) // without them it is no floor
+		}
+		for some := range slices.Chunk(keys, 100) {
+			var gone []clientv3.Op
+			for _, key := range some {
+				gone = append(gone, clientv3.OpDelete(key))
+			}
+			if _, err := b.db.Txn(context.Background()).Then(gone...).Commit(); err != nil {
+				log.Fatal(err)
+			}
 		}
 	}
 }
