@@ -6,7 +6,8 @@
 // model, runs the Operation and renders what it returns. So a service knows neither
 // HTTP nor XML, and what is true of all of them is said once.
 //
-// Start with Service and Op, then Call, which is one request.
+// Start with Service and Op, then Call, which is one request. Page (page.go) cuts lists
+// to pages, and RequestTags and TagKeys (tags.go) are what policies see of tags.
 package service
 
 import (
