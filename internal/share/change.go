@@ -48,7 +48,7 @@ func (s *Service) create(ctx context.Context, c *service.Call, in *ramapi.Create
 		Retain:  in.ResourceShareConfiguration != nil && deref(in.ResourceShareConfiguration.RetainSharingOnAccountLeaveOrganization),
 		Created: now, Updated: now, Tags: in.Tags, Permitted: len(in.PermissionARNs) > 0,
 	}
-	keys := service.Keys(requested(in.ResourceARNs, in.Principals), service.RequestTags(service.Pairs(in.Tags, pair)))
+	keys := service.Keys(s.requested(in.ResourceARNs, in.Principals), service.RequestTags(service.Pairs(in.Tags, pair)))
 	keys["ram:requestedallowsexternalprincipals"] = []string{fmt.Sprint(x.External)}
 	if err := c.Allow(ctx, "*", keys); err != nil {
 		return nil, err
@@ -82,14 +82,16 @@ func (s *Service) create(ctx context.Context, c *service.Call, in *ramapi.Create
 	})
 }
 
-// requested are the condition keys of what is asked to be shared, and with whom.
-func requested(resources, principals []string) map[string][]string {
+// requested are the condition keys of what is asked to be shared, and with whom: meshes
+// by their ARNs, which have one spelling, and accounts by their ids, however the caller
+// spells them.
+func (s *Service) requested(resources, principals []string) map[string][]string {
 	out := map[string][]string{}
 	if len(resources) > 0 {
 		out["ram:resourcearn"], out["ram:requestedresourcetype"] = resources, []string{resourceType}
 	}
-	if len(principals) > 0 {
-		out["ram:principal"] = principals
+	for _, p := range principals {
+		out["ram:principal"] = append(out["ram:principal"], s.plain(p))
 	}
 	return out
 }

@@ -98,25 +98,32 @@ func (s *Service) invite(t together, x *share, principal string) error {
 	return nil
 }
 
+// plain is a principal as policies are asked about it and shares keep it: an account is
+// its id, also where its root's ARN names it.
+func (s *Service) plain(p string) string {
+	n, ok := api.ParseResourceName(p)
+	if root := (api.ResourceName{Partition: s.Realm.Partition, Service: "iam", Account: n.Account, Resource: "root"}); ok && n == root && accountForm.MatchString(n.Account) {
+		return n.Account
+	}
+	return p
+}
+
 // principal is a principal as a share of the owner's keeps it; group says that it is no account.
 func (s *Service) principal(t together, owner, p string) (id string, group bool, err error) {
-	if accountForm.MatchString(p) {
-		return p, false, nil
+	if account := s.plain(p); accountForm.MatchString(account) {
+		return account, false, nil
 	}
-	parts := strings.SplitN(p, ":", 6)
-	if len(parts) == 6 && parts[0] == "arn" && parts[1] == s.Realm.Partition && parts[3] == "" && accountForm.MatchString(parts[4]) {
-		kind, name, _ := strings.Cut(parts[5], "/")
+	if n, ok := api.ParseResourceName(p); ok && n.Partition == s.Realm.Partition && n.Region == "" && accountForm.MatchString(n.Account) {
+		kind, name, _ := strings.Cut(n.Resource, "/")
 		switch {
-		case parts[2] == "iam" && parts[5] == "root":
-			return parts[4], false, nil
-		case parts[2] == "iam" && (kind == "user" || kind == "role"):
+		case n.Service == "iam" && (kind == "user" || kind == "role"):
 			return "", false, api.Errorf(ramapi.CodeInvalidParameter, "A mesh is shared with accounts, organizational units and the organization: %s is neither. Name its account.", p)
-		case parts[2] == "organizations" && kind == "organization":
+		case n.Service == "organizations" && kind == "organization":
 			if !t.enabled || p != t.arn() || !t.member(owner) {
 				return "", false, api.Errorf(ramapi.CodeUnknownResource, "Organization %s could not be found.", name)
 			}
 			return p, true, nil
-		case parts[2] == "organizations" && kind == "ou":
+		case n.Service == "organizations" && kind == "ou":
 			_, unit, _ := strings.Cut(name, "/")
 			if _, known := t.Units[unit]; !t.enabled || !known || p != t.unitARN(unit) || !t.member(owner) {
 				return "", false, api.Errorf(ramapi.CodeUnknownResource, "OrganizationalUnit %s in unknown organization could not be found.", unit)
@@ -142,18 +149,18 @@ func (s *Service) associate(ctx context.Context, c *service.Call, in *ramapi.Ass
 	if len(in.ResourceARNs)+len(in.Principals) == 0 {
 		return nil, api.Errorf(ramapi.CodeInvalidParameter, "Name at least one resource or principal to associate.")
 	}
-	meshes, err := s.owned(ctx, c.Principal.Account, in.ResourceARNs)
-	if err != nil {
-		return nil, err
-	}
 	t, err := s.organization(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return own(ctx, s, c, in.ResourceShareARN, in.ClientToken, func(x *share) (*ramapi.AssociateResourceShareResponse, error) {
 		keys := x.keys()
-		maps.Copy(keys, requested(in.ResourceARNs, in.Principals))
+		maps.Copy(keys, s.requested(in.ResourceARNs, in.Principals))
 		if err := c.Allow(ctx, in.ResourceShareARN, keys); err != nil {
+			return nil, err
+		}
+		meshes, err := s.owned(ctx, x.Owner, in.ResourceARNs)
+		if err != nil {
 			return nil, err
 		}
 		if err := s.join(ctx, c, t, x, meshes, in.Principals); err != nil {
@@ -184,12 +191,12 @@ func (s *Service) disassociate(ctx context.Context, c *service.Call, in *ramapi.
 	if err != nil {
 		return nil, err
 	}
-	if owner != c.Principal.Account && len(in.ResourceARNs) == 0 && len(in.Principals) == 1 && in.Principals[0] == c.Principal.Account {
+	if owner != c.Principal.Account && len(in.ResourceARNs) == 0 && len(in.Principals) == 1 && s.plain(in.Principals[0]) == c.Principal.Account {
 		return s.quit(ctx, c, owner, id, in)
 	}
 	return own(ctx, s, c, in.ResourceShareARN, in.ClientToken, func(x *share) (*ramapi.DisassociateResourceShareResponse, error) {
 		keys := x.keys()
-		maps.Copy(keys, requested(in.ResourceARNs, in.Principals))
+		maps.Copy(keys, s.requested(in.ResourceARNs, in.Principals))
 		if err := c.Allow(ctx, in.ResourceShareARN, keys); err != nil {
 			return nil, err
 		}
@@ -203,11 +210,7 @@ func (s *Service) disassociate(ctx context.Context, c *service.Call, in *ramapi.
 			out.ResourceShareAssociations = append(out.ResourceShareAssociations, s.association(x, *e, ramapi.ResourceShareAssociationTypeResource))
 		}
 		for _, p := range in.Principals {
-			id := p
-			if account, isRoot := strings.CutSuffix(strings.TrimPrefix(p, "arn:"+s.Realm.Partition+":iam::"), ":root"); isRoot {
-				id = account
-			}
-			e := find(x.Principals, id)
+			e := find(x.Principals, s.plain(p))
 			if e == nil {
 				return nil, api.Errorf(ramapi.CodeUnknownResource, "Principal %s is not associated with the resource share.", p)
 			}
@@ -231,7 +234,7 @@ func (x *share) remove(e *entity, s *Service) {
 // quit takes the caller out of another account's share.
 func (s *Service) quit(ctx context.Context, c *service.Call, owner, id string, in *ramapi.DisassociateResourceShareRequest) (*ramapi.DisassociateResourceShareResponse, error) {
 	return write(ctx, s, c, scope(owner), in.ClientToken, func(tx *store.Tx) (*ramapi.DisassociateResourceShareResponse, error) {
-		if err := given(ctx, c, in.ResourceShareARN, requested(nil, in.Principals)); err != nil {
+		if err := given(ctx, c, in.ResourceShareARN, s.requested(nil, in.Principals)); err != nil {
 			return nil, err
 		}
 		x, err := s.held(tx, owner, id)

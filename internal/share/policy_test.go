@@ -67,6 +67,41 @@ def soon(f, **arguments):
             time.sleep(0.05)
     raise last
 `
+	t.Run("SHARE-003 what is shared, and with whom, has one spelling for policies", func(t *testing.T) {
+		got := g.Python(t, resttest.Root(owner), ids+`
+am.create_mesh(meshName="kept")
+am.create_mesh(meshName="open")
+def deny(key, value):
+    return {"Effect": "Deny", "Action": "ram:*", "Resource": "*", "Condition": {"ForAnyValue:StringEquals": {key: value}}}
+full = ["AWSAppMeshFullAccess", "AWSResourceAccessManagerFullAccess"]
+x = client("ram", key=user(ia, "words", full, deny("ram:ResourceArn", mesh("kept")), deny("ram:Principal", B)))
+s = soon(x.create_resource_share, name="words", resourceArns=[mesh("open")], principals=[C])["resourceShare"]["resourceShareArn"]
+def ends(f, **arguments):
+    return refusal(f, **arguments).split(":")[0]
+for arn in (mesh("kept"), mesh("kept") + "@" + A, mesh("kept") + "@", mesh("kept") + "/"):
+    print(ends(x.create_resource_share, name="x", resourceArns=[arn]), ends(x.associate_resource_share, resourceShareArn=s, resourceArns=[arn]))
+for p in (B, "arn:aws:iam::%s:root" % B):
+    print(ends(x.create_resource_share, name="x", principals=[p]), ends(x.associate_resource_share, resourceShareArn=s, principals=[p]))
+    print(ends(x.disassociate_resource_share, resourceShareArn=s, principals=[p]))
+print(sorted(e["associatedEntity"] for kind in ("RESOURCE", "PRINCIPAL") for e in a.get_resource_share_associations(associationType=kind, resourceShareArns=[s])["resourceShareAssociations"]))
+# Who may not share is not told which meshes there are.
+nobody = client("ram", key=user(ia, "nobody-words"))
+print(len({refusal(nobody.associate_resource_share, resourceShareArn=s, resourceArns=[mesh(n)]) for n in ("kept", "none")}), ends(nobody.associate_resource_share, resourceShareArn=s, resourceArns=[mesh("none")]))
+`)
+		want := `403 AccessDeniedException 403 AccessDeniedException
+400 MalformedArnException 400 MalformedArnException
+400 MalformedArnException 400 MalformedArnException
+400 MalformedArnException 400 MalformedArnException
+403 AccessDeniedException 403 AccessDeniedException
+403 AccessDeniedException
+403 AccessDeniedException 403 AccessDeniedException
+403 AccessDeniedException
+['333333333333', 'arn:aws:appmesh:us-east-1:111111111111:mesh/open']
+1 403 AccessDeniedException`
+		if got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
 	t.Run("SHARE-003 who shares a mesh must be allowed the three actions on its policy", func(t *testing.T) {
 		got := g.Python(t, resttest.Root(owner), ids+`
 am.create_mesh(meshName="apps")

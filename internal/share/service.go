@@ -64,28 +64,28 @@ func stamp(t time.Time) *api.Timestamp { return &api.Timestamp{Time: t} }
 // shareARN is a share's ARN, invitationARN an invitation's: both are of the account that
 // shares.
 func (s *Service) shareARN(owner, id string) string {
-	return "arn:" + s.Realm.Partition + ":ram:" + s.Realm.Region + ":" + owner + ":resource-share/" + id
+	return s.Realm.ResourceName("ram", owner, "resource-share/"+id)
 }
 
 func (s *Service) invitationARN(owner, id string) string {
-	return "arn:" + s.Realm.Partition + ":ram:" + s.Realm.Region + ":" + owner + ":resource-share-invitation/" + id
+	return s.Realm.ResourceName("ram", owner, "resource-share-invitation/"+id)
 }
 
 // parse takes an ARN of a share or an invitation apart.
 func (s *Service) parse(arn, kind string) (owner, id string, err error) {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[1] != s.Realm.Partition || parts[2] != "ram" || parts[3] != s.Realm.Region ||
-		!accountForm.MatchString(parts[4]) || !strings.HasPrefix(parts[5], kind+"/") || len(parts[5]) == len(kind)+1 || strings.Count(parts[5], "/") != 1 {
+	n, ok := api.ParseResourceName(arn)
+	id, one := strings.CutPrefix(n.Resource, kind+"/")
+	if !ok || n.Partition != s.Realm.Partition || n.Service != "ram" || n.Region != s.Realm.Region || !accountForm.MatchString(n.Account) ||
+		!one || id == "" || strings.Contains(id, "/") {
 		return "", "", api.Errorf(ramapi.CodeMalformedARN, "The specified resource ARN %s is not valid. Verify the ARN and try again.", arn)
 	}
-	return parts[4], strings.TrimPrefix(parts[5], kind+"/"), nil
+	return n.Account, id, nil
 }
 
 // meshARN takes the ARN of a mesh apart and says whether an account may share it: only
 // its owner may (SHARE-015).
 func (s *Service) mesh(arn, account string) (api.Key, error) {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" {
+	if _, ok := api.ParseResourceName(arn); !ok {
 		return api.Key{}, api.Errorf(ramapi.CodeMalformedARN, "The specified resource ARN %s is not valid. Verify the ARN and try again.", arn)
 	}
 	a, err := api.ParseARN(arn)
@@ -98,7 +98,12 @@ func (s *Service) mesh(arn, account string) (api.Key, error) {
 	if a.Account != account || a.MeshOwner != "" && a.MeshOwner != account {
 		return api.Key{}, api.Errorf(ramapi.CodeOperationNotPermitted, "Resource %s is not owned by account %s: only the owner of a mesh can share it.", arn, account)
 	}
-	return api.Key{Owner: account, Mesh: a.Mesh, Kind: api.KindMesh, Name: a.Mesh}, nil
+	key := api.Key{Owner: account, Mesh: a.Mesh, Kind: api.KindMesh, Name: a.Mesh}
+	if own := s.Realm.ARN(key, account); arn != own {
+		// Policies were asked by ram:ResourceArn: what it names has no other spelling.
+		return api.Key{}, api.Errorf(ramapi.CodeMalformedARN, "The specified resource ARN %s is not valid: the mesh of account %s is %s.", arn, account, own)
+	}
+	return key, nil
 }
 
 // load reads the shares of an account, or all where owner is empty, as they are now, and
