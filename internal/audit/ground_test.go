@@ -28,12 +28,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("AUDIT_TEST_WRITER"); dir != "" {
 		writeUntilKilled(dir)
 	}
-	code := storetest.Main(m)
-	if err := goleak.Find(); err != nil && code == 0 {
-		_, _ = os.Stderr.WriteString(err.Error())
-		code = 1
-	}
-	os.Exit(code)
+	goleak.VerifyTestMain(storetest.WithEtcd{M: m})
 }
 
 const (

@@ -17,13 +17,7 @@ import (
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withEtcd{m}) }
-
-// withEtcd runs the tests with one etcd, which has ended when leaks are looked
-// for.
-type withEtcd struct{ m *testing.M }
-
-func (w withEtcd) Run() int { return storetest.Main(w.m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const account = "111122223333"
 

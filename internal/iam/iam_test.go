@@ -27,14 +27,7 @@ import (
 
 var _ auth.Keys = (*iam.Keys)(nil)
 
-func TestMain(m *testing.M) {
-	code := storetest.Main(m)
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const first = "000000000000"
 

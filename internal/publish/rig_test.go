@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -28,14 +27,7 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) {
-	code := storetest.Main(m)
-	if err := goleak.Find(); code == 0 && err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const (
 	account = "111122223333"

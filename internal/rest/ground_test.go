@@ -35,13 +35,7 @@ const (
 	headerAccount = "X-Test-Account"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withEtcd{m}) }
-
-// withEtcd runs the tests with one etcd, which has ended when leaks are looked
-// for.
-type withEtcd struct{ m *testing.M }
-
-func (w withEtcd) Run() int { return storetest.Main(w.m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 // server is a rest.Server, with what it was made of.
 type server struct {

@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -21,19 +20,15 @@ import (
 var _ mesh.Reader = (*store.Tx)(nil)
 
 func TestMain(m *testing.M) {
-	code := storetest.Main(m)
 	// The members of a test's cluster speak HTTP with each other and let their
 	// connections idle out. Nothing of ours speaks HTTP.
-	if err := goleak.Find(
+	goleak.VerifyTestMain(
+		storetest.WithEtcd{M: m},
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*conn).serve"),
 		goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead"),
-	); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	)
 }
 
 const owner = "111122223333"

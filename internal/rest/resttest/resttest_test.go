@@ -27,14 +27,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/protocols.txt anew")
 
-func TestMain(m *testing.M) {
-	code := storetest.Main(m)
-	if err := goleak.Find(); err != nil && code == 0 {
-		_, _ = os.Stderr.WriteString(err.Error())
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 // play makes a service of a model whose operations answer as they are told; those
 // that are not mentioned answer nothing.

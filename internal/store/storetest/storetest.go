@@ -103,6 +103,13 @@ func Main(m *testing.M) int {
 	return code
 }
 
+// WithEtcd are tests for goleak.VerifyTestMain: the etcd has ended when leaks are looked
+// for.
+type WithEtcd struct{ M *testing.M }
+
+// Run satisfies goleak.TestingM.
+func (w WithEtcd) Run() int { return Main(w.M) }
+
 // shared is the one thing that the tests of a program share: a start of etcd
 // costs a tenth of a second.
 var shared counted

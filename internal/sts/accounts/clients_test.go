@@ -2,7 +2,6 @@ package accounts_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -27,14 +26,7 @@ import (
 	"github.com/evermesh/evermesh/internal/sts/podidentity"
 )
 
-func TestMain(m *testing.M) {
-	code := storetest.Main(m)
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 // plane serves IAM, STS and pod identity.
 type plane struct {
