@@ -96,6 +96,10 @@ func TestEventsOutliveAKill_AUDIT_003(t *testing.T) {
 			seen[e["eventName"].(string)+" "+name]++
 		}
 	}
+	// So is what App Mesh did for who made the first mesh.
+	if seen["CreateServiceLinkedRole "] != 1 {
+		t.Errorf("events are %v", seen)
+	}
 	for _, name := range names {
 		if seen["CreateMesh "+name] != 1 || seen["DescribeMesh "+name] != 1 {
 			t.Errorf("events are %v", seen)
@@ -161,9 +165,15 @@ func TestReplicasFindEachOthersEvents(t *testing.T) {
 	}) {
 		t.Fatalf("connections are %+v", seen)
 	}
-	if !slices.ContainsFunc(b.events(t), func(e map[string]any) bool { return e["eventName"] == "CreateVirtualNode" }) {
-		t.Error("the other replica does not find what was written here")
-	}
+	t.Run("AUDIT-010 calls and connections are among the events of every replica", func(t *testing.T) {
+		for name, p := range map[string]*plane{"the one": a, "the other": b} {
+			for event, kind := range map[string]string{"CreateVirtualNode": "AwsApiCall", "StreamAggregatedResources": "AwsServiceEvent"} {
+				if !slices.ContainsFunc(p.events(t), func(e map[string]any) bool { return e["eventName"] == event && e["eventType"] == kind }) {
+					t.Errorf("%s does not find %s", name, event)
+				}
+			}
+		}
+	})
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

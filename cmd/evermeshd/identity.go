@@ -31,7 +31,7 @@ const linkedRoleWait = 2 * time.Second
 func (d *daemon) meshMade(ctx context.Context, p auth.Principal) {
 	ctx, cancel := context.WithTimeout(ctx, linkedRoleWait)
 	defer cancel()
-	if err := d.identity.EnsureLinkedRole(ctx, p, d.around.authorizer); err != nil {
+	if err := d.identity.EnsureLinkedRole(ctx, p, d.around.authorizer, d.around.audit); err != nil {
 		d.log.WarnContext(ctx, "service-linked role was not made", "err", err)
 	}
 }

@@ -44,7 +44,7 @@ func serveOn(t *testing.T, s *store.Store, dir string) (*resttest.Server, *iam.K
 		Store: s, Services: []*service.Service{offered}, Keys: k, Authorizer: k.Authorizer(),
 		Edit: func(c *rest.Config) {
 			c.MeshMade = func(ctx context.Context, p auth.Principal) {
-				if err := server.EnsureLinkedRole(ctx, p, k.Authorizer()); err != nil {
+				if err := server.EnsureLinkedRole(ctx, p, k.Authorizer(), nil); err != nil {
 					t.Error(err)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/iamapi"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/service"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -133,8 +134,9 @@ func (d *desk) deletionStatus(in *iamapi.GetServiceLinkedRoleDeletionStatusReque
 
 // EnsureLinkedRole makes AWSServiceRoleForAppMesh where an account does not have it,
 // for the first mesh of an account (IAM-028). A caller who may not is no error: the
-// mesh is made all the same.
-func (s *Server) EnsureLinkedRole(ctx context.Context, p auth.Principal, a auth.Authorizer) error {
+// mesh is made all the same. What is made has an event of its own, as a call that App
+// Mesh did for the principal; audit may be nil.
+func (s *Server) EnsureLinkedRole(ctx context.Context, p auth.Principal, a auth.Authorizer, audit service.Auditor) error {
 	if s.keys.directory.hasRole(p.Account, linkedServices()[0].role) {
 		return nil
 	}
@@ -155,6 +157,19 @@ func (s *Server) EnsureLinkedRole(ctx context.Context, p auth.Principal, a auth.
 			return err
 		}
 		d.putIdentity(roleKind, i)
+		if audit == nil {
+			return nil
+		}
+		id, err := newID("")
+		if err != nil {
+			return err
+		}
+		r := d.role(i, true)
+		tx.Outbox(audit.Event(service.Record{
+			ID: id, Source: "iam.amazonaws.com", Operation: "CreateServiceLinkedRole", Principal: p, At: s.now(),
+			SourceIP: linked.principal, UserAgent: linked.principal, Resources: []string{arn},
+			Request: iamapi.CreateServiceLinkedRoleRequest{AWSSErviceName: linked.principal}, Response: iamapi.CreateServiceLinkedRoleResponse{Role: &r},
+		}))
 		return nil
 	})
 	if err != nil {
