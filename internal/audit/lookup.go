@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"slices"
@@ -93,8 +92,7 @@ func (l *Lookups) lookup(ctx context.Context, c *service.Call, in *trailapi.Look
 		out.Events = append(out.Events, shown)
 	}
 	if next.At > 0 {
-		text := base64.RawURLEncoding.EncodeToString(marshal(next))
-		out.NextToken = &text
+		out.NextToken = service.Token(string(marshal(next)))
 	}
 	return out, nil
 }
@@ -133,8 +131,8 @@ func (l *Lookups) query(account string, in *trailapi.LookupEventsRequest) (query
 		return q, nil
 	}
 	var at token
-	text, err := base64.RawURLEncoding.DecodeString(*in.NextToken)
-	if err != nil || json.Unmarshal(text, &at) != nil || at.At <= 0 || at.Of != fingerprint(account, in) {
+	text, ok := service.After(in.NextToken)
+	if !ok || json.Unmarshal([]byte(text), &at) != nil || at.At <= 0 || at.Of != fingerprint(account, in) {
 		return q, api.Errorf(trailapi.CodeInvalidNextToken, "The token is not of an answer to this request: a page is asked for with the same parameters as the first one.")
 	}
 	q.At, q.ID, q.To = at.At, at.ID, at.Last

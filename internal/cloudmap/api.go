@@ -72,7 +72,7 @@ func (a *API) Service() (*service.Service, error) {
 
 // arn is that of a namespace or service: arn:aws:servicediscovery:…:service/srv-….
 func (a *API) arn(account, kind, id string) string {
-	return "arn:" + a.Realm.Partition + ":" + name + ":" + a.Realm.Region + ":" + account + ":" + kind + "/" + id
+	return a.Realm.ResourceName(name, account, kind+"/"+id)
 }
 
 // nobodys is an id that nothing has.

@@ -69,7 +69,7 @@ func After(token *string) (after string, ok bool) {
 	if token == nil || *token == "" {
 		return "", true
 	}
-	text, err := base64.RawURLEncoding.DecodeString(*token)
+	text, err := base64.RawURLEncoding.Strict().DecodeString(*token)
 	if err != nil {
 		return "", false
 	}
