@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/forward"
 )
 
@@ -25,22 +24,23 @@ func (s *Server) elsewhere(ctx context.Context, r *http.Request, c *call, to *fo
 		return nil, api.Errorf(api.CodeAccessDenied, "User: %s is not authorized to perform: %s: %s is not this control plane's own here, and only account %s may use it.",
 			c.principal.ARN, operation, t.service.Model.Metadata.ServiceID, s.ElsewhereFor)
 	}
-	tags := requestTags(inputTags(c.doc))
-	for _, arn := range inputARNs(c.doc, s.Realm.Partition) {
-		c.about = append(c.about, arn)
-		if err := s.Authorizer.Authorize(ctx, auth.Question{
-			Principal: c.principal, Action: operation, Resource: arn, Keys: with(s.keys(c), tags),
-			Shared: !strings.Contains(arn, ":"+c.principal.Account+":"), // the account there stands for the one here
-		}); err != nil {
+	questions, err := t.questions(s.Realm, c.principal.Account, c.doc)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range questions {
+		if q.Resource != "*" && !slices.Contains(c.about, q.Resource) {
+			c.about = append(c.about, q.Resource)
+		}
+		n, _ := api.ParseResourceName(q.Resource)
+		q.Shared = n.Account != c.principal.Account && q.Resource != "*" // the account there stands for the one here
+		q.Principal, q.Keys = c.principal, with(with(s.keys(c), requestKeys(c.doc)), q.Keys)
+		if err := s.Authorizer.Authorize(ctx, q); err != nil {
 			return nil, err
 		}
 	}
-	if c.about == nil {
-		if err := s.Authorizer.Authorize(ctx, auth.Question{Principal: c.principal, Action: operation, Resource: "*", Keys: with(s.keys(c), tags)}); err != nil {
-			return nil, err
-		}
-	}
-	answer, err := to.Send(ctx, t.op.Name, r.Method, r.RequestURI, r.Header, t.body)
+	on := t.onward(r, c.doc)
+	answer, err := to.Send(ctx, t.op.Name, on.method, on.uri, on.header, on.body)
 	if err != nil {
 		s.Log.WarnContext(ctx, "service elsewhere does not answer", "request_id", c.id, "err", err)
 		return nil, api.Errorf(api.CodeServiceUnavailable, "%s is elsewhere, and does not answer this control plane: try again.", t.service.Model.Metadata.ServiceID)
@@ -80,45 +80,40 @@ func (a relayed) refusal() error {
 	return api.Errorf(code, "The service answered with status %d.", a.Status)
 }
 
-// inputARNs are the ARNs that an input names in its outermost members.
-func inputARNs(doc map[string]any, partition string) []string {
-	var out []string
-	add := func(v any) {
-		if arn, ok := v.(string); ok && strings.HasPrefix(arn, "arn:"+partition+":") && !slices.Contains(out, arn) {
-			out = append(out, arn)
-		}
-	}
-	for _, v := range doc {
-		if list, ok := v.([]any); ok {
-			for _, item := range list {
-				add(item)
+// requestKeys are the condition keys of the tags that an input gives or takes off, in
+// whichever letters and form its service has them.
+func requestKeys(doc map[string]any) map[string][]string {
+	var tags []api.TagRef
+	var keys []string
+	for name, v := range doc {
+		switch list := v.(type) {
+		case map[string]any:
+			for key, value := range list {
+				if strings.EqualFold(name, "tags") {
+					tags = append(tags, api.TagRef{Key: key, Value: plain(value)})
+				}
 			}
-			continue
+		case []any:
+			for _, item := range list {
+				switch key, isText := item.(string); {
+				case strings.EqualFold(name, "tags"):
+					tags = append(tags, tagOf(item))
+				case strings.EqualFold(name, "tagKeys") && isText:
+					keys = append(keys, key)
+				}
+			}
 		}
-		add(v)
 	}
-	slices.Sort(out)
-	return out
+	if tags == nil && keys != nil {
+		return map[string][]string{"aws:tagkeys": keys}
+	}
+	return requestTags(tags)
 }
 
-// inputTags are the tags that an input has, in whichever letters.
-func inputTags(doc map[string]any) []api.TagRef {
-	var out []api.TagRef
-	for name, v := range doc {
-		list, ok := v.([]any)
-		if !ok || !strings.EqualFold(name, "tags") {
-			continue
-		}
-		for _, item := range list {
-			tag, _ := item.(map[string]any)
-			key, value := text(tag, "Key"), text(tag, "Value")
-			if key == "" {
-				key, value = text(tag, "key"), text(tag, "value")
-			}
-			if key != "" {
-				out = append(out, api.TagRef{Key: key, Value: value})
-			}
-		}
+func tagOf(item any) api.TagRef {
+	tag, _ := item.(map[string]any)
+	if key := text(tag, "Key"); key != "" {
+		return api.TagRef{Key: key, Value: text(tag, "Value")}
 	}
-	return out
+	return api.TagRef{Key: text(tag, "key"), Value: text(tag, "value")}
 }

@@ -15,3 +15,16 @@ const (
 	LargeBodies = largeBodies
 	SmallBody   = smallBody
 )
+
+// Abouts calls see with each row of what operations of services elsewhere are about.
+func Abouts(see func(service, resource, operations string)) {
+	for service, rows := range abouts {
+		for _, row := range rows {
+			see(service, row.resource, row.operations)
+		}
+	}
+}
+
+// Conditions are the condition keys that inputs of services elsewhere give, with the
+// members that have their values.
+func Conditions() map[string][]string { return conditions }
