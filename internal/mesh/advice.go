@@ -18,7 +18,7 @@ const defaultPerRequest = 15 * time.Second
 // guide warns of (advice_guide.go).
 func Advice(r Reader, of *api.Resource) []string {
 	if of.VirtualNodeSpec() != nil {
-		return slices.Concat(unseen(of), outside(r, of))
+		return slices.Concat(unseen(of), outside(r, of), entitled(of))
 	}
 	return slices.Concat(tries(r, of), literals(of.Spec))
 }

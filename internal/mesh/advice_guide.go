@@ -47,18 +47,28 @@ func outside(r Reader, of *api.Resource) []string {
 		"model other hosts as virtual services and list them as backends, or set ALLOW_ALL"}
 }
 
+// entitled: proxies that speak TLS to each other have to be authorised, those of the
+// backends too, and none of them for more than its own node (VN-039).
+func entitled(of *api.Resource) []string {
+	if !demanding(of.VirtualNodeSpec()) {
+		return nil
+	}
+	return []string{"it demands TLS of backends, so that their proxies, as its own, need proxy authorization: " +
+		"allow each role appmesh:StreamAggregatedResources on the virtual nodes alone that its proxies are of, rather than on *"}
+}
+
 // secured says whether a node has TLS, on a listener or towards backends.
 func secured(spec *api.VirtualNodeSpec) bool {
+	return demanding(spec) || slices.ContainsFunc(spec.Listeners, func(l api.Listener) bool { return l.TLS != nil && l.TLS.Mode != api.ListenerTLSModeDisabled })
+}
+
+// demanding says whether a node has a client policy of TLS.
+func demanding(spec *api.VirtualNodeSpec) bool {
 	tls := func(p *api.ClientPolicy) bool { return p != nil && p.TLS != nil }
 	if spec.BackendDefaults != nil && tls(spec.BackendDefaults.ClientPolicy) {
 		return true
 	}
-	for i := range spec.Backends {
-		if s := spec.Backends[i].VirtualService; s != nil && tls(s.ClientPolicy) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(spec.Listeners, func(l api.Listener) bool { return l.TLS != nil && l.TLS.Mode != api.ListenerTLSModeDisabled })
+	return slices.ContainsFunc(spec.Backends, func(b api.Backend) bool { return b.VirtualService != nil && tls(b.VirtualService.ClientPolicy) })
 }
 
 // literals: a pattern that was meant to look ahead, as in the guide's own sample, is

@@ -17,7 +17,9 @@ func TestGuidesAdvice(t *testing.T) {
 			"model other hosts as virtual services and list them as backends, or set ALLOW_ALL"
 		certificate = `{"file": {"certificateChain": "/c", "privateKey": "/k"}}`
 		trust       = `{"tls": {"validation": {"trust": {"file": {"certificateChain": "/ca"}}}}}`
-		pattern     = `{"httpRoute": {"match": {"path": {"regex": "^/prefix$suffix)"}}, "action": {"weightedTargets": [{"virtualNode": "gone", "weight": 1}]}}}`
+		entitled    = "it demands TLS of backends, so that their proxies, as its own, need proxy authorization: " +
+			"allow each role appmesh:StreamAggregatedResources on the virtual nodes alone that its proxies are of, rather than on *"
+		pattern = `{"httpRoute": {"match": {"path": {"regex": "^/prefix$suffix)"}}, "action": {"weightedTargets": [{"virtualNode": "gone", "weight": 1}]}}}`
 	)
 	node := func(tls string) string {
 		return `{"listeners": [{"portMapping": {"port": 80, "protocol": "http"}` + tls + `}]}`
@@ -29,9 +31,10 @@ func TestGuidesAdvice(t *testing.T) {
 	}{
 		{"TLS-029 a node with TLS under DROP_ALL", "DROP_ALL", api.KindVirtualNode, node(`, "tls": {"mode": "STRICT", "certificate": ` + certificate + `}`), outside},
 		{"TLS-029 which is the default", "", api.KindVirtualNode, node(`, "tls": {"mode": "PERMISSIVE", "certificate": ` + certificate + `}`), outside},
-		{"TLS-029 one with a policy for all its backends", "", api.KindVirtualNode, `{"backendDefaults": {"clientPolicy": ` + trust + `}}`, outside},
-		{"TLS-029 one with a policy for a backend", "", api.KindVirtualNode, `{"backends": [{"virtualService": {"virtualServiceName": "a", "clientPolicy": ` + trust + `}}]}`, outside},
-		{"a node with TLS under ALLOW_ALL has none", "ALLOW_ALL", api.KindVirtualNode, `{"backendDefaults": {"clientPolicy": ` + trust + `}}`, ""},
+		{"TLS-029 VN-039 one with a policy for all its backends", "", api.KindVirtualNode, `{"backendDefaults": {"clientPolicy": ` + trust + `}}`, outside + "\n" + entitled},
+		{"TLS-029 VN-039 one with a policy for a backend", "", api.KindVirtualNode, `{"backends": [{"virtualService": {"virtualServiceName": "a", "clientPolicy": ` + trust + `}}]}`, outside + "\n" + entitled},
+		{"VN-039 a node with a policy of TLS under ALLOW_ALL", "ALLOW_ALL", api.KindVirtualNode, `{"backendDefaults": {"clientPolicy": ` + trust + `}}`, entitled},
+		{"a node with TLS under ALLOW_ALL has none", "ALLOW_ALL", api.KindVirtualNode, node(`, "tls": {"mode": "STRICT", "certificate": ` + certificate + `}`), ""},
 		{"a node without TLS has none", "DROP_ALL", api.KindVirtualNode, node(""), ""},
 		{"nor has one whose TLS is off", "DROP_ALL", api.KindVirtualNode, node(`, "tls": {"mode": "DISABLED", "certificate": ` + certificate + `}`), ""},
 		{
