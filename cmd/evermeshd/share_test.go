@@ -153,6 +153,9 @@ their_ram = boto3.client("ram", **theirs)
 i, = their_ram.get_resource_share_invitations()["resourceShareInvitations"]
 their_ram.accept_resource_share_invitation(resourceShareInvitationArn=i["resourceShareInvitationArn"])
 print("share", until("done", boto3.client("appmesh", **user).describe_virtual_node, **node))
+boto3.client("appmesh", **theirs).create_mesh(meshName="mine")
+print("listed", sorted((m["meshName"], m["meshOwner"], m["resourceOwner"]) for m in boto3.client("appmesh", **theirs).list_meshes()["meshes"]))
+print("theirs", sorted((m["meshName"], m["meshOwner"], m["resourceOwner"]) for m in mesh.list_meshes()["meshes"]))
 `, theirs.AccessKeyID, theirs.SecretAccessKey, guest))
 	for name, lines := range map[string]string{
 		"TRBL-035 nothing by itself":                   "nothing ForbiddenException",
@@ -161,6 +164,8 @@ print("share", until("done", boto3.client("appmesh", **user).describe_virtual_no
 		"TRBL-035 not by a policy of a resource":       "operations []",
 		"TRBL-035 by a role of the owner's":            "role done AccessDeniedException",
 		"TRBL-035 by a share of the mesh":              "share done",
+		"API-028 own and shared meshes are listed":     "listed [('apps', '000000000000', '000000000000'), ('mine', '" + guest + "', '" + guest + "')]",
+		"API-028 and no others":                        "theirs [('apps', '000000000000', '000000000000')]",
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !strings.Contains(got+"\n", lines+"\n") {
