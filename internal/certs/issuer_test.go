@@ -118,3 +118,20 @@ func rootAbove(w *world, arn string) string {
 	_, err := w.RootOf(arn)
 	return fmt.Sprint(err)
 }
+
+// Policies find a tag of a certificate whatever the case of its key, when a proxy asks
+// for it.
+func TestTagsOfWhatProxiesAskFor_IAM_010(t *testing.T) {
+	t.Parallel()
+	w := alone(t)
+	arn := w.run(t, `
+print(acm.request_certificate(DomainName="a.local", CertificateAuthorityArn=root(), KeyAlgorithm="EC_prime256v1", Tags=[dict(Key="Team", Value="a"), dict(Key="team", Value="b")])["CertificateArn"])
+`)
+	testenv.Eventually(t, "the certificate is known", func() bool {
+		_, err := w.Certificate(t.Context(), root(resttest.AccountA), strings.TrimSpace(arn))
+		return err == nil
+	})
+	if got := w.heard.last()["aws:resourcetag/team"]; !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("policies are asked with %q", w.heard.last())
+	}
+}

@@ -52,9 +52,31 @@ type world struct {
 	clock clock
 	box   *seal.Box
 	log   *testenv.Output
+	heard heard
 	// used are the ARNs that using names, by certificate.
 	mu   sync.Mutex
 	used map[string][]string
+}
+
+// heard is auth.Roots that keeps the last condition keys of proxies' questions.
+type heard struct {
+	auth.Roots
+	mu   sync.Mutex
+	keys map[string][]string
+}
+
+// Authorize satisfies auth.Authorizer.
+func (h *heard) Authorize(ctx context.Context, q auth.Question) error {
+	h.mu.Lock()
+	h.keys = q.Keys
+	h.mu.Unlock()
+	return h.Roots.Authorize(ctx, q)
+}
+
+func (h *heard) last() map[string][]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.keys
 }
 
 func (w *world) using(context.Context) (map[string][]string, error) {
@@ -86,7 +108,7 @@ func newWorld(t *testing.T, data *store.Store, masterKey string) *world {
 	w := &world{used: map[string][]string{}, log: &testenv.Output{}}
 	w.box = newBox(t, data, masterKey)
 	w.Registry = certs.New(certs.Config{
-		Store: data, Box: w.box, Realm: realm, Authorizer: auth.Roots{}, CRL: "http://crl.test/evermesh/crl", Using: w.using,
+		Store: data, Box: w.box, Realm: realm, Authorizer: &w.heard, CRL: "http://crl.test/evermesh/crl", Using: w.using,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Now: w.clock.now,
 	})
 	ctx, stop := context.WithCancel(t.Context())
