@@ -304,23 +304,24 @@ func (d *Directory) OnChange(told func(accounts []string)) {
 // waitAtMost bounds how long a write waits until this replica decides by it.
 const waitAtMost = 5 * time.Second
 
-// wait returns when the directory has taken a revision, or does not follow the store.
-func (d *Directory) wait(ctx context.Context, revision int64) {
+// wait returns when the directory has taken a revision, or does not follow the store;
+// reached says which.
+func (d *Directory) wait(ctx context.Context, revision int64) (reached bool) {
 	limit := time.NewTimer(waitAtMost)
 	defer limit.Stop()
 	for {
 		d.mu.RLock()
-		done, taken := !d.following || d.revision >= revision, d.taken
+		reached, following, taken := d.revision >= revision, d.following, d.taken
 		d.mu.RUnlock()
-		if done {
-			return
+		if reached || !following {
+			return reached
 		}
 		select {
 		case <-taken:
 		case <-limit.C:
-			return
+			return false
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

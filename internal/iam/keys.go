@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
@@ -168,6 +169,21 @@ func (k *Keys) Credential(_ context.Context, accessKeyID, _ string) (auth.Creden
 	}
 	p.AccessKeyID = accessKeyID
 	return auth.Credential{Secret: c.Secret, Principal: p}, true, nil
+}
+
+// Fresh returns when what is known of accounts is at least as new as the store was when
+// it was called; otherwise, and while the store cannot be reached, it refuses.
+func (k *Keys) Fresh(ctx context.Context, accounts ...string) error {
+	for _, account := range accounts {
+		head, err := k.config.Store.HeadOf(ctx, store.AccountScope(account))
+		if err != nil {
+			return api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: ask another.")
+		}
+		if !k.directory.wait(ctx, head) {
+			return api.Errorf(api.CodeServiceUnavailable, "This replica is behind its store: ask another.")
+		}
+	}
+	return nil
 }
 
 // Root is the root of an account, who may do everything in it.

@@ -29,6 +29,17 @@ type Provider struct {
 	Clients     []string
 	Thumbprints []string
 	Tags        map[string]string
+	Created     time.Time
+	// Cluster is the cluster that it is of, by the tag ClusterTag; empty for none.
+	Cluster string
+}
+
+func (d *Directory) provider(account string, p *provider) Provider {
+	tags := tagMap(p.Tags)
+	return Provider{
+		ARN: arn(d.partition, account, providerARN, "/", p.URL), Issuer: p.URL, Clients: p.Clients, Thumbprints: p.Thumbprints,
+		Tags: tags, Created: p.Created, Cluster: tags[ClusterTag],
+	}
 }
 
 func tagMap(tags []tag) map[string]string {
@@ -97,7 +108,7 @@ func (k *Keys) Provider(account, issuer string) (Provider, bool) {
 	if p == nil || p.URL != issuer {
 		return Provider{}, false
 	}
-	return Provider{ARN: arn(d.partition, account, providerARN, "/", p.URL), Issuer: p.URL, Clients: p.Clients, Thumbprints: p.Thumbprints, Tags: tagMap(p.Tags)}, true
+	return d.provider(account, p), true
 }
 
 // Issuers are the accounts that have registered an OIDC issuer, in order.

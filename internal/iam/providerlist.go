@@ -11,9 +11,7 @@ func (k *Keys) Providers(account string) []Provider {
 	}
 	out := make([]Provider, 0, len(t.providers))
 	for _, p := range t.providers {
-		out = append(out, Provider{
-			ARN: arn(d.partition, account, providerARN, "/", p.URL), Issuer: p.URL, Clients: p.Clients, Thumbprints: p.Thumbprints, Tags: tagMap(p.Tags),
-		})
+		out = append(out, d.provider(account, p))
 	}
 	return out
 }

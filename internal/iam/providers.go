@@ -10,9 +10,33 @@ import (
 )
 
 const (
+	providersPerAccount    = 100
 	clientsPerProvider     = 100
 	thumbprintsPerProvider = 5
 )
+
+// ClusterTag is the tag of an OIDC provider that names the cluster whose service
+// accounts it vouches for: associations of EKS Pod Identity are made for a cluster.
+const ClusterTag = "evermesh:eks-cluster"
+
+// sole says whether a new provider may be in the account beside the others: a cluster
+// has one issuer, as another one with its name could make tokens of its pods.
+func (d *desk) sole(p *provider) error {
+	others, err := all[provider](d, recordsTail(d.account, providerRecord))
+	if err != nil {
+		return err
+	}
+	if len(others) >= providersPerAccount {
+		return exceeded("OpenIdConnectProvidersPerAccount", providersPerAccount)
+	}
+	cluster := tagMap(p.Tags)[ClusterTag]
+	for _, other := range others {
+		if cluster != "" && tagMap(other.Tags)[ClusterTag] == cluster {
+			return taken("The cluster %s is that of provider https://%s already: a cluster has one, so choose another name for the tag %s.", cluster, other.URL, ClusterTag)
+		}
+	}
+	return nil
+}
 
 // issuerOf is the part of an issuer's URL that its ARN and its condition keys have.
 func issuerOf(text string) (string, error) {
@@ -29,20 +53,29 @@ func (d *desk) putProvider(p *provider) {
 	d.put(providerType(), recordTail(d.account, providerRecord, p.URL), p)
 }
 
-// provider finds an OIDC provider by its ARN.
+// provider finds an OIDC provider by its ARN, which policies may know by its tags.
 func (d *desk) provider(arn string) (*provider, error) {
-	if err := d.allow(arn); err != nil {
+	var p *provider
+	if issuer, ok := strings.CutPrefix(arn, d.arn(d.account, providerARN, "/", "")); ok {
+		var err error
+		if p, err = read[provider](d, recordTail(d.account, providerRecord, issuer)); err != nil {
+			return nil, err
+		}
+		if p != nil && p.URL != issuer { // names in ARNs have case
+			p = nil
+		}
+	}
+	var tags map[string][]string
+	if p != nil {
+		tags = ofTags(p.Tags)
+	}
+	if err := d.allow(arn, tags); err != nil {
 		return nil, err
 	}
-	issuer, ok := strings.CutPrefix(arn, d.arn(d.account, providerARN, "/", ""))
-	if !ok {
+	if p == nil {
 		return nil, absent("OpenIDConnect Provider not found for arn %s", arn)
 	}
-	p, err := read[provider](d, recordTail(d.account, providerRecord, issuer))
-	if err == nil && (p == nil || p.URL != issuer) {
-		err = absent("OpenIDConnect Provider not found for arn %s", arn)
-	}
-	return p, err
+	return p, nil
 }
 
 func (d *desk) createProvider(in *iamapi.CreateOpenIDCOnnectProviderRequest) (*iamapi.CreateOpenIDCOnnectProviderResponse, error) {
@@ -71,6 +104,9 @@ func (d *desk) createProvider(in *iamapi.CreateOpenIDCOnnectProviderRequest) (*i
 	}
 	if d.Record(recordTail(d.account, providerRecord, issuer)) != nil {
 		return nil, taken("Provider with url https://%s already exists.", issuer)
+	}
+	if err := d.sole(p); err != nil {
+		return nil, err
 	}
 	d.putProvider(p)
 	return &iamapi.CreateOpenIDCOnnectProviderResponse{OpenIDCOnnectProviderARN: arn, Tags: tagList(p.Tags)}, nil

@@ -222,6 +222,16 @@ func (s *Store) Head(ctx context.Context) (int64, error) {
 	return kvs[0].ModRevision, nil
 }
 
+// HeadOf is Head for the records of a scope: the revision at which one of them changed
+// last, 0 before the first.
+func (s *Store) HeadOf(ctx context.Context, scope Scope) (int64, error) {
+	kvs, err := s.get(ctx, "read head of "+scope.path, s.key(lockTail+scope.path))
+	if err != nil || len(kvs) == 0 {
+		return 0, err
+	}
+	return kvs[0].ModRevision, nil
+}
+
 // Ready says why the store cannot serve, nil when it can.
 func (s *Store) Ready(ctx context.Context) error {
 	if _, err := s.Head(ctx); err != nil {

@@ -39,20 +39,25 @@ func (s *Server) assumeRole(ctx context.Context, c *service.Call, in *stsapi.Ass
 	if err := noMFA(in.SerialNumber, in.TokenCode); err != nil {
 		return nil, err
 	}
-	role, found, err := s.Directory.Role(ctx, in.RoleARN)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, notAuthorized(c.Principal, actionAssume, in.RoleARN)
-	}
-	l, err := s.limits(ctx, account, in.Policy, in.PolicyARNs, in.Tags, in.TransitiveTagKeys)
+	// What is wrong with the request itself is said first: it does not tell whether the
+	// role is there.
+	l, err := limitsOf(account, in.Policy, in.PolicyARNs, in.Tags, in.TransitiveTagKeys)
 	if err != nil {
 		return nil, err
 	}
 	source, err := l.inherit(c.Principal, in.SourceIdentity)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.Current(ctx, c.Principal, account); err != nil {
+		return nil, err
+	}
+	role, found, err := s.Directory.Role(ctx, in.RoleARN)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, notAuthorized(c.Principal, actionAssume, in.RoleARN)
 	}
 	keys := service.Keys(c.Keys, l.keys, map[string][]string{"sts:rolesessionname": {in.RoleSessionName}})
 	if in.ExternalID != "" {
@@ -64,7 +69,10 @@ func (s *Server) assumeRole(ctx context.Context, c *service.Call, in *stsapi.Ass
 	if err := s.trusts(ctx, role, c.Principal, needs(actionAssume, len(in.Tags) > 0, source != ""), keys); err != nil {
 		return nil, err
 	}
-	// Only who may have the role learns its longest session.
+	// Only who may have the role learns which policies there are, and its longest session.
+	if err := s.there(ctx, l.arns); err != nil {
+		return nil, err
+	}
 	d, err := sessionLife(role, in.DurationSeconds, c.Principal.Type == auth.AssumedRole)
 	if err != nil {
 		return nil, err

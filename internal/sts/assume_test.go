@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/stsapi"
 	"github.com/evermesh/evermesh/internal/auth"
 )
@@ -384,4 +385,101 @@ func TestAccessKeyInfo(t *testing.T) {
 	refused(t, err, "ValidationException", "AKIANOBODY")
 	_, err = info(g.user(accountA, "ann"), "AKIAOFACCOUNTAAAAAAA")
 	refused(t, err, denied, "sts:GetAccessKeyInfo")
+}
+
+// A stranger who is not trusted is told the same of a role that is there and of one
+// that is not, and of managed policies, whatever else is wrong with the request.
+func TestAssumeRoleTellsStrangersNothing(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	eve := g.user(accountB, "eve", mayAssume)
+	there, absent := g.role(accountA, "secret", trusting(accountA, "")), roleOf(accountA, "absent")
+	g.policies["arn:aws:iam::"+accountA+":policy/p"] = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
+	for _, more := range []string{
+		"", `,"Policy":"{"`, `,"Tags":[{"Key":"aws:x","Value":"y"}]`, `,"DurationSeconds":43200`,
+		`,"PolicyArns":[{"arn":"arn:aws:iam::` + accountA + `:policy/p"}]`, `,"PolicyArns":[{"arn":"arn:aws:iam::` + accountA + `:policy/q"}]`,
+	} {
+		_, one := assume(g, eve, there, more)
+		_, other := assume(g, eve, absent, more)
+		if one == nil || other == nil || strings.ReplaceAll(one.Error(), there, absent) != other.Error() {
+			t.Errorf("with %s a role that is there is refused by %v, one that is not by %v", more, one, other)
+		}
+	}
+	p := `,"PolicyArns":[{"arn":"arn:aws:iam::` + accountA + `:policy/%s"}]`
+	_, known := assume(g, eve, there, fmt.Sprintf(p, "p"))
+	_, unknown := assume(g, eve, there, fmt.Sprintf(p, "q"))
+	if known == nil || unknown == nil || known.Error() != unknown.Error() {
+		t.Errorf("of a policy that is there %v is said, of one that is not %v", known, unknown)
+	}
+	ann := g.user(accountA, "ann", mayAssume)
+	_, err := assume(g, ann, there, fmt.Sprintf(p, "q"))
+	refused(t, err, "InvalidParameterValue", "does not exist")
+}
+
+// Nothing is made of what may be old, nor for a key that has ended meanwhile.
+func TestNoSessionsWithoutTheStore(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	g.provider(accountA, "", "sts.amazonaws.com")
+	ann := g.user(accountA, "ann", mayAssume, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:*","Resource":"*"}]}`)
+	role := g.role(accountA, "r", trusting(accountA, ""))
+	calls := map[string]func() error{
+		"AssumeRole":         func() error { _, err := assume(g, ann, role, ""); return err },
+		"GetSessionToken":    func() error { _, err := call[any](g, ann, "GetSessionToken", `{}`); return err },
+		"GetFederationToken": func() error { _, err := call[any](g, ann, "GetFederationToken", `{"Name":"guest"}`); return err },
+	}
+	ended := ann
+	ended.AccessKeyID = "AKIAENDED"
+	ann, ended = ended, ann
+	for name, do := range calls {
+		if err := do(); err == nil {
+			t.Errorf("%s makes a session for a key that has ended", name)
+		}
+	}
+	ann = ended
+	g.mu.Lock()
+	g.stale = api.Errorf(api.CodeServiceUnavailable, "behind")
+	g.mu.Unlock()
+	calls["AssumeRoleWithWebIdentity"] = func() error {
+		token := g.issuer.ServiceAccount(t, "shop", "orders", "sts.amazonaws.com")
+		_, err := call[any](g, auth.Principal{}, "AssumeRoleWithWebIdentity", `{"RoleArn":"`+role+`","RoleSessionName":"s1","WebIdentityToken":"`+token+`"}`)
+		return err
+	}
+	for name, do := range calls {
+		t.Run(name, func(t *testing.T) { refused(t, do(), api.CodeServiceUnavailable, "behind") })
+	}
+}
+
+// Federated users have nothing of IAM and STS, whatever their policies allow.
+func TestFederatedUsersHaveNoIAM(t *testing.T) {
+	t.Parallel()
+	g := newGround(t)
+	all := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
+	ann := g.user(accountA, "ann", all)
+	in, err := json.Marshal(map[string]string{"Name": "guest", "Policy": all})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := call[stsapi.GetFederationTokenResponse](g, ann, "GetFederationToken", string(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := out.Credentials
+	p, ok := g.principal(c.AccessKeyID, c.SecretAccessKey, c.SessionToken)
+	if !ok {
+		t.Fatal("the session does not hold")
+	}
+	for action, want := range map[string]bool{
+		"appmesh:CreateMesh": true, "iam:CreateUser": false, "IAM:createaccesskey": false, "iam:PassRole": false, "sts:AssumeRole": false, "sts:GetAccessKeyInfo": false,
+	} {
+		if err := g.Authorize(t.Context(), auth.Question{Principal: p, Action: action, Resource: "*"}); (err == nil) != want {
+			t.Errorf("%s: %v", action, err)
+		}
+	}
+	if _, err := call[any](g, p, "GetAccessKeyInfo", `{"AccessKeyId":"AKIAOFACCOUNTAAAAAAA"}`); err == nil {
+		t.Error("a federated user asks STS for more than who it is")
+	}
+	if _, err := call[stsapi.GetCallerIdentityResponse](g, p, "GetCallerIdentity", `{}`); err != nil {
+		t.Errorf("a federated user may not ask who it is: %v", err)
+	}
 }

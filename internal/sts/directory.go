@@ -24,14 +24,13 @@ type Provider struct {
 	ARN       string
 	Issuer    string   // without https://, in its own case
 	Audiences []string // its client ids
-	// Cluster is the Kubernetes cluster whose provider it is, by the tag ClusterTag;
-	// empty for none.
+	// Cluster is the Kubernetes cluster whose provider it is; empty for none. A cluster
+	// has one in an account.
 	Cluster string
+	// Created is when the account registered it: the first that did has its tokens
+	// where none is named.
+	Created time.Time
 }
-
-// ClusterTag is the tag of an OIDC provider that names the cluster whose service
-// accounts it vouches for: associations of EKS Pod Identity are made for a cluster.
-const ClusterTag = "evermesh:eks-cluster"
 
 // Directory is what is known of accounts.
 type Directory interface {
@@ -49,12 +48,17 @@ type Directory interface {
 	// false when there is none. It is asked for each request of a session, and answers
 	// from memory.
 	Current(arn string) (id string, ok bool)
+	// Fresh returns when what it says of the accounts is at least as new as their records
+	// were when it was called, and refuses as a ServiceUnavailableException when it
+	// cannot be: what a session is made by outlives what is asked here.
+	Fresh(ctx context.Context, accounts ...string) error
 	// Decide says what the policies of the question's principal and the trust policy
 	// of the role that it is about say together.
 	Decide(ctx context.Context, q auth.Question, trust *policy.Document) (policy.Decision, error)
 }
 
-// Box seals texts that others keep; *seal.Box is one.
+// Box seals texts that others keep; *seal.Box is one. An *api.Error says that it cannot
+// now; any other of OpenText that the text was not sealed by it.
 type Box interface {
 	SealText(owner string, text []byte) (string, error)
 	OpenText(owner, text string) ([]byte, error)

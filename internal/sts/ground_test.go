@@ -34,6 +34,7 @@ type directory struct {
 	policies  map[string]string       // managed ones, by ARN
 	own       map[string][]string     // policies of users and roles, by ARN
 	current   map[string]string       // ids by ARN
+	stale     error
 }
 
 func (d *directory) Role(_ context.Context, arn string) (sts.Role, bool, error) {
@@ -84,6 +85,12 @@ func (d *directory) Current(arn string) (string, bool) {
 	defer d.mu.Unlock()
 	id, ok := d.current[arn]
 	return id, ok
+}
+
+func (d *directory) Fresh(context.Context, ...string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stale
 }
 
 func (d *directory) Decide(_ context.Context, q auth.Question, trust *policy.Document) (policy.Decision, error) {
@@ -155,14 +162,13 @@ type ground struct {
 	now   time.Time
 }
 
-// none are lasting keys of which there are none.
-type none struct{}
+// lasting are the keys of users, and one of an account.
+type lasting struct{}
 
-func (none) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
-	if id == "AKIAOFACCOUNTAAAAAAA" {
-		return auth.Credential{Principal: auth.Principal{Account: accountA}}, true, nil
-	}
-	return auth.Credential{}, false, nil
+const userKey = "AKIAOF"
+
+func (lasting) Credential(_ context.Context, id, _ string) (auth.Credential, bool, error) {
+	return auth.Credential{Principal: auth.Principal{Account: accountA}}, strings.HasPrefix(id, userKey), nil
 }
 
 func newGround(t testing.TB) *ground {
@@ -172,7 +178,7 @@ func newGround(t testing.TB) *ground {
 		own: map[string][]string{}, current: map[string]string{},
 	}}
 	g.issuer = oidctest.New(t)
-	sessions := &sts.Sessions{Lasting: none{}, Directory: g.directory, Box: box{}, Now: g.time}
+	sessions := &sts.Sessions{Lasting: lasting{}, Directory: g.directory, Box: box{}, Now: g.time}
 	g.server = &sts.Server{
 		Partition: "aws", Sessions: sessions, Directory: g.directory,
 		Tokens: oidc.New(oidc.Config{CAFile: g.issuer.CAFile, Log: slog.New(slog.DiscardHandler), Now: g.time}),
@@ -226,7 +232,7 @@ func (g *ground) user(account, name string, policies ...string) auth.Principal {
 	arn := "arn:aws:iam::" + account + ":user/" + name
 	g.own[arn] = policies
 	g.current[arn] = "AIDA" + account + strings.ToUpper(name)
-	return auth.Principal{Account: account, ARN: arn, Type: auth.User, ID: g.current[arn], AccessKeyID: "AKIA" + name}
+	return auth.Principal{Account: account, ARN: arn, Type: auth.User, ID: g.current[arn], AccessKeyID: userKey + name}
 }
 
 func root(account string) auth.Principal {

@@ -31,8 +31,9 @@ type limits struct {
 	keys map[string][]string
 }
 
-// limits checks and reads them. account is that of the managed policies.
-func (s *Server) limits(ctx context.Context, account, text string, descriptors []stsapi.PolicyDescriptorType, tags []stsapi.Tag, transitive []string) (limits, error) {
+// limitsOf checks and reads them. account is that of the managed policies; whether these
+// are there says there.
+func limitsOf(account, text string, descriptors []stsapi.PolicyDescriptorType, tags []stsapi.Tag, transitive []string) (limits, error) {
 	l := limits{tags: map[string]string{}, keys: map[string][]string{}, transitive: transitive}
 	if err := l.readPolicies(text, descriptors); err != nil {
 		return limits{}, err
@@ -42,16 +43,24 @@ func (s *Server) limits(ctx context.Context, account, text string, descriptors [
 		if !ok || n.Account != account && n.Account != "aws" {
 			return limits{}, api.Errorf(codeValidation, "Policy %s is not in account %s.", arn, account)
 		}
-		if _, found, err := s.Directory.Policy(ctx, arn); err != nil {
-			return limits{}, err
-		} else if !found {
-			return limits{}, api.Errorf(codeParameter, "Policy %s does not exist.", arn)
-		}
 	}
 	if err := l.readTags(tags); err != nil {
 		return limits{}, err
 	}
 	return l, l.pack()
+}
+
+// there says whether managed policies exist: to one who may have the session, as others
+// are not told what an account has.
+func (s *Server) there(ctx context.Context, arns []string) error {
+	for _, arn := range arns {
+		if _, found, err := s.Directory.Policy(ctx, arn); err != nil {
+			return err
+		} else if !found {
+			return api.Errorf(codeParameter, "Policy %s does not exist.", arn)
+		}
+	}
+	return nil
 }
 
 func (l *limits) readPolicies(text string, descriptors []stsapi.PolicyDescriptorType) error {

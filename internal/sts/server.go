@@ -41,6 +41,26 @@ func (s *Server) Service() (*service.Service, error) {
 	})
 }
 
+// Current refuses a caller whose key has ended, by what is known of its account and of
+// the others at least as of now: a session that is made outlives the key, and holds on
+// every replica, so one that is cut off from its store makes none.
+func (s *Server) Current(ctx context.Context, p auth.Principal, others ...string) error {
+	if err := s.Directory.Fresh(ctx, append(others, p.Account)...); err != nil {
+		return err
+	}
+	holds := s.Sessions.Holds(p)
+	if p.Session == nil && p.AccessKeyID != "" {
+		var err error
+		if _, holds, err = s.Sessions.Lasting.Credential(ctx, p.AccessKeyID, ""); err != nil {
+			return err
+		}
+	}
+	if !holds {
+		return api.Errorf(api.CodeUnrecognizedClient, "The security token included in the request is invalid.")
+	}
+	return nil
+}
+
 // getCallerIdentity needs no permission, as with AWS.
 func (s *Server) getCallerIdentity(_ context.Context, c *service.Call, _ *stsapi.GetCallerIdentityRequest) (*stsapi.GetCallerIdentityResponse, error) {
 	return &stsapi.GetCallerIdentityResponse{Account: &c.Principal.Account, ARN: c.Principal.ARN, UserID: &c.Principal.ID}, nil
@@ -86,6 +106,10 @@ func tokenLife(p auth.Principal, seconds *int64) time.Duration {
 // use for IAM.
 const withoutMFA = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny","Action":"iam:*","Resource":"*"}]}`
 
+// withoutIAM narrows credentials of GetFederationToken: of IAM and STS they may nothing
+// but what needs no permission, GetCallerIdentity.
+const withoutIAM = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":["iam:*","sts:*"],"Resource":"*"}]}`
+
 // lasting refuses what only a user or root may, with a key that lasts.
 func lasting(c *service.Call, operation string) error {
 	if c.Principal.Session != nil || c.Principal.Type != auth.User && c.Principal.Type != auth.Root {
@@ -94,11 +118,14 @@ func lasting(c *service.Call, operation string) error {
 	return nil
 }
 
-func (s *Server) getSessionToken(_ context.Context, c *service.Call, in *stsapi.GetSessionTokenRequest) (*stsapi.GetSessionTokenResponse, error) {
+func (s *Server) getSessionToken(ctx context.Context, c *service.Call, in *stsapi.GetSessionTokenRequest) (*stsapi.GetSessionTokenResponse, error) {
 	if err := lasting(c, "GetSessionToken"); err != nil {
 		return nil, err
 	}
 	if err := noMFA(in.SerialNumber, in.TokenCode); err != nil {
+		return nil, err
+	}
+	if err := s.Current(ctx, c.Principal); err != nil {
 		return nil, err
 	}
 	p := c.Principal
@@ -126,8 +153,11 @@ func (s *Server) getFederationToken(ctx context.Context, c *service.Call, in *st
 	}
 	account := c.Principal.Account
 	arn := "arn:" + s.Partition + ":sts::" + account + ":federated-user/" + in.Name
-	l, err := s.limits(ctx, account, in.Policy, in.PolicyARNs, in.Tags, nil)
+	l, err := limitsOf(account, in.Policy, in.PolicyARNs, in.Tags, nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.Current(ctx, c.Principal); err != nil {
 		return nil, err
 	}
 	if err := c.Allow(ctx, arn, l.keys); err != nil {
@@ -138,13 +168,12 @@ func (s *Server) getFederationToken(ctx context.Context, c *service.Call, in *st
 			return nil, err
 		}
 	}
-	policies := l.policies
-	if len(policies)+len(l.arns) == 0 {
-		policies = []string{noPolicy}
+	if err := s.there(ctx, l.arns); err != nil {
+		return nil, err
 	}
 	p := auth.Principal{
 		Account: account, ARN: arn, Type: auth.FederatedUser, ID: account + ":" + in.Name,
-		Session: &auth.Session{Issuer: c.Principal.ARN, IssuerID: c.Principal.ID, Name: in.Name, Policies: policies, Tags: l.tags},
+		Session: &auth.Session{Issuer: c.Principal.ARN, IssuerID: c.Principal.ID, Name: in.Name, Policies: append(l.policies, withoutIAM), Tags: l.tags},
 	}
 	made, err := s.Sessions.issue(p, l.arns, tokenLife(c.Principal, in.DurationSeconds))
 	if err != nil {

@@ -6,11 +6,13 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 )
 
@@ -93,14 +95,16 @@ func (s *Sessions) Credential(ctx context.Context, accessKeyID, sessionToken str
 		return s.Lasting.Credential(ctx, accessKeyID, sessionToken)
 	}
 	text, err := s.Box.OpenText(owner(accessKeyID), sessionToken)
-	if err != nil {
+	if _, unable := errors.AsType[*api.Error](err); unable {
+		return auth.Credential{}, false, err
+	} else if err != nil {
 		return auth.Credential{}, false, nil // anybody can send one that does not open
 	}
 	var t token
 	if err := json.Unmarshal(text, &t); err != nil {
 		return auth.Credential{}, false, fmt.Errorf("read session: %w", err)
 	}
-	if t.Version != tokenVersion || t.Principal.Session == nil || !s.Holds(t.Principal) {
+	if t.Version != tokenVersion || t.Principal.Session == nil || !s.lasts(t.Principal) || !s.Holds(t.Principal) {
 		return auth.Credential{}, false, nil
 	}
 	for _, arn := range t.PolicyARNs {
@@ -118,6 +122,19 @@ func (s *Sessions) Credential(ctx context.Context, accessKeyID, sessionToken str
 		Principal: t.Principal, Expires: t.Principal.Session.Expires,
 	}, true, nil
 }
+
+// lasts says whether a session's times are such as STS gives: one that was made with a
+// stolen key ends as others do.
+func (s *Sessions) lasts(p auth.Principal) bool {
+	most := longestSession
+	if p.Type == auth.Root {
+		most = rootSession
+	}
+	return p.Session.Expires.Sub(p.Session.Issued) <= most && !p.Session.Issued.After(s.Now().Add(clockSkew))
+}
+
+// clockSkew is how far the clocks of replicas may be apart.
+const clockSkew = 5 * time.Minute
 
 // Holds says whether what a session was made from is still there: the role or user
 // with that unique id, or the account.

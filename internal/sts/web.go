@@ -30,8 +30,11 @@ func (s *Server) assumeRoleWithWebIdentity(ctx context.Context, c *service.Call,
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.limits(ctx, w.role.Account, in.Policy, in.PolicyARNs, nil, nil)
+	l, err := limitsOf(w.role.Account, in.Policy, in.PolicyARNs, nil, nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.there(ctx, l.arns); err != nil {
 		return nil, err
 	}
 	d, err := sessionLife(w.role, in.DurationSeconds, false)
@@ -66,6 +69,9 @@ func (s *Server) web(ctx context.Context, raw, roleARN, name string, keys map[st
 	if err != nil {
 		return web{}, err
 	}
+	if err := s.Directory.Fresh(ctx, account); err != nil {
+		return web{}, err
+	}
 	t, provider, err := s.verify(ctx, account, raw, nil)
 	if err != nil {
 		return web{}, err
@@ -96,7 +102,7 @@ func (s *Server) web(ctx context.Context, raw, roleARN, name string, keys map[st
 func (s *Server) verify(ctx context.Context, account, raw string, audiences []string) (oidc.Token, Provider, error) {
 	var provider Provider
 	var failed error
-	t, err := s.Tokens.Verify(ctx, raw, func(issuer string) ([]string, bool) {
+	t, err := s.Tokens.Verify(ctx, account, raw, func(issuer string) ([]string, bool) {
 		p, found, err := s.Directory.Provider(ctx, account, oidc.Name(issuer))
 		// Names are found without case; issuers are compared with it.
 		if failed = err; err != nil || !found || p.Issuer != oidc.Name(issuer) {

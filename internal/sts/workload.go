@@ -132,6 +132,12 @@ func (s *Server) pod(ctx context.Context, pod Pod, keys map[string][]string) (au
 		return s.session(role, pod.Session, session), min(podSession, role.MaxSession), nil
 	}
 	first := s.session(role, pod.Session, session)
+	if account, err = roleAccount(pod.Target); err != nil {
+		return auth.Principal{}, 0, err
+	}
+	if err := s.Directory.Fresh(ctx, account); err != nil {
+		return auth.Principal{}, 0, err
+	}
 	if role, found, err = s.Directory.Role(ctx, pod.Target); err != nil {
 		return auth.Principal{}, 0, err
 	}

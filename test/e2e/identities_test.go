@@ -24,6 +24,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/envoy/sdstest"
+	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/sts"
 	"github.com/evermesh/evermesh/internal/sts/oidc/oidctest"
 	"github.com/evermesh/evermesh/test/stage"
@@ -176,7 +177,7 @@ func TestIdentities(t *testing.T) {
 	}
 	name := strings.TrimPrefix(issuer.URL, "https://")
 	provider := m.iam("OpenIDConnectProviderArn", "CreateOpenIDConnectProvider", "Url", issuer.URL, "ClientIDList.member.1", "sts.amazonaws.com",
-		"Tags.member.1.Key", sts.ClusterTag, "Tags.member.1.Value", "prod")
+		"Tags.member.1.Key", iam.ClusterTag, "Tags.member.1.Value", "prod")
 	federated := role("federated", fmt.Sprintf(`"Effect":"Allow","Principal":{"Federated":%q},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"%s:sub":"system:serviceaccount:shop:b"}}`, provider, name))
 	pods := role("pods", `"Effect":"Allow","Principal":{"Service":"pods.eks.amazonaws.com"},"Action":["sts:AssumeRole","sts:TagSession"]`)
 	spiffe := role("spiffe", `"Effect":"Allow","Principal":{"Federated":"spiffe://prod.example"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"spiffe:sub":"spiffe://prod.example/ns/shop/sa/b"}}`)

@@ -98,6 +98,9 @@ func Serve(t testing.TB, o Options) *Server {
 	return s
 }
 
+// Keys are the keys of the three accounts' roots, and those of more.
+func Keys(more auth.Keys) auth.Keys { return keys{more} }
+
 // keys are the roots' keys, and those of more.
 type keys struct{ more auth.Keys }
 

@@ -49,7 +49,7 @@ func replica(t *testing.T, s *store.Store, dir string, issuer *oidctest.Issuer) 
 	go func() { done <- k.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-done })
 	directory := accounts.New(k, k.Authorizer())
-	sessions := &sts.Sessions{Lasting: k, Directory: directory, Box: k.Box(), Now: time.Now}
+	sessions := &sts.Sessions{Lasting: resttest.Keys(k), Directory: directory, Box: k.Box(), Now: time.Now}
 	roles := &sts.Server{
 		Partition: "aws", Sessions: sessions, Directory: directory,
 		Tokens: oidc.New(oidc.Config{CAFile: issuer.CAFile, Log: slog.New(slog.DiscardHandler), Now: time.Now}),
@@ -274,13 +274,17 @@ for cluster, token in ("test", pod), ("prod", other):
     except urllib.error.HTTPError as e:
         print(e.code, e.read().decode().strip())
 
-# Another account says that the cluster is its own: who does not sign is asked which
-# is meant, who signs gets the own account's role.
+# Another account says that the cluster is its own, after the first: who does not sign
+# gets the first one's role, unless the path names the other; who signs gets the own.
+time.sleep(1.1)
 client("iam", theirs).create_open_id_connect_provider(Url=url, ClientIDList=[], Tags=[{"Key": "evermesh:eks-cluster", "Value": "prod"}])
-print(refusal(unsigned.assume_role_for_pod_identity, clusterName="prod", token=pod))
+print(unsigned.assume_role_for_pod_identity(clusterName="prod", token=pod)["assumedRoleUser"]["arn"])
 client("iam", theirs).create_role(RoleName="pods", AssumeRolePolicyDocument=document(Effect="Allow", Principal={"Service": "pods.eks.amazonaws.com"}, Action=["sts:AssumeRole", "sts:TagSession"]))
 client("eks", theirs).create_pod_identity_association(**{**association, "roleArn": pods.replace("111111111111", "222222222222")})
-print(refusal(unsigned.assume_role_for_pod_identity, clusterName="prod", token=pod))
+print(unsigned.assume_role_for_pod_identity(clusterName="prod", token=pod)["assumedRoleUser"]["arn"])
+for account in "111111111111", "222222222222":
+    os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = container + account + "/prod"
+    print(boto3.Session().client("sts").get_caller_identity()["Arn"])
 print(client("eks-auth", mine).assume_role_for_pod_identity(clusterName="prod", token=pod)["assumedRoleUser"]["arn"])
 print(eks.update_pod_identity_association(clusterName="prod", associationId=made["associationId"], disableSessionTags=True)["association"]["disableSessionTags"])
 print(refusal(client("eks-auth", mine).assume_role_for_pod_identity, clusterName="prod", token=pod)[:57])
@@ -332,8 +336,10 @@ arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 400 {"code":"InvalidTokenException","message":"The token's issuer is not that of a cluster with that name."}
 404 {"code":"ResourceNotFoundException","message":"No association found for service account payments in namespace shop of cluster prod."}
-400 InvalidRequestException: More than one account says that the cluster of this token is its own: say which is meant.
-400 InvalidRequestException: More than one account says that the cluster of this token is its own: say which is meant.
+arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
+arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
+arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
+arn:aws:sts::222222222222:assumed-role/pods/eks-prod-orders-5d9c
 arn:aws:sts::111111111111:assumed-role/pods/eks-prod-orders-5d9c
 True
 400 AccessDeniedException: Unable to assume role arn:aws:

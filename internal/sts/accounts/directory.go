@@ -30,7 +30,7 @@ func (d Directory) Role(ctx context.Context, arn string) (sts.Role, bool, error)
 }
 
 func provider(p iam.Provider) sts.Provider {
-	return sts.Provider{ARN: p.ARN, Issuer: p.Issuer, Audiences: p.Clients, Cluster: p.Tags[sts.ClusterTag]}
+	return sts.Provider{ARN: p.ARN, Issuer: p.Issuer, Audiences: p.Clients, Cluster: p.Cluster, Created: p.Created}
 }
 
 // Provider satisfies sts.Directory.
@@ -42,7 +42,7 @@ func (d Directory) Provider(_ context.Context, account, issuer string) (sts.Prov
 // Cluster satisfies sts.Directory.
 func (d Directory) Cluster(_ context.Context, account, cluster string) (sts.Provider, bool, error) {
 	for _, p := range d.keys.Providers(account) {
-		if cluster != "" && p.Tags[sts.ClusterTag] == cluster {
+		if cluster != "" && p.Cluster == cluster {
 			return provider(p), true, nil
 		}
 	}
@@ -61,6 +61,11 @@ func (d Directory) Policy(ctx context.Context, arn string) (string, bool, error)
 
 // Current satisfies sts.Directory.
 func (d Directory) Current(arn string) (string, bool) { return d.keys.Current(arn) }
+
+// Fresh satisfies sts.Directory.
+func (d Directory) Fresh(ctx context.Context, accounts ...string) error {
+	return d.keys.Fresh(ctx, accounts...)
+}
 
 // Decide satisfies sts.Directory.
 func (d Directory) Decide(ctx context.Context, q auth.Question, trust *policy.Document) (policy.Decision, error) {

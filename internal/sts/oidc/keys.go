@@ -18,23 +18,44 @@ const (
 	fresh = 5 * time.Minute
 	stale = time.Hour
 	// pause is the least time between two fetches from one issuer: with key ids that
-	// nobody has, callers could make this process ask without end. patience is the pause while what is needed is there.
+	// nobody has, callers could make this process ask without end. It doubles with each
+	// that fails, up to patience, which is the pause while what is needed is there.
 	pause    = 5 * time.Second
 	patience = time.Minute
-	// maxIssuers bounds the cache, maxFetches how many issuers are asked at once.
-	maxIssuers = 1000
-	maxFetches = 16
+	// maxIssuers bounds an account's cache, maxFetches how many of its issuers are asked
+	// at once.
+	maxIssuers = 100
+	maxFetches = 4
 )
 
-// keys are the keys of issuers, as far as they were asked for.
+// keys are the keys of issuers, as far as they were asked for: each account has its own,
+// so that issuers that do not answer hold up nobody but who registered them.
 type keys struct {
 	fetcher *fetcher
 	log     *slog.Logger
 	now     func() time.Time
-	slots   chan struct{} // one for each fetch that runs
 
-	mu      sync.Mutex
-	issuers map[string]*issuer
+	mu       sync.Mutex
+	accounts map[string]*accountKeys
+}
+
+// accountKeys are those of an account.
+type accountKeys struct {
+	*keys
+	slots   chan struct{}      // one for each fetch that runs
+	issuers map[string]*issuer // guarded by keys.mu
+}
+
+// of finds those of an account that has registered an issuer.
+func (k *keys) of(account string) *accountKeys {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	a := k.accounts[account]
+	if a == nil {
+		a = &accountKeys{keys: k, slots: make(chan struct{}, maxFetches), issuers: map[string]*issuer{}}
+		k.accounts[account] = a
+	}
+	return a
 }
 
 // issuer is one issuer's keys. asking holds one token, for the one that fetches them:
@@ -46,19 +67,20 @@ type issuer struct {
 	keys    []jose.JSONWebKey
 	fetched time.Time // with success
 	tried   time.Time
+	failed  int // fetches since the last success
 	used    time.Time
 }
 
 func newKeys(c Config) *keys {
 	return &keys{
 		fetcher: &fetcher{caFile: c.CAFile}, log: c.Log, now: c.Now,
-		slots: make(chan struct{}, maxFetches), issuers: map[string]*issuer{},
+		accounts: map[string]*accountKeys{},
 	}
 }
 
 // find finds the key of an issuer that a token names, and asks the issuer when it is
 // not known, or when what is known has become old.
-func (k *keys) find(ctx context.Context, name, id, algorithm string) (*jose.JSONWebKey, error) {
+func (k *accountKeys) find(ctx context.Context, name, id, algorithm string) (*jose.JSONWebKey, error) {
 	i := k.issuer(name)
 	key, due := k.look(i, id, algorithm)
 	if key != nil && !due {
@@ -97,10 +119,10 @@ func (k *keys) find(ctx context.Context, name, id, algorithm string) (*jose.JSON
 
 // look finds a key among those that are known and not too old, and says whether its
 // issuer is to be asked.
-func (k *keys) look(i *issuer, id, algorithm string) (key *jose.JSONWebKey, due bool) {
+func (k *accountKeys) look(i *issuer, id, algorithm string) (key *jose.JSONWebKey, due bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now, wait := k.now(), pause
+	now, wait := k.now(), min(pause<<min(max(i.failed-1, 0), 8), patience)
 	if !k.old(i) {
 		key = pick(i.keys, id, algorithm)
 	}
@@ -115,7 +137,7 @@ func (k *keys) old(i *issuer) bool { return k.now().Sub(i.fetched) >= stale }
 
 // fetch asks the issuer; what is known stays when it does not answer. The caller holds
 // the token of asking.
-func (k *keys) fetch(ctx context.Context, i *issuer, name string) error {
+func (k *accountKeys) fetch(ctx context.Context, i *issuer, name string) error {
 	select {
 	case k.slots <- struct{}{}:
 		defer func() { <-k.slots }()
@@ -130,16 +152,17 @@ func (k *keys) fetch(ctx context.Context, i *issuer, name string) error {
 	defer k.mu.Unlock()
 	i.tried = k.now()
 	if err != nil {
+		i.failed++
 		k.log.Warn("keys of an identity provider could not be fetched", "key", shown(name), "err", err)
 		return nil
 	}
-	i.keys, i.fetched = got, i.tried
+	i.keys, i.fetched, i.failed = got, i.tried, 0
 	return nil
 }
 
 // issuer finds an issuer's place in the cache; the one that was not used for the
 // longest time makes room.
-func (k *keys) issuer(name string) *issuer {
+func (k *accountKeys) issuer(name string) *issuer {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	i := k.issuers[name]

@@ -60,7 +60,7 @@ func (g *ground) pass(d time.Duration) {
 
 // verify verifies for an account that knows the provider with one audience.
 func (g *ground) verify(raw string) (oidc.Token, error) {
-	return g.verifier.Verify(context.Background(), raw, func(issuer string) ([]string, bool) {
+	return g.verifier.Verify(context.Background(), "111122223333", raw, func(issuer string) ([]string, bool) {
 		return []string{audience}, issuer == g.URL
 	})
 }
@@ -277,7 +277,7 @@ func TestProviderAway(t *testing.T) {
 		t.Errorf("the refusal tells what was answered: %v", err)
 	}
 	g.Answer(nil)
-	g.pass(6 * time.Second)
+	g.pass(11 * time.Second) // the pause after two that failed is 10 s
 	if _, err := g.verify(g.token(t, nil)); err != nil {
 		t.Errorf("after it came back: %v", err)
 	}
@@ -367,7 +367,7 @@ func TestOddProviders(t *testing.T) {
 func TestUnknownIssuerIsNotAsked(t *testing.T) {
 	t.Parallel()
 	g := newGround(t)
-	_, err := g.verifier.Verify(t.Context(), g.token(t, nil), func(string) ([]string, bool) { return nil, false })
+	_, err := g.verifier.Verify(t.Context(), "111122223333", g.token(t, nil), func(string) ([]string, bool) { return nil, false })
 	refused(t, err, invalid, "No OpenIDConnect provider found in your account for "+g.URL)
 	if n := g.Asked(); n != 0 {
 		t.Errorf("its keys were asked for %d times", n)

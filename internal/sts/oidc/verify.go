@@ -68,14 +68,14 @@ type Verifier struct {
 // New makes a Verifier, which knows no keys yet.
 func New(c Config) *Verifier { return &Verifier{keys: newKeys(c), now: c.Now} }
 
-// Verify reads and verifies a token. audiences tells which audiences the account has
+// Verify reads and verifies a token for an account. audiences tells which audiences the account has
 // registered for an issuer (its client ids), and whether it knows the issuer at all;
 // nothing is asked of one that it does not know. Refusals are
 //
 //	InvalidIdentityToken        no token, an unknown issuer, audience or key, a bad signature
 //	ExpiredTokenException       it is over
 //	IDPCommunicationError       its issuer's keys cannot be had
-func (v *Verifier) Verify(ctx context.Context, raw string, audiences func(issuer string) ([]string, bool)) (Token, error) {
+func (v *Verifier) Verify(ctx context.Context, account, raw string, audiences func(issuer string) ([]string, bool)) (Token, error) {
 	signed, claims, err := parse(raw)
 	if err != nil {
 		return Token{}, err
@@ -85,7 +85,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string, audiences func(issuer
 		return Token{}, invalid("No OpenIDConnect provider found in your account for %s", shown(claims.Issuer))
 	}
 	header := signed.Headers[0]
-	key, err := v.keys.find(ctx, claims.Issuer, header.KeyID, header.Algorithm)
+	key, err := v.keys.of(account).find(ctx, claims.Issuer, header.KeyID, header.Algorithm)
 	if err != nil {
 		return Token{}, err
 	}

@@ -17,27 +17,44 @@ import (
 // passed is who gets a role that is put into an association, as iam:PassedToService.
 const passed = "pods.eks.amazonaws.com"
 
-// enter asks for permission on a resource, and whether the cluster is there.
-func (s *Server) enter(ctx context.Context, c *service.Call, cluster, resource string, keys map[string][]string) error {
+// enter asks for permission on a resource, and finds the cluster's provider.
+func (s *Server) enter(ctx context.Context, c *service.Call, cluster, resource string, keys map[string][]string) (sts.Provider, error) {
 	if err := c.Allow(ctx, resource, keys); err != nil {
-		return err
+		return sts.Provider{}, err
 	}
-	_, found, err := s.Roles.Directory.Cluster(ctx, c.Principal.Account, cluster)
+	p, found, err := s.Roles.Directory.Cluster(ctx, c.Principal.Account, cluster)
 	if err == nil && !found {
-		return api.Errorf(eksapi.CodeResourceNotFound, "No cluster found for name: %s.", cluster)
+		err = api.Errorf(eksapi.CodeResourceNotFound, "No cluster found for name: %s.", cluster)
 	}
-	return err
+	return p, err
+}
+
+// enterTo is enter for an association, which policies may know by its tags; it is nil
+// when there is none of that id.
+func (s *Server) enterTo(ctx context.Context, c *service.Call, cluster, id string) (sts.Provider, *association, error) {
+	account := c.Principal.Account
+	a, err := s.byID(ctx, account, cluster, id)
+	if err != nil {
+		return sts.Provider{}, nil, err
+	}
+	var keys map[string][]string
+	if a != nil {
+		keys = service.TagKeys(maps.All(a.Tags), "aws:resourcetag/")
+	}
+	p, err := s.enter(ctx, c, cluster, s.associationARN(account, cluster, id), keys)
+	return p, a, err
 }
 
 func (s *Server) create(ctx context.Context, c *service.Call, in *eksapi.CreatePodIdentityAssociationRequest) (*eksapi.CreatePodIdentityAssociationResponse, error) {
 	account := c.Principal.Account
-	if err := s.enter(ctx, c, in.ClusterName, s.clusterARN(account, in.ClusterName), service.RequestTags(maps.All(in.Tags))); err != nil {
+	provider, err := s.enter(ctx, c, in.ClusterName, s.clusterARN(account, in.ClusterName), service.RequestTags(maps.All(in.Tags)))
+	if err != nil {
 		return nil, err
 	}
 	a := &association{
 		Namespace: in.Namespace, ServiceAccount: in.ServiceAccount, RoleARN: in.RoleARN, Target: or(in.TargetRoleARN, ""),
 		Policy: or(in.Policy, ""), Untagged: in.DisableSessionTags != nil && *in.DisableSessionTags,
-		Tags: in.Tags, Created: s.Now().UTC().Round(0), Token: or(in.ClientRequestToken, ""),
+		Tags: in.Tags, Created: s.Now().UTC().Round(0), Token: or(in.ClientRequestToken, ""), Provider: provider.ARN,
 	}
 	a.Modified = a.Created
 	if in.Namespace == "" || in.ServiceAccount == "" {
@@ -46,7 +63,6 @@ func (s *Server) create(ctx context.Context, c *service.Call, in *eksapi.CreateP
 	if err := s.usable(ctx, c, in.ClusterName, a); err != nil {
 		return nil, err
 	}
-	var err error
 	if a.ID, err = newID(); err != nil {
 		return nil, err
 	}
@@ -86,9 +102,9 @@ func (s *Server) create(ctx context.Context, c *service.Call, in *eksapi.CreateP
 // to pods, so it must be of the same account, and the caller allowed to pass it.
 func (s *Server) usable(ctx context.Context, c *service.Call, cluster string, a *association) error {
 	account := c.Principal.Account
-	if parts := strings.SplitN(a.RoleARN, ":", 6); len(parts) != 6 || parts[2] != "iam" || !strings.HasPrefix(parts[5], "role/") {
+	if n, ok := api.ParseResourceName(a.RoleARN); !ok || n.Service != "iam" || !strings.HasPrefix(n.Resource, "role/") {
 		return invalid("%s is no ARN of a role.", a.RoleARN)
-	} else if parts[4] != account {
+	} else if n.Account != account {
 		return invalid("Cross-account pass role is not allowed.")
 	}
 	if err := c.AllowAction(ctx, "iam:PassRole", a.RoleARN, map[string][]string{
@@ -122,11 +138,12 @@ func (s *Server) usable(ctx context.Context, c *service.Call, cluster string, a 
 
 func (s *Server) update(ctx context.Context, c *service.Call, in *eksapi.UpdatePodIdentityAssociationRequest) (*eksapi.UpdatePodIdentityAssociationResponse, error) {
 	account := c.Principal.Account
-	if err := s.enter(ctx, c, in.ClusterName, s.associationARN(account, in.ClusterName, in.AssociationID), nil); err != nil {
+	provider, _, err := s.enterTo(ctx, c, in.ClusterName, in.AssociationID)
+	if err != nil {
 		return nil, err
 	}
 	var out *eksapi.UpdatePodIdentityAssociationResponse
-	_, err := s.Store.Update(ctx, []store.Scope{scopeOf(account, in.ClusterName)}, func(tx *store.Tx) error {
+	_, err = s.Store.Update(ctx, []store.Scope{scopeOf(account, in.ClusterName)}, func(tx *store.Tx) error {
 		a, err := one(tx, account, in.ClusterName, in.AssociationID)
 		if err != nil {
 			return err
@@ -138,7 +155,7 @@ func (s *Server) update(ctx context.Context, c *service.Call, in *eksapi.UpdateP
 		if err := s.usable(ctx, c, in.ClusterName, a); err != nil {
 			return err
 		}
-		a.Modified = s.Now().UTC().Round(0)
+		a.Provider, a.Modified = provider.ARN, s.Now().UTC().Round(0)
 		out = &eksapi.UpdatePodIdentityAssociationResponse{Association: s.api(account, in.ClusterName, a)}
 		tx.PutRecord(recordType(), tailOf(account, in.ClusterName, a.ID), a)
 		c.Commit(tx, out)
@@ -152,7 +169,7 @@ func (s *Server) update(ctx context.Context, c *service.Call, in *eksapi.UpdateP
 
 func (s *Server) remove(ctx context.Context, c *service.Call, in *eksapi.DeletePodIdentityAssociationRequest) (*eksapi.DeletePodIdentityAssociationResponse, error) {
 	account := c.Principal.Account
-	if err := s.enter(ctx, c, in.ClusterName, s.associationARN(account, in.ClusterName, in.AssociationID), nil); err != nil {
+	if _, _, err := s.enterTo(ctx, c, in.ClusterName, in.AssociationID); err != nil {
 		return nil, err
 	}
 	var out *eksapi.DeletePodIdentityAssociationResponse
@@ -182,27 +199,21 @@ func one(tx *store.Tx, account, cluster, id string) (*association, error) {
 }
 
 func (s *Server) describe(ctx context.Context, c *service.Call, in *eksapi.DescribePodIdentityAssociationRequest) (*eksapi.DescribePodIdentityAssociationResponse, error) {
-	account := c.Principal.Account
-	if err := s.enter(ctx, c, in.ClusterName, s.associationARN(account, in.ClusterName, in.AssociationID), nil); err != nil {
-		return nil, err
+	_, a, err := s.enterTo(ctx, c, in.ClusterName, in.AssociationID)
+	if err == nil && a == nil {
+		err = absent(in.AssociationID)
 	}
-	list, err := s.all(ctx, account, in.ClusterName)
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range list {
-		if a.ID == in.AssociationID {
-			return &eksapi.DescribePodIdentityAssociationResponse{Association: s.api(account, in.ClusterName, a)}, nil
-		}
-	}
-	return nil, absent(in.AssociationID)
+	return &eksapi.DescribePodIdentityAssociationResponse{Association: s.api(c.Principal.Account, in.ClusterName, a)}, nil
 }
 
 const pageSize = 100
 
 func (s *Server) list(ctx context.Context, c *service.Call, in *eksapi.ListPodIdentityAssociationsRequest) (*eksapi.ListPodIdentityAssociationsResponse, error) {
 	account := c.Principal.Account
-	if err := s.enter(ctx, c, in.ClusterName, s.clusterARN(account, in.ClusterName), nil); err != nil {
+	if _, err := s.enter(ctx, c, in.ClusterName, s.clusterARN(account, in.ClusterName), nil); err != nil {
 		return nil, err
 	}
 	all, err := s.all(ctx, account, in.ClusterName)

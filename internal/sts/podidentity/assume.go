@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/eksauthapi"
@@ -25,7 +26,12 @@ func (s *Server) Auth() (*service.Service, error) {
 
 func (s *Server) assume(ctx context.Context, c *service.Call, in *eksauthapi.AssumeRoleForPodIdentityRequest) (*eksauthapi.AssumeRoleForPodIdentityResponse, error) {
 	account := c.Principal.Account
-	if account != "" {
+	if account == "" {
+		account, _ = ctx.Value(meant{}).(string)
+	} else {
+		if err := s.Roles.Current(ctx, c.Principal); err != nil {
+			return nil, err
+		}
 		if err := c.Allow(ctx, s.clusterARN(account, in.ClusterName), nil); err != nil {
 			return nil, err
 		}
@@ -35,7 +41,7 @@ func (s *Server) assume(ctx context.Context, c *service.Call, in *eksauthapi.Ass
 		return nil, err
 	}
 	pod := s.podOf(f.account, f.cluster, f.association, f.workload, f.provider)
-	if account == "" { // the event says who it was
+	if c.Principal.Account == "" { // the event says who it was
 		c.Principal = auth.Principal{Session: &auth.Session{Provider: f.provider.ARN, Subject: f.token.Subject}}
 	}
 	c.About(pod.Association)
@@ -74,9 +80,9 @@ type found struct {
 	association      *association
 }
 
-// find verifies a token and finds its association: in the account, or in the only one
-// that says that the token's cluster is its own. Where two say so, neither has it,
-// associations or not: nobody's pod gets a stranger's role by that.
+// find verifies a token and finds its association: in the account, or in the one that
+// was the first to say that the token's cluster is its own. Who registers the issuer
+// after it takes nothing from it, and is named to be meant.
 func (s *Server) find(ctx context.Context, raw, account, cluster string) (found, error) {
 	if account != "" {
 		return s.findIn(ctx, raw, account, cluster)
@@ -86,25 +92,33 @@ func (s *Server) find(ctx context.Context, raw, account, cluster string) (found,
 	if err != nil {
 		return found{}, err
 	}
+	var since time.Time
+	alone := true
 	for _, one := range accounts {
 		p, ok, err := s.Roles.Directory.Provider(ctx, one, issuer)
 		switch {
 		case err != nil:
 			return found{}, err
 		case !ok || p.Cluster == "":
-			continue
-		case account != "":
-			return found{}, api.Errorf(eksauthapi.CodeInvalidRequest, "More than one account says that the cluster of this token is its own: say which is meant.")
+		case account == "" || p.Created.Before(since):
+			account, since, alone = one, p.Created, true
+		case p.Created.Equal(since):
+			alone = false
 		}
-		account = one
 	}
-	if account == "" {
+	switch {
+	case account == "":
 		return found{}, api.Errorf(eksauthapi.CodeInvalidToken, "No cluster is known whose tokens are of this issuer.")
+	case !alone:
+		return found{}, api.Errorf(eksauthapi.CodeInvalidRequest, "More than one account said at once that the cluster of this token is its own: say which is meant.")
 	}
 	return s.findIn(ctx, raw, account, cluster)
 }
 
 func (s *Server) findIn(ctx context.Context, raw, account, cluster string) (found, error) {
+	if err := s.Roles.Directory.Fresh(ctx, account); err != nil {
+		return found{}, err
+	}
 	t, p, err := s.Roles.VerifyPod(ctx, account, raw)
 	if err != nil {
 		return found{}, renamed(err)
@@ -121,7 +135,7 @@ func (s *Server) findIn(ctx context.Context, raw, account, cluster string) (foun
 		return found{}, err
 	}
 	for _, a := range list {
-		if a.Namespace == w.namespace && a.ServiceAccount == w.account {
+		if a.Namespace == w.namespace && a.ServiceAccount == w.account && a.Provider == p.ARN {
 			return found{account: account, cluster: p.Cluster, token: t, provider: p, workload: w, association: a}, nil
 		}
 	}

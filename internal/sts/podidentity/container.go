@@ -2,6 +2,7 @@ package podidentity
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -14,8 +15,12 @@ import (
 
 // ContainerPath is where pods ask for credentials without an agent on their node: with
 // AWS_CONTAINER_CREDENTIALS_FULL_URI=https://CONTROL-PLANE + ContainerPath + CLUSTER and
-// AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE every SDK of AWS does.
+// AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE every SDK of AWS does. ACCOUNT/CLUSTER says
+// which account's cluster is meant.
 const ContainerPath = "/evermesh/v1/pod-identity/"
+
+// meant is the key of a context's value: the account that a pod's path names.
+type meant struct{}
 
 // Container answers AWS's provider of container credentials: its request is turned into
 // EKS Auth's AssumeRoleForPodIdentity, which api serves, and the answer into the document
@@ -23,6 +28,10 @@ const ContainerPath = "/evermesh/v1/pod-identity/"
 func Container(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cluster, ok := strings.CutPrefix(r.URL.Path, ContainerPath)
+		account := ""
+		if before, after, named := strings.Cut(cluster, "/"); named && len(before) == 12 && strings.Trim(before, "0123456789") == "" {
+			account, cluster = before, after
+		}
 		if !ok || cluster == "" || strings.Contains(cluster, "/") || r.Method != http.MethodGet {
 			api.ServeHTTP(w, r)
 			return
@@ -32,7 +41,7 @@ func Container(api http.Handler) http.Handler {
 			http.Error(w, "The token cannot be read.", http.StatusBadRequest)
 			return
 		}
-		inner := r.Clone(r.Context())
+		inner := r.Clone(context.WithValue(r.Context(), meant{}, account))
 		inner.Method, inner.URL = http.MethodPost, &url.URL{Path: "/clusters/" + cluster + "/assume-role-for-pod-identity"}
 		inner.RequestURI, inner.ContentLength = inner.URL.EscapedPath(), int64(len(body))
 		inner.Header = http.Header{"Content-Type": {"application/json"}, "User-Agent": r.Header["User-Agent"]}

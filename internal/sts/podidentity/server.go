@@ -4,7 +4,7 @@
 // Start with Server. Service keeps associations (associations.go); Auth is what turns
 // a pod's token into credentials, and Principal the same for a proxy's stream
 // (assume.go). A cluster exists for an account as soon as an OIDC provider of it has
-// the tag sts.ClusterTag: whose tokens its pods have follows from that.
+// the tag iam.ClusterTag: whose tokens its pods have follows from that.
 package podidentity
 
 import (
@@ -59,11 +59,14 @@ type association struct {
 	Created        time.Time         `json:"created"`
 	Modified       time.Time         `json:"modified"`
 	Token          string            `json:"token,omitempty"` // of the request that made it
+	// Provider is the ARN of the cluster's provider when the association was made or
+	// last changed: another one that gets the cluster's name does not get its roles.
+	Provider string `json:"provider"`
 }
 
 func recordType() store.Type {
 	return store.Type{Name: "podIdentityAssociation", Schema: 1, Members: []string{
-		"id", "namespace", "serviceAccount", "roleArn", "target", "externalId", "policy", "untagged", "tags", "created", "modified", "token",
+		"id", "namespace", "serviceAccount", "roleArn", "target", "externalId", "policy", "untagged", "tags", "created", "modified", "token", "provider",
 	}}
 }
 
@@ -100,6 +103,21 @@ func (s *Server) all(ctx context.Context, account, cluster string) ([]*associati
 	return list, nil
 }
 
+// byID reads an association as it is now; nil is none.
+func (s *Server) byID(ctx context.Context, account, cluster, id string) (*association, error) {
+	tail := tailOf(account, cluster, id)
+	records, _, err := s.Store.Records(ctx, tail)
+	if err != nil {
+		return nil, fmt.Errorf("read association: %w", err)
+	}
+	for _, r := range records {
+		if r.Key == tail { // others begin with it
+			return read(r)
+		}
+	}
+	return nil, nil
+}
+
 func newID() (string, error) {
 	raw := make([]byte, 11)
 	if _, err := rand.Read(raw); err != nil {
@@ -109,7 +127,7 @@ func newID() (string, error) {
 }
 
 func (s *Server) arn(account, resource string) string {
-	return strings.Join([]string{"arn", s.Realm.Partition, "eks", s.Realm.Region, account, resource}, ":")
+	return s.Realm.ResourceName("eks", account, resource)
 }
 
 func (s *Server) clusterARN(account, cluster string) string {
