@@ -37,6 +37,12 @@ type plane struct {
 // launch starts evermeshd on a data directory.
 func launch(t *testing.T, dir string, args ...string) *plane {
 	t.Helper()
+	return launchWith(t, dir, nil, args...)
+}
+
+// launchWith is launch with further variables.
+func launchWith(t *testing.T, dir string, env []string, args ...string) *plane {
+	t.Helper()
 	p := &plane{dir: dir, log: filepath.Join(t.TempDir(), "log"), ended: make(chan error, 1)}
 	stderr, err := os.Create(p.log)
 	if err != nil {
@@ -47,7 +53,7 @@ func launch(t *testing.T, dir string, args ...string) *plane {
 		"serve", "--data-dir", dir, "--drain-seconds", "1",
 		"--api-listen", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
 	}, args...)...)
-	p.cmd.Stderr = stderr
+	p.cmd.Stderr, p.cmd.Env = stderr, append(os.Environ(), env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +69,13 @@ func launch(t *testing.T, dir string, args ...string) *plane {
 // start is launch, and waits until the control plane is up.
 func start(t *testing.T, dir string, args ...string) *plane {
 	t.Helper()
-	p := launch(t, dir, args...)
+	return startWith(t, dir, nil, args...)
+}
+
+// startWith is start with further variables.
+func startWith(t *testing.T, dir string, env []string, args ...string) *plane {
+	t.Helper()
+	p := launchWith(t, dir, env, args...)
 	up := regexp.MustCompile(`msg="control plane is up".* admin=(\S+)`)
 	eventually(t, "the control plane is up", func() bool {
 		found := up.FindStringSubmatch(p.said(t))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/fips140"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -198,7 +199,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.ready.check, d.ready.limited = d.readyCheck, d.store.Ready
 	d.ready.set("")
 	d.log.Info("control plane is up", "api", l.addresses.api, "xds", l.addresses.xds, "admin", l.admin.Addr().String(),
-		"account", d.config.Account, "region", d.config.Region, "version", version)
+		"account", d.config.Account, "region", d.config.Region, "version", version, "fips", fips140.Enabled())
 	return g.Wait()
 }
 
