@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +36,7 @@ type Config struct {
 type Box struct {
 	config Config
 	master atomic.Pointer[master]
-	text   atomic.Pointer[textKey]
+	text   atomic.Pointer[textKeys]
 }
 
 // Open reads the master key file. One that is absent or malformed is a
@@ -75,12 +76,25 @@ func (b *Box) Seal(tx *store.Tx, owner string, secret []byte) (Sealed, error) {
 // *MasterKeyError.
 func (b *Box) Open(owner string, s Sealed) ([]byte, error) { return b.master.Load().open(owner, s) }
 
-// Run takes changes of the master key file, and says which keys are accepted here,
-// until ctx ends.
+// Run takes changes of the master key file and of the key of texts, and says which keys
+// are accepted here, until ctx ends.
 func (b *Box) Run(ctx context.Context) {
+	var following sync.WaitGroup
+	defer following.Wait()
+	changed := make(chan struct{}, 1)
+	following.Go(func() {
+		_ = b.config.Store.WatchRecords(ctx, textKeyTail(), func(store.RecordBatch) error {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+			return nil
+		})
+	})
 	tick := time.NewTicker(masterEvery)
 	defer tick.Stop()
 	tried, announced, said := b.master.Load().text, false, false
+	due, failed := b.text.Load() == nil, false // the key of texts is to be read; it could not be
 	for {
 		if !announced {
 			err := b.announce(ctx)
@@ -90,27 +104,43 @@ func (b *Box) Run(ctx context.Context) {
 			said = !announced
 		}
 		select {
+		case <-changed:
+			due = true
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		text, err := os.ReadFile(b.config.MasterKeyFile)
-		if err != nil || string(text) == tried {
-			continue // what was read goes on
+		if b.reread(&tried) {
+			announced, due = false, true
 		}
-		tried = string(text)
-		m, err := parseMaster(b.config.MasterKeyFile, tried)
-		if err != nil {
-			b.config.Log.Error("master key file is not taken, the keys before go on", "err", err)
-			continue
+		if due { // what was read goes on; until the new one is there it is asked for again
+			err := b.LoadText(ctx)
+			if due = err != nil; due && !failed && ctx.Err() == nil {
+				b.config.Log.Error("key of sessions cannot be read, and is tried again", "err", err)
+			}
+			failed = due
 		}
-		b.master.Store(m)
-		b.config.Log.Info("master key file was read again", "keys", len(m.keys))
-		if b.config.Changed != nil {
-			b.config.Changed()
-		}
-		announced = false
 	}
+}
+
+// reread takes the master key file when its text is another than what was tried.
+func (b *Box) reread(tried *string) (taken bool) {
+	text, err := os.ReadFile(b.config.MasterKeyFile)
+	if err != nil || string(text) == *tried {
+		return false // what was read goes on
+	}
+	*tried = string(text)
+	m, err := parseMaster(b.config.MasterKeyFile, *tried)
+	if err != nil {
+		b.config.Log.Error("master key file is not taken, the keys before go on", "err", err)
+		return false
+	}
+	b.master.Store(m)
+	b.config.Log.Info("master key file was read again", "keys", len(m.keys))
+	if b.config.Changed != nil {
+		b.config.Changed()
+	}
+	return true
 }
 
 // masterEvery is how often the master key file is read again.

@@ -49,13 +49,15 @@ type RotateOptions struct {
 	// Wait bounds the time in which replicas have to take the new key; 0 is a
 	// minute.
 	Wait time.Duration
+	// End ends all sessions: the keys of texts before are of no more use.
+	End bool
 	// Say is told of each step.
 	Say func(text string)
 }
 
 // Rotate changes the master key: it adds a new one to the file if that holds one
 // key, waits until every replica accepts it, seals everything in the places with it,
-// and takes the old one out of the file. Replicas go on meanwhile. What was
+// replaces the key of texts, and takes the old one out of the file. Replicas go on meanwhile. What was
 // interrupted is gone on with by another call. It returns how many secrets it
 // sealed.
 func (b *Box) Rotate(ctx context.Context, places []Place, o RotateOptions) (int, error) {
@@ -93,6 +95,9 @@ func (b *Box) Rotate(ctx context.Context, places []Place, o RotateOptions) (int,
 			}
 			again = again || n > 0
 		}
+	}
+	if err := b.renewText(ctx, o.End); err != nil {
+		return total, fmt.Errorf("rotate master key: %w", err)
 	}
 	var text strings.Builder
 	for line := range strings.Lines(m.text) {

@@ -9,12 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func TestMain(m *testing.M) { os.Exit(storetest.Main(m)) }
@@ -146,5 +149,89 @@ func TestRotateSealsPlacesAnew(t *testing.T) {
 		if _, ok := errors.AsType[*seal.MasterKeyError](err); !ok {
 			t.Errorf("with the key before: %v", err)
 		}
+	}
+}
+
+// With the master key the key of texts is another: what was sealed before opens as long
+// as it may count, on every replica, and with End not at all. Who has stolen the keys
+// before seals nothing more that opens then.
+func TestTheKeyOfTextsIsReplaced(t *testing.T) {
+	t.Parallel()
+	stores, file := storetest.Replicas(t, 2), filepath.Join(t.TempDir(), "master-key")
+	var clock sync.Mutex
+	at := time.Now()
+	now := func() time.Time { clock.Lock(); defer clock.Unlock(); return at }
+	pass := func(d time.Duration) { clock.Lock(); defer clock.Unlock(); at = at.Add(d) }
+	open := func(s *store.Store, needed bool) *seal.Box {
+		t.Helper()
+		b, err := seal.Open(seal.Config{Store: s, MasterKeyFile: file, CreateMasterKey: true, Sealed: needed, Log: slog.New(slog.DiscardHandler), Now: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	one, two, thief := open(stores[0], false), open(stores[1], true), open(stores[0], true)
+	text(t, one)
+	text(t, thief) // read everything, and follows nothing
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { two.Run(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	sealed := func(b *seal.Box) string {
+		t.Helper()
+		s, err := b.SealText("session", []byte("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	opens := func(b *seal.Box, s string) bool { _, err := b.OpenText("session", s); return err == nil }
+	rotate := func(end bool) {
+		t.Helper()
+		if _, err := one.Rotate(t.Context(), nil, seal.RotateOptions{Alone: true, End: end, Say: func(string) {}}); err != nil {
+			t.Fatal(err)
+		}
+		text(t, one)
+	}
+	before := sealed(one)
+	testenv.Eventually(t, "the other replica reads the key by itself", func() bool { return opens(two, before) })
+
+	rotate(false)
+	if !opens(one, before) || !opens(one, sealed(thief)) {
+		t.Error("what was sealed before the change does not open after it")
+	}
+	if s := sealed(one); !opens(thief, s) {
+		t.Error("the new key seals before other replicas can have it")
+	}
+	pass(11 * time.Second)
+	after := sealed(one)
+	if opens(thief, after) {
+		t.Error("the new key does not seal")
+	}
+	testenv.Eventually(t, "the other replica takes the new key by itself", func() bool { return opens(two, after) })
+	rotate(false)
+	if !opens(one, before) || !opens(one, after) {
+		t.Error("a second change ends what is from before the first")
+	}
+	pass(37 * time.Hour)
+	if opens(one, before) || opens(one, sealed(thief)) || opens(two, before) {
+		t.Error("the stolen key seals after its end")
+	}
+
+	last := sealed(one)
+	rotate(true)
+	if opens(one, last) || !opens(one, sealed(one)) {
+		t.Error("what is to end does not end, or nothing begins")
+	}
+	testenv.Eventually(t, "sessions end on the other replica", func() bool { return !opens(two, last) && opens(two, sealed(one)) })
+}
+
+// A key that is not there yet is no fault of who shows what it sealed.
+func TestNoKeyOfTextsYet(t *testing.T) {
+	t.Parallel()
+	b := box(t, storetest.New(t), filepath.Join(t.TempDir(), "master-key"), false)
+	_, err := b.OpenText("session", "AAAA")
+	if e, ok := errors.AsType[*api.Error](err); !ok || e.Code != api.CodeServiceUnavailable {
+		t.Errorf("error %v", err)
 	}
 }
