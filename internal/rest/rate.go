@@ -10,7 +10,8 @@ import (
 // mostLimiters bounds what keys that come and go leave behind.
 const mostLimiters = 4096
 
-// rates limits requests per access key. Only keys whose signature was verified
+// rates limits requests per caller: an access key, the sessions of one user or role
+// together, the address of who does not sign. Only keys whose signature was verified
 // reach it.
 type rates struct {
 	perSecond float64
@@ -22,19 +23,19 @@ func newRates(perSecond float64) *rates {
 	return &rates{perSecond: perSecond, limiters: map[string]*rate.Limiter{}}
 }
 
-func (r *rates) allow(accessKey string, now time.Time) bool {
+func (r *rates) allow(caller string, now time.Time) bool {
 	if r.perSecond <= 0 {
 		return true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l, ok := r.limiters[accessKey]
+	l, ok := r.limiters[caller]
 	if !ok {
 		if len(r.limiters) >= mostLimiters {
 			r.forget(now)
 		}
 		l = rate.NewLimiter(rate.Limit(r.perSecond), r.burst())
-		r.limiters[accessKey] = l
+		r.limiters[caller] = l
 	}
 	return l.AllowN(now, 1)
 }

@@ -118,6 +118,26 @@ func TestRate(t *testing.T) {
 	})
 }
 
+// Sessions can be made without end: all of a user or role count as one caller.
+func TestRateOfSessions(t *testing.T) {
+	t.Parallel()
+	var made atomic.Int64
+	s := serve(t, func(c *rest.Config) {
+		c.Rate, c.Now = 1, func() time.Time { return time.Unix(0, 0) }
+		c.Verify = func(_ context.Context, r auth.Request) (auth.Principal, error) {
+			return auth.Principal{
+				Account: accountA, ARN: "arn:aws:sts::" + accountA + ":assumed-role/r/s", Type: auth.AssumedRole, AccessKeyID: fmt.Sprintf("ASIA%d", made.Add(1)),
+				Session: &auth.Session{Issuer: "arn:aws:iam::" + accountA + ":role/r", IssuerID: r.Header.Get(headerAccount)},
+			}, nil
+		}
+	})
+	for range 2 {
+		s.do(t, "GET", meshes, "").ok(t)
+	}
+	s.do(t, "GET", meshes, "").refused(t, 429, "TooManyRequestsException", "Rate exceeded: the sessions of this user or role together made more than 1 requests per second; try again, with back-off.")
+	s.as(t, accountB, "GET", meshes, "").ok(t) // another role
+}
+
 // Every error of the model has its status; what is no api.Error says nothing of
 // its cause but to the log.
 func TestErrors(t *testing.T) {
