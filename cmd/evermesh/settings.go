@@ -34,6 +34,9 @@ flags are given; "" unsets one. The mesh's spec and version stay as they are.
 Without a setting, the default retry policy is on, the quotas are those that
 evermeshd has, and no identities are given.
 
+Of a mesh that another account shares with you, MESH is mesh/NAME@OWNER; only its
+owner changes settings.
+
 Of two who change settings at once the last wins. Settings go with the mesh when
 it is deleted, and are no part of the files of apply and export.`,
 		Example: `  evermesh settings shop

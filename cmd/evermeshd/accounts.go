@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,6 +85,27 @@ second.` + whereText,
 				return refused(err)
 			}
 			return deliver(c, cfg, id, root)
+		})
+	}
+	return c
+}
+
+func accountListCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the accounts",
+		Long:  `List the accounts of the control plane, one id a line.` + whereText,
+		Args:  noArguments,
+	}
+	verbFlags(c.Flags(), "master-key-file")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, err := loadVerb(c.Flags())
+		if err != nil {
+			return err
+		}
+		return manage(c.Context(), cfg, func(k *iam.Keys, _ *store.Store) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), strings.Join(k.Accounts(), "\n"))
+			return err
 		})
 	}
 	return c

@@ -24,7 +24,7 @@ func verbs() []*cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  group,
 	}
-	account.AddCommand(accountAddCommand(), accountGuardCommand())
+	account.AddCommand(accountAddCommand(), accountListCommand(), accountGuardCommand())
 	credentials := &cobra.Command{
 		Use:   "credentials",
 		Short: "Root keys of accounts",

@@ -270,6 +270,21 @@ func TestAQuestionCostsNothing(t *testing.T) {
 	}
 }
 
+// What is asked beyond the operator's bound waits also while nothing limits: granted, it
+// would apply as soon as something does.
+func TestTheBoundHoldsWithoutLimits(t *testing.T) {
+	t.Parallel()
+	s, l := replica(t, storetest.New(t), mesh.Quotas{})
+	same(t, s.Python(t, resttest.Root(resttest.AccountA), `
+q = client("service-quotas")
+for code, desired in [("L-AC861A39", 151), ("L-DA7495A7", 2000)]:
+    print(q.request_service_quota_increase(ServiceCode="appmesh", QuotaCode=code, DesiredValue=desired)["RequestedQuota"]["Status"])
+`), "PENDING\nAPPROVED")
+	if got := l.For(resttest.AccountA, ""); got.Meshes != 0 {
+		t.Errorf("%d meshes are allowed, want no limit", got.Meshes)
+	}
+}
+
 // Policies decide over quotas too.
 func TestPoliciesDecideOverQuotas(t *testing.T) {
 	t.Parallel()

@@ -70,7 +70,8 @@ func (l *Limits) decide(s state, q Quota, desired int) (quotasapi.RequestStatus,
 		return "", api.Errorf(quotasapi.CodeIllegalArgument, "You must provide a quota value greater than the current quota value, which is %d.", now)
 	case slices.ContainsFunc(s.requests, func(r request) bool { return r.Code == q.Code && r.open() }):
 		return "", api.Errorf(quotasapi.CodeResourceAlreadyExists, "Only one open service quota increase request is allowed per quota.")
-	case now == 0 || desired <= l.Bound*q.Default:
+	case desired <= l.Bound*q.Default:
+		// Also while nothing limits: what is granted applies once something does.
 		return quotasapi.RequestStatusApproved, nil
 	}
 	return quotasapi.RequestStatusPending, nil

@@ -16,6 +16,8 @@ type Server struct {
 	Realm api.Realm
 	// Snapshot is every resource as it is now, or later.
 	Snapshot func(context.Context) (*mesh.Snapshot, error)
+	// Shared says whether a mesh of another account's is shared with one.
+	Shared func(account string, mesh api.Key) bool
 	// Do does an operation of App Mesh for who called.
 	Do func(ctx context.Context, asked *service.Call, operation string, input map[string]any) (any, error)
 }
@@ -38,7 +40,9 @@ type tagged struct {
 	tags []api.TagRef
 }
 
-// mine are the resources with tags that an account created, sorted by ARN.
+// mine are the resources with tags that an account created, in its own meshes and in
+// those that are shared with it, sorted by ARN. When a share has ended they are the
+// owner's of the mesh to read (SHARE-019).
 func (s *Server) mine(ctx context.Context, account string) ([]tagged, error) {
 	snapshot, err := s.Snapshot(ctx)
 	if err != nil {
@@ -46,7 +50,7 @@ func (s *Server) mine(ctx context.Context, account string) ([]tagged, error) {
 	}
 	var out []tagged
 	for r := range snapshot.All() {
-		if r.Owner == account && len(r.Tags) > 0 {
+		if r.Owner == account && len(r.Tags) > 0 && (r.Key.Owner == account || s.Shared(account, r.Key.MeshKey())) {
 			out = append(out, tagged{s.Realm.ARN(r.Key, r.Owner), r.Key.Kind, r.Tags})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,6 +28,9 @@ func serve(t testing.TB, data *store.Store, o resttest.Options) *resttest.Server
 	var api0 *rest.Server
 	tags := &tagging.Server{
 		Realm: api.Realm{Partition: "aws", Region: resttest.Region}, Snapshot: storetest.Snapshot(data),
+		Shared: func(account string, mesh api.Key) bool {
+			return o.Shares != nil && o.Shares.Shared(account, mesh, "appmesh:ListTagsForResource")
+		},
 		Do: func(ctx context.Context, asked *service.Call, operation string, input map[string]any) (any, error) {
 			return api0.Do(ctx, asked, operation, input)
 		},
@@ -209,4 +213,28 @@ func (g guarded) Authorize(ctx context.Context, q auth.Question) error {
 		return api.Errorf(api.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %s action", q.Principal.ARN, q.Action, q.Resource, q.Action)
 	}
 	return g.Roots.Authorize(ctx, q)
+}
+
+// shared lets accounts into meshes until it ends.
+type shared struct{ ended atomic.Bool }
+
+// Shared satisfies rest.Shares.
+func (s *shared) Shared(string, api.Key, string) bool { return !s.ended.Load() }
+
+// Meshes satisfies rest.Shares.
+func (s *shared) Meshes(string) []api.Key { return nil }
+
+// When a share has ended, what an account left in the mesh is the owner's to read, tags
+// as well (SHARE-019).
+func TestTagsInASharedMesh(t *testing.T) {
+	t.Parallel()
+	shares := &shared{}
+	s := serve(t, storetest.New(t), resttest.Options{Shares: shares})
+	s.Python(t, resttest.Root(resttest.AccountA), `client("appmesh").create_mesh(meshName="apps")`)
+	const list = `print([r["ResourceARN"].split(":", 5)[5] for r in client("resourcegroupstaggingapi").get_resources()["ResourceTagMappingList"]])`
+	same(t, s.Python(t, resttest.Root(resttest.AccountB), `
+client("appmesh").create_virtual_node(meshName="apps", meshOwner="`+resttest.AccountA+`", virtualNodeName="n", spec={}, tags=[dict(key="team", value="blue")])
+`+list), "['mesh/apps/virtualNode/n']")
+	shares.ended.Store(true)
+	same(t, s.Python(t, resttest.Root(resttest.AccountB), list), "[]")
 }
