@@ -118,8 +118,14 @@ func (d *daemon) mayStream(p auth.Principal, from ads.From, key api.Key) error {
 	if err := d.holds(p); err != nil {
 		return err
 	}
+	owner := p.Account // what is not there would be made by who asks
+	if s := d.loop.Snapshot(); s != nil {
+		if r := s.Get(key); r != nil {
+			owner = r.Owner
+		}
+	}
 	return d.around.authorizer.Authorize(context.Background(), auth.Question{
-		Principal: p, Action: streamAction, Resource: d.realm().ARN(key, d.owner(key)), Keys: d.streamKeys(p, from, key),
+		Principal: p, Action: streamAction, Resource: d.realm().ARN(key, owner), Keys: d.streamKeys(p, from, key),
 	})
 }
 

@@ -35,6 +35,7 @@ where = dict(meshName="apps", meshOwner="000000000000")
 `, theirs.AccessKeyID, theirs.SecretAccessKey)
 	a.python(t, clients+`
 mesh.create_mesh(meshName="apps")
+mesh.create_virtual_node(meshName="apps", virtualNodeName="n", spec={})
 ram.create_resource_share(name="apps", resourceArns=["arn:aws:appmesh:us-east-1:000000000000:mesh/apps"], principals=["`+guest+`"])
 for _ in range(200):
     try: # until the key is known
@@ -57,6 +58,19 @@ guestmesh.create_virtual_node(virtualNodeName="g", spec={}, **where)
 	mine := proxy(t, at, "arn:aws:appmesh:us-east-1:"+guest+":mesh/apps/virtualNode/g", theirs)
 	mine.Wait(t, "so has one that names the ARN", func() bool { return len(mine.Responses()) > 0 })
 
+	// refused is how the guest's stream for a node ends.
+	refused := func(t *testing.T, node string) string {
+		p := proxy(t, at, node, theirs)
+		p.Wait(t, "the stream ends", func() bool { return len(p.Ends()) > 0 })
+		code, text := adstest.Status(p.Ends()[0])
+		return fmt.Sprintf("%d %s", code, text)
+	}
+	t.Run("EMS-009 who may come into the mesh is told what is not there", func(t *testing.T) {
+		const absent = "mesh/apps@000000000000/virtualNode/absent"
+		if got, want := refused(t, absent), "3 "+absent+" does not exist: create it, or correct APPMESH_RESOURCE_ARN."; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
 	t.Run("SHARE-004 a replica that has just started knows it", func(t *testing.T) {
 		c := start(t, t.TempDir(), args...)
 		if got := c.python(t, clients+`print(guestmesh.describe_virtual_node(virtualNodeName="g", **where)["virtualNode"]["metadata"]["resourceOwner"])`); got != guest {
@@ -78,6 +92,19 @@ ram.delete_resource_share(resourceShareArn=ram.get_resource_shares(resourceOwner
 		}
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("that took %v", took)
+		}
+		// Nor is the guest told any more what there is in that mesh.
+		for form, want := range map[string]string{
+			"mesh/apps@000000000000/virtualNode/%s":                           "apps/virtualNode/%s",
+			"mesh/none@000000000000/virtualNode/%s":                           "none/virtualNode/%s",
+			"arn:aws:appmesh:us-east-1:000000000000:mesh/apps/virtualNode/%s": "apps/virtualNode/%s",
+		} {
+			for _, name := range []string{"n", "absent"} {
+				want := fmt.Sprintf("7 Unauthorized to perform appmesh:StreamAggregatedResources for arn:aws:appmesh:us-east-1:000000000000:mesh/"+want+".", name)
+				if got := refused(t, fmt.Sprintf(form, name)); got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
 		}
 		got := b.python(t, clients+`
 try:

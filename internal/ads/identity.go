@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,6 +45,17 @@ func (s *Server) acceptable(id string) error {
 		return status.Error(codes.InvalidArgument, oneLine(fmt.Sprintf("The node id names region %q, but this control plane is %q: correct APPMESH_RESOURCE_ARN.", arn.Region, s.Realm.Region)))
 	}
 	return nil
+}
+
+// asked is what a node id names for a principal of an account, whether there is such a
+// thing or not; ok is false for what is no node id.
+func (s *Server) asked(id, account string) (key api.Key, arn string, ok bool) {
+	of, err := api.ParseNodeID(id)
+	if err != nil {
+		return api.Key{}, "", false
+	}
+	key = api.Key{Owner: cmp.Or(of.MeshOwner, of.Account, account), Mesh: of.Mesh, Kind: of.Kind, Parent: of.Parent, Name: of.Name}
+	return key, s.Realm.ARN(key, cmp.Or(of.Account, key.Owner)), true
 }
 
 // instanceOf tells which proxy of its client this is (D8): the random id that

@@ -199,12 +199,31 @@ func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth
 	defer cancel()
 	client, owner, err := s.Clients.Resolve(resolving, node.GetId(), principal.Account)
 	if err != nil {
-		return nil, err
+		return nil, p.untold(node.GetId(), err)
 	}
 	// Whatever form the node id has, others see the one name of the resource.
 	p.client, p.arn = client, s.Realm.ARN(client.Key, owner)
 	p.client.Traits, p.lacks = traitsOf(node)
-	return p, p.authorized()
+	refused := p.authorized()
+	if status.Code(refused) == codes.PermissionDenied && client.Key.Owner != principal.Account && owner != principal.Account {
+		_, named, _ := s.asked(node.GetId(), principal.Account)
+		refused = unauthorized(named)
+	}
+	return p, refused
+}
+
+// untold is why Resolve found nothing, unless that is not for the principal to know:
+// what another account has not is refused as what it has.
+func (p *proxy) untold(id string, absent error) error {
+	key, named, ok := p.s.asked(id, p.principal.Account)
+	if known, refusal := errors.AsType[*api.Error](absent); !ok || !refusal || known.Code != api.CodeNotFound || key.Owner == p.principal.Account {
+		return absent
+	}
+	p.client.Key, p.arn = key, named
+	if refused := p.authorized(); refused != nil {
+		return refused
+	}
+	return absent
 }
 
 func (p *proxy) authorized() error {

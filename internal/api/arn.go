@@ -111,3 +111,12 @@ func ParseResourcePath(s string) (ARN, error) {
 	}
 	return a, nil
 }
+
+// ParseNodeID reads Envoy's node id: an App Mesh ARN or its short form (EMS-015,
+// EMS-017).
+func ParseNodeID(id string) (ARN, error) {
+	if strings.HasPrefix(id, "arn:") {
+		return ParseARN(id)
+	}
+	return ParseResourcePath(id)
+}

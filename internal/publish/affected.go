@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"strings"
 	"sync"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -59,13 +58,4 @@ func (l *Loop) reading(snapshot *mesh.Snapshot, key api.Key, clients []mesh.Clie
 		}
 	}
 	return out
-}
-
-// parseNodeID reads Envoy's node id: an App Mesh ARN or its short form
-// (EMS-015, EMS-017).
-func parseNodeID(id string) (api.ARN, error) {
-	if strings.HasPrefix(id, "arn:") {
-		return api.ParseARN(id)
-	}
-	return api.ParseResourcePath(id)
 }

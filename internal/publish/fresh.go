@@ -15,7 +15,7 @@ import (
 // ServiceUnavailableException. owner is the account of the node or gateway. An
 // ARN's account has to be that one or the mesh's.
 func (l *Loop) Resolve(ctx context.Context, nodeID, account string) (c mesh.Client, owner string, err error) {
-	arn, err := parseNodeID(nodeID)
+	arn, err := api.ParseNodeID(nodeID)
 	if err != nil {
 		return mesh.Client{}, "", api.Errorf(api.CodeBadRequest, "%v", err)
 	}
