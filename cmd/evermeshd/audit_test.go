@@ -145,7 +145,7 @@ func TestReplicasFindEachOthersEvents(t *testing.T) {
 	type connection struct{ ID, Node, Status, Reason string }
 	streams := func(events []map[string]any) (out []connection) {
 		for _, e := range events {
-			if d, ok := e["serviceEventDetails"].(map[string]any); ok {
+			if d, ok := e["serviceEventDetails"].(map[string]any); ok && e["eventName"] == "StreamAggregatedResources" {
 				out = append(out, connection{d["connectionId"].(string), d["nodeArn"].(string), d["eventStatus"].(string), d["failureReason"].(string)})
 			}
 		}
