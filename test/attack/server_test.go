@@ -45,6 +45,7 @@ type plane struct {
 	api, xds, admin string // http://127.0.0.1:41234, but for xds, which has no scheme
 	root, foreign   aws.Credentials
 	log             testenv.Output
+	planted         secrets
 	cmd             *exec.Cmd
 	ended           chan error
 }
@@ -59,7 +60,8 @@ var shared struct {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if p := shared.plane; p != nil {
-		err := p.stop()
+		// Of all tests, not only of the one about secrets.
+		err := errors.Join(p.leaks(), p.stop())
 		if text := p.log.String(); code == 0 && err == nil && strings.Contains(text, "panic") {
 			err = fmt.Errorf("evermeshd has panicked:\n%s", text)
 		}
@@ -375,7 +377,9 @@ func (p *plane) user(t testing.TB, root aws.Credentials, name string, statements
 	if len(statements) > 0 {
 		p.query(t, root, "iam", "PutUserPolicy", "UserName", name, "PolicyName", "own", "PolicyDocument", policy(statements...)).ok(t)
 	}
-	return keyIn(t, p.query(t, root, "iam", "CreateAccessKey", "UserName", name))
+	key := keyIn(t, p.query(t, root, "iam", "CreateAccessKey", "UserName", name))
+	p.planted.plant("the secret of user "+name, key.SecretAccessKey)
+	return key
 }
 
 // role makes a role of root's account, and returns its ARN.

@@ -122,7 +122,12 @@ func (p *plane) sessions(t testing.TB, name string) (one, other aws.Credentials)
 	t.Helper()
 	user := p.user(t, p.root, name, allow("*", "*"))
 	role := p.role(t, p.root, name, trust("sts:AssumeRole", `{"AWS":"`+ours+`"}`), allow("*", "*"))
-	return keyIn(t, p.assume(t, user, role)), keyIn(t, p.assume(t, user, role))
+	one, other = keyIn(t, p.assume(t, user, role)), keyIn(t, p.assume(t, user, role))
+	for _, key := range []aws.Credentials{one, other} {
+		p.planted.plant("the secret of a session", key.SecretAccessKey)
+		p.planted.plant("the token of a session", key.SessionToken)
+	}
+	return one, other
 }
 
 // meshes are the names of all meshes of our account that begin so.
