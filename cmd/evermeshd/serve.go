@@ -186,7 +186,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
 		Ledger: reader, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
-		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade,
+		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade, Certificates: d.certs.ResourceKeys,
 	}
 	if c.Auth != "off" {
 		served.Verify = verifier.Verify

@@ -72,6 +72,17 @@ func (r *Registry) readCertificate(ctx context.Context, c *service.Call, arn str
 	return h, nil
 }
 
+// ResourceKeys are the condition keys of the tags of a certificate or an authority, for
+// who asks policies about it; nil of what is not there.
+func (r *Registry) ResourceKeys(ctx context.Context, arn string) (map[string][]string, error) {
+	if account, path, ok := r.arnOf("acm", arn); ok && len(path) == 2 && path[0] == "certificate" && uuid.Validate(path[1]) == nil {
+		h, err := r.certificateAt(ctx, account, path[1])
+		return resourceKeys(h.tags()), err
+	}
+	a, err := r.authorityOf(ctx, arn)
+	return resourceKeys(a.tags()), err
+}
+
 func noCertificate(arn string) error {
 	return api.Errorf(acmapi.CodeResourceNotFound, "Could not find certificate %s.", arn)
 }

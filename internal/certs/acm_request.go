@@ -38,6 +38,11 @@ func (r *Registry) requestCertificate(ctx context.Context, c *service.Call, in *
 	if !ok || len(path) != 2 || path[0] != "certificate-authority" || uuid.Validate(path[1]) != nil {
 		return nil, api.Errorf(acmapi.CodeInvalidARN, "Invalid ARN: %s.", in.CertificateAuthorityARN)
 	}
+	if account == c.Principal.Account {
+		if err := r.mayIssue(ctx, c, in.CertificateAuthorityARN); err != nil {
+			return nil, err
+		}
+	}
 	out := &acmapi.RequestCertificateResponse{}
 	var err error
 	if out.CertificateARN, err = r.before(ctx, c, in.IdempotencyToken); err != nil || out.CertificateARN != "" {
@@ -80,6 +85,20 @@ func (r *Registry) requestCertificate(ctx context.Context, c *service.Call, in *
 		return arn, nil
 	})
 	return out, err
+}
+
+// mayIssue asks whether the caller may have the authority issue certificates, as with
+// AWS: who may not use it by itself does not by way of ACM.
+func (r *Registry) mayIssue(ctx context.Context, c *service.Call, arn string) error {
+	template, err := authority.ParseTemplate(r.config.Realm.Partition, "")
+	if err != nil {
+		return err
+	}
+	a, err := r.authorityOf(ctx, arn)
+	if err != nil {
+		return err
+	}
+	return c.AllowAction(ctx, "acm-pca:IssueCertificate", arn, service.Keys(r.templateKeys(template), resourceKeys(a.tags())))
 }
 
 // freshCertificate is a certificate of ACM that is signed and not yet written down.
@@ -135,7 +154,7 @@ func (r *Registry) fresh(ctx context.Context, body *certificateBody) (*freshCert
 	if order.Request, err = authority.ParseRequest(request); err != nil {
 		return nil, api.Errorf(acmapi.CodeInvalidParameter, "DomainName: %v.", err)
 	}
-	if order.Template, err = authority.ParseTemplate(""); err != nil {
+	if order.Template, err = authority.ParseTemplate(r.config.Realm.Partition, ""); err != nil {
 		return nil, err
 	}
 	if out.issue, err = r.sign(a, order); err != nil {

@@ -23,12 +23,12 @@ import (
 const shortLife = 7 * 24 * time.Hour
 
 func (r *Registry) issueCertificate(ctx context.Context, c *service.Call, in *pcaapi.IssueCertificateRequest) (*pcaapi.IssueCertificateResponse, error) {
-	template, templateErr := authority.ParseTemplate(in.TemplateARN)
-	arn := in.TemplateARN
-	if arn == "" {
-		arn = "arn:aws:acm-pca:::template/EndEntityCertificate/V1"
+	template, templateErr := authority.ParseTemplate(r.config.Realm.Partition, in.TemplateARN)
+	asked := r.templateKeys(template)
+	if templateErr != nil {
+		asked = map[string][]string{templateKey: {in.TemplateARN}}
 	}
-	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, map[string][]string{"acm-pca:templatearn": {arn}})
+	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +69,13 @@ func (r *Registry) issueCertificate(ctx context.Context, c *service.Call, in *pc
 		return arn, nil
 	})
 	return out, err
+}
+
+// templateKey is the condition key of the template by which an authority signs.
+const templateKey = "acm-pca:templatearn"
+
+func (r *Registry) templateKeys(t authority.Template) map[string][]string {
+	return map[string][]string{templateKey: {t.ARN(r.config.Realm.Partition)}}
 }
 
 // issue is a certificate that is signed and not yet written down.

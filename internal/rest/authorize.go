@@ -89,9 +89,39 @@ func (s *Server) authorizeCertificates(ctx context.Context, c *call) error {
 		arns   []string
 	}{{"acm:DescribeCertificate", c.named.Certificates}, {"acm-pca:DescribeCertificateAuthority", c.named.Authorities}} {
 		for _, arn := range named.arns {
-			if err := s.Authorizer.Authorize(ctx, auth.Question{Principal: c.principal, Action: named.action, Resource: arn, Keys: s.keys(c)}); err != nil {
+			if err := s.askOf(ctx, c, named.action, arn, nil); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// askOf asks for an action on a certificate or an authority, with its tags among the
+// conditions.
+func (s *Server) askOf(ctx context.Context, c *call, action, arn string, more map[string][]string) error {
+	keys := with(s.keys(c), more)
+	if n, ok := api.ParseResourceName(arn); ok && s.Certificates != nil && n.Account == c.principal.Account {
+		tags, err := s.Certificates(ctx, arn)
+		if err != nil {
+			return err
+		}
+		keys = with(keys, tags)
+	}
+	return s.Authorizer.Authorize(ctx, auth.Question{Principal: c.principal, Action: action, Resource: arn, Keys: keys})
+}
+
+// authorizeIssuers asks whether the caller may have the authorities issue certificates
+// that identities of a mesh are to come from and did not before: who may not use an
+// authority by itself does not by way of a mesh.
+func (s *Server) authorizeIssuers(ctx context.Context, c *call, before, now []string) error {
+	template := "arn:" + s.Realm.Partition + ":acm-pca:::template/EndEntityCertificate_APIPassthrough/V1"
+	for _, arn := range now {
+		if _, builtIn := mesh.Generation(arn); builtIn || slices.Contains(before, arn) {
+			continue
+		}
+		if err := s.askOf(ctx, c, "acm-pca:IssueCertificate", arn, map[string][]string{"acm-pca:templatearn": {template}}); err != nil {
+			return err
 		}
 	}
 	return nil

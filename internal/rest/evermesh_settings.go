@@ -58,6 +58,9 @@ func (s *Server) updateSettings(ctx context.Context, c *call) (any, error) {
 		if reflect.DeepEqual(old.Settings, now) {
 			return now, nil
 		}
+		if err := s.authorizeIssuers(ctx, c, old.Settings.IdentityAuthorities, now.IdentityAuthorities); err != nil {
+			return nil, err
+		}
 		made := *old
 		made.Settings = now
 		tx.Put(&made)

@@ -43,7 +43,7 @@ func (s *Server) record(c *call, out any, err error) service.Record {
 	if c.doc != nil {
 		r.Request = c.doc
 	}
-	if raw, ok := out.(json.RawMessage); out != nil && !c.reads && err == nil && !(ok && string(raw) == "{}") {
+	if raw, ok := out.(json.RawMessage); out != nil && !c.reads && err == nil && (!ok || string(raw) != "{}") {
 		r.Response = out
 	}
 	switch {

@@ -59,6 +59,9 @@ type Config struct {
 	// MeshMade is told who has made a mesh, before the answer is sent; nil is told
 	// nothing.
 	MeshMade func(ctx context.Context, p auth.Principal)
+	// Certificates tells the condition keys of the tags of a certificate or an authority,
+	// by its ARN; nil knows none.
+	Certificates func(ctx context.Context, arn string) (map[string][]string, error)
 	// Shares says what owners of meshes let other accounts do; nil is nothing.
 	Shares Shares
 	// Audit keeps a record of every call (D2); nil keeps none.

@@ -46,7 +46,7 @@ func write(t *testing.T, name string, parts ...[]byte) string {
 
 func parse(t *testing.T, arn string) authority.Template {
 	t.Helper()
-	template, err := authority.ParseTemplate(arn)
+	template, err := authority.ParseTemplate("aws", arn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestTemplateNames(t *testing.T) {
 		"arn:aws:acm-pca:::template/EndEntityCertificate/V2", named("BlankEndEntityCertificate"), named("None"), named("RootCACertificate_CSRPassthrough"),
 		"arn:aws:iam:::template/EndEntityCertificate/V1", named("EndEntityCertificate_Passthrough"), named("SubordinateCACertificate_PathLen4"),
 	} {
-		if _, err := authority.ParseTemplate(arn); err == nil {
+		if _, err := authority.ParseTemplate("aws", arn); err == nil {
 			t.Errorf("%q is taken for a template", arn)
 		}
 	}
@@ -382,7 +382,7 @@ func FuzzParse(f *testing.F) {
 		_, _ = authority.DecryptKey(text, []byte(name))
 		_, _ = authority.ParseCertificates(text)
 		_, _ = authority.ParseSerial(name)
-		_, _ = authority.ParseTemplate(name)
+		_, _ = authority.ParseTemplate("aws", name)
 		if der, err := authority.Subject(pcaapi.ASN1Subject{CustomAttributes: []pcaapi.CustomAttribute{{ObjectIdentifier: name, Value: "x"}}}); err == nil {
 			if _, err := asn1.Unmarshal(der, new(asn1.RawValue)); err != nil {
 				panic(err)

@@ -55,18 +55,20 @@ const (
 	signer    = x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 )
 
-// ParseTemplate reads a template's ARN, arn:aws:acm-pca:::template/NAME/V1; empty
-// means EndEntityCertificate/V1.
-func ParseTemplate(arn string) (Template, error) {
+// ARN is the template's, the only one that ParseTemplate reads it from: policies that
+// deny a template by its ARN (acm-pca:TemplateArn) deny it in every spelling.
+func (t Template) ARN(partition string) string { return inPartition(partition) + t.Name + "/V1" }
+
+func inPartition(partition string) string { return "arn:" + partition + ":acm-pca:::template/" }
+
+// ParseTemplate reads a template's ARN, arn:aws:acm-pca:::template/NAME/V1 in the
+// partition aws; empty means EndEntityCertificate/V1.
+func ParseTemplate(partition, arn string) (Template, error) {
 	name := "EndEntityCertificate"
 	if arn != "" {
-		parts := strings.SplitN(arn, ":", 6)
-		if len(parts) != 6 || parts[0] != "arn" || parts[2] != "acm-pca" {
-			return Template{}, fmt.Errorf("%q is no template: want arn:aws:acm-pca:::template/NAME/V1", arn)
-		}
-		path, ok := strings.CutPrefix(parts[5], "template/")
+		path, ok := strings.CutPrefix(arn, inPartition(partition))
 		if !ok {
-			return Template{}, fmt.Errorf("%q is no template: want arn:aws:acm-pca:::template/NAME/V1", arn)
+			return Template{}, fmt.Errorf("%q is no template: want %sNAME/V1", arn, inPartition(partition))
 		}
 		version := ""
 		if name, version, _ = strings.Cut(path, "/"); version != "V1" {

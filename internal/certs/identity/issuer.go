@@ -138,7 +138,7 @@ func (i *Issuer) issue(by certs.Signer, id, name string, n int64, begins, now ti
 	if err != nil {
 		return secrets.Certificate{}, err
 	}
-	template, err := authority.ParseTemplate("arn:aws:acm-pca:::template/EndEntityCertificate_APIPassthrough/V1")
+	template, err := authority.ParseTemplate("aws", "arn:aws:acm-pca:::template/EndEntityCertificate_APIPassthrough/V1")
 	if err != nil {
 		return secrets.Certificate{}, err
 	}
@@ -247,7 +247,7 @@ func (i *Issuer) build(at, account string) (certs.Signer, error) {
 	if err != nil {
 		return certs.Signer{}, err
 	}
-	template, err := authority.ParseTemplate("arn:aws:acm-pca:::template/RootCACertificate/V1")
+	template, err := authority.ParseTemplate("aws", "arn:aws:acm-pca:::template/RootCACertificate/V1")
 	if err != nil {
 		return certs.Signer{}, err
 	}

@@ -228,7 +228,7 @@ func TestAuthorityOfPCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template, err := authority.ParseTemplate("arn:aws:acm-pca:::template/RootCACertificate/V1")
+	template, err := authority.ParseTemplate("aws", "arn:aws:acm-pca:::template/RootCACertificate/V1")
 	if err != nil {
 		t.Fatal(err)
 	}
