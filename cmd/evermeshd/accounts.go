@@ -200,6 +200,9 @@ file as its last line, waits until every replica accepts it, seals all that is
 stored with it, and takes the old line out. Replicas go on meanwhile and read
 the file again by themselves. Run it again if it was interrupted.
 
+Sessions go on, those that were made before for 36 hours at most; with
+--end-sessions they end at once, as is right when the key is known to others.
+
 Where replicas have files of their own, it stops after the first step and names
 them: copy the file to them and run it again. In the end, take the first line
 out of their files too.` + whereText,
@@ -207,14 +210,16 @@ out of their files too.` + whereText,
 	}
 	verbFlags(c.Flags(), "master-key-file")
 	c.Flags().Duration("wait", time.Minute, "how `long` replicas have time to accept the new key")
+	c.Flags().Bool("end-sessions", false, "end all sessions of users and roles that were made until now")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := loadVerb(c.Flags())
 		if err != nil {
 			return err
 		}
 		wait, _ := c.Flags().GetDuration("wait")
+		end, _ := c.Flags().GetBool("end-sessions")
 		return manage(c.Context(), cfg, func(k *iam.Keys, s *store.Store) error {
-			return rotate(c.Context(), k, seal.RotateOptions{Alone: s.Alone(), Wait: wait}, c.ErrOrStderr())
+			return rotate(c.Context(), k, seal.RotateOptions{Alone: s.Alone(), Wait: wait, End: end}, c.ErrOrStderr())
 		})
 	}
 	return c
