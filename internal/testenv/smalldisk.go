@@ -82,7 +82,7 @@ func holdSmallDisk(size, dir string) error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		return fmt.Errorf("mount: %w", err)
 	}
-	if _, err := fmt.Println("mounted"); err != nil {
+	if _, err := fmt.Fprintln(os.Stdout, "mounted"); err != nil {
 		return err
 	}
 	_, err := io.Copy(io.Discard, os.Stdin)

@@ -121,8 +121,10 @@ func playFloorAPI(config string) error {
 		verifier: auth.NewVerifier(keys, c.Region, []string{"appmesh"}, time.Now),
 		db:       db, lease: lease.ID, meshes: map[string]*bareMesh{},
 	}
-	go b.move() // until the process ends
-	return http.ListenAndServe(c.Listen, b)
+	ended := make(chan error, 2) // the first ends the process
+	go func() { ended <- b.move() }()
+	go func() { ended <- http.ListenAndServe(c.Listen, b) }()
+	return <-ended
 }
 
 func (b *bareAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {

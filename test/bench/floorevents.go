@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,7 +67,7 @@ func (e *events) work() {
 		all, text := []written{first}, first.text
 		for len(e.queue) > 0 { // nobody else takes from it
 			next := <-e.queue
-			all, text = append(all, next), append(text[:len(text):len(text)], next.text...)
+			all, text = append(all, next), append(slices.Clip(text), next.text...)
 		}
 		if at+int64(len(text)) > eventsBytes {
 			at = 0
@@ -102,15 +101,15 @@ func (m *moving) take() (keys []string) {
 }
 
 // move does what Evermesh has to do with events of writes: every 100 ms what there is goes to the disk together, and out
-// of the store by hundreds.
-func (b *bareAPI) move() {
+// of the store by hundreds. It ends with an error: without that it is no floor.
+func (b *bareAPI) move() error {
 	for range time.Tick(100 * time.Millisecond) {
 		keys := b.moving.take()
 		if len(keys) == 0 {
 			continue
 		}
 		if err := b.events.write([]byte(strings.Repeat(b.event, len(keys)))); err != nil {
-			log.Fatal(err) // without them it is no floor
+			return err
 		}
 		for some := range slices.Chunk(keys, 100) {
 			var gone []clientv3.Op
@@ -118,10 +117,11 @@ func (b *bareAPI) move() {
 				gone = append(gone, clientv3.OpDelete(key))
 			}
 			if _, err := b.db.Txn(context.Background()).Then(gone...).Commit(); err != nil {
-				log.Fatal(err)
+				return fmt.Errorf("move events: %w", err)
 			}
 		}
 	}
+	return nil // never
 }
 
 // eventSizes are how many bytes Evermesh keeps of a read and of a write: one of each is made, and looked up on its disk.
