@@ -405,24 +405,3 @@ func keyIn(t testing.TB, a answer) aws.Credentials {
 		AccessKeyID: a.get(t, "AccessKeyId"), SecretAccessKey: a.get(t, "SecretAccessKey"), SessionToken: element(a.body, "SessionToken"),
 	}
 }
-
-// python runs a script with boto3; arguments follow the endpoint.
-func (p *plane) python(t testing.TB, script string, arguments ...string) string {
-	t.Helper()
-	root, err := testenv.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "build", "tools", "bin", "python"), append([]string{"-c", script, p.api}, arguments...)...)
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1", "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_ENDPOINT_URL=" + p.api, "AWS_DEFAULT_REGION=" + region, "AWS_MAX_ATTEMPTS=1",
-	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.Bytes())
-	}
-	return string(out)
-}

@@ -1,8 +1,12 @@
 package attack
 
 import (
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,10 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 
 	"github.com/go-jose/go-jose/v4"
 	"google.golang.org/grpc/codes"
@@ -123,9 +123,7 @@ func (g *gates) pod(audience string, others map[string]any) map[string]any {
 		"serviceaccount": map[string]any{"name": "orders", "uid": "6f8d2c1e-0000-4000-8000-000000000001"},
 		"pod":            map[string]any{"name": "orders-5d9c", "uid": "6f8d2c1e-0000-4000-8000-000000000002"},
 	}}
-	for name, v := range others {
-		claims[name] = v
-	}
+	maps.Copy(claims, others)
 	return g.Claims(subject, audience, time.Now(), claims)
 }
 

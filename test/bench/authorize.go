@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api/iamapi"
@@ -25,11 +26,13 @@ const policiesEach = 10
 
 // statements of a policy: five, of which one may fit what is asked.
 func statements(n int) string {
-	text := `{"Version":"2012-10-17","Statement":[`
+	var text strings.Builder
+	text.WriteString(`{"Version":"2012-10-17","Statement":[`)
 	for i, service := range []string{"s3", "sqs", "ecs", "ec2"} {
-		text += fmt.Sprintf(`{"Sid":"S%d","Effect":"Allow","Action":["%s:Get*","%s:List*"],"Resource":"*","Condition":{"StringLike":{"aws:username":"u*"}}},`, i, service, service)
+		fmt.Fprintf(&text, `{"Sid":"S%d","Effect":"Allow","Action":["%s:Get*","%s:List*"],"Resource":"*","Condition":{"StringLike":{"aws:username":"u*"}}},`, i, service, service)
 	}
-	return text + fmt.Sprintf(`{"Sid":"Mesh","Effect":"Allow","Action":"appmesh:Describe*","Resource":"arn:aws:appmesh:*:*:mesh/m%d*","Condition":{"IpAddress":{"aws:SourceIp":"127.0.0.0/8"}}}]}`, n)
+	fmt.Fprintf(&text, `{"Sid":"Mesh","Effect":"Allow","Action":"appmesh:Describe*","Resource":"arn:aws:appmesh:*:*:mesh/m%d*","Condition":{"IpAddress":{"aws:SourceIp":"127.0.0.0/8"}}}]}`, n)
+	return text.String()
 }
 
 // crowd are accounts in a control plane's identity service, each with policies and a user who has them all.
@@ -120,7 +123,9 @@ func measureAuthorization(ctx context.Context, r *rig) (_ []figure, err error) {
 	go func() { ended <- c.keys.Run(following) }()
 	defer func() {
 		stop()
-		<-ended // it ends as it was told to
+		if e := <-ended; !errors.Is(e, context.Canceled) {
+			err = errors.Join(err, e)
+		}
 	}()
 	authorizer := c.keys.Authorizer()
 	// Memory has all of it: what is asked for the first time has its policies parsed.
