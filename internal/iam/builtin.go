@@ -12,7 +12,8 @@ import (
 )
 
 // builtinFiles are AWS's managed policies, each as AWS publishes it; ReadOnlyAccess is
-// cut to the services that are offered here.
+// cut to the services that are offered here. Those named Evermesh… are ours, for what
+// evermesh: actions do.
 //
 //go:embed policies
 var builtinFiles embed.FS

@@ -91,6 +91,18 @@ for call, more in [(iam.create_policy_version, {"PolicyDocument": doc}), (iam.de
 assert refusal(iam.get_policy, PolicyArn=AWS + "NoSuchPolicy") == "404 NoSuchEntity: Policy arn:aws:iam::aws:policy/NoSuchPolicy was not found."
 assert refusal(iam.attach_user_policy, UserName="builtin", PolicyArn=AWS + "NoSuchPolicy") == "404 NoSuchEntity: Policy arn:aws:iam::aws:policy/NoSuchPolicy does not exist or is not attachable."
 `)
+	run("policies of Evermesh's own commands", `
+reads = ["ListProxies", "DescribeRollout", "Explain", "Plan", "DescribeMeshSettings"]
+for name, action, want in [("EvermeshFullAccess", "appmesh:CreateMesh", "allowed"), ("EvermeshFullAccess", "evermesh:UpdateMeshSettings", "allowed"), ("EvermeshFullAccess", "iam:CreateUser", "implicitDeny"),
+        ("EvermeshReadOnly", "appmesh:DescribeMesh", "allowed"), ("EvermeshReadOnly", "appmesh:CreateMesh", "implicitDeny"), ("EvermeshReadOnly", "evermesh:UpdateMeshSettings", "implicitDeny"),
+        ("EvermeshReadOnly", "appmesh:StreamAggregatedResources", "implicitDeny"), ("AWSAppMeshFullAccess", "evermesh:ListProxies", "implicitDeny")]:
+    assert what(action, names=[name]) == want, (name, action)
+for action in reads:
+    for name in ["EvermeshFullAccess", "EvermeshReadOnly"]:
+        assert what("evermesh:" + action, names=[name]) == "allowed", (name, action)
+iam.create_user(UserName="operator")
+iam.attach_user_policy(UserName="operator", PolicyArn=AWS + "EvermeshFullAccess")
+`)
 	run("IAM-027", `
 for name, action, want in [("AWSCloudMapFullAccess", "servicediscovery:RegisterInstance", "allowed"), ("AmazonEC2ContainerRegistryReadOnly", "ecr:GetAuthorizationToken", "allowed"), ("AmazonEC2ContainerRegistryReadOnly", "appmesh:DescribeMesh", "implicitDeny"), ("AWSResourceAccessManagerFullAccess", "ram:CreateResourceShare", "allowed")]:
     assert what(action, names=[name]) == want, (name, action)
@@ -299,6 +311,44 @@ assert refusal(iam.get_role, RoleName=NAME).startswith("404 NoSuchEntity"), "aft
 mesh.create_mesh(meshName="again")
 assert iam.get_role(RoleName=NAME)["Role"]["RoleId"] != first
 assert refusal(iam.get_service_linked_role_deletion_status, DeletionTaskId="task/none").startswith("404 NoSuchEntity"), "a task that is not there"
+`)
+	})
+}
+
+// Whom a role trusts is who had the name when it was told so, and is shown so.
+func TestTrustIsInWhoHadTheName(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	t.Run("IAM-038", func(t *testing.T) {
+		s.Python(t, resttest.Root(accountA), `
+a, b = client("iam"), client("iam", key=`+resttest.Root(accountB).Text()+`)
+mine, theirs = "arn:aws:iam::111111111111:", "arn:aws:iam::222222222222:"
+def trust(principal):
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": principal}, "Action": "sts:AssumeRole",
+        "Condition": {"StringLike": {"aws:PrincipalArn": mine + "user/bob"}}}]}, indent=1)
+bob, rob = a.create_user(UserName="bob")["User"]["UserId"], b.create_user(UserName="rob")["User"]["UserId"]
+base = a.create_role(RoleName="base", AssumeRolePolicyDocument=trust("111111111111"))["Role"]["RoleId"]
+names = [mine + "user/bob", theirs + "user/rob", "arn:aws:sts::111111111111:assumed-role/base/s", mine + "root"]
+role = a.create_role(RoleName="r", AssumeRolePolicyDocument=trust(names))["Role"]
+def told():
+    statement = a.get_role(RoleName="r")["Role"]["AssumeRolePolicyDocument"]["Statement"][0]
+    assert statement["Condition"] == {"StringLike": {"aws:PrincipalArn": mine + "user/bob"}}, statement
+    return statement["Principal"]["AWS"]
+assert role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["AWS"] == names == told(), told()
+# Who is called otherwise is the same.
+a.update_user(UserName="bob", NewUserName="bobby", NewPath="/x/")
+assert told() == [mine + "user/x/bobby"] + names[1:], told()
+# Who is gone is an id, also when others have the names.
+a.delete_user(UserName="bobby")
+b.delete_user(UserName="rob")
+a.delete_role(RoleName="base")
+gone = [bob, rob, base + ":s", names[3]]
+assert told() == gone, told()
+a.create_user(UserName="bob")
+b.create_user(UserName="rob")
+a.create_role(RoleName="base", AssumeRolePolicyDocument=trust("111111111111"))
+assert told() == gone, told()
+assert a.list_roles()["Roles"][-1]["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["AWS"][0] == bob
 `)
 	})
 }

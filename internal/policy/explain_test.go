@@ -82,12 +82,12 @@ func TestRefusalsEnd_IAM_016(t *testing.T) {
 
 // Where statements stand, in characters, for MatchedStatements.
 func TestPositionsOfStatements(t *testing.T) {
-	d := parse(t, "{\"Statement\": [\n  {\"Sid\": \"é\", \"Effect\": \"Allow\", \"Action\": \"*\"}, {\"Effect\": \"Deny\",\n\"Action\": \"*\"}]}")
+	d := parse(t, "{\"Statement\": [\n  {\"Resource\": \"é:\", \"Effect\": \"Allow\", \"Action\": \"*\"}, {\"Effect\": \"Deny\",\n\"Action\": \"*\"}]}")
 	got := [][2]policy.Position{}
 	for _, s := range d.Statements {
 		got = append(got, [2]policy.Position{s.Start(), s.End()})
 	}
-	want := [][2]policy.Position{{{2, 3}, {2, 48}}, {{2, 51}, {3, 14}}}
+	want := [][2]policy.Position{{{2, 3}, {2, 54}}, {{2, 57}, {3, 14}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

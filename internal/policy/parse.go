@@ -153,13 +153,15 @@ func (p *parser) element(s *Statement, element name, n *node) (err error) {
 		if !ok {
 			return p.fault(n.start, "Sid must be a string")
 		}
+		if !isSid(text) {
+			return p.wrong(n, "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*")
+		}
 		s.Sid = text
 	case "Effect":
-		text, _ := n.value.(string)
-		switch lower(text) {
-		case "allow":
+		switch text, _ := n.value.(string); text {
+		case "Allow":
 			s.Effect = Allow
-		case "deny":
+		case "Deny":
 			s.Effect = Deny
 		default:
 			return p.fault(n.start, "Effect must be Allow or Deny")
@@ -221,6 +223,17 @@ func (p *parser) actions(n *node) ([]action, error) {
 		actions = append(actions, action{lower(vendor), newGlob(coder.Replace(lower(name)))})
 	}
 	return actions, nil
+}
+
+// isSid says whether a text may name a statement.
+func isSid(text string) bool {
+	for i := range len(text) {
+		c := text[i]
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // isVendor says whether a text has the form of a service's prefix.

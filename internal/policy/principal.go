@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -34,7 +35,8 @@ type principal struct {
 	kind string // empty for *
 	text string
 	// account is set where it stands for all of an account.
-	account string
+	account    string
+	start, end int // offsets of its text in the document's
 }
 
 // grip is how closely a statement names a principal.
@@ -68,23 +70,25 @@ func (p *parser) principals(n *node) ([]principal, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, text := range texts {
+		for j, at := range n.members[i].list() {
+			text := texts[j]
 			one, ok := newPrincipal(kind.text, text)
 			if !ok {
 				return nil, p.wrong(n.members[i], "Invalid principal in policy: %q:%q", kind.text, text)
 			}
+			one.start, one.end = at.start, at.end
 			all = append(all, one)
 		}
 	}
 	return all, nil
 }
 
-// Named are the ARNs of users and roles that the document has as principals, in order,
-// each once.
+// Named are the ARNs of users, roles and roles' sessions that the document has as
+// principals, in order, each once.
 func (d *Document) Named() (arns []string) {
 	for _, s := range d.Statements {
 		for _, p := range s.principals {
-			if p.kind == kindAWS && p.account == "" && strings.Contains(p.text, ":iam:") && !slices.Contains(arns, p.text) {
+			if p.kind == kindAWS && p.account == "" && strings.Contains(p.text, ":") && !slices.Contains(arns, p.text) {
 				arns = append(arns, p.text)
 			}
 		}
@@ -104,6 +108,21 @@ func (d *Document) Bound(ids map[string]string) *Document {
 		}
 	}
 	return d
+}
+
+// Renamed is the document's text with the principals that names has by their new names.
+func (d *Document) Renamed(names map[string]string) string {
+	var b strings.Builder
+	done := 0
+	for _, s := range d.Statements {
+		for _, p := range s.principals {
+			if name := names[p.text]; name != "" && p.kind == kindAWS {
+				b.WriteString(d.text[done:p.start] + strconv.Quote(name))
+				done = p.end
+			}
+		}
+	}
+	return b.String() + d.text[done:]
 }
 
 func newPrincipal(kind, text string) (principal, bool) {
