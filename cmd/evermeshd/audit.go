@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,50 +29,69 @@ import (
 
 // trail is what keeps, moves, finds and delivers events on this replica.
 type trail struct {
-	log     *segment.Log
+	logs    []*segment.Log // of what was done, what was refused, what was read
 	keeper  *audit.Trail
 	mover   *audit.Mover
 	lookups *audit.Lookups
 	peers   *audit.Peers   // nil for a replica that has its store to itself
 	file    *audit.File    // nil when none is asked for
 	webhook *audit.Webhook // as well
-	// Deliveries to them; they are not run without.
-	toFile, toWebhook *audit.Delivery
+	// Deliveries to them, of each log; they are not run without.
+	toFile, toWebhook []*audit.Delivery
 }
+
+// auditLogs are the directories in DATA_DIR/audit, and of how many eighths of
+// --audit-max-bytes they have each. What is refused or read can be made without end
+// by who may do nothing; it pushes out none but its like.
+var auditLogs = []struct {
+	dir     string
+	eighths int64
+}{{"", 4}, {"refusals", 2}, {"reads", 2}}
 
 // openAudit opens what this replica keeps of events. Also without new ones, the
 // old ones can be looked up.
-func (d *daemon) openAudit(replica string) error {
+func (d *daemon) openAudit() error {
 	c := d.config
 	dir := filepath.Join(c.DataDir, "audit")
-	log, err := segment.Open(segment.Config{Dir: dir, MaxBytes: c.AuditMaxBytes, MaxAge: audit.Retention, Log: d.log, Now: time.Now})
-	if taken, ok := errors.AsType[*segment.InUse](err); ok {
-		return usagef("%v: give each replica a --data-dir of its own", taken)
+	t := &trail{}
+	for _, of := range auditLogs {
+		log, err := segment.Open(segment.Config{
+			Dir: filepath.Join(dir, of.dir), MaxBytes: c.AuditMaxBytes * of.eighths / 8, MaxAge: audit.Retention, Log: d.log, Now: time.Now,
+		})
+		if err != nil {
+			t.close()
+		}
+		if taken, ok := errors.AsType[*segment.InUse](err); ok {
+			return usagef("%v: give each replica a --data-dir of its own", taken)
+		}
+		if err != nil {
+			return err
+		}
+		t.logs = append(t.logs, log)
 	}
-	if err != nil {
-		return err
-	}
-	t := &trail{
-		log: log,
-		keeper: (&audit.Trail{
-			Log: log, Region: c.Region, Account: c.Account, WritesOnly: c.Audit == "writes",
-			Logger: d.log, Now: time.Now, NewID: uuid.NewString,
-		}).Init(),
-		mover: &audit.Mover{Store: d.store, Log: log, Alone: len(c.EtcdEndpoints) == 0, Logger: d.log, Now: time.Now},
-	}
+	log := t.logs[0]
+	t.keeper = (&audit.Trail{
+		Log: log, Refusals: t.logs[1], Reads: t.logs[2], Region: c.Region, Account: c.Account, WritesOnly: c.Audit == "writes",
+		Logger: d.log, Now: time.Now, NewID: uuid.NewString,
+	}).Init()
+	t.mover = &audit.Mover{Store: d.store, Log: log, Alone: len(c.EtcdEndpoints) == 0, Logger: d.log, Now: time.Now}
 	if len(c.EtcdEndpoints) > 0 { // else there are no others
+		host, _ := os.Hostname()
+		replica, err := audit.ReplicaName(dir, cmp.Or(host, "evermeshd"))
+		if err != nil {
+			t.close()
+			return err
+		}
 		t.peers = &audit.Peers{Store: d.store, Replica: replica, URL: c.APIAdvertise, Sealer: d.keys.Box(), Client: peerClient(), Logger: d.log, Now: time.Now}
 	}
-	t.lookups = &audit.Lookups{Log: log, Store: d.store, Peers: t.peers, Logger: d.log, Now: time.Now}
-	t.toFile = &audit.Delivery{Log: log, To: "file", Place: filepath.Join(dir, "file.place"), Logger: d.log}
+	t.lookups = &audit.Lookups{Logs: t.logs, Store: d.store, Peers: t.peers, Logger: d.log, Now: time.Now}
 	if c.AuditFile != "" {
 		t.file = &audit.File{Name: c.AuditFile}
-		t.toFile.Send = t.file.Send
+		t.toFile = t.deliveries("file", dir, t.file.Send, d.log)
 	}
-	t.toWebhook = &audit.Delivery{Log: log, To: "webhook", Place: filepath.Join(dir, "webhook.place"), Logger: d.log}
 	if c.AuditWebhook != "" {
 		t.webhook = audit.NewWebhook(c.AuditWebhook)
-		t.toWebhook.Send = t.webhook.Send
+		t.toWebhook = t.deliveries("webhook", dir, t.webhook.Send, d.log)
 	}
 	d.trail = t
 	if c.Audit != "off" {
@@ -78,6 +99,14 @@ func (d *daemon) openAudit(replica string) error {
 	}
 	d.metrics.audit(t)
 	return nil
+}
+
+// deliveries bring what is in each of the logs to one place.
+func (t *trail) deliveries(to, dir string, send func(context.Context, [][]byte) error, log *slog.Logger) (out []*audit.Delivery) {
+	for i, of := range auditLogs {
+		out = append(out, &audit.Delivery{Log: t.logs[i], To: to, Place: filepath.Join(dir, of.dir, to+".place"), Send: send, Logger: log})
+	}
+	return out
 }
 
 // peerClient asks other replicas. What they say to each other is sealed with a key
@@ -95,7 +124,9 @@ func (t *trail) close() {
 	if t == nil {
 		return
 	}
-	t.log.Close()
+	for _, log := range t.logs {
+		log.Close()
+	}
 	if t.peers != nil {
 		t.peers.Client.CloseIdleConnections()
 	}
@@ -145,10 +176,7 @@ func (d *daemon) startAudit(ctx context.Context, apiURL string) (stop func()) {
 
 	delivering, deliveredAll := context.WithCancel(ctx)
 	var deliverers sync.WaitGroup
-	for _, to := range []*audit.Delivery{t.toFile, t.toWebhook} {
-		if to.Send == nil {
-			continue
-		}
+	for _, to := range slices.Concat(t.toFile, t.toWebhook) {
 		deliverers.Go(func() {
 			if err := to.Run(delivering); err != nil {
 				d.log.Error("events are not delivered", "to", to.To, "err", err)
@@ -195,7 +223,7 @@ func (d *daemon) connected(c ads.Connection) {
 	if d.around.audit == nil {
 		return
 	}
-	event := audit.Connection{ID: c.ID, Principal: c.Principal, Node: c.Node, At: c.At}
+	event := audit.Connection{ID: c.ID, Principal: c.Principal, Node: c.Node, Refused: c.Refused, At: c.At}
 	switch {
 	case c.Open:
 		event.Status = audit.Established

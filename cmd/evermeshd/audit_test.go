@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -180,7 +181,20 @@ func TestReplicasFindEachOthersEvents(t *testing.T) {
 	if code := b.exit(t); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, b.said(t))
 	}
-	// What is on its disk is found when it is back.
+	// What it has is missed, by the name that it keeps; it is found when it is back.
+	text, err := os.ReadFile(filepath.Join(b.dir, "audit", "replica"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimSpace(string(text))
+	a.events(t)
+	if log := a.said(t); !strings.Contains(log, `"replicas":["`+name+`"]`) {
+		t.Errorf("the log does not say that events of %s are missing:\n%s", name, log)
+	}
+	list := exec.CommandContext(t.Context(), self(t), "audit", "replicas", "--etcd-endpoints", e.endpoint)
+	if out, err := list.Output(); err != nil || !strings.Contains(string(out), name+"  gone ") || strings.Count(string(out), " running ") != 1 {
+		t.Errorf("replicas are\n%s, error %v", out, err)
+	}
 	start(t, b.dir, "--etcd-endpoints", e.endpoint, "--master-key-file", key)
 	ended := connection{seen[i].ID, node, "ConnectionGracefullyTerminated", ""}
 	if got := streams(a.events(t)); !slices.Contains(got, ended) {
@@ -309,12 +323,17 @@ func TestNoSecretIsInAnEvent(t *testing.T) {
 	mu.Lock()
 	places["the webhook"] = bytes.Clone(posted.Bytes())
 	mu.Unlock()
-	segments, err := filepath.Glob(filepath.Join(dir, "audit", "*"))
-	if err != nil || len(segments) == 0 {
-		t.Fatalf("segments are %q, error %v", segments, err)
-	}
-	for _, s := range segments {
-		places[s] = read(s)
+	segments := 0
+	if err := filepath.WalkDir(filepath.Join(dir, "audit"), func(name string, of fs.DirEntry, err error) error {
+		if err == nil && !of.IsDir() {
+			places[name] = read(name)
+			if strings.HasSuffix(name, ".log") {
+				segments++
+			}
+		}
+		return err
+	}); err != nil || segments < 3 {
+		t.Fatalf("there are %d segments, error %v", segments, err)
 	}
 	for where, text := range places {
 		for _, secret := range secrets {

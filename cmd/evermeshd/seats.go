@@ -8,6 +8,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/audit"
 	"github.com/evermesh/evermesh/internal/ledger"
 	"github.com/evermesh/evermesh/internal/quota"
 )
@@ -16,7 +17,7 @@ import (
 // before this one left in the ledger is taken over: its proxies come back.
 func (d *daemon) openSeats(ctx context.Context, reader *ledger.Reader, replica string) {
 	d.seats = (&quota.Seats{
-		Limits: d.quotas, Settings: d.quotaSet, Ledger: reader, Replica: replica, Log: d.log, Now: time.Now,
+		Limits: d.quotas, Settings: d.quotaSet, Ledger: reader, Replica: replica, Log: d.log, Now: time.Now, Full: d.quotaFull,
 	}).Init()
 	d.metrics.registry.MustRegister(ratios{
 		prometheus.NewDesc("evermesh_quota_usage_ratio", "Share of a quota of connected proxies that the fullest node or gateway uses, by the quota's code.", []string{"quota"}, nil),
@@ -28,6 +29,16 @@ func (d *daemon) openSeats(ctx context.Context, reader *ledger.Reader, replica s
 		return
 	}
 	d.seats.Remember(rows)
+}
+
+// quotaFull makes an event of the warning.
+func (d *daemon) quotaFull(ctx context.Context, key api.Key, code string, proxies, limit int) {
+	if d.around.audit == nil {
+		return
+	}
+	if err := d.trail.keeper.Quota(ctx, audit.QuotaUsage{ARN: d.realm().ARN(key, d.owner(key)), Code: code, Used: proxies, Limit: limit, At: time.Now()}); err != nil {
+		d.log.Warn("warning of a quota has no event", "key", key.String(), "err", err)
+	}
 }
 
 // room says how many proxies a node or gateway may have.

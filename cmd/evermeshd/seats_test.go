@@ -120,7 +120,7 @@ func TestConnectedEnvoysHaveAQuota(t *testing.T) {
 		in(toA, "n", "three")
 		known(a, 4)
 	})
-	t.Run("QUOTA-002 it warns before, once, in the log and in a metric", func(t *testing.T) {
+	t.Run("QUOTA-002 it warns before, once, in the log, in a metric and by an event", func(t *testing.T) {
 		limit("L-606A910B", "5") // 4 of 5
 		eventually(t, "the share is published", func() bool {
 			_, body := a.get(t, "/metrics")
@@ -128,6 +128,19 @@ func TestConnectedEnvoysHaveAQuota(t *testing.T) {
 		})
 		if n := strings.Count(a.said(t), `msg="quota of connected proxies is almost used up" mesh=apps`); n != 1 {
 			t.Errorf("it warned %d times:\n%s", n, a.said(t))
+		}
+		of := map[string]int{}
+		eventually(t, "the event is there", func() bool {
+			clear(of)
+			for _, e := range b.events(t) {
+				if d, ok := e["serviceEventDetails"].(map[string]any); ok && e["eventName"] == "QuotaUsage" {
+					of[fmt.Sprint(d["quotaCode"], " ", d["resourceArn"])]++
+				}
+			}
+			return len(of) > 0
+		})
+		if n := of["L-606A910B arn:aws:appmesh:us-east-1:000000000000:mesh/apps/virtualNode/n"]; n != 1 || len(of) != 1 {
+			t.Errorf("events are %v", of)
 		}
 	})
 	t.Run("EMS-014 proxies of a replica that was killed come in at the other", func(t *testing.T) {

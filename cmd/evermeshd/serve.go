@@ -111,7 +111,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	d.keys, d.backups = keys, d.scheduledBackups(replica.ID)
 	d.openIdentity()
 	d.openFederation()
-	if err := d.openAudit(replica.ID); err != nil {
+	if err := d.openAudit(); err != nil {
 		return err
 	}
 	d.openRegistry()

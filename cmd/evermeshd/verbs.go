@@ -32,7 +32,7 @@ func verbs() []*cobra.Command {
 		RunE:  group,
 	}
 	credentials.AddCommand(credentialsResetCommand())
-	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand(), organizationCommand(), quotaCommand()}
+	return []*cobra.Command{backupCommand(), restoreCommand(), account, credentials, rotateCommand(), organizationCommand(), quotaCommand(), auditCommand()}
 }
 
 // whereText ends the help of each verb.

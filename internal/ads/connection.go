@@ -20,6 +20,8 @@ type Connection struct {
 	Node string
 	// Open says that it was opened now; else it is over.
 	Open bool
+	// Refused says that it never was open, for what it is.
+	Refused bool
 	// Status is what it ended with; nil is a planned end.
 	Status *status.Status
 	At     time.Time
@@ -51,7 +53,7 @@ func (s *Server) end(c Connection, err error) error {
 func (s *Server) refuse(c Connection, err error) error {
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.PermissionDenied, codes.ResourceExhausted, codes.Unauthenticated:
-		c.ID = uuid.NewString()
+		c.ID, c.Refused = uuid.NewString(), true
 		return s.end(c, err)
 	}
 	return err

@@ -22,7 +22,8 @@ const (
 
 // Lookups finds events on all replicas.
 type Lookups struct {
-	Log   *segment.Log
+	// Logs are this replica's segments.
+	Logs  []*segment.Log
 	Store Outbox
 	// Peers are the other replicas; nil when there are none.
 	Peers  *Peers
@@ -78,8 +79,13 @@ func (l *Lookups) all(ctx context.Context, q query) (segment.Found, error) {
 	if err != nil {
 		return segment.Found{}, err
 	}
+	return together(newest, append(answers, own)...), nil
+}
+
+// together are the newest of several answers, up to where all of them looked.
+func together(newest segment.Newest, answers ...segment.Found) segment.Found {
 	var until int64
-	for _, found := range append(answers, own) {
+	for _, found := range answers {
 		until = max(until, found.Until)
 		for _, e := range found.Entries {
 			newest.Add(e, false)
@@ -89,7 +95,7 @@ func (l *Lookups) all(ctx context.Context, q query) (segment.Found, error) {
 	for len(out.Entries) > 0 && out.Entries[len(out.Entries)-1].At <= until {
 		out.Entries = out.Entries[:len(out.Entries)-1] // others of that time are not known yet
 	}
-	return out, nil
+	return out
 }
 
 // tell says what a lookup misses.
@@ -110,7 +116,15 @@ func (l *Lookups) tell(ctx context.Context, silent []string) {
 func (l *Lookups) own(ctx context.Context, q query) (segment.Found, error) {
 	l.scanning.Lock()
 	defer l.scanning.Unlock()
-	return l.Log.Scan(ctx, q.scan(budget))
+	var answers []segment.Found
+	for _, log := range l.Logs {
+		found, err := log.Scan(ctx, q.scan(budget/int64(len(l.Logs))))
+		if err != nil {
+			return segment.Found{}, err
+		}
+		answers = append(answers, found)
+	}
+	return together(segment.Newest{Limit: q.Limit}, answers...), nil
 }
 
 // waiting adds events of writes that nobody has moved yet.

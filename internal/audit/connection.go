@@ -31,7 +31,9 @@ type Connection struct {
 	// Reason is why it was refused or ended; empty when it was established, or
 	// ended as planned.
 	Reason string
-	At     time.Time
+	// Refused says that it never was a stream.
+	Refused bool
+	At      time.Time
 }
 
 // details are a connection's, in its event.
@@ -43,8 +45,11 @@ type details struct {
 }
 
 // connectionSource is where events of connections come from, in three of their
-// members (AUDIT-006).
-const connectionSource = "appmesh.amazonaws.com"
+// members (AUDIT-006); connectionName is what they are.
+const (
+	connectionSource = "appmesh.amazonaws.com"
+	connectionName   = "StreamAggregatedResources"
+)
 
 // connected are the events of a connection: for the account of the proxy and for
 // the node's owner, if that is another (AUDIT-005 to AUDIT-009). What nobody known
@@ -52,7 +57,7 @@ const connectionSource = "appmesh.amazonaws.com"
 func (t *Trail) connected(c Connection) []segment.Entry {
 	e := event{
 		Version: eventVersion, Identity: identityOf(c.Principal), Time: stamp(c.At), Source: connectionSource,
-		Name: "StreamAggregatedResources", Region: t.Region, SourceIP: connectionSource, UserAgent: connectionSource,
+		Name: connectionName, Region: t.Region, SourceIP: connectionSource, UserAgent: connectionSource,
 		ID: t.NewID(), Type: typeEvent, Management: true, Category: category,
 		Details: &details{Connection: c.ID, Node: clipped(c.Node), Status: c.Status, Reason: clipped(c.Reason)},
 	}

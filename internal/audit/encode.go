@@ -64,7 +64,7 @@ func (i identity) encode(o object) object {
 // encode is the event's JSON, in one line.
 func (e event) encode() []byte {
 	text := e.line()
-	if len(text) > maxEvent {
+	if len(text) > maxEvent || e.ErrorCode != "" && len(text) > maxRefused {
 		e.Request, e.Response = omitted(e.Request), omitted(e.Response)
 		text = e.line()
 	}

@@ -56,7 +56,7 @@ func replicas(t testing.TB, n int) []*replica {
 		r.trail = trail(r.log)
 		r.trail.NewID = uuid.NewString
 		r.mover = &audit.Mover{Store: s, Log: r.log, Logger: quiet(), Now: time.Now}
-		r.lookups = &audit.Lookups{Log: r.log, Store: s, Logger: lines(r.said), Now: time.Now}
+		r.lookups = &audit.Lookups{Logs: []*segment.Log{r.log}, Store: s, Logger: lines(r.said), Now: time.Now}
 		r.peer = httptest.NewServer(r.lookups.Before(http.NotFoundHandler()))
 		client := &http.Client{Transport: &http.Transport{}}
 		t.Cleanup(func() {
@@ -211,14 +211,63 @@ func TestAReplicaThatDoesNotAnswerIsSaid(t *testing.T) {
 			t.Errorf("the header says %q", got)
 		}
 	})
-	t.Run("and not when it has left", func(t *testing.T) {
-		if err := of[1].lookups.Peers.Leave(context.Background()); err != nil {
+	missed := func(t *testing.T, input map[string]any) bool {
+		t.Helper()
+		before := of[0].lookups.Incomplete()
+		if _, _, err := of[0].lookup(t, account, input); err != nil {
 			t.Fatal(err)
 		}
-		before := of[0].lookups.Incomplete()
-		if _, _, err := of[0].lookup(t, account, nil); err != nil || of[0].lookups.Incomplete() != before {
-			t.Errorf("it counts as missing, error %v", err)
+		return of[0].lookups.Incomplete() != before
+	}
+	ctx := context.Background()
+	gone := of[1].lookups.Peers
+	t.Run("and when it has left, of what it may have", func(t *testing.T) {
+		if err := gone.Leave(ctx); err != nil {
+			t.Fatal(err)
 		}
+		if !missed(t, nil) || !strings.Contains(of[0].said.String(), "replica with events is gone") {
+			t.Errorf("it said %q", of[0].said.String())
+		}
+		if missed(t, map[string]any{"StartTime": api.Timestamp{Time: time.Now().Add(time.Minute)}}) {
+			t.Error("events of later are missing too")
+		}
+	})
+	t.Run("until it is back", func(t *testing.T) {
+		if err := gone.Announce(ctx); err != nil {
+			t.Fatal(err)
+		}
+		all, err := audit.Holders(ctx, of[0].store)
+		if err != nil || len(all) != 2 || all[1].Name != "r1" || !all[1].Answers {
+			t.Errorf("replicas with events are %+v, error %v", all, err)
+		}
+	})
+	t.Run("or forgotten", func(t *testing.T) {
+		if err := gone.Leave(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []bool{true, false} {
+			if known, err := audit.Forget(ctx, of[0].store, "r1"); err != nil || known != want {
+				t.Errorf("it is known: %v, error %v", known, err)
+			}
+		}
+		if missed(t, nil) {
+			t.Error("it is missed")
+		}
+	})
+	t.Run("or its events are too old", func(t *testing.T) {
+		gone.Now = func() time.Time { return time.Now().Add(-audit.Retention - time.Minute) }
+		if err := gone.Leave(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if missed(t, nil) {
+			t.Error("it is missed")
+		}
+		stop := running(t, of[0].lookups.Peers.Run)
+		testenv.Eventually(t, "nothing is said of it any more", func() bool {
+			all, err := audit.Holders(ctx, of[0].store)
+			return err == nil && len(all) == 1
+		})
+		stop()
 	})
 }
 
@@ -434,5 +483,20 @@ func TestReplicasAskOverTLS(t *testing.T) {
 	of[0].lookups.Peers.Client = client
 	if got, _, err := of[0].lookup(t, account, nil); err != nil || len(got) != 1 {
 		t.Errorf("found are %q, error %v", got, err)
+	}
+}
+
+// A replica has one name for all its starts, as long as it has its disk.
+func TestAReplicaKeepsItsName(t *testing.T) {
+	dir := t.TempDir()
+	first, err := audit.ReplicaName(dir, "a host/1")
+	if err != nil || !strings.HasPrefix(first, "a-host-1-") {
+		t.Fatalf("its name is %q, error %v", first, err)
+	}
+	if again, err := audit.ReplicaName(dir, "another"); again != first || err != nil {
+		t.Errorf("its name is %q then, error %v", again, err)
+	}
+	if other, err := audit.ReplicaName(t.TempDir(), "a host/1"); other == first || err != nil {
+		t.Errorf("another has the name too, error %v", err)
 	}
 }

@@ -48,8 +48,9 @@ type Rows interface {
 
 // Peers are the other replicas.
 type Peers struct {
-	Store   Rows
-	Replica string // this one's id
+	Store Rows
+	// Replica is this one's name, which goes with its disk: ReplicaName.
+	Replica string
 	// URL is where this replica's API can be reached by others: http://10.0.0.1:7070.
 	URL    string
 	Sealer Sealer
@@ -72,17 +73,22 @@ type question struct {
 	Nonce string `json:"nonce"`
 }
 
-// Announce says where this replica answers, until it ends.
+// Announce says where this replica answers, until it ends, and for longer that it
+// has events.
 func (p *Peers) Announce(ctx context.Context) error {
-	return p.Store.Write(ctx, true, []store.Op{{Key: peersTail + p.Replica, Value: marshal(peer{p.URL})}})
+	return p.Store.Write(ctx, true, []store.Op{
+		{Key: peersTail + p.Replica, Value: marshal(peer{p.URL})},
+		p.holds(p.Now().Add(holdEvery)),
+	})
 }
 
-// Leave takes that back.
+// Leave says that it answers no more; what it has it keeps.
 func (p *Peers) Leave(ctx context.Context) error {
-	return p.Store.Write(ctx, false, []store.Op{{Key: peersTail + p.Replica}})
+	return p.Store.Write(ctx, false, []store.Op{{Key: peersTail + p.Replica}, p.holds(p.Now())})
 }
 
-// Run announces this replica until ctx ends; while the store is away it tries.
+// Run announces this replica until ctx ends, and again from time to time; while the
+// store is away it tries.
 // Where others cannot reach it, it says so.
 func (p *Peers) Run(ctx context.Context) error {
 	if p.URL == "" {
@@ -92,8 +98,11 @@ func (p *Peers) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := p.Announce(ctx)
 		if err == nil {
-			<-ctx.Done() // the store keeps the row
-			return nil
+			err = p.expire(ctx)
+		}
+		if err == nil {
+			pause(ctx, holdEvery/2)
+			continue
 		}
 		if ctx.Err() == nil {
 			p.Logger.Warn("replica is not announced to the others", "err", err)
@@ -103,7 +112,8 @@ func (p *Peers) Run(ctx context.Context) error {
 	return nil
 }
 
-// ask asks all others at once; silent are those that did not answer.
+// ask asks all others at once; silent are those that did not answer, and those that
+// are gone with events that may be meant.
 func (p *Peers) ask(ctx context.Context, q query) (found []segment.Found, silent []string) {
 	ctx, cancel := context.WithTimeout(ctx, peerWait)
 	defer cancel()
@@ -111,6 +121,11 @@ func (p *Peers) ask(ctx context.Context, q query) (found []segment.Found, silent
 	if err != nil {
 		return nil, []string{"all"}
 	}
+	gone, err := p.gone(ctx, rows, q)
+	if err != nil {
+		return nil, []string{"all"}
+	}
+	silent = gone
 	var mu sync.Mutex
 	var asked sync.WaitGroup
 	for _, key := range slices.Sorted(maps.Keys(rows)) {

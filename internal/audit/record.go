@@ -20,6 +20,8 @@ const (
 	// response. maxText bounds a text of who called. CloudTrail has bounds alike.
 	maxEvent = 128 << 10
 	maxText  = 1024
+	// maxRefused bounds the event of a refusal.
+	maxRefused = 4 << 10
 )
 
 // event is a record as CloudTrail has it, version 1.08; encode writes it.
@@ -37,7 +39,7 @@ type event struct {
 	// Recipient is the account whose event it is; SharedEventID is the same in those of
 	// several accounts.
 	Recipient, SharedEventID string
-	Details                  *details // of a connection
+	Details                  any // of an event that is no call's
 }
 
 // resource is something that the call was about.

@@ -2,8 +2,10 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +31,13 @@ const (
 // Trail keeps events of this replica; it is a service.Auditor. Its methods may be
 // called from any goroutine.
 type Trail struct {
-	// Log is where events are kept.
+	// Log is where events of what was done are kept: of writes, of sessions that were
+	// given, of proxies' streams.
 	Log *segment.Log
+	// Refusals has those of what was refused, Reads those of calls that only read:
+	// whoever has a key can make these without end, and they push out none but their
+	// like. Nil is Log.
+	Refusals, Reads *segment.Log
 	// Region is that of events; Account has those of nobody known.
 	Region, Account string
 	// WritesOnly leaves out calls that only read.
@@ -41,6 +48,7 @@ type Trail struct {
 
 	connections chan Connection
 	lost        atomic.Int64
+	refusals    refusals
 	strange     struct {
 		sync.Mutex
 		second int64
@@ -51,6 +59,8 @@ type Trail struct {
 // Init makes the Trail ready for its other methods.
 func (t *Trail) Init() *Trail {
 	t.connections = make(chan Connection, waiting)
+	t.refusals.of = map[string]*refused{}
+	t.Refusals, t.Reads = cmp.Or(t.Refusals, t.Log), cmp.Or(t.Reads, t.Log)
 	return t
 }
 
@@ -69,7 +79,19 @@ func (t *Trail) Append(ctx context.Context, r service.Record) error {
 	if t.WritesOnly && r.ReadOnly {
 		return nil
 	}
-	return t.Log.Append(ctx, t.entries(r)...)
+	entries := t.entries(r)
+	switch {
+	case len(entries) == 0:
+		return nil
+	case r.Code != "":
+		if !t.refusals.whole(r.Principal, entries[0].Account, refusal{r.Operation, r.Code, r.SourceIP, r.At}) {
+			return nil
+		}
+		return t.Refusals.Append(ctx, entries...)
+	case r.ReadOnly && !strings.HasPrefix(r.Operation, "AssumeRole"): // which CloudTrail calls a read
+		return t.Reads.Append(ctx, entries...)
+	}
+	return t.Log.Append(ctx, entries...)
 }
 
 // Connection takes what happened to a stream, to be kept within moments. It does
@@ -78,6 +100,10 @@ func (t *Trail) Append(ctx context.Context, r service.Record) error {
 func (t *Trail) Connection(c Connection) {
 	if c.Principal.Account == "" && !t.bearable(c.At) {
 		t.lost.Add(1)
+		return
+	}
+	if c.Refused && c.Principal.Account != "" &&
+		!t.refusals.whole(c.Principal, c.Principal.Account, refusal{connectionName, clipped(c.Reason), connectionSource, c.At}) {
 		return
 	}
 	select {
@@ -105,24 +131,25 @@ func (t *Trail) bearable(at time.Time) bool {
 // with one fsync. What cannot be written is tried again while it runs.
 func (t *Trail) Run(ctx context.Context) error {
 	last := context.WithoutCancel(ctx)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case c := <-t.connections:
-			batch := t.batch(c)
-			for t.Log.Append(last, batch...) != nil { // the log has said why
-				if pause(ctx, again); ctx.Err() != nil {
-					t.lost.Add(int64(len(batch)))
-					break
-				}
-			}
+			streams, refused := t.batch(c)
+			t.persist(ctx, t.Log, streams)
+			t.persist(ctx, t.Refusals, refused)
+		case <-look.C:
+			t.sumUp(last, t.Now().Add(-refusalSpan))
 		case <-ctx.Done():
 			for {
 				select {
 				case c := <-t.connections:
-					if batch := t.batch(c); t.Log.Append(last, batch...) != nil {
-						t.lost.Add(int64(len(batch)))
-					}
+					streams, refused := t.batch(c)
+					t.persist(ctx, t.Log, streams)
+					t.persist(ctx, t.Refusals, refused)
 				default:
+					t.sumUp(last, t.Now().Add(refusalSpan)) // all
 					return nil
 				}
 			}
@@ -130,20 +157,37 @@ func (t *Trail) Run(ctx context.Context) error {
 	}
 }
 
-// batch is a connection's event with those that wait.
-func (t *Trail) batch(c Connection) []segment.Entry {
-	const most = 1000
-	out := t.connected(c)
-	for len(out) < most {
-		select {
-		case c := <-t.connections:
-			out = append(out, t.connected(c)...)
-			continue
-		default:
+// persist keeps events; until ctx ends it tries again.
+func (t *Trail) persist(ctx context.Context, to *segment.Log, batch []segment.Entry) {
+	for to.Append(context.WithoutCancel(ctx), batch...) != nil { // the log has said why
+		if ctx.Err() == nil {
+			pause(ctx, again)
 		}
-		break
+		if ctx.Err() != nil {
+			t.lost.Add(int64(len(batch)))
+			return
+		}
 	}
-	return out
+}
+
+// batch are a connection's events with those that wait.
+func (t *Trail) batch(c Connection) (streams, refused []segment.Entry) {
+	const most = 1000
+	for {
+		if c.Refused {
+			refused = append(refused, t.connected(c)...)
+		} else {
+			streams = append(streams, t.connected(c)...)
+		}
+		if len(streams)+len(refused) >= most {
+			return streams, refused
+		}
+		select {
+		case c = <-t.connections:
+		default:
+			return streams, refused
+		}
+	}
 }
 
 // pause waits for the time or for ctx.

@@ -32,16 +32,19 @@ type Ledger interface {
 }
 
 // Seats says how many proxies nodes and gateways may have, and which they have or had
-// lately (QUOTA-002, QUOTA-003). All fields but Every are required; Init comes first.
+// lately (QUOTA-002, QUOTA-003). All fields but Full and Every are required; Init comes first.
 type Seats struct {
 	Limits mesh.Limits
 	// Settings are what a mesh says of quotas.
 	Settings func(mesh api.Key) api.QuotaSet
 	Ledger   Ledger
 	Replica  string // this one, in the ledger
-	Log      *slog.Logger
-	Now      func() time.Time
-	Every    time.Duration // between two looks; 0 is 10 s
+	// Full is told, once and by one replica, that a node or gateway has most of its
+	// quota: its code, how many proxies there are, and how many there may be.
+	Full  func(ctx context.Context, key api.Key, code string, proxies, limit int)
+	Log   *slog.Logger
+	Now   func() time.Time
+	Every time.Duration // between two looks; 0 is 10 s
 
 	mu     sync.Mutex
 	meshes map[api.Key]bool                 // in which somebody asked for a seat
@@ -214,7 +217,7 @@ func (s *Seats) look(ctx context.Context) {
 			share := float64(n) / float64(most)
 			usage[code] = max(usage[code], share)
 			if full[node] = share >= warnAt; full[node] {
-				s.warn(node, code, n, most)
+				s.warn(ctx, node, code, n, most, s.first(replicas))
 			}
 		}
 	}
@@ -256,12 +259,27 @@ func (s *Seats) count(rows []api.LedgerRow, silent map[string]bool) map[api.Key]
 	return out
 }
 
+// first says whether this replica is the first of those that are not silent: all see
+// the same, and one tells of it.
+func (s *Seats) first(replicas []api.Replica) bool {
+	silent := s.silent(replicas)
+	for _, r := range replicas {
+		if r.ID < s.Replica && !silent[r.ID] {
+			return false
+		}
+	}
+	return true
+}
+
 // warn tells once that a node or gateway has most of its quota.
-func (s *Seats) warn(key api.Key, code string, n, most int) {
+func (s *Seats) warn(ctx context.Context, key api.Key, code string, n, most int, first bool) {
 	s.mu.Lock()
 	told := s.warned[key]
 	s.warned[key] = true
 	s.mu.Unlock()
+	if !told && first && s.Full != nil {
+		s.Full(ctx, key, code, n, most)
+	}
 	if !told {
 		s.Log.Warn("quota of connected proxies is almost used up", "mesh", key.Mesh, "key", key.String(), "quota", code, "proxies", n, "limit", most)
 	}

@@ -47,7 +47,7 @@ type Config struct {
 // Stats are counts since Open, and sizes as they are.
 type Stats struct {
 	Entries, Groups, Failures int64 // appended; fsyncs; groups that could not be written
-	RemovedBytes              int64 // by retention
+	RemovedBytes, Surplus     int64 // by retention; of them those that were too much, and not too old
 	Bytes                     int64
 	Segments                  int
 	Oldest                    time.Time // entry that is kept; zero for none
@@ -64,7 +64,7 @@ type Log struct {
 	closing sync.Once
 	running sync.WaitGroup
 
-	entries, groups, failures, removed atomic.Int64
+	entries, groups, failures, removed, surplus atomic.Int64
 
 	mu      sync.RWMutex
 	files   []*file       // the last one takes what comes
@@ -189,7 +189,7 @@ func (l *Log) Changed() <-chan struct{} {
 
 // Stats tells what there is.
 func (l *Log) Stats() Stats {
-	s := Stats{Entries: l.entries.Load(), Groups: l.groups.Load(), Failures: l.failures.Load(), RemovedBytes: l.removed.Load()}
+	s := Stats{Entries: l.entries.Load(), Groups: l.groups.Load(), Failures: l.failures.Load(), RemovedBytes: l.removed.Load(), Surplus: l.surplus.Load()}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s.Segments = len(l.files)

@@ -16,7 +16,7 @@ const retainEvery = time.Minute
 // may be, and where every entry is too old. The last one stays.
 func (l *Log) retain() {
 	for {
-		f, why := l.surplus()
+		f, why := l.due()
 		if f == nil {
 			return
 		}
@@ -25,12 +25,15 @@ func (l *Log) retain() {
 			return
 		}
 		l.removed.Add(f.size)
+		if why == "size" {
+			l.surplus.Add(f.size)
+		}
 		l.config.Log.Info("segment was removed", "file", f.name(l.config.Dir), "reason", why, "bytes", f.size)
 	}
 }
 
-// surplus is a segment that is to go, and why.
-func (l *Log) surplus() (*file, string) {
+// due is a segment that is to go, and why.
+func (l *Log) due() (*file, string) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	oldest := l.config.Now().Add(-l.config.MaxAge).UnixMicro()
