@@ -16,6 +16,7 @@ import (
 
 const (
 	defaultRoleSession = time.Hour
+	longestRoleSession = 12 * time.Hour // that a role can be set to
 	// chainedSession bounds the session of a role that another role's session assumed.
 	chainedSession = time.Hour
 )

@@ -127,8 +127,12 @@ func (s *Sessions) Credential(ctx context.Context, accessKeyID, sessionToken str
 // stolen key ends as others do.
 func (s *Sessions) lasts(p auth.Principal) bool {
 	most := longestSession
-	if p.Type == auth.Root {
+	switch p.Type {
+	case auth.Root:
 		most = rootSession
+	case auth.AssumedRole:
+		most = longestRoleSession
+	case auth.User, auth.FederatedUser:
 	}
 	return p.Session.Expires.Sub(p.Session.Issued) <= most && !p.Session.Issued.After(s.Now().Add(clockSkew))
 }

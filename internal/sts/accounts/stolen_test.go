@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,11 +14,14 @@ import (
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/rest/resttest"
+	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/service"
+	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 	"github.com/evermesh/evermesh/internal/sts"
 	"github.com/evermesh/evermesh/internal/sts/accounts"
 	"github.com/evermesh/evermesh/internal/sts/oidc/oidctest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // Who may register providers does not get the roles of a cluster's pods by that: a
@@ -129,11 +133,11 @@ func TestCutOffReplicaMakesNoSessions(t *testing.T) {
 	}
 }
 
-// What was sealed with a stolen key, but as STS never makes it, is no session.
-func TestForgedSessionsDoNotLast(t *testing.T) {
-	t.Parallel()
+// accountsOf opens the accounts of a store, with the master key of a directory.
+func accountsOf(t *testing.T, s *store.Store, dir string) *iam.Keys {
+	t.Helper()
 	cfg := iam.Config{
-		Store: storetest.New(t), Partition: "aws", Account: resttest.AccountA, MasterKeyFile: filepath.Join(t.TempDir(), "master-key"), CreateMasterKey: true,
+		Store: s, Partition: "aws", Account: resttest.AccountA, MasterKeyFile: filepath.Join(dir, "master-key"), CreateMasterKey: true,
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 	if _, err := iam.Open(t.Context(), cfg); err != nil { // makes the account, which the next one reads
@@ -143,6 +147,85 @@ func TestForgedSessionsDoNotLast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return k
+}
+
+func sessionsOf(k *iam.Keys, box sts.Box) *sts.Sessions {
+	return &sts.Sessions{Lasting: k, Directory: accounts.New(k, k.Authorizer()), Box: box, Now: time.Now}
+}
+
+func rootSession(t *testing.T, s *sts.Sessions) sts.Credentials {
+	t.Helper()
+	root := iam.Root("aws", resttest.AccountA)
+	root.Session = &auth.Session{Issuer: root.ARN, IssuerID: root.ID}
+	made, err := s.Issue(root, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// Who has a copy of the store and the master key makes sessions of any root, until
+// rotate-master-key --end-sessions.
+func TestTheEndOfAStolenMasterKey(t *testing.T) {
+	t.Parallel()
+	s, dir := storetest.New(t), t.TempDir()
+	k := accountsOf(t, s, dir)
+	stolen := accountsOf(t, s, dir).Box() // has read all
+	forge := func() (bool, error) {
+		made := rootSession(t, sessionsOf(k, stolen))
+		_, found, err := sessionsOf(k, k.Box()).Credential(t.Context(), made.AccessKeyID, string(made.SessionToken))
+		return found, err
+	}
+	if found, err := forge(); !found || err != nil {
+		t.Fatalf("the stolen key seals nothing that counts (error %v): the test shows nothing", err)
+	}
+	if _, err := k.Box().Rotate(t.Context(), []seal.Place{iam.Place()}, seal.RotateOptions{Alone: true, End: true, Say: func(string) {}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Box().LoadText(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := forge(); found || err != nil {
+		t.Errorf("found %v, error %v", found, err)
+	}
+	own := rootSession(t, sessionsOf(k, k.Box()))
+	if _, found, err := sessionsOf(k, k.Box()).Credential(t.Context(), own.AccessKeyID, string(own.SessionToken)); !found || err != nil {
+		t.Errorf("a new session is found %v, error %v", found, err)
+	}
+}
+
+// A replica that has not read the key of sessions says so, and clients ask again; it
+// does not call their sessions bad.
+func TestNoKeyOfSessionsYet(t *testing.T) {
+	t.Parallel()
+	s, dir := storetest.New(t), t.TempDir()
+	k := accountsOf(t, s, dir)
+	box, err := seal.Open(seal.Config{Store: s, MasterKeyFile: filepath.Join(dir, "master-key"), Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := rootSession(t, sessionsOf(k, k.Box()))
+	ask := func() (bool, error) {
+		_, found, err := sessionsOf(k, box).Credential(t.Context(), made.AccessKeyID, string(made.SessionToken))
+		return found, err
+	}
+	if _, err := ask(); err == nil {
+		t.Error("the session is called bad")
+	} else if known, ok := errors.AsType[*api.Error](err); !ok || known.Code != api.CodeServiceUnavailable {
+		t.Errorf("error %v", err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { box.Run(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	testenv.Eventually(t, "the key is read, and the session counts", func() bool { found, err := ask(); return found && err == nil })
+}
+
+// What was sealed with a stolen key, but as STS never makes it, is no session.
+func TestForgedSessionsDoNotLast(t *testing.T) {
+	t.Parallel()
+	k := accountsOf(t, storetest.New(t), t.TempDir())
 	now := time.Now()
 	at := now
 	forger := &sts.Sessions{Lasting: k, Directory: accounts.New(k, k.Authorizer()), Box: k.Box(), Now: func() time.Time { return at }}
