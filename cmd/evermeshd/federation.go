@@ -148,14 +148,7 @@ func (d *daemon) holds(p auth.Principal) error {
 // streamKeys are the condition keys of a stream. Tags are for the account that set them
 // alone (SHARE-023).
 func (d *daemon) streamKeys(p auth.Principal, from ads.From, key api.Key) map[string][]string {
-	now := time.Now().UTC()
-	keys := map[string][]string{
-		"aws:securetransport": {strconv.FormatBool(from.TLS)}, "aws:requestedregion": {d.config.Region},
-		"aws:currenttime": {now.Format(time.RFC3339)}, "aws:epochtime": {strconv.FormatInt(now.Unix(), 10)},
-	}
-	if host, _, err := net.SplitHostPort(from.Address); err == nil {
-		keys["aws:sourceip"] = []string{host}
-	}
+	keys := d.fromKeys(from)
 	s := d.loop.Snapshot()
 	if s == nil {
 		return keys
@@ -163,6 +156,19 @@ func (d *daemon) streamKeys(p auth.Principal, from ads.From, key api.Key) map[st
 	if r := s.Get(key); r != nil && r.Owner == p.Account {
 		tags := service.Pairs(r.Tags, func(t api.TagRef) (key, value string) { return t.Key, t.Value })
 		maps.Copy(keys, service.TagKeys(tags, "aws:resourcetag/", "appmesh:resourcetag/"))
+	}
+	return keys
+}
+
+// fromKeys are the condition keys that a stream has by where it comes from, now.
+func (d *daemon) fromKeys(from ads.From) map[string][]string {
+	now := time.Now().UTC()
+	keys := map[string][]string{
+		"aws:securetransport": {strconv.FormatBool(from.TLS)}, "aws:requestedregion": {d.config.Region},
+		"aws:currenttime": {now.Format(time.RFC3339)}, "aws:epochtime": {strconv.FormatInt(now.Unix(), 10)},
+	}
+	if host, _, err := net.SplitHostPort(from.Address); err == nil {
+		keys["aws:sourceip"] = []string{host}
 	}
 	return keys
 }

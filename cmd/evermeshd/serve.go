@@ -166,7 +166,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			}
 			return streams.Authenticate(ctx, method, md)
 		},
-		Authorize: d.mayStream, Room: d.room, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
+		Authorize: d.mayStream, Keys: d.fromKeys, Room: d.room, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
 		Meter: d.metrics.meter(),
 	})
 	d.loop = publish.New(publish.Config{
@@ -186,10 +186,10 @@ func (d *daemon) wire(ctx context.Context) error {
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
 		Ledger: reader, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
-		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade, Certificates: d.certs.ResourceKeys,
+		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade, Certificates: d.certs.ResourceKeys, Authority: d.certs.AuthorityStatus,
 	}
 	if c.Auth != "off" {
-		served.Verify = verifier.Verify
+		served.Verify, served.Holds = verifier.Verify, d.holds
 	}
 	if c.AccessLog == "on" {
 		served.AccessLog = d.log

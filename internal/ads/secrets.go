@@ -14,7 +14,7 @@ import (
 // Secrets gives the secrets that bundles only name (D9).
 type Secrets interface {
 	// Secret returns the encoded envoy.extensions.transport_sockets.tls.v3.Secret
-	// of that name, if the principal may have it; client is the node or gateway whose
+	// of that name, if the caller may have it; client is the node or gateway whose
 	// proxy asks. It is asked at each delivery.
 	//
 	// form is a number from 0 on: the secret is to be encoded in one way for even
@@ -24,7 +24,7 @@ type Secrets interface {
 	//
 	// An *api.Error stands until Renew or Recheck; after others the source is asked
 	// again by itself.
-	Secret(ctx context.Context, p auth.Principal, client api.Key, name string, form int) (auth.Secret, error)
+	Secret(ctx context.Context, caller auth.Caller, client api.Key, name string, form int) (auth.Secret, error)
 }
 
 // Renew has the secrets whose names concern says yes to asked for again, on all
@@ -87,7 +87,11 @@ func (p *proxy) secret(ctx context.Context, w wanted) (*envoy.Resource, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveWait)
 	defer cancel()
-	value, err := p.s.Secrets.Secret(ctx, p.principal, p.client.Key, w.name, w.form)
+	caller := auth.Caller{Principal: p.principal}
+	if p.s.Keys != nil {
+		caller.Keys = p.s.Keys(From{Address: p.peer, TLS: p.secure})
+	}
+	value, err := p.s.Secrets.Secret(ctx, caller, p.client.Key, w.name, w.form)
 	if err != nil {
 		return nil, err
 	}

@@ -577,7 +577,7 @@ type gated struct {
 	gate chan struct{}
 }
 
-func (g *gated) Secret(ctx context.Context, p auth.Principal, client api.Key, name string, form int) (auth.Secret, error) {
+func (g *gated) Secret(ctx context.Context, p auth.Caller, client api.Key, name string, form int) (auth.Secret, error) {
 	if name == g.held {
 		select {
 		case <-g.gate:

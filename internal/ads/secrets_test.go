@@ -30,6 +30,7 @@ type vault struct {
 	fails  bool // for another reason than that it may not be had
 	gate   chan struct{}
 	asked  []string
+	keys   map[string][]string // of the last question
 }
 
 // times is how often it was asked: account, name, and form.
@@ -59,9 +60,10 @@ func (v *vault) set(name, value string) {
 	v.values[name] = value
 }
 
-func (v *vault) Secret(ctx context.Context, p auth.Principal, _ api.Key, name string, form int) (auth.Secret, error) {
+func (v *vault) Secret(ctx context.Context, p auth.Caller, _ api.Key, name string, form int) (auth.Secret, error) {
 	v.mu.Lock()
 	v.asked = append(v.asked, fmt.Sprintf("%s %s %d", p.Account, name, form))
+	v.keys = p.Keys
 	value := v.values[name]
 	v.mu.Unlock()
 	if v.gate != nil {
@@ -178,6 +180,25 @@ func TestSecretsAreGivenToWhoMayHaveThem(t *testing.T) {
 			t.Errorf("asked for %q", v.asked)
 		}
 	})
+}
+
+// Who decides about secrets is told where the stream comes from, as it is then.
+func TestSecretsAreAskedForWithTheStreamsKeys_TLS_008(t *testing.T) {
+	v := &vault{values: map[string]string{"mine": "1"}}
+	r := newRig(t, func(c *Config) {
+		c.Secrets = v
+		c.Keys = func(from From) map[string][]string { return map[string][]string{"from": {from.Address}} }
+	})
+	r.give("a", naming("mine"))
+	s := r.open(t, "a", true)
+	feed(t, s)
+	askFor(t, s, "mine")
+	inAnyOrder(t, s, []string{"mine"}, nil, "sds mine")
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if from := v.keys["from"]; len(from) != 1 || from[0] == "" {
+		t.Errorf("asked with %q", v.keys)
+	}
 }
 
 func TestSecretsFollowTheConfiguration(t *testing.T) {

@@ -75,6 +75,9 @@ type Config struct {
 	// Authorize says whether the principal may have the client's configuration;
 	// nil allows everyone (EMS-010, EMS-054). It answers at once: see Reauthorize.
 	Authorize func(p auth.Principal, from From, key api.Key) error
+	// Keys are the condition keys of a stream from there, as they are now: who asks for
+	// secrets has them. nil has none.
+	Keys func(from From) map[string][]string
 	// Room says how many proxies a node or gateway may have; nil is no limit.
 	Room func(ctx context.Context, key api.Key) Room
 	// Secrets may be nil: then no secret is delivered.

@@ -53,6 +53,13 @@ type Session struct {
 	MFA        bool
 }
 
+// Caller is a principal with the condition keys of the connection that it asks on, by
+// lower-case name, as they are now: aws:sourceip, aws:currenttime.
+type Caller struct {
+	Principal
+	Keys map[string][]string
+}
+
 // Question is whether a principal may do something.
 type Question struct {
 	Principal Principal

@@ -11,6 +11,7 @@ import (
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/certs/authority"
 	"github.com/evermesh/evermesh/internal/secrets"
+	"github.com/evermesh/evermesh/internal/service"
 )
 
 var _ secrets.Issuer = (*Registry)(nil)
@@ -19,7 +20,7 @@ var _ secrets.Issuer = (*Registry)(nil)
 // acm:ExportCertificate, as App Mesh has it (TLS-008, EMS-056): those of its own
 // account (SHARE-008). Unlike AWS it may be an imported one. It satisfies
 // secrets.Issuer.
-func (r *Registry) Certificate(ctx context.Context, p auth.Principal, arn string) (secrets.Certificate, error) {
+func (r *Registry) Certificate(ctx context.Context, p auth.Caller, arn string) (secrets.Certificate, error) {
 	h, leaf := r.certificate(arn)
 	if err := r.allow(ctx, p, "acm:ExportCertificate", arn, h.tags()); err != nil {
 		return secrets.Certificate{}, err
@@ -70,7 +71,7 @@ func (a *stated) tags() []tag {
 // Authority is the certificate of an authority, for principals who may
 // acm-pca:GetCertificateAuthorityCertificate (TLS-008): those of its own account.
 // One that is switched off is still trusted. It satisfies secrets.Issuer.
-func (r *Registry) Authority(ctx context.Context, p auth.Principal, arn string) ([]byte, error) {
+func (r *Registry) Authority(ctx context.Context, p auth.Caller, arn string) ([]byte, error) {
 	a := r.authority(arn)
 	if err := r.allow(ctx, p, "acm-pca:GetCertificateAuthorityCertificate", arn, a.tags()); err != nil {
 		return nil, err
@@ -88,7 +89,7 @@ func (r *Registry) Authority(ctx context.Context, p auth.Principal, arn string) 
 
 // Root is the root that a certificate chains to, for anybody: it is no secret
 // (TLS-016). It satisfies secrets.Issuer.
-func (r *Registry) Root(_ context.Context, _ auth.Principal, certificate string) ([]byte, error) {
+func (r *Registry) Root(_ context.Context, _ auth.Caller, certificate string) ([]byte, error) {
 	h, leaf := r.certificate(certificate)
 	switch {
 	case h == nil:
@@ -101,6 +102,6 @@ func (r *Registry) Root(_ context.Context, _ auth.Principal, certificate string)
 	return rootOf(h.Chain)
 }
 
-func (r *Registry) allow(ctx context.Context, p auth.Principal, action, arn string, tags []tag) error {
-	return r.config.Authorizer.Authorize(ctx, auth.Question{Principal: p, Action: action, Resource: arn, Keys: resourceKeys(tags)})
+func (r *Registry) allow(ctx context.Context, p auth.Caller, action, arn string, tags []tag) error {
+	return r.config.Authorizer.Authorize(ctx, auth.Question{Principal: p.Principal, Action: action, Resource: arn, Keys: service.Keys(p.Keys, resourceKeys(tags))})
 }

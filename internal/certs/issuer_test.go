@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/evermesh/evermesh/internal/rest/resttest"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 	"github.com/evermesh/evermesh/internal/testenv"
@@ -120,7 +122,7 @@ func rootAbove(w *world, arn string) string {
 }
 
 // Policies find a tag of a certificate whatever the case of its key, when a proxy asks
-// for it.
+// for it, and where and how the proxy asks.
 func TestTagsOfWhatProxiesAskFor_IAM_010(t *testing.T) {
 	t.Parallel()
 	w := alone(t)
@@ -128,10 +130,13 @@ func TestTagsOfWhatProxiesAskFor_IAM_010(t *testing.T) {
 print(acm.request_certificate(DomainName="a.local", CertificateAuthorityArn=root(), KeyAlgorithm="EC_prime256v1", Tags=[dict(Key="Team", Value="a"), dict(Key="team", Value="b")])["CertificateArn"])
 `)
 	testenv.Eventually(t, "the certificate is known", func() bool {
-		_, err := w.Certificate(t.Context(), root(resttest.AccountA), strings.TrimSpace(arn))
+		caller := root(resttest.AccountA)
+		caller.Keys = map[string][]string{"aws:sourceip": {"192.0.2.1"}, "aws:securetransport": {"true"}}
+		_, err := w.Certificate(t.Context(), caller, strings.TrimSpace(arn))
 		return err == nil
 	})
-	if got := w.heard.last()["aws:resourcetag/team"]; !slices.Equal(got, []string{"a", "b"}) {
-		t.Errorf("policies are asked with %q", w.heard.last())
+	want := map[string][]string{"aws:resourcetag/team": {"a", "b"}, "aws:sourceip": {"192.0.2.1"}, "aws:securetransport": {"true"}}
+	if diff := cmp.Diff(want, w.heard.last()); diff != "" {
+		t.Errorf("policies are asked with, -want +got:\n%s", diff)
 	}
 }

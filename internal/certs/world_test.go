@@ -56,6 +56,8 @@ type world struct {
 	// used are the ARNs that using names, by certificate.
 	mu   sync.Mutex
 	used map[string][]string
+	// meshes name authorities for identities.
+	meshes []certs.Trusting
 }
 
 // heard is auth.Roots that keeps the last condition keys of proxies' questions.
@@ -85,6 +87,12 @@ func (w *world) using(context.Context) (map[string][]string, error) {
 	return maps.Clone(w.used), nil
 }
 
+func (w *world) trusting(context.Context) ([]certs.Trusting, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.meshes, nil
+}
+
 func (w *world) use(arn string, by ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -108,7 +116,7 @@ func newWorld(t *testing.T, data *store.Store, masterKey string) *world {
 	w := &world{used: map[string][]string{}, log: &testenv.Output{}}
 	w.box = newBox(t, data, masterKey)
 	w.Registry = certs.New(certs.Config{
-		Store: data, Box: w.box, Realm: realm, Authorizer: &w.heard, CRL: "http://crl.test/evermesh/crl", Using: w.using,
+		Store: data, Box: w.box, Realm: realm, Authorizer: &w.heard, CRL: "http://crl.test/evermesh/crl", Using: w.using, Trusting: w.trusting,
 		Log: slog.New(slog.NewTextHandler(w.log, nil)), Now: w.clock.now,
 	})
 	ctx, stop := context.WithCancel(t.Context())
@@ -206,8 +214,8 @@ func openssl(t *testing.T, input []byte, args ...string) string {
 	return string(out)
 }
 
-func root(account string) auth.Principal {
-	return auth.Principal{Account: account, ARN: "arn:aws:iam::" + account + ":root", Type: auth.Root, ID: account}
+func root(account string) auth.Caller {
+	return auth.Caller{Principal: auth.Principal{Account: account, ARN: "arn:aws:iam::" + account + ":root", Type: auth.Root, ID: account}}
 }
 
 // failing is what openssl says when it fails.

@@ -108,7 +108,7 @@ func (s *Server) describeRollout(ctx context.Context, c *call) (any, error) {
 // until it is settled, or the caller may not see it any more.
 func (s *Server) watchRollout(ctx context.Context, w http.ResponseWriter, c *call, of *api.Resource, now api.Rollout, changed <-chan struct{}) {
 	settled := func() bool { return now.State != api.RolloutStateWaiting }
-	s.lines(ctx, w, of.Key, now, changed, settled, func() (any, error) {
+	s.lines(ctx, w, c, of.Key, now, changed, settled, func() (any, error) {
 		err := s.authorize(ctx, c, of.Key, of)
 		if err != nil {
 			return nil, err
@@ -139,10 +139,23 @@ func seen(account string, key api.Key, r api.Rollout, proxies []api.Proxy) (api.
 	return r, own(proxies)
 }
 
+// holds says whether the credentials with which a watch was opened hold yet; policies
+// are asked with the time that it is now.
+func (s *Server) holds(c *call) error {
+	c.at, c.keys = s.Now(), nil
+	if session := c.principal.Session; session != nil && !c.at.Before(session.Expires) {
+		return api.Errorf(api.CodeExpiredToken, "The security token included in the request is expired.")
+	}
+	if s.Holds == nil {
+		return nil
+	}
+	return s.Holds(c.principal)
+}
+
 // lines writes first as a line of JSON, and then what next makes whenever
 // something may have changed and it differs, until that was settled, next returns
-// nil or fails, or the caller leaves.
-func (s *Server) lines(ctx context.Context, w http.ResponseWriter, key api.Key, first any, changed <-chan struct{}, settled func() bool, next func() (any, error)) {
+// nil or fails, the caller leaves, or its credentials do not hold any more.
+func (s *Server) lines(ctx context.Context, w http.ResponseWriter, c *call, key api.Key, first any, changed <-chan struct{}, settled func() bool, next func() (any, error)) {
 	w.Header().Set("Content-Type", contentTypeStream)
 	flusher := http.NewResponseController(w)
 	var last string
@@ -167,7 +180,10 @@ func (s *Server) lines(ctx context.Context, w http.ResponseWriter, key api.Key, 
 			return
 		}
 		changed = s.Ledger.Changed()
-		if now, err = next(); now == nil || err != nil {
+		if err = s.holds(c); err == nil {
+			now, err = next()
+		}
+		if now == nil || err != nil {
 			if err != nil && ctx.Err() == nil {
 				// The status is sent already: the stream ends, and the caller asks
 				// again.

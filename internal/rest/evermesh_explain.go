@@ -240,7 +240,7 @@ func countOf(proxies []api.Proxy, state api.ProxyState) int {
 // watch writes the explanation as it is now, and again whenever it differs,
 // until the resource is gone.
 func (e *explainer) watch(ctx context.Context, w http.ResponseWriter, now api.Explanation, changed <-chan struct{}) {
-	e.s.lines(ctx, w, e.key, now, changed, func() bool { return false }, func() (any, error) {
+	e.s.lines(ctx, w, e.c, e.key, now, changed, func() bool { return false }, func() (any, error) {
 		next, err := e.now(ctx)
 		var refusal *api.Error
 		if errors.As(err, &refusal) && refusal.Code == api.CodeNotFound {

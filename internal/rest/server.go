@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/forward"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -38,6 +39,9 @@ type Config struct {
 	// Verify authenticates a request; nil takes every caller for Anonymous.
 	Verify    func(context.Context, auth.Request) (auth.Principal, error)
 	Anonymous auth.Principal
+	// Holds says whether the key of who was authenticated, or what its session was made
+	// from, is there yet: watches ask again and again. nil says that it is.
+	Holds func(auth.Principal) error
 	// Rate is the number of requests per second that one access key may make,
 	// with bursts of twice that; 0 is no limit.
 	Rate float64
@@ -62,6 +66,9 @@ type Config struct {
 	// Certificates tells the condition keys of the tags of a certificate or an authority,
 	// by its ARN; nil knows none.
 	Certificates func(ctx context.Context, arn string) (map[string][]string, error)
+	// Authority is the status of an authority of ACM PCA, by its ARN, empty for one that
+	// does not exist: a mesh's settings name such. nil knows none.
+	Authority func(ctx context.Context, arn string) (pcaapi.CertificateAuthorityStatus, error)
 	// Shares says what owners of meshes let other accounts do; nil is nothing.
 	Shares Shares
 	// Audit keeps a record of every call (D2); nil keeps none.

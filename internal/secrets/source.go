@@ -38,13 +38,13 @@ type Certificate struct {
 // goroutines.
 type Issuer interface {
 	// Certificate is for those who may acm:ExportCertificate (TLS-008, EMS-056).
-	Certificate(ctx context.Context, p auth.Principal, arn string) (Certificate, error)
+	Certificate(ctx context.Context, p auth.Caller, arn string) (Certificate, error)
 	// Authority is the PEM of an authority's own certificate, for those who may
 	// acm-pca:GetCertificateAuthorityCertificate (TLS-008).
-	Authority(ctx context.Context, p auth.Principal, arn string) ([]byte, error)
+	Authority(ctx context.Context, p auth.Caller, arn string) ([]byte, error)
 	// Root is the PEM of the root that a certificate chains to, which is no secret:
 	// clients without a policy of their own validate against it (TLS-016).
-	Root(ctx context.Context, p auth.Principal, certificate string) ([]byte, error)
+	Root(ctx context.Context, p auth.Caller, certificate string) ([]byte, error)
 	// Follow calls changed with the ARN of each certificate or authority whose
 	// answer is another from now on, or "" when it may be any, until ctx ends. A
 	// certificate that now chains to another root is one, too. An error makes it
@@ -76,10 +76,10 @@ type Source struct {
 }
 
 // Secret is the encoded envoy.extensions.transport_sockets.tls.v3.Secret of that
-// name for a proxy of the client, if the principal may have it; else an error whose text says why, which
+// name for a proxy of the client, if the caller may have it; else an error whose text says why, which
 // people read. For odd forms it is encoded in another way than for even ones that
 // means the same, because Envoy does not look again at content that it had last.
-func (s *Source) Secret(ctx context.Context, p auth.Principal, client api.Key, name string, form int) (auth.Secret, error) {
+func (s *Source) Secret(ctx context.Context, p auth.Caller, client api.Key, name string, form int) (auth.Secret, error) {
 	n, err := envoy.ParseSecret(name)
 	if err != nil {
 		return "", api.Errorf(api.CodeBadRequest, "its name is none of a secret")

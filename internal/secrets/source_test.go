@@ -34,7 +34,7 @@ const (
 	authority   = "arn:aws:acm-pca:us-east-1:" + account + ":certificate-authority/"
 )
 
-var principal = auth.Principal{Account: account, ARN: "arn:aws:iam::" + account + ":root"}
+var principal = auth.Caller{Principal: auth.Principal{Account: account, ARN: "arn:aws:iam::" + account + ":root"}}
 
 // answer is what a source gives, decoded.
 func answer(t *testing.T, s *secrets.Source, name string, form int) *tlsv3.Secret {

@@ -104,7 +104,7 @@ func call(ctx context.Context, to *forward.Service, target, operation string, in
 type chained struct{ Certificate, CertificateChain string }
 
 // Certificate satisfies secrets.Issuer.
-func (i *Issuer) Certificate(ctx context.Context, p auth.Principal, arn string) (secrets.Certificate, error) {
+func (i *Issuer) Certificate(ctx context.Context, p auth.Caller, arn string) (secrets.Certificate, error) {
 	if i.config.ACM == nil {
 		return i.config.Own.Certificate(ctx, p, arn)
 	}
@@ -153,7 +153,7 @@ func (c chained) joined() string {
 }
 
 // Authority satisfies secrets.Issuer.
-func (i *Issuer) Authority(ctx context.Context, p auth.Principal, arn string) ([]byte, error) {
+func (i *Issuer) Authority(ctx context.Context, p auth.Caller, arn string) ([]byte, error) {
 	if i.config.PCA == nil {
 		return i.config.Own.Authority(ctx, p, arn)
 	}
@@ -172,7 +172,7 @@ func (i *Issuer) Authority(ctx context.Context, p auth.Principal, arn string) ([
 }
 
 // Root satisfies secrets.Issuer.
-func (i *Issuer) Root(ctx context.Context, p auth.Principal, certificate string) ([]byte, error) {
+func (i *Issuer) Root(ctx context.Context, p auth.Caller, certificate string) ([]byte, error) {
 	if i.config.ACM == nil {
 		return i.config.Own.Root(ctx, p, certificate)
 	}
@@ -233,11 +233,11 @@ func (i *Issuer) keep(arn string, err error, good func(*answer)) (answer, error)
 	return *a, err
 }
 
-func (i *Issuer) allow(ctx context.Context, p auth.Principal, action, arn string) error {
+func (i *Issuer) allow(ctx context.Context, p auth.Caller, action, arn string) error {
 	if p.Account != i.config.Account {
 		return api.Errorf(api.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s: it is elsewhere, and for account %s alone", p.ARN, action, arn, i.config.Account)
 	}
-	return i.config.Authorizer.Authorize(ctx, auth.Question{Principal: p, Action: action, Resource: arn})
+	return i.config.Authorizer.Authorize(ctx, auth.Question{Principal: p.Principal, Action: action, Resource: arn, Keys: p.Keys})
 }
 
 // Follow satisfies secrets.Issuer.

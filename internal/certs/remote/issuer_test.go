@@ -71,8 +71,8 @@ print(arn, acm.request_certificate(DomainName="a.local", CertificateAuthorityArn
 	issuer := remote.New(remote.Config{
 		ACM: to("acm"), PCA: to("acm-pca"), Own: registry, Account: resttest.AccountA, Authorizer: auth.Roots{}, Poll: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	})
-	p := auth.Principal{Account: resttest.AccountA, ARN: "arn:aws:iam::" + resttest.AccountA + ":root", Type: auth.Root, ID: resttest.AccountA}
-	stranger := auth.Principal{Account: resttest.AccountB, ARN: "arn:aws:iam::" + resttest.AccountB + ":root", Type: auth.Root, ID: resttest.AccountB}
+	p := auth.Caller{Principal: auth.Principal{Account: resttest.AccountA, ARN: "arn:aws:iam::" + resttest.AccountA + ":root", Type: auth.Root, ID: resttest.AccountA}}
+	stranger := auth.Caller{Principal: auth.Principal{Account: resttest.AccountB, ARN: "arn:aws:iam::" + resttest.AccountB + ":root", Type: auth.Root, ID: resttest.AccountB}}
 
 	c, err := issuer.Certificate(t.Context(), p, certificate)
 	if err != nil {

@@ -80,7 +80,7 @@ func (i *Issuer) change(arn string, f func()) {
 }
 
 // Certificate is what is behind the ARN.
-func (i *Issuer) Certificate(_ context.Context, p auth.Principal, arn string) (secrets.Certificate, error) {
+func (i *Issuer) Certificate(_ context.Context, p auth.Caller, arn string) (secrets.Certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err := i.allow(p, "acm:ExportCertificate", arn); err != nil {
@@ -94,7 +94,7 @@ func (i *Issuer) Certificate(_ context.Context, p auth.Principal, arn string) (s
 }
 
 // Authority is what is behind the ARN.
-func (i *Issuer) Authority(_ context.Context, p auth.Principal, arn string) ([]byte, error) {
+func (i *Issuer) Authority(_ context.Context, p auth.Caller, arn string) ([]byte, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err := i.allow(p, "acm-pca:GetCertificateAuthorityCertificate", arn); err != nil {
@@ -108,7 +108,7 @@ func (i *Issuer) Authority(_ context.Context, p auth.Principal, arn string) ([]b
 }
 
 // Root is the authority that issued what is behind the ARN.
-func (i *Issuer) Root(_ context.Context, _ auth.Principal, arn string) ([]byte, error) {
+func (i *Issuer) Root(_ context.Context, _ auth.Caller, arn string) ([]byte, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	c, ok := i.certificates[arn]
@@ -137,7 +137,7 @@ func (i *Issuer) Follow(ctx context.Context, changed func(arn string)) error {
 }
 
 // allow is called with mu held.
-func (i *Issuer) allow(p auth.Principal, action, arn string) error {
+func (i *Issuer) allow(p auth.Caller, action, arn string) error {
 	if i.forbidden[arn] || !strings.Contains(arn, ":"+p.Account+":") {
 		return api.Errorf(api.CodeAccessDenied, "User: %s is not authorized to perform: %s on resource: %s", p.ARN, action, arn)
 	}
