@@ -179,7 +179,7 @@ func (d *desk) role(i *identity, full bool) iamapi.Role {
 	session := i.MaxSession
 	r := iamapi.Role{
 		ARN: d.identityARN(roleKind, i), CreateDate: *timestamp(i.Created), Path: i.Path, RoleID: i.ID, RoleName: i.Name,
-		AssumeRolePolicyDocument: encodeDocument(i.Trust), Description: i.Description, MaxSessionDuration: &session,
+		AssumeRolePolicyDocument: encodeDocument(d.toldTrust(i)), Description: i.Description, MaxSessionDuration: &session,
 	}
 	if full {
 		r.Tags, r.PermissionsBoundary, r.RoleLastUsed = tagList(i.Tags), boundary(i.Boundary), &iamapi.RoleLastUsed{}

@@ -178,6 +178,18 @@ func (k *Keys) Current(arn string) (id string, ok bool) {
 	return m.ID, true
 }
 
+// arnOf is the ARN of the user or role with a unique id; "" when there is none.
+func (d *Directory) arnOf(account, id string) string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if t := d.tenants[account]; t != nil {
+		if m := t.byID[id]; m != nil {
+			return m.arn
+		}
+	}
+	return ""
+}
+
 // hasAccount says whether there is an account: it has a record of its own.
 func (k *Keys) hasAccount(id string) bool {
 	k.mu.RLock()

@@ -39,50 +39,6 @@ func checkDocument(text string) error {
 	return nil
 }
 
-// setTrust gives a role its trust policy, and refuses what is none. Users and roles in
-// it are those who have the names now: who is made anew under one later is not trusted.
-func (d *desk) setTrust(i *identity, text string) error {
-	parsed, err := policy.Parse(text)
-	if err == nil {
-		err = parsed.ForTrust()
-	}
-	if err != nil {
-		return malformed(err)
-	}
-	if size(text) > trustSize {
-		return exceeded("ACLSizePerRole", trustSize)
-	}
-	i.Trust, i.Trusted = text, map[string]string{}
-	for _, arn := range parsed.Named() {
-		id, err := d.idOf(arn)
-		if err != nil {
-			return err
-		}
-		if id != "" {
-			i.Trusted[arn] = id
-		}
-	}
-	return nil
-}
-
-// idOf is the unique id of the user or role with that ARN; "" when there is none. Those
-// of the account are read as they are, others as this replica knows them.
-func (d *desk) idOf(arn string) (string, error) {
-	account, of, _, name, ok := ParseARN(arn)
-	if !ok || kind(of) != userKind && kind(of) != roleKind {
-		return "", nil
-	}
-	if account != d.account {
-		id, _ := d.keys.Current(arn)
-		return id, nil
-	}
-	i, err := read[identity](d, recordTail(account, of, name))
-	if err != nil || i == nil || d.identityARN(kind(of), i) != arn {
-		return "", err
-	}
-	return i.ID, nil
-}
-
 func (d *desk) policyARN(m *managed) string { return d.arn(d.account, "policy", m.Path, m.Name) }
 
 func (d *desk) putPolicy(m *managed) {
