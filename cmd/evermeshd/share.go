@@ -17,8 +17,12 @@ func (d *daemon) openShares(ctx context.Context) error {
 	d.shares, err = share.Open(ctx, share.Config{
 		Store: d.store, Realm: d.realm(), Management: d.config.Account, Mesh: d.meshUID, Log: d.log, Now: time.Now, NewID: uuid.NewString,
 	})
+	if err != nil {
+		return err
+	}
 	d.around.shares = d.shares
-	return err
+	d.keys.Directory().Organizations(d.shares.Organization)
+	return nil
 }
 
 // meshUID is the uid of a mesh as this replica knows it. One that has just started and

@@ -118,8 +118,55 @@ func (a *Authorizer) decide(q auth.Question, set policy.Set) (policy.Decision, *
 // request is the question as policies are asked.
 func (w *who) request(q auth.Question) policy.Request {
 	return policy.Request{
-		Principal: principalOf(q.Principal), Action: q.Action, Resource: resourceOf(q.Resource), Keys: policy.Layers{w, policy.Map(q.Keys)},
+		Principal: principalOf(q.Principal), Action: q.Action, Resource: resourceOf(q.Resource), Keys: policy.Layers{asked{w, q.Resource, ""}, policy.Map(q.Keys), direct{}},
 	}
+}
+
+// asked are the condition keys that a principal has by itself, and those about the
+// owner of the resource that it asks for, for perimeters: what is nobody's, as what AWS
+// manages is, counts as its own.
+type asked struct {
+	*who
+	resource string
+	owner    string // of the resource; empty for whom its ARN names
+}
+
+// Lookup satisfies policy.Keys.
+func (a asked) Lookup(name string) []string {
+	if name != "aws:resourceaccount" && name != "aws:resourceorgid" {
+		return a.who.Lookup(name)
+	}
+	account := a.owner
+	if account == "" {
+		account = a.principal.Account
+		if n, ok := api.ParseResourceName(a.resource); ok && accountForm.MatchString(n.Account) {
+			account = n.Account
+		}
+	}
+	if name == "aws:resourceaccount" {
+		return some(account)
+	}
+	return some(a.organization(account))
+}
+
+// direct are the condition keys of a request that no service of AWS's sends for its
+// caller.
+type direct struct{}
+
+// Lookup satisfies policy.Keys.
+func (direct) Lookup(name string) []string {
+	if name == "aws:viaawsservice" {
+		return []string{"false"}
+	}
+	return nil
+}
+
+// organization is the id of the one that an account is in; empty for none.
+func (w *who) organization(account string) string {
+	if w.organizationOf == nil {
+		return ""
+	}
+	return w.organizationOf(account)
 }
 
 // all is the set with the policies of the principal.
@@ -153,6 +200,8 @@ type who struct {
 	session   []*policy.Document
 	name      string // of a user
 	tags      []tag
+	// organizationOf is the directory's.
+	organizationOf func(account string) string
 }
 
 // source names the policy that decided.
@@ -203,6 +252,7 @@ func (d *Directory) who(p auth.Principal) (*who, error) {
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	w.organizationOf = d.organizationOf
 	t := d.tenants[p.Account]
 	vouched := p.Type == auth.Root || p.Type == auth.FederatedUser
 	if vouched && id == p.Account { // its root, or whom its root vouches for
@@ -246,6 +296,8 @@ func (w *who) Lookup(name string) []string {
 		return some(string(p.Type))
 	case "aws:principalaccount":
 		return some(p.Account)
+	case "aws:principalorgid":
+		return some(w.organization(p.Account))
 	case "aws:principalisawsservice":
 		return []string{"false"}
 	case "aws:userid":

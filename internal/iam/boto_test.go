@@ -31,6 +31,12 @@ func serveOn(t *testing.T, s *store.Store, dir string) (*resttest.Server, *iam.K
 			t.Fatal(err)
 		}
 	}
+	k.Directory().Organizations(func(account string) string {
+		if account == accountA {
+			return "o-evermeshorg"
+		}
+		return ""
+	})
 	server := iam.NewServer(k)
 	server.Meshes = func(ctx context.Context, account string) (int, error) {
 		list, _, err := s.List(ctx, api.KindMesh, api.Key{Kind: api.KindMesh, Owner: account}, "", 1)

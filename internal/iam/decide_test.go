@@ -183,6 +183,27 @@ def what(text, action):
 for action in ["GetMeshPolicy", "PutMeshPolicy", "DeleteMeshPolicy"]:
     assert what(policy(allow("appmesh:" + action)), action) == "allowed" and what(policy(allow("appmesh:DescribeMesh")), action) == "implicitDeny", action
 `)
+	run("IAM-038 perimeters", `
+def unless(operator, key, value, **more):
+    return deny("*", Condition={operator: {key: value}, **more})
+own = [unless("StringNotEquals", "aws:ResourceAccount", A), unless("StringNotEquals", "aws:PrincipalOrgID", "o-evermeshorg"), unless("StringNotEquals", "aws:ResourceOrgID", "o-evermeshorg"),
+    unless("NotIpAddress", "aws:SourceIp", ["127.0.0.0/8", "::1/128"], BoolIfExists={"aws:ViaAWSService": "false"})]
+ann, annsIAM = user("ann-38", allow("*"), *own)
+ann.list_meshes()
+assert ann.describe_mesh(meshName="apps")["mesh"]["meshName"] == "apps"
+annsIAM.get_user(UserName="ann-38")
+annsIAM.get_policy(PolicyArn="arn:aws:iam::aws:policy/ReadOnlyAccess")
+for n, (key, value) in enumerate([("aws:ResourceAccount", "222222222222"), ("aws:PrincipalOrgID", "o-another0000"), ("aws:ResourceOrgID", "o-another0000")]):
+    out, _ = user("out-38-%d" % n, allow("*"), unless("StringNotEquals", key, value))
+    denied(out.describe_mesh, meshName="apps")
+    denied(out.list_meshes)
+via, _ = user("via-38", allow("*"), deny("*", Condition={"Bool": {"aws:ViaAWSService": "false"}}))
+denied(via.list_meshes)
+for resource, want in [("arn:aws:appmesh:us-east-1:%s:mesh/apps" % A, "allowed"), ("arn:aws:appmesh:us-east-1:222222222222:mesh/apps", "explicitDeny")]:
+    r = root.simulate_principal_policy(PolicySourceArn="arn:aws:iam::%s:user/ann-38" % A, ActionNames=["appmesh:DescribeMesh"], ResourceArns=[resource],
+        ContextEntries=[{"ContextKeyName": "aws:SourceIp", "ContextKeyType": "ip", "ContextKeyValues": ["127.0.0.1"]}])["EvaluationResults"][0]
+    assert r["EvalDecision"] == want and r.get("MissingContextValues", []) == ([] if A in resource else ["aws:resourceorgid"]), r
+`)
 	run("IAM-035", `
 arn = "arn:aws:iam::*:user/${aws:username}"
 root.create_group(GroupName="g-35")

@@ -31,6 +31,8 @@ type Directory struct {
 	following bool
 	taken     chan struct{} // closed with the next batch
 	listeners []func(accounts []string)
+	// organizationOf may be nil: then no account is in one.
+	organizationOf func(account string) string
 }
 
 func newDirectory(partition string, b map[string]*builtin, log *slog.Logger) *Directory {
@@ -299,6 +301,21 @@ func (d *Directory) OnChange(told func(accounts []string)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listeners = append(d.listeners, told)
+}
+
+// Organizations has policies see which organization accounts are in: of is the id of an
+// account's, empty for none, as aws:PrincipalOrgID and aws:ResourceOrgID have it. It is
+// asked for each policy that wants it, from any goroutine.
+func (d *Directory) Organizations(of func(account string) string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.organizationOf = of
+}
+
+func (d *Directory) organizations() func(account string) string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.organizationOf
 }
 
 // waitAtMost bounds how long a write waits until this replica decides by it.

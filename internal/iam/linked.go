@@ -143,7 +143,7 @@ func (s *Server) EnsureLinkedRole(ctx context.Context, p auth.Principal, a auth.
 	linked := linkedServices()[0]
 	arn := s.arn(p.Account, string(roleKind), linkedPath+linked.principal+"/", linked.role)
 	if a.Authorize(ctx, auth.Question{
-		Principal: p, Action: "iam:CreateServiceLinkedRole", Resource: arn, Keys: map[string][]string{"iam:awsservicename": {linked.principal}},
+		Principal: p, Action: "iam:CreateServiceLinkedRole", Resource: arn, Keys: map[string][]string{"iam:awsservicename": {linked.principal}, "aws:viaawsservice": {"true"}},
 	}) != nil {
 		return nil //nolint:nilerr // the refusal is the caller's to have, and stops nothing
 	}

@@ -17,7 +17,7 @@ type simulation struct {
 	set       policy.Set
 	sources   map[policy.Layer][]source
 	principal policy.Principal
-	own       policy.Keys // what the principal has by itself
+	own       *who // for what the principal has by itself; nil for nobody
 }
 
 // inputs parses the policies of an input, which are called PolicyInputList.1 and so
@@ -138,7 +138,7 @@ func (d *desk) simulationOf(k kind, i *identity) (*simulation, error) {
 	}
 	g := d.keys.directory.grantsOf(t, m)
 	p := auth.Principal{Account: d.account, ARN: m.arn, ID: i.ID}
-	w := &who{principal: p, tags: i.Tags}
+	w := &who{principal: p, tags: i.Tags, organizationOf: d.keys.directory.organizations()}
 	if k == userKind {
 		w.principal.Type, w.name = auth.User, i.Name
 	}
@@ -179,10 +179,6 @@ func (s *simulation) run(actions, resources []string, context []iamapi.ContextEn
 	for _, e := range context {
 		given[policy.KeyName(e.ContextKeyName)] = e.ContextKeyValues
 	}
-	keys := policy.Layers{given} // what is asked for stands before what is so
-	if s.own != nil {
-		keys = append(keys, s.own)
-	}
 	if n, ok := api.ParseResourceName(owner); ok {
 		owner = n.Account
 	}
@@ -192,6 +188,10 @@ func (s *simulation) run(actions, resources []string, context []iamapi.ContextEn
 			return nil, api.Errorf(iamapi.CodeInvalidInput, "Invalid Action name: %s. It must be of the form service:Operation.", action)
 		}
 		for _, resource := range resources {
+			keys := policy.Layers{given} // what is asked for stands before what is so
+			if s.own != nil {
+				keys = append(keys, asked{s.own, resource, owner}, direct{})
+			}
 			r := policy.Request{Principal: s.principal, Action: action, Resource: resource, Owner: owner, Keys: keys}
 			results = append(results, numbered{len(results), s.result(r)})
 		}

@@ -141,6 +141,17 @@ func TestSharingWithinTheOrganization(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	t.Run("policies see who is in the organization", func(t *testing.T) {
+		want := map[string]string{owner: share.DefaultOrganization, consumer: share.DefaultOrganization, stranger: ""}
+		testenv.Eventually(t, "the organization is known", func() bool {
+			for account, id := range want {
+				if g.shares.Organization(account) != id {
+					return false
+				}
+			}
+			return true
+		})
+	})
 	t.Run("SHARE-016 the organization has to enable sharing first", func(t *testing.T) {
 		g.python(t, `
 am.create_mesh(meshName="apps")

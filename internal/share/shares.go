@@ -75,6 +75,16 @@ func (s *Shares) Meshes(account string) []api.Key {
 	return slices.Compact(out)
 }
 
+// Organization is the id of the organization that an account is in; empty for none.
+func (s *Shares) Organization(account string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.together.member(account) {
+		return ""
+	}
+	return s.together.ID
+}
+
 // Changed is closed at the next change of what is shared: whoever let someone in by a
 // share has to ask again.
 func (s *Shares) Changed() <-chan struct{} {
