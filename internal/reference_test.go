@@ -53,6 +53,8 @@ var commands = [][]string{
 	{"evermeshd", "rotate-master-key"},
 	{"evermeshd", "quota", "list"},
 	{"evermeshd", "quota", "set"},
+	{"evermeshd", "audit", "replicas"},
+	{"evermeshd", "audit", "forget"},
 	{"evermeshd", "organization", "set"},
 	{"evermeshd", "organization", "show"},
 	{"evermesh"},

@@ -188,7 +188,7 @@ func TestReplicasFindEachOthersEvents(t *testing.T) {
 	}
 	name := strings.TrimSpace(string(text))
 	a.events(t)
-	if log := a.said(t); !strings.Contains(log, `"replicas":["`+name+`"]`) {
+	if log := a.said(t); !strings.Contains(log, "replicas=["+name+"]") {
 		t.Errorf("the log does not say that events of %s are missing:\n%s", name, log)
 	}
 	list := exec.CommandContext(t.Context(), self(t), "audit", "replicas", "--etcd-endpoints", e.endpoint)

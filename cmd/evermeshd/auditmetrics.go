@@ -34,11 +34,10 @@ func (m *metrics) audit(t *trail) {
 				return n
 			}
 		}
-		labels := prometheus.Labels{"to": to}
 		m.registry.MustRegister(
-			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_delivered_total", Help: "Events that were delivered to --audit-file or --audit-webhook.", ConstLabels: labels}, sum(func(s audit.DeliveryStats) int64 { return s.Sent })),
-			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_skipped_total", Help: "Times that events had been removed before they were delivered.", ConstLabels: labels}, sum(func(s audit.DeliveryStats) int64 { return s.Missed })),
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "evermesh_audit_undelivered_bytes", Help: "Bytes of events that are not delivered yet.", ConstLabels: labels}, sum(func(s audit.DeliveryStats) int64 { return s.Behind })),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_delivered_total", Help: "Events that were delivered to --audit-file or --audit-webhook.", ConstLabels: prometheus.Labels{"to": to}}, sum(func(s audit.DeliveryStats) int64 { return s.Sent })),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "evermesh_audit_skipped_total", Help: "Times that events had been removed before they were delivered.", ConstLabels: prometheus.Labels{"to": to}}, sum(func(s audit.DeliveryStats) int64 { return s.Missed })),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "evermesh_audit_undelivered_bytes", Help: "Bytes of events that are not delivered yet.", ConstLabels: prometheus.Labels{"to": to}}, sum(func(s audit.DeliveryStats) int64 { return s.Behind })),
 		)
 	}
 }

@@ -25,7 +25,7 @@ const crlPath = "/evermesh/crl"
 func (d *daemon) openCertificates() {
 	d.certs = certs.New(certs.Config{
 		Store: d.store, Box: d.keys.Box(), Realm: d.realm(), Authorizer: d.around.authorizer, CRL: d.config.crlURL(),
-		Using: d.usingCertificates, Log: d.log, Now: time.Now,
+		Using: d.usingCertificates, Trusting: d.trustingAuthorities, Log: d.log, Now: time.Now,
 	})
 	d.issued = identity.New(identity.Config{Derive: d.keys.Box().Derive, Authorities: d.certs, Now: time.Now, Resource: func(key api.Key) *api.Resource {
 		if s := d.loop.Snapshot(); s != nil {
@@ -83,6 +83,21 @@ func (d *daemon) usingCertificates(ctx context.Context) (map[string][]string, er
 	for certificate, list := range s.Using() {
 		for _, r := range list {
 			out[certificate] = append(out[certificate], d.realm().ARN(r.Key, r.Owner))
+		}
+	}
+	return out, nil
+}
+
+// trustingAuthorities are the meshes whose settings name authorities for identities.
+func (d *daemon) trustingAuthorities(ctx context.Context) ([]certs.Trusting, error) {
+	s, err := d.loop.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []certs.Trusting
+	for r := range s.All() {
+		if list := r.Settings.IdentityAuthorities; r.Key.Kind == api.KindMesh && len(list) > 0 {
+			out = append(out, certs.Trusting{Mesh: d.realm().ARN(r.Key, r.Owner), Authorities: list})
 		}
 	}
 	return out, nil

@@ -285,6 +285,11 @@ func (r *Registry) updateAuthority(ctx context.Context, c *service.Call, in *pca
 	if in.Status != "" && in.Status != active && in.Status != disabled {
 		return nil, api.Errorf(pcaapi.CodeInvalidArgs, "Status: want ACTIVE or DISABLED.")
 	}
+	if in.Status == disabled {
+		if err := r.untrusted(ctx, a.arn, "be disabled", true); err != nil {
+			return nil, err
+		}
+	}
 	return &none{}, r.changeAuthority(ctx, c, a, nil, func(_ *store.Tx, b *authorityBody) error {
 		switch {
 		case b.Status == pcaapi.CertificateAuthorityStatusDeleted, in.Status != "" && b.Status != active && b.Status != disabled:
@@ -306,6 +311,9 @@ const restorableDays = 30
 func (r *Registry) deleteAuthority(ctx context.Context, c *service.Call, in *pcaapi.DeleteCertificateAuthorityRequest) (*none, error) {
 	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.untrusted(ctx, a.arn, "be deleted", false); err != nil {
 		return nil, err
 	}
 	days := int64(restorableDays)

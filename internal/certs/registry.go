@@ -18,7 +18,7 @@ import (
 	"github.com/evermesh/evermesh/internal/store"
 )
 
-// Config is what New needs; all of it but CRL and Using is required.
+// Config is what New needs; all of it but CRL, Using and Trusting is required.
 type Config struct {
 	Store *store.Store
 	// Box seals the keys of authorities and certificates.
@@ -33,8 +33,11 @@ type Config struct {
 	// Using names the resources of meshes that name certificates, by the certificates'
 	// ARNs; nil says that none does.
 	Using func(ctx context.Context) (map[string][]string, error)
-	Log   *slog.Logger
-	Now   func() time.Time
+	// Trusting are the meshes whose settings name authorities of ACM PCA for identities;
+	// nil says that none does.
+	Trusting func(ctx context.Context) ([]Trusting, error)
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Registry has the authorities and certificates of all accounts.

@@ -1,6 +1,9 @@
 package certs
 
 import (
+	"context"
+	"slices"
+
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/certs/authority"
@@ -15,6 +18,45 @@ type Signer struct {
 	Signing   pcaapi.SigningAlgorithm
 	// Chain is the PEM of the authority's certificate and those above it.
 	Chain string
+}
+
+// Trusting is a mesh whose settings name authorities of identities: the first one
+// issues, all are trusted (D11).
+type Trusting struct {
+	Mesh        string // its ARN
+	Authorities []string
+}
+
+// AuthorityStatus is what an authority is now, for who is to name it in a mesh's
+// settings; empty for one that does not exist.
+func (r *Registry) AuthorityStatus(ctx context.Context, arn string) (pcaapi.CertificateAuthorityStatus, error) {
+	a, err := r.authorityOf(ctx, arn)
+	if a == nil || err != nil {
+		return "", err
+	}
+	own, err := a.certificate()
+	if err != nil {
+		return "", err
+	}
+	return a.state(own, r.now()), nil
+}
+
+// untrusted refuses what would take an authority from meshes that name it; with
+// issuing, only from those whose identities it issues.
+func (r *Registry) untrusted(ctx context.Context, arn, what string, issuing bool) error {
+	if r.config.Trusting == nil {
+		return nil
+	}
+	all, err := r.config.Trusting(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if i := slices.Index(m.Authorities, arn); i == 0 || i > 0 && !issuing {
+			return api.Errorf(pcaapi.CodeInvalidState, "The certificate authority %s cannot %s: the settings of %s name it for identities (identityAuthorities). Name another one there first.", arn, what, m.Mesh)
+		}
+	}
+	return nil
 }
 
 // Signer is the authority of an ARN, as far as the watch has told. One that may not

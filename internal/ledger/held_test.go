@@ -127,7 +127,7 @@ func TestAMeshHalfWrittenIsNotComplete(t *testing.T) {
 func TestSecretsOnTheirWayAreNotDone(t *testing.T) {
 	s := storetest.New(t)
 	w := newWorld(s, "a")
-	w.Applied(max(resource(t, s, theRoute, anyRoute), resource(t, s, node("n").Key, `{}`)))
+	w.Applied(max(resource(t, s, theRoute.MeshKey(), `{}`), resource(t, s, theRoute, anyRoute), resource(t, s, node("n").Key, `{}`)))
 	trouble := api.Problem{ResourceARN: realm.ARN(node("n").Key, account), Reason: "SecretRefused", Message: "no"}
 	for _, step := range []struct {
 		name     string
@@ -149,6 +149,13 @@ func TestSecretsOnTheirWayAreNotDone(t *testing.T) {
 		}
 		if told := fmt.Sprintf("%s %d/%d", got.State, got.ProxiesAccepted, got.ProxiesAffected); told != step.want || !slices.Equal(got.Problems, step.problems) {
 			t.Errorf("%s: rollout is %s with %v, want %s", step.name, told, got.Problems, step.want)
+		}
+		mesh, err := r.Rollout(t.Context(), theRoute.MeshKey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := fmt.Sprintf("%s %d/%d", mesh.State, mesh.ProxiesAccepted, mesh.ProxiesAffected); told != step.want || !slices.Equal(mesh.Problems, step.problems) {
+			t.Errorf("%s: rollout of the mesh is %s with %v, want %s", step.name, told, mesh.Problems, step.want)
 		}
 		if got, _ := rollout(t, r); got != "DONE 1/1" {
 			t.Errorf("%s: the rollout of a route is %s", step.name, got)

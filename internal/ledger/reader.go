@@ -268,13 +268,13 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 			out.Unknown = append(out.Unknown, "replica "+row.Replica+" is writing what the proxies of "+row.Client+" have")
 		}
 		for _, p := range row.Problems {
-			if p.ResourceARN == out.ResourceARN && !slices.Contains(out.Problems, p) {
+			if (p.ResourceARN == out.ResourceARN || key.Kind == api.KindMesh && ofSecret(p)) && !slices.Contains(out.Problems, p) {
 				out.Problems = append(out.Problems, p)
 			}
 		}
-		// What is wanted is not all of it yet (D6.3), or the node's own listeners lack
-		// secrets and why is not known yet: they are on their way.
-		held := slices.Contains(row.Held, key.String()) || row.Client == key.String() && len(row.Lacking) > 0 && len(row.Problems) == 0
+		// What is wanted is not all of it yet (D6.3), or the node's own listeners, or of a
+		// mesh any node's, lack secrets and why is not known yet: they are on their way.
+		held := slices.Contains(row.Held, key.String()) || (row.Client == key.String() || key.Kind == api.KindMesh) && len(row.Lacking) > 0 && len(row.Problems) == 0
 		for _, p := range row.Members {
 			out.ProxiesAffected++
 			switch {
@@ -292,6 +292,10 @@ func (r *Reader) count(ctx context.Context, out *api.Rollout, key api.Key, rows 
 	}
 	return accepted, left, nil
 }
+
+// ofSecret says whether a problem is that a proxy lacks a certificate, a key or
+// authorities: a mesh's settings can be why, whichever node has it.
+func ofSecret(p api.Problem) bool { return p.Reason == "SecretRefused" || p.Reason == "SecretDenied" }
 
 // concerned is what of Envoy's configuration the resource can alter, nil when
 // that is not known: then a refusal of anything counts. A route of HTTP, whose

@@ -3,8 +3,10 @@ package rest
 import (
 	"context"
 	"reflect"
+	"slices"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 )
@@ -61,11 +63,40 @@ func (s *Server) updateSettings(ctx context.Context, c *call) (any, error) {
 		if err := s.authorizeIssuers(ctx, c, old.Settings.IdentityAuthorities, now.IdentityAuthorities); err != nil {
 			return nil, err
 		}
+		if err := s.usableIssuers(ctx, old.Settings.IdentityAuthorities, now.IdentityAuthorities); err != nil {
+			return nil, err
+		}
 		made := *old
 		made.Settings = now
 		tx.Put(&made)
 		return now, nil
 	})
+}
+
+// usableIssuers refuses authorities that could not act (D11): the first one issues, so
+// it is ACTIVE; those that are only trusted may be DISABLED. A list that stays is not
+// looked at again.
+func (s *Server) usableIssuers(ctx context.Context, old, now []string) error {
+	if s.Authority == nil || slices.Equal(old, now) {
+		return nil
+	}
+	for i, authority := range now {
+		if _, ours := mesh.Generation(authority); ours {
+			continue
+		}
+		switch status, err := s.Authority(ctx, authority); {
+		case err != nil:
+			return err
+		case status == "":
+			return api.Errorf(api.CodeBadRequest, "identityAuthorities[%d]: certificate authority %s does not exist.", i, authority)
+		case status == pcaapi.CertificateAuthorityStatusActive, status == pcaapi.CertificateAuthorityStatusDisabled && i > 0:
+		case i == 0:
+			return api.Errorf(api.CodeBadRequest, "identityAuthorities[0]: certificate authority %s is %s: the first one issues the identities, and has to be ACTIVE.", authority, status)
+		default:
+			return api.Errorf(api.CodeBadRequest, "identityAuthorities[%d]: certificate authority %s is %s: want one that is ACTIVE, or DISABLED to be trusted only.", i, authority, status)
+		}
+	}
+	return nil
 }
 
 // settled is the key of the mesh whose settings a call names.

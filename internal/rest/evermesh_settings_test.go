@@ -1,6 +1,7 @@
 package rest_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/rest"
 )
@@ -79,6 +81,45 @@ func TestMeshSettings(t *testing.T) {
 }
 
 // QUOTA-008 in one mesh only, whatever the server has.
+// Authorities that could not act are not taken (D11).
+func TestSettingsNameAuthoritiesThatAct(t *testing.T) {
+	t.Parallel()
+	arn := func(n int) string {
+		return fmt.Sprintf("arn:aws:acm-pca:us-east-1:%s:certificate-authority/00000000-0000-0000-0000-%012d", accountA, n)
+	}
+	status := map[string]pcaapi.CertificateAuthorityStatus{arn(1): "ACTIVE", arn(2): "DISABLED", arn(3): "DELETED", arn(4): "PENDING_CERTIFICATE", arn(5): "EXPIRED"}
+	s := serve(t, func(c *rest.Config) {
+		c.Authority = func(_ context.Context, arn string) (pcaapi.CertificateAuthorityStatus, error) {
+			return status[arn], nil
+		}
+	})
+	s.do(t, "PUT", meshes, `{"meshName":"apps"}`).ok(t)
+	put := func(more string, list ...string) answer {
+		t.Helper()
+		return s.do(t, "PUT", settings, `{"identity":"STRICT","identityAuthorities":["`+strings.Join(list, `","`)+`"]`+more+`}`)
+	}
+	for _, list := range [][]string{{"built-in"}, {arn(1)}, {arn(1), arn(2), "built-in"}, {"built-in/2", arn(2)}} {
+		put("", list...).ok(t)
+	}
+	for _, c := range []struct {
+		list []string
+		want string
+	}{
+		{[]string{"built-in", arn(9)}, "identityAuthorities[1]: certificate authority " + arn(9) + " does not exist."},
+		{[]string{arn(2)}, "identityAuthorities[0]: certificate authority " + arn(2) + " is DISABLED: the first one issues the identities, and has to be ACTIVE."},
+		{[]string{arn(1), arn(3)}, "identityAuthorities[1]: certificate authority " + arn(3) + " is DELETED: want one that is ACTIVE, or DISABLED to be trusted only."},
+		{[]string{arn(1), arn(4)}, "is PENDING_CERTIFICATE: want one"},
+		{[]string{arn(5), arn(1)}, "is EXPIRED: the first one issues"},
+	} {
+		if a := put("", c.list...); a.status != 400 || !strings.Contains(string(a.body), c.want) {
+			t.Errorf("%q: got %d %s", c.list, a.status, a.body)
+		}
+	}
+	// What ended since it was named does not keep other settings from being changed.
+	status[arn(2)] = "DELETED"
+	put(`,"quotas":"AWS"`, "built-in/2", arn(2)).ok(t)
+}
+
 func TestMeshSettingsSayTheQuotas(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -179,19 +179,26 @@ func isHostName(name string) bool {
 	return name != "" && len(name) <= 253 && strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-._") == ""
 }
 
-// Trust satisfies secrets.Identities: the roots above all authorities of the mesh.
+// Trust satisfies secrets.Identities: the roots above all authorities of the mesh. One
+// that cannot be trusted any more is left out, for all others to be; with none left it
+// is an error.
 func (i *Issuer) Trust(_ context.Context, client api.Key) ([]byte, error) {
 	s, err := i.settings(client)
 	if err != nil {
 		return nil, err
 	}
 	var out []byte
+	var unusable error
 	for _, name := range mesh.Authorities(s) {
 		root, err := i.root(client.Owner, name)
 		if err != nil {
-			return nil, err
+			unusable = err
+			continue
 		}
 		out = append(out, root...)
+	}
+	if len(out) == 0 {
+		return nil, unusable
 	}
 	return out, nil
 }

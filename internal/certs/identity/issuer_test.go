@@ -16,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/certs"
 	"github.com/evermesh/evermesh/internal/certs/authority"
 	"github.com/evermesh/evermesh/internal/certs/identity"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/secrets"
 )
 
@@ -216,6 +217,19 @@ func TestAuthorityOfPCA(t *testing.T) {
 	if _, err := i.Identity(t.Context(), nodeKey("orders")); err == nil || !strings.Contains(err.Error(), "cannot issue identities: it is DISABLED") {
 		t.Errorf("an authority that is switched off: %v", err)
 	}
+	if _, err := i.Trust(t.Context(), nodeKey("orders")); err == nil {
+		t.Error("nobody is trusted, and that is no error")
+	}
+	// One that cannot be trusted takes none of the others along, wherever it is named.
+	for _, list := range [][]string{{mesh.BuiltIn, arn}, {arn, mesh.BuiltIn}} {
+		w.settings.IdentityAuthorities = []string{mesh.BuiltIn}
+		_, leaf := get(t, w.issuer(), nodeKey("orders"))
+		w.settings.IdentityAuthorities = list
+		if err := verify(t, w.issuer(), nodeKey("orders"), leaf, w.now); err != nil {
+			t.Errorf("of %q the built-in one is not trusted: %v", list, err)
+		}
+	}
+	w.settings.IdentityAuthorities = []string{arn}
 	key, err := authority.NewKey(pcaapi.KeyAlgorithmRsa2048)
 	if err != nil {
 		t.Fatal(err)
