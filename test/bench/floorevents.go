@@ -141,11 +141,15 @@ func eventSizes(ctx context.Context, c *stage.Control) (read, write int, err err
 	})
 }
 
-// sizesIn looks into segments for a DescribeRoute and an UpdateRoute.
+// sizesIn looks into segments for a DescribeRoute and an UpdateRoute: reads have a folder of their own.
 func sizesIn(dir string) (read, write int, err error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil {
-		return 0, 0, err
+	var files []string
+	for _, pattern := range []string{"*", "*/*"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return 0, 0, err
+		}
+		files = append(files, found...)
 	}
 	for _, name := range files {
 		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
