@@ -19,14 +19,17 @@ const mostDiscovered = 100
 // who may discover it. Policies are asked by the names that it has, however the caller
 // spells them.
 func (a *API) locate(ctx context.Context, c *service.Call, in, called, owner string) (*definition, *state, error) {
-	d, s, missing := a.meant(ctx, c, in, called, owner)
+	d, s, n, missing := a.meant(ctx, c, in, called, owner)
 	if _, refusal := errors.AsType[*api.Error](missing); missing != nil && !refusal {
 		return nil, nil, missing
 	}
 	keys := map[string][]string{"servicediscovery:namespacename": {in}, "servicediscovery:servicename": {called}}
-	if d != nil {
+	switch {
+	case d != nil:
 		keys["servicediscovery:namespacename"] = spellings(d.In, d.Kind)
 		keys["servicediscovery:servicename"] = spellings(d.Name, d.Kind)
+	case n != nil:
+		keys["servicediscovery:namespacename"] = spellings(n.Name, n.Type)
 	}
 	if err := c.Allow(ctx, anything, keys); err != nil {
 		return nil, nil, err
@@ -42,30 +45,36 @@ func spellings(name string, t cloudmapapi.NamespaceType) []string {
 	return []string{name}
 }
 
-// meant is the service that names mean in the caller's account.
-func (a *API) meant(ctx context.Context, c *service.Call, in, called, owner string) (*definition, *state, error) {
+// meant is the service that names mean in the caller's account, or else the namespace
+// that has no such service.
+func (a *API) meant(ctx context.Context, c *service.Call, in, called, owner string) (*definition, *state, *namespace, error) {
 	account := c.Principal.Account
 	if owner == "" || owner == account { // namespaces are not shared
 		id, err := a.place(ctx, account, in, called)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		if id != "" {
 			if d, s, err := a.load(ctx, account, id); err != nil || d != nil {
-				return d, s, err
+				return d, s, nil, err
 			}
 		}
 		for _, t := range types {
-			n, err := places.read(ctx, a.Store, nameTail(account, in, t))
+			at, err := places.read(ctx, a.Store, nameTail(account, in, t))
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
-			if n != nil {
-				return nil, nil, api.Errorf(cloudmapapi.CodeServiceNotFound, "Service %s does not exist in the namespace %s", called, in)
+			if at == nil {
+				continue
 			}
+			n, err := namespaces.read(ctx, a.Store, namespaceTail(account, at.Namespace))
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			return nil, nil, n, api.Errorf(cloudmapapi.CodeServiceNotFound, "Service %s does not exist in the namespace %s", called, in)
 		}
 	}
-	return nil, nil, api.Errorf(cloudmapapi.CodeNamespaceNotFound, "Namespace %s does not exist", in)
+	return nil, nil, nil, api.Errorf(cloudmapapi.CodeNamespaceNotFound, "Namespace %s does not exist", in)
 }
 
 // place finds the id of the service that names mean; empty where they mean none.

@@ -179,6 +179,7 @@ func TestOtherWordsForWhatIsDenied(t *testing.T) {
 		lower := p.user(t, p.root, "bypass-dns", allow("*", "*"), deny("servicediscovery:DiscoverInstances", "*", when("StringEquals", "servicediscovery:NamespaceName", "bypass.dns")))
 		for _, name := range []string{"bypass.dns", "BYPASS.DNS", "Bypass.Dns"} {
 			denied(t, "DiscoverInstances of "+name, p.json(t, lower, "servicediscovery", sd+"DiscoverInstances", `{"NamespaceName":"`+name+`","ServiceName":"S"}`))
+			denied(t, "what there is in "+name, p.json(t, lower, "servicediscovery", sd+"DiscoverInstances", `{"NamespaceName":"`+name+`","ServiceName":"absent"}`))
 		}
 		for _, name := range []string{"bypass.secret", "BYPASS.SECRET", "bypass.secret.", "Bypass.Secret", "bypass.secret\\u0000", " bypass.secret"} {
 			a := p.json(t, key, "servicediscovery", sd+"DiscoverInstances", `{"NamespaceName":"`+name+`","ServiceName":"s"}`)
