@@ -15,7 +15,7 @@ import (
 func (d *daemon) openShares(ctx context.Context) error {
 	var err error
 	d.shares, err = share.Open(ctx, share.Config{
-		Store: d.store, Realm: d.realm(), Management: d.config.Account, Mesh: d.meshUID, Log: d.log, Now: time.Now, NewID: uuid.NewString,
+		Store: d.store, Realm: d.realm(), Management: d.config.Account, Mesh: d.meshUID, Account: d.keys.AccountExists, Log: d.log, Now: time.Now, NewID: uuid.NewString,
 	})
 	if err != nil {
 		return err

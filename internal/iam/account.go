@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,6 +127,19 @@ func (k *Keys) ResetRoot(ctx context.Context, id string) (AccessKey, error) {
 		return AccessKey{}, fmt.Errorf("reset root key of account %s: %w", id, err)
 	}
 	return fresh, nil
+}
+
+// AccountExists says whether there is an account, also one that another replica has
+// just made.
+func (k *Keys) AccountExists(ctx context.Context, id string) (bool, error) {
+	if k.hasAccount(id) {
+		return true, nil
+	}
+	records, _, err := k.config.Store.Records(ctx, accountTail(id))
+	if err != nil {
+		return false, fmt.Errorf("look for account %s: %w", id, err)
+	}
+	return slices.ContainsFunc(records, func(r store.Record) bool { return r.Key == accountTail(id) }), nil
 }
 
 // ensure makes the account with a root key unless it exists, and returns the

@@ -236,6 +236,11 @@ func TestSecretsAreSealedAtRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for id, want := range map[string]bool{"111122223333": true, "222233334444": false} {
+		if exists, err := k.AccountExists(t.Context(), id); err != nil || exists != want {
+			t.Errorf("account %s exists: %t, %v", id, exists, err)
+		}
+	}
 	all, err := s.Read(context.Background(), "")
 	if err != nil {
 		t.Fatal(err)

@@ -198,6 +198,21 @@ uno
 True []
 [('uno', 'DELETED')]`)
 	})
+	t.Run("SHARE-016 an account that does not exist is no member", func(t *testing.T) {
+		if err := share.SetOrganization(t.Context(), g.Store, share.Organization{
+			ID: share.DefaultOrganization, Accounts: []string{nobody}, Units: map[string][]string{unit: {consumer}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		g.python(t, `
+print(refusal(a.create_resource_share, name="typo", allowExternalPrincipals=False, resourceArns=[mesh()], principals=["`+nobody+`"]).split(":")[0])
+s = a.create_resource_share(name="early", resourceArns=[mesh()], principals=["`+nobody+`"])["resourceShare"]["resourceShareArn"]
+print([(x["status"], x["external"]) for x in a.get_resource_share_associations(associationType="PRINCIPAL", resourceShareArns=[s])["resourceShareAssociations"]])
+a.delete_resource_share(resourceShareArn=s)
+`, `
+400 OperationNotPermittedException
+[('ASSOCIATING', True)]`)
+	})
 	t.Run("SHARE-001 with an organizational unit", func(t *testing.T) {
 		g.python(t, who+`
 ou = "arn:aws:organizations::111111111111:ou/o-evermeshorg/`+unit+`"

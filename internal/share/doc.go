@@ -32,7 +32,11 @@ type Config struct {
 	// Mesh is the uid of a mesh, empty for one that does not exist or is not known
 	// yet: a mesh that was made anew under its name is not shared by what shared the
 	// old one. Nil compares nothing.
-	Mesh  func(api.Key) string
+	Mesh func(api.Key) string
+	// Account says whether an account exists: one that does not is no member of the
+	// organization. Nil takes all for existing.
+	Account func(ctx context.Context, id string) (bool, error)
+
 	Log   *slog.Logger
 	Now   func() time.Time
 	NewID func() string

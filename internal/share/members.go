@@ -48,7 +48,7 @@ func (s *Service) join(ctx context.Context, c *service.Call, t together, x *shar
 		x.Permitted = true
 	}
 	for _, p := range principals {
-		if err := s.invite(t, x, p); err != nil {
+		if err := s.invite(ctx, t, x, p); err != nil {
 			return err
 		}
 	}
@@ -74,8 +74,8 @@ func (s *Service) join(ctx context.Context, c *service.Call, t together, x *shar
 
 // invite adds a principal to a share; one that is there already stays as it is. An
 // account that is not in the organization, or while sharing within it is off, is sent an
-// invitation (SHARE-016).
-func (s *Service) invite(t together, x *share, principal string) error {
+// invitation (SHARE-016); so is one that does not exist, for whom it waits.
+func (s *Service) invite(ctx context.Context, t together, x *share, principal string) error {
 	id, group, err := s.principal(t, x.Owner, principal)
 	switch {
 	case err != nil:
@@ -87,7 +87,13 @@ func (s *Service) invite(t together, x *share, principal string) error {
 	}
 	now := s.Now().UTC()
 	e := entity{ID: id, Created: now, Updated: now, Status: associated}
-	if !group && !t.inside(x.Owner, id) {
+	inside := group || t.inside(x.Owner, id)
+	if inside && !group && s.Account != nil {
+		if inside, err = s.Account(ctx, id); err != nil {
+			return err
+		}
+	}
+	if !inside {
 		if !x.External {
 			return api.Errorf(ramapi.CodeOperationNotPermitted, notPermitted)
 		}

@@ -26,6 +26,7 @@ const (
 	owner    = resttest.AccountA
 	consumer = resttest.AccountB
 	stranger = resttest.AccountC
+	nobody   = "999999999999" // is no account
 )
 
 var realm = api.Realm{Partition: "aws", Region: resttest.Region}
@@ -70,6 +71,7 @@ func serveWith(t *testing.T, data *store.Store, edit func(*resttest.Options)) *g
 	var err error
 	g.shares, err = share.Open(t.Context(), share.Config{
 		Store: data, Realm: realm, Management: owner, Log: slog.New(slog.NewTextHandler(&testenv.Output{}, nil)), Now: g.clock.Now, NewID: uuid.NewString,
+		Account: func(_ context.Context, id string) (bool, error) { return id != nobody, nil },
 		Mesh: func(key api.Key) string {
 			r, err := data.Get(context.Background(), key)
 			if err != nil || r == nil {
