@@ -252,3 +252,54 @@ func TestRedact(t *testing.T) {
 		}
 	}
 }
+
+// Records have names and times as CloudTrail's (AUDIT-002).
+func TestRecordsAreCloudTrails_AUDIT_002(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ service, shape, doc, want string }{
+		{"iam", "CreateUserRequest", `{"UserName":"ann","Path":"/x/","Tags":[{"Key":"Team","Value":"A"}]}`, `{"path":"/x/","tags":[{"key":"Team","value":"A"}],"userName":"ann"}`},
+		{"iam", "CreateUserResponse", `{"User":{"UserName":"ann","CreateDate":1728566625.5}}`, `{"user":{"createDate":"Oct 10, 2024, 1:23:45 PM","userName":"ann"}}`},
+		{"iam", "CreateOpenIDConnectProviderRequest", `{"Url":"https://a","ThumbprintList":["B"]}`, `{"thumbprintList":["B"],"url":"https://a"}`},
+		{"sts", "AssumeRoleResponse", `{"Credentials":{"AccessKeyId":"ASIA","SecretAccessKey":"s","SessionToken":"t","Expiration":1728566625}}`,
+			`{"credentials":{"accessKeyId":"ASIA","expiration":"Oct 10, 2024, 1:23:45 PM","secretAccessKey":"HIDDEN_DUE_TO_SECURITY_REASONS","sessionToken":"HIDDEN_DUE_TO_SECURITY_REASONS"}}`},
+		{"cloudtrail", "LookupEventsRequest", `{"StartTime":"2024-10-10T00:00:00Z","EndTime":"soon","MaxResults":5}`, `{"endTime":"soon","maxResults":5,"startTime":"Oct 10, 2024, 12:00:00 AM"}`},
+		{"servicediscovery", "CreateServiceRequest", `{"Name":"Orders"}`, `{"name":"Orders"}`},
+		{"servicediscovery", "RegisterInstanceRequest", `{"Attributes":{"AWS_INSTANCE_IPV4":"10.0.0.1","Color":"Blue"}}`, `{"attributes":{"AWS_INSTANCE_IPV4":"10.0.0.1","Color":"Blue"}}`},
+		{"eks", "CreatePodIdentityAssociationRequest", `{"clusterName":"C","roleArn":"arn"}`, `{"clusterName":"C","roleArn":"arn"}`},
+	} {
+		doc, err := model.DecodeText([]byte(c.doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := encoded(t, NewRedactor(named(t, c.service)).Redact(c.shape, doc)); got != c.want {
+			t.Errorf("%s %s: got %s, want %s", c.service, c.shape, got, c.want)
+		}
+	}
+}
+
+// A document that is written for another place is read there as it was.
+func TestBodiesAreReadAsTheyWere(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ service, operation, protocol, doc string }{
+		{"iam", "CreateRole", Query, `{"RoleName":"a b&c","Path":"/x/","MaxSessionDuration":3600,"Tags":[{"Key":"k","Value":"=1"},{"Key":"l","Value":""}]}`},
+		{"iam", "TagUser", Query, `{"UserName":"ann","Tags":[]}`},
+		{"cloudtrail", "LookupEvents", JSON, `{"StartTime":1700000000.5,"MaxResults":5}`},
+		{"servicediscovery", "RegisterInstance", CBOR, `{"ServiceId":"srv-1","InstanceId":"i","Attributes":{"a":"b"}}`},
+		{"acm-pca", "IssueCertificate", CBOR, `{"CertificateAuthorityArn":"arn","Csr":"eHg=","Validity":{"Type":"DAYS","Value":7}}`},
+	} {
+		m := named(t, c.service)
+		want, err := model.DecodeText([]byte(c.doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _ := Named(c.protocol)
+		body := p.Body(m, m.Operations[c.operation], want.(map[string]any))
+		got, err := p.Read(m, m.Operations[c.operation], body)
+		if err != nil {
+			t.Errorf("%s: %v", c.operation, err)
+		}
+		if diff := cmp.Diff(want, any(got)); diff != "" {
+			t.Errorf("%s, -want +got:\n%s", c.operation, diff)
+		}
+	}
+}

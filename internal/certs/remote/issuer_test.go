@@ -27,6 +27,17 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(storetest.Main(m)) }
 
+// fromSomewhere is auth.Roots for who says where the question comes from.
+type fromSomewhere struct{ auth.Roots }
+
+// Authorize satisfies auth.Authorizer.
+func (f fromSomewhere) Authorize(ctx context.Context, q auth.Question) error {
+	if q.Keys["aws:sourceip"] == nil {
+		return api.Errorf(api.CodeAccessDenied, "from nowhere")
+	}
+	return f.Roots.Authorize(ctx, q)
+}
+
 // An ACM that is elsewhere is another control plane's here: it signs, refuses and
 // encrypts keys as AWS does.
 func TestIssuerElsewhere(t *testing.T) {
@@ -69,9 +80,9 @@ print(arn, acm.request_certificate(DomainName="a.local", CertificateAuthorityArn
 		return s
 	}
 	issuer := remote.New(remote.Config{
-		ACM: to("acm"), PCA: to("acm-pca"), Own: registry, Account: resttest.AccountA, Authorizer: auth.Roots{}, Poll: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		ACM: to("acm"), PCA: to("acm-pca"), Own: registry, Account: resttest.AccountA, Authorizer: fromSomewhere{}, Poll: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	})
-	p := auth.Caller{Principal: auth.Principal{Account: resttest.AccountA, ARN: "arn:aws:iam::" + resttest.AccountA + ":root", Type: auth.Root, ID: resttest.AccountA}}
+	p := auth.Caller{Principal: auth.Principal{Account: resttest.AccountA, ARN: "arn:aws:iam::" + resttest.AccountA + ":root", Type: auth.Root, ID: resttest.AccountA}, Keys: map[string][]string{"aws:sourceip": {"192.0.2.1"}}}
 	stranger := auth.Caller{Principal: auth.Principal{Account: resttest.AccountB, ARN: "arn:aws:iam::" + resttest.AccountB + ":root", Type: auth.Root, ID: resttest.AccountB}}
 
 	c, err := issuer.Certificate(t.Context(), p, certificate)
