@@ -168,7 +168,10 @@ func (s *Server) EnsureLinkedRole(ctx context.Context, p auth.Principal, a auth.
 		tx.Outbox(audit.Event(service.Record{
 			ID: id, Source: "iam.amazonaws.com", Operation: "CreateServiceLinkedRole", Principal: p, At: s.now(),
 			SourceIP: linked.principal, UserAgent: linked.principal, Resources: []string{arn},
-			Request: iamapi.CreateServiceLinkedRoleRequest{AWSSErviceName: linked.principal}, Response: iamapi.CreateServiceLinkedRoleResponse{Role: &r},
+			Request: map[string]any{"aWSServiceName": linked.principal}, // in CloudTrail's words
+			Response: map[string]any{"role": map[string]any{
+				"arn": r.ARN, "createDate": r.CreateDate.UTC().Format("Jan 2, 2006, 3:04:05 PM"), "path": r.Path, "roleId": r.RoleID, "roleName": r.RoleName,
+			}},
 		}))
 		return nil
 	})
