@@ -79,7 +79,7 @@ func addFlags(f *pflag.FlagSet) {
 	f.String("account", "000000000000", "the first `account`, 12 digits")
 	f.String("cloudmap-region", "", "`region` of the AWS Cloud Map that knows the instances of nodes with awsCloudMap; with --cloudmap-endpoint the default is --region; neither: the registry that evermeshd has itself")
 	f.String("cloudmap-endpoint", "", "`URL` of a Cloud Map that is not AWS's own")
-	f.StringSlice("aws-service", nil, "`NAME=URL`: send the calls of that AWS service to another place, NAME=aws: to AWS's own, with the credentials of evermeshd; may be repeated")
+	f.StringSlice("aws-service", nil, "`NAME=URL`: send the calls of that AWS service to another place, NAME=aws: to AWS's own, with the credentials of evermeshd; may be repeated. NAME is one of "+strings.Join(switchable, ", "))
 	f.Duration("cloudmap-poll", cloudmap.MaxPoll, "how `long` between two looks at a service in Cloud Map, 50ms to 5s")
 	f.String("dns-listen", "", "`address`, such as 10.0.0.2:53, at which names of private DNS namespaces are answered, over UDP and TCP; none: they are not")
 	f.String("dns-virtual-services", "off", "whether names of virtual services are answered too, so that they need no record of their own: on or off")

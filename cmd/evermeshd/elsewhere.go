@@ -19,6 +19,16 @@ var switchable = []string{
 	"acm", "acm-pca", "cloudtrail", "eks", "eks-auth", "iam", "ram", "servicediscovery", "servicequotas", "sts", "tagging",
 }
 
+// deciding are those by which the control plane itself goes: what is said of them at
+// another place counts there, and nothing here goes by it.
+var deciding = map[string]string{
+	"iam":      "users, roles and keys that are made there are unknown here: what was made here before still decides, and cannot be changed",
+	"sts":      "credentials that it answers are refused here",
+	"eks":      "associations that are made there give pods nothing here",
+	"eks-auth": "credentials that it answers are refused here",
+	"ram":      "shares that are made there open no mesh here",
+}
+
 // parseElsewhere reads the values of --aws-service: NAME=URL or NAME=aws.
 func parseElsewhere(values []string) (map[string]string, error) {
 	out := map[string]string{}
@@ -61,6 +71,9 @@ func (d *daemon) elsewhereServices(ctx context.Context, services []*service.Serv
 			return nil, err
 		}
 		d.log.Info("service is elsewhere", "service", name, "endpoint", c.Elsewhere[name])
+		if meaning, ok := deciding[name]; ok {
+			d.log.Warn("the control plane does not go by a service that is elsewhere", "service", name, "meaning", meaning)
+		}
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +41,15 @@ func TestServicesElsewhereAreNamed(t *testing.T) {
 		got, err := read(c.arguments...)
 		if err != nil || got.CloudMapRegion != c.region || got.CloudMapEndpoint != c.endpoint {
 			t.Errorf("%v: instances are looked up in %q at %q, %v", c.arguments, got.CloudMapRegion, got.CloudMapEndpoint, err)
+		}
+	}
+}
+
+func TestServicesThatDecideAreServices(t *testing.T) {
+	t.Parallel()
+	for name := range deciding {
+		if !slices.Contains(switchable, name) {
+			t.Errorf("%s is no service that can be elsewhere", name)
 		}
 	}
 }
