@@ -260,8 +260,10 @@ func TestRecordsAreCloudTrails_AUDIT_002(t *testing.T) {
 		{"iam", "CreateUserRequest", `{"UserName":"ann","Path":"/x/","Tags":[{"Key":"Team","Value":"A"}]}`, `{"path":"/x/","tags":[{"key":"Team","value":"A"}],"userName":"ann"}`},
 		{"iam", "CreateUserResponse", `{"User":{"UserName":"ann","CreateDate":1728566625.5}}`, `{"user":{"createDate":"Oct 10, 2024, 1:23:45 PM","userName":"ann"}}`},
 		{"iam", "CreateOpenIDConnectProviderRequest", `{"Url":"https://a","ThumbprintList":["B"]}`, `{"thumbprintList":["B"],"url":"https://a"}`},
-		{"sts", "AssumeRoleResponse", `{"Credentials":{"AccessKeyId":"ASIA","SecretAccessKey":"s","SessionToken":"t","Expiration":1728566625}}`,
-			`{"credentials":{"accessKeyId":"ASIA","expiration":"Oct 10, 2024, 1:23:45 PM","secretAccessKey":"HIDDEN_DUE_TO_SECURITY_REASONS","sessionToken":"HIDDEN_DUE_TO_SECURITY_REASONS"}}`},
+		{
+			"sts", "AssumeRoleResponse", `{"Credentials":{"AccessKeyId":"ASIA","SecretAccessKey":"s","SessionToken":"t","Expiration":1728566625}}`,
+			`{"credentials":{"accessKeyId":"ASIA","expiration":"Oct 10, 2024, 1:23:45 PM","secretAccessKey":"HIDDEN_DUE_TO_SECURITY_REASONS","sessionToken":"HIDDEN_DUE_TO_SECURITY_REASONS"}}`,
+		},
 		{"cloudtrail", "LookupEventsRequest", `{"StartTime":"2024-10-10T00:00:00Z","EndTime":"soon","MaxResults":5}`, `{"endTime":"soon","maxResults":5,"startTime":"Oct 10, 2024, 12:00:00 AM"}`},
 		{"servicediscovery", "CreateServiceRequest", `{"Name":"Orders"}`, `{"name":"Orders"}`},
 		{"servicediscovery", "RegisterInstanceRequest", `{"Attributes":{"AWS_INSTANCE_IPV4":"10.0.0.1","Color":"Blue"}}`, `{"attributes":{"AWS_INSTANCE_IPV4":"10.0.0.1","Color":"Blue"}}`},
