@@ -66,7 +66,7 @@ var abouts = map[string][]about{
 		{resource: "instance-profile/{InstanceProfileName}", operations: "AddRoleToInstanceProfile DeleteInstanceProfile GetInstanceProfile RemoveRoleFromInstanceProfile"},
 		{resource: "instance-profile{PathPrefix=/}", operations: "ListInstanceProfiles"},
 		{resource: "role/{RoleName}", operations: "AddRoleToInstanceProfile", action: "iam:PassRole", to: "ec2.amazonaws.com"},
-		{resource: "@OpenIDConnectProviderArn", operations: "AddClientIDToOpenIDConnectProvider DeleteOpenIDConnectProvider GetOpenIDConnectProvider RemoveClientIDFromOpenIDConnectProvider UpdateOpenIDConnectProviderThumbprint"},
+		{resource: "@OpenIDConnectProviderArn", operations: "AddClientIDToOpenIDConnectProvider DeleteOpenIDConnectProvider GetOpenIDConnectProvider ListOpenIDConnectProviderTags RemoveClientIDFromOpenIDConnectProvider TagOpenIDConnectProvider UntagOpenIDConnectProvider UpdateOpenIDConnectProviderThumbprint"},
 		{resource: "oidc-provider/{Url=}", operations: "CreateOpenIDConnectProvider"},
 		{resource: "@PolicySourceArn", operations: "SimulatePrincipalPolicy"},
 		{resource: "*", operations: "GetAccessKeyLastUsed GetServiceLinkedRoleDeletionStatus ListOpenIDConnectProviders SimulateCustomPolicy"},
