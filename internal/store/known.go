@@ -7,8 +7,8 @@ import (
 )
 
 // known are the resources' records as the watch told them last. A scope's first
-// writer takes from here what it would else decode again and hold twice: a
-// record of one key and one revision is the same, whoever read it. Without a
+// writer, and whoever reads from the store, takes from here what it would else decode
+// again and hold twice: a record of one key and one revision is the same, whoever read it. Without a
 // watch it is empty, and everything is decoded.
 type known struct {
 	mu      sync.RWMutex

@@ -21,7 +21,7 @@ func (s *Store) Get(ctx context.Context, key api.Key) (*api.Resource, error) {
 	if err != nil || len(kvs) == 0 {
 		return nil, err
 	}
-	return s.readable(decode(tail, kvs[0]))
+	return s.readable(s.known.decode(s, kvs)[0])
 }
 
 func (s *Store) readable(h *held) (*api.Resource, error) {
@@ -150,8 +150,8 @@ func lastSlash(s string) int {
 
 func (s *Store) resources(kvs []*mvccpb.KeyValue) ([]*api.Resource, error) {
 	items := make([]*api.Resource, 0, len(kvs))
-	for _, kv := range kvs {
-		r, err := s.readable(decode(s.tail(kv.Key), kv))
+	for _, h := range s.known.decode(s, kvs) {
+		r, err := s.readable(h)
 		if err != nil {
 			return nil, err
 		}

@@ -83,6 +83,9 @@ func encode(t Type, body any, before []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(before) == 0 {
+		return wrap(t, now), nil
+	}
 	old, err := members(before)
 	if err != nil {
 		return nil, err

@@ -181,7 +181,7 @@ func (s *Store) taken(tx *Tx, resp *clientv3.TxnResponse) error {
 // operations are the puts and deletes of a transaction. Scopes that it writes
 // get their lock rewritten, or removed when they end up empty.
 func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
-	var ops []clientv3.Op
+	ops := make([]clientv3.Op, 0, len(tx.writes)+len(tx.memories)+3) // head, event, token
 	for _, tail := range tx.tails() {
 		if w := tx.writes[tail]; w.now == nil {
 			ops = append(ops, clientv3.OpDelete(s.key(tail)))
