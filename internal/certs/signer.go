@@ -28,8 +28,8 @@ type Trusting struct {
 }
 
 // AuthorityStatus is what an authority is now, for who is to name it in a mesh's
-// settings; empty for one that does not exist.
-func (r *Registry) AuthorityStatus(ctx context.Context, arn string) (pcaapi.CertificateAuthorityStatus, error) {
+// settings, such as ACTIVE; empty for one that does not exist.
+func (r *Registry) AuthorityStatus(ctx context.Context, arn string) (string, error) {
 	a, err := r.authorityOf(ctx, arn)
 	if a == nil || err != nil {
 		return "", err
@@ -38,7 +38,7 @@ func (r *Registry) AuthorityStatus(ctx context.Context, arn string) (pcaapi.Cert
 	if err != nil {
 		return "", err
 	}
-	return a.state(own, r.now()), nil
+	return string(a.state(own, r.now())), nil
 }
 
 // untrusted refuses what would take an authority from meshes that name it; with

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/certs"
 )
 
@@ -30,9 +29,9 @@ switch(CertificateAuthorityArn="TRUSTED", Status="DISABLED")
 has(refusal(gone, CertificateAuthorityArn="TRUSTED"), "cannot be deleted: the settings of MESH name it")
 same((state("ISSUES"), state("TRUSTED")), ("ACTIVE", "DISABLED"))
 `))
-	for arn, want := range map[string]pcaapi.CertificateAuthorityStatus{
-		issues: pcaapi.CertificateAuthorityStatusActive, trusted: pcaapi.CertificateAuthorityStatusDisabled,
-		pending: pcaapi.CertificateAuthorityStatusPendingCertificate, issues[:len(issues)-12] + "000000000000": "", "no": "",
+	for arn, want := range map[string]string{
+		issues: "ACTIVE", trusted: "DISABLED",
+		pending: "PENDING_CERTIFICATE", issues[:len(issues)-12] + "000000000000": "", "no": "",
 	} {
 		if got, err := w.AuthorityStatus(t.Context(), arn); got != want || err != nil {
 			t.Errorf("%s is %q, error %v", arn, got, err)

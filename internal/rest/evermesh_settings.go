@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 )
@@ -89,7 +88,7 @@ func (s *Server) usableIssuers(ctx context.Context, old, now []string) error {
 			return err
 		case status == "":
 			return api.Errorf(api.CodeBadRequest, "identityAuthorities[%d]: certificate authority %s does not exist.", i, authority)
-		case status == pcaapi.CertificateAuthorityStatusActive, status == pcaapi.CertificateAuthorityStatusDisabled && i > 0:
+		case status == "ACTIVE", status == "DISABLED" && i > 0:
 		case i == 0:
 			return api.Errorf(api.CodeBadRequest, "identityAuthorities[0]: certificate authority %s is %s: the first one issues the identities, and has to be ACTIVE.", authority, status)
 		default:

@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/rest"
 )
@@ -87,9 +86,9 @@ func TestSettingsNameAuthoritiesThatAct(t *testing.T) {
 	arn := func(n int) string {
 		return fmt.Sprintf("arn:aws:acm-pca:us-east-1:%s:certificate-authority/00000000-0000-0000-0000-%012d", accountA, n)
 	}
-	status := map[string]pcaapi.CertificateAuthorityStatus{arn(1): "ACTIVE", arn(2): "DISABLED", arn(3): "DELETED", arn(4): "PENDING_CERTIFICATE", arn(5): "EXPIRED"}
+	status := map[string]string{arn(1): "ACTIVE", arn(2): "DISABLED", arn(3): "DELETED", arn(4): "PENDING_CERTIFICATE", arn(5): "EXPIRED"}
 	s := serve(t, func(c *rest.Config) {
-		c.Authority = func(_ context.Context, arn string) (pcaapi.CertificateAuthorityStatus, error) {
+		c.Authority = func(_ context.Context, arn string) (string, error) {
 			return status[arn], nil
 		}
 	})

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
-	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/forward"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -68,7 +67,7 @@ type Config struct {
 	Certificates func(ctx context.Context, arn string) (map[string][]string, error)
 	// Authority is the status of an authority of ACM PCA, by its ARN, empty for one that
 	// does not exist: a mesh's settings name such. nil knows none.
-	Authority func(ctx context.Context, arn string) (pcaapi.CertificateAuthorityStatus, error)
+	Authority func(ctx context.Context, arn string) (status string, err error)
 	// Shares says what owners of meshes let other accounts do; nil is nothing.
 	Shares Shares
 	// Audit keeps a record of every call (D2); nil keeps none.
