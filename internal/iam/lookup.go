@@ -29,16 +29,20 @@ type Provider struct {
 	Clients     []string
 	Thumbprints []string
 	Tags        map[string]string
-	Created     time.Time
+	// Created is since when it is there, or of another cluster than then.
+	Created time.Time
 	// Cluster is the cluster that it is of, by the tag ClusterTag; empty for none.
 	Cluster string
 }
 
 func (d *Directory) provider(account string, p *provider) Provider {
-	tags := tagMap(p.Tags)
+	tags, since := tagMap(p.Tags), p.Created
+	if !p.Bound.IsZero() {
+		since = p.Bound
+	}
 	return Provider{
 		ARN: arn(d.partition, account, providerARN, "/", p.URL), Issuer: p.URL, Clients: p.Clients, Thumbprints: p.Thumbprints,
-		Tags: tags, Created: p.Created, Cluster: tags[ClusterTag],
+		Tags: tags, Created: since, Cluster: tags[ClusterTag],
 	}
 }
 

@@ -235,6 +235,21 @@ iam.update_open_id_connect_provider_thumbprint(OpenIDConnectProviderArn=arn, Thu
 got = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
 assert got["Url"] == url[8:] and got["ClientIDList"] == ["appmesh"] and got["ThumbprintList"] == ["0" * 40], got
 assert [x["Arn"] for x in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]] == [arn]
+def tags(of=arn):
+    return {t["Key"]: t["Value"] for page in [iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=of)] for t in page["Tags"]}
+CLUSTER = "evermesh:eks-cluster"
+iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=arn, Tags=[{"Key": CLUSTER, "Value": "prod"}, {"Key": "team", "Value": "a"}])
+assert tags() == {CLUSTER: "prod", "team": "a"}, tags()
+iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=arn, Tags=[{"Key": "Team", "Value": "b"}])
+iam.untag_open_id_connect_provider(OpenIDConnectProviderArn=arn, TagKeys=["none"])
+second = iam.create_open_id_connect_provider(Url="https://oidc.example.com/second")["OpenIDConnectProviderArn"]
+assert refusal(iam.tag_open_id_connect_provider, OpenIDConnectProviderArn=second, Tags=[{"Key": CLUSTER, "Value": "prod"}]).startswith("409 EntityAlreadyExists: The cluster prod "), "two providers of a cluster"
+assert tags(second) == {}, tags(second)
+iam.untag_open_id_connect_provider(OpenIDConnectProviderArn=arn, TagKeys=[CLUSTER])
+iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=second, Tags=[{"Key": CLUSTER, "Value": "prod"}])
+assert tags() == {"Team": "b"} and tags(second) == {CLUSTER: "prod"}, (tags(), tags(second))
+assert refusal(iam.tag_open_id_connect_provider, OpenIDConnectProviderArn=arn + "x", Tags=[]).startswith("404 NoSuchEntity: "), "a provider that is not there"
+iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=second)
 iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
 assert refusal(iam.get_open_id_connect_provider, OpenIDConnectProviderArn=arn) == "404 NoSuchEntity: OpenIDConnect Provider not found for arn " + arn
 `)

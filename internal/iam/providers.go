@@ -29,9 +29,14 @@ func (d *desk) sole(p *provider) error {
 	if len(others) >= providersPerAccount {
 		return exceeded("OpenIdConnectProvidersPerAccount", providersPerAccount)
 	}
+	return p.alone(others)
+}
+
+// alone says whether no other provider has the cluster that the provider is of.
+func (p *provider) alone(others []*provider) error {
 	cluster := tagMap(p.Tags)[ClusterTag]
 	for _, other := range others {
-		if cluster != "" && tagMap(other.Tags)[ClusterTag] == cluster {
+		if cluster != "" && other.URL != p.URL && tagMap(other.Tags)[ClusterTag] == cluster {
 			return taken("The cluster %s is that of provider https://%s already: a cluster has one, so choose another name for the tag %s.", cluster, other.URL, ClusterTag)
 		}
 	}
@@ -54,7 +59,8 @@ func (d *desk) putProvider(p *provider) {
 }
 
 // provider finds an OIDC provider by its ARN, which policies may know by its tags.
-func (d *desk) provider(arn string) (*provider, error) {
+// keys are condition keys of the input.
+func (d *desk) provider(arn string, keys ...map[string][]string) (*provider, error) {
 	var p *provider
 	if issuer, ok := strings.CutPrefix(arn, d.arn(d.account, providerARN, "/", "")); ok {
 		var err error
@@ -69,7 +75,7 @@ func (d *desk) provider(arn string) (*provider, error) {
 	if p != nil {
 		tags = ofTags(p.Tags)
 	}
-	if err := d.allow(arn, tags); err != nil {
+	if err := d.allow(arn, append(keys, tags)...); err != nil {
 		return nil, err
 	}
 	if p == nil {

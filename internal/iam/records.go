@@ -145,10 +145,12 @@ type provider struct {
 	Thumbprints []string  `json:"thumbprints,omitempty"`
 	Created     time.Time `json:"created"`
 	Tags        []tag     `json:"tags,omitempty"`
+	// Bound is when its cluster became another by a tag; zero for since Created.
+	Bound time.Time `json:"bound,omitzero"`
 }
 
 func providerType() store.Type {
-	return store.Type{Name: providerRecord, Schema: 1, Members: []string{"url", "clients", "thumbprints", "created", "tags"}}
+	return store.Type{Name: providerRecord, Schema: 1, Members: []string{"url", "clients", "thumbprints", "created", "tags", "bound"}}
 }
 
 // shelf is where records are read: a transaction, or the store as it is now.

@@ -78,6 +78,9 @@ func (s *Server) Service() (*service.Service, error) {
 		"AddClientIDToOpenIDConnectProvider":      writes(s, (*desk).addClient),
 		"RemoveClientIDFromOpenIDConnectProvider": writes(s, (*desk).removeClient),
 		"UpdateOpenIDConnectProviderThumbprint":   writes(s, (*desk).updateThumbprint),
+		"TagOpenIDConnectProvider":                writes(s, (*desk).tagProvider),
+		"UntagOpenIDConnectProvider":              writes(s, (*desk).untagProvider),
+		"ListOpenIDConnectProviderTags":           reads(s, (*desk).listProviderTags),
 
 		"SimulatePrincipalPolicy": reads(s, (*desk).simulatePrincipal),
 		"SimulateCustomPolicy":    reads(s, (*desk).simulateCustom),

@@ -132,3 +132,51 @@ func (d *desk) listPolicyTags(in *iamapi.ListPolicyTagsRequest) (*iamapi.ListPol
 	tags, p, err := cut(tagList(m.Tags), tagKey, in.Marker, in.MaxItems)
 	return &iamapi.ListPolicyTagsResponse{Tags: tags, IsTruncated: p.Truncated, Marker: p.Marker}, err
 }
+
+// tagProvider tags a provider. One that becomes a cluster's is its from now on: who
+// had said so before in another account stays the first (sts.Provider.Created).
+func (d *desk) tagProvider(in *iamapi.TagOpenIDCOnnectProviderRequest) (*nothing, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN, requestTags(in.Tags))
+	if err != nil {
+		return nil, err
+	}
+	tags, err := withTags(p.Tags, in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	return d.retag(p, tags)
+}
+
+func (d *desk) untagProvider(in *iamapi.UntagOpenIDCOnnectProviderRequest) (*nothing, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN, map[string][]string{"aws:tagkeys": in.TagKeys})
+	if err != nil {
+		return nil, err
+	}
+	return d.retag(p, withoutTags(p.Tags, in.TagKeys))
+}
+
+func (d *desk) retag(p *provider, tags []tag) (*nothing, error) {
+	cluster := tagMap(p.Tags)[ClusterTag]
+	p.Tags = tags
+	if now := tagMap(tags)[ClusterTag]; now != cluster {
+		others, err := all[provider](d, recordsTail(d.account, providerRecord))
+		if err != nil {
+			return nil, err
+		}
+		if err := p.alone(others); err != nil {
+			return nil, err
+		}
+		p.Bound = d.stamp()
+	}
+	d.putProvider(p)
+	return &nothing{}, nil
+}
+
+func (d *desk) listProviderTags(in *iamapi.ListOpenIDCOnnectProviderTagsRequest) (*iamapi.ListOpenIDCOnnectProviderTagsResponse, error) {
+	p, err := d.provider(in.OpenIDCOnnectProviderARN)
+	if err != nil {
+		return nil, err
+	}
+	tags, cut, err := cut(tagList(p.Tags), tagKey, in.Marker, in.MaxItems)
+	return &iamapi.ListOpenIDCOnnectProviderTagsResponse{Tags: tags, IsTruncated: cut.Truncated, Marker: cut.Marker}, err
+}

@@ -27,8 +27,8 @@ type Provider struct {
 	// Cluster is the Kubernetes cluster whose provider it is; empty for none. A cluster
 	// has one in an account.
 	Cluster string
-	// Created is when the account registered it: the first that did has its tokens
-	// where none is named.
+	// Created is when the account registered it, or said by a tag later whose cluster it
+	// is: the first that did has its tokens where none is named.
 	Created time.Time
 }
 

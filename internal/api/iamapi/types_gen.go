@@ -704,6 +704,20 @@ type ListInstanceProfilesResponse struct {
 	Marker           *string           `json:"Marker,omitempty"`
 }
 
+// ListOpenIDCOnnectProviderTagsRequest is the model's ListOpenIDConnectProviderTagsRequest.
+type ListOpenIDCOnnectProviderTagsRequest struct {
+	Marker                   string `json:"Marker,omitempty"`
+	MaxItems                 *int64 `json:"MaxItems,omitempty"`
+	OpenIDCOnnectProviderARN string `json:"OpenIDConnectProviderArn"`
+}
+
+// ListOpenIDCOnnectProviderTagsResponse is the model's ListOpenIDConnectProviderTagsResponse.
+type ListOpenIDCOnnectProviderTagsResponse struct {
+	IsTruncated *bool   `json:"IsTruncated,omitempty"`
+	Marker      *string `json:"Marker,omitempty"`
+	Tags        []Tag   `json:"Tags"`
+}
+
 // ListOpenIDCOnnectProvidersRequest is the model's ListOpenIDConnectProvidersRequest.
 type ListOpenIDCOnnectProvidersRequest struct {
 }
@@ -1128,6 +1142,12 @@ type Tag struct {
 	Value string `json:"Value"`
 }
 
+// TagOpenIDCOnnectProviderRequest is the model's TagOpenIDConnectProviderRequest.
+type TagOpenIDCOnnectProviderRequest struct {
+	OpenIDCOnnectProviderARN string `json:"OpenIDConnectProviderArn"`
+	Tags                     []Tag  `json:"Tags"`
+}
+
 // TagPolicyRequest is the model's TagPolicyRequest.
 type TagPolicyRequest struct {
 	PolicyARN string `json:"PolicyArn"`
@@ -1144,6 +1164,12 @@ type TagRoleRequest struct {
 type TagUserRequest struct {
 	Tags     []Tag  `json:"Tags"`
 	UserName string `json:"UserName"`
+}
+
+// UntagOpenIDCOnnectProviderRequest is the model's UntagOpenIDConnectProviderRequest.
+type UntagOpenIDCOnnectProviderRequest struct {
+	OpenIDCOnnectProviderARN string   `json:"OpenIDConnectProviderArn"`
+	TagKeys                  []string `json:"TagKeys"`
 }
 
 // UntagPolicyRequest is the model's UntagPolicyRequest.

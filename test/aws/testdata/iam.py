@@ -111,6 +111,9 @@ call("ListOpenIDConnectProviders")
 call("AddClientIDToOpenIDConnectProvider", OpenIDConnectProviderArn=provider, ClientID="mesh")
 call("RemoveClientIDFromOpenIDConnectProvider", OpenIDConnectProviderArn=provider, ClientID="mesh")
 call("UpdateOpenIDConnectProviderThumbprint", OpenIDConnectProviderArn=provider, ThumbprintList=["9e99a48a9960b14926bb7f3b02e22da2b0ab7281"])
+call("TagOpenIDConnectProvider", OpenIDConnectProviderArn=provider, Tags=[{"Key": "cluster", "Value": "prod"}, {"Key": "team", "Value": "mesh"}])
+call("UntagOpenIDConnectProvider", OpenIDConnectProviderArn=provider, TagKeys=["team"])
+call("ListOpenIDConnectProviderTags", OpenIDConnectProviderArn=provider)
 call("DeleteOpenIDConnectProvider", OpenIDConnectProviderArn=provider)
 
 # And away again.
