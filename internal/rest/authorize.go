@@ -176,6 +176,9 @@ func (c *call) requestTags() map[string][]string {
 }
 
 func requestTags(tags []api.TagRef) map[string][]string {
+	if len(tags) == 0 {
+		return nil // most calls have none
+	}
 	return service.RequestTags(pairs(tags))
 }
 

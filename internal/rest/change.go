@@ -26,7 +26,7 @@ func (s *Server) describe(row api.KindRow) handler {
 		if found == nil {
 			return nil, s.absent(ctx, key)
 		}
-		return s.data(row, found, statusActive), nil
+		return s.data(row, found, statusActive)
 	}
 }
 
@@ -79,7 +79,7 @@ func (s *Server) update(row api.KindRow) handler {
 				return nil, err
 			}
 			tx.Put(&made)
-			return s.data(row, &made, statusActive), nil
+			return s.data(row, &made, statusActive)
 		})
 	}
 }
@@ -110,7 +110,7 @@ func (s *Server) delete(row api.KindRow) handler {
 			if row.Kind != api.KindMesh {
 				gone.Version++
 			}
-			return s.data(row, &gone, statusDeleted), nil
+			return s.data(row, &gone, statusDeleted)
 		})
 	}
 }

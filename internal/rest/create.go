@@ -40,7 +40,7 @@ func (s *Server) create(row api.KindRow) handler {
 				return nil, err
 			}
 			tx.Put(made)
-			return s.data(row, made, statusActive), nil
+			return s.data(row, made, statusActive)
 		})
 		if err == nil && row.Kind == api.KindMesh && s.MeshMade != nil {
 			s.MeshMade(ctx, c.principal)

@@ -160,11 +160,15 @@ func (s *Server) resolve(r *http.Request) (*endpoint, error) {
 // wildcards are whole segments.
 func setPathValues(r *http.Request, pattern string) {
 	_, template, _ := strings.Cut(pattern, " ")
-	want := strings.Split(template, "/")
-	have := strings.Split(r.URL.EscapedPath(), "/")
-	for i, segment := range want {
-		if name, ok := strings.CutPrefix(segment, "{"); ok && i < len(have) {
-			r.SetPathValue(strings.TrimSuffix(name, "}"), unescape(have[i]))
+	path, more := r.URL.EscapedPath(), true
+	for segment := range strings.SplitSeq(template, "/") {
+		if !more {
+			return
+		}
+		var have string
+		have, path, more = strings.Cut(path, "/")
+		if name, ok := strings.CutPrefix(segment, "{"); ok {
+			r.SetPathValue(strings.TrimSuffix(name, "}"), unescape(have))
 		}
 	}
 }
@@ -225,6 +229,9 @@ func statusOf(e *api.Error) int {
 // encode is the one way in which this package writes JSON: without HTML
 // escapes, so that a document comes back as it was sent.
 func encode(v any) ([]byte, error) {
+	if text, ok := v.(json.RawMessage); ok {
+		return text, nil // it was encoded here
+	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
@@ -242,14 +249,9 @@ func reply(w http.ResponseWriter, result any) {
 // writeJSON ignores a failed write: the client is gone, and there is nobody
 // left to tell.
 func writeJSON(w http.ResponseWriter, v any) {
-	body, encoded := v.(json.RawMessage)
-	if !encoded {
-		var err error
-		if body, err = encode(v); err != nil {
-			return
-		}
+	if body, err := encode(v); err == nil {
+		_, _ = w.Write(body)
 	}
-	_, _ = w.Write(body)
 }
 
 func seconds(t time.Time) api.Timestamp { return api.Timestamp{Time: t} }

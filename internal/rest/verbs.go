@@ -57,16 +57,26 @@ func (s *Server) allow(c *call, key api.Key) error {
 }
 
 // data is the answer that describes a resource: names, metadata, spec, status
-// (API-006). The spec is what was sent.
-func (s *Server) data(row api.KindRow, r *api.Resource, status string) map[string]any {
-	out := s.names(row, r.Key)
-	out["spec"] = r.Document
-	out["status"] = map[string]string{"status": status}
-	out["metadata"] = api.ResourceMetadata{
+// (API-006). The spec is what was sent. It is most of what is answered, so it is
+// written by hand: the spec, which is JSON already, is not looked at again.
+func (s *Server) data(row api.KindRow, r *api.Resource, status string) (json.RawMessage, error) {
+	metadata, err := encode(api.ResourceMetadata{
 		ARN: s.Realm.ARN(r.Key, r.Owner), CreatedAt: seconds(r.Created), LastUpdatedAt: seconds(r.Updated),
 		MeshOwner: r.Key.Owner, ResourceOwner: r.Owner, UID: r.UID, Version: r.Version,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
 	}
-	return out
+	names, err := encode(s.names(row, r.Key))
+	if err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	out := make([]byte, 0, len(names)+len(metadata)+len(r.Document)+64)
+	out = append(out, names[:len(names)-1]...) // there are always some
+	out = append(append(out, `,"metadata":`...), metadata...)
+	out = append(append(out, `,"spec":`...), r.Document...)
+	out = append(append(append(out, `,"status":{"status":"`...), status...), `"}}`...)
+	return out, nil
 }
 
 // names are the members of an answer that name the resource.
