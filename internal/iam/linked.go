@@ -3,6 +3,7 @@ package iam
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -72,10 +73,29 @@ func (d *desk) createLinked(in *iamapi.CreateServiceLinkedRoleRequest) (*iamapi.
 	return &iamapi.CreateServiceLinkedRoleResponse{Role: &r}, nil
 }
 
-// Deletion tasks are not kept: a role without a use is gone when the call returns,
-// and a task's status is found in what there is.
+// A deletion task is over when the call that began it returns: a role without a use is
+// gone then. What became of the last ones is kept.
 
-const taskPrefix = "task" + linkedPath
+const (
+	taskPrefix = "task" + linkedPath
+	// tasksKept bounds the tasks of a role whose end is told.
+	tasksKept = 50
+)
+
+// deletions are the deletion tasks of a service-linked role, the newest last.
+type deletions struct {
+	Role  string     `json:"role"`
+	Tasks []deletion `json:"tasks"`
+}
+
+type deletion struct {
+	ID     string `json:"id"`
+	Failed bool   `json:"failed,omitempty"` // for what used the role
+}
+
+func deletionsType() store.Type {
+	return store.Type{Name: deletionsRecord, Schema: 1, Members: []string{"role", "tasks"}}
+}
 
 // deleteLinked deletes a service-linked role that nothing uses. Where something does,
 // the task that it returns has failed, and says by what.
@@ -98,7 +118,18 @@ func (d *desk) deleteLinked(in *iamapi.DeleteServiceLinkedRoleRequest) (*iamapi.
 	if meshes == 0 {
 		d.remove(identityType(roleKind), recordTail(d.account, string(roleKind), i.Name))
 	}
-	return &iamapi.DeleteServiceLinkedRoleResponse{DeletionTaskID: taskPrefix + i.Service + "/" + i.Name + "/" + i.ID + "-" + try}, nil
+	tail := recordTail(d.account, deletionsRecord, i.Name)
+	kept, err := read[deletions](d, tail)
+	if err != nil {
+		return nil, err
+	}
+	if kept == nil {
+		kept = &deletions{Role: i.Name}
+	}
+	id := taskPrefix + i.Service + "/" + i.Name + "/" + i.ID + "-" + try
+	kept.Tasks = append(kept.Tasks[max(0, len(kept.Tasks)+1-tasksKept):], deletion{ID: id, Failed: meshes > 0})
+	d.put(deletionsType(), tail, kept)
+	return &iamapi.DeleteServiceLinkedRoleResponse{DeletionTaskID: id}, nil
 }
 
 func (s *Server) meshes(ctx context.Context, account string) (int, error) {
@@ -112,23 +143,30 @@ func (d *desk) deletionStatus(in *iamapi.GetServiceLinkedRoleDeletionStatusReque
 	if err := d.allow(d.arn(d.account, string(roleKind), linkedPath, "*")); err != nil {
 		return nil, err
 	}
-	rest, ok := strings.CutPrefix(in.DeletionTaskID, taskPrefix)
-	parts := strings.Split(rest, "/")
-	if !ok || len(parts) != 3 {
-		return nil, absent("The deletion task with id %s cannot be found.", in.DeletionTaskID)
+	unknown := absent("The deletion task with id %s cannot be found.", in.DeletionTaskID)
+	service, rest, _ := strings.Cut(strings.TrimPrefix(in.DeletionTaskID, taskPrefix), "/")
+	role, _, ok := strings.Cut(rest, "/")
+	if !ok {
+		return nil, unknown
 	}
-	id, _, _ := strings.Cut(parts[2], "-")
-	i, err := read[identity](d, recordTail(d.account, string(roleKind), parts[1]))
-	if err != nil {
+	kept, err := read[deletions](d, recordTail(d.account, deletionsRecord, role))
+	switch {
+	case err != nil:
 		return nil, err
+	case kept == nil:
+		return nil, unknown
 	}
-	if i == nil || i.ID != id {
+	at := slices.IndexFunc(kept.Tasks, func(t deletion) bool { return t.ID == in.DeletionTaskID })
+	switch {
+	case at < 0:
+		return nil, unknown
+	case !kept.Tasks[at].Failed:
 		return &iamapi.GetServiceLinkedRoleDeletionStatusResponse{Status: iamapi.DeletionTaskStatusTypeSucceeded}, nil
 	}
 	reason := "The role is in use: delete all meshes of the account and what is in them first."
 	return &iamapi.GetServiceLinkedRoleDeletionStatusResponse{
 		Status: iamapi.DeletionTaskStatusTypeFailed,
-		Reason: &iamapi.DeletionTaskFailureReasonType{Reason: &reason, RoleUsageList: []iamapi.RoleUsageType{{Resources: []string{i.Service}}}},
+		Reason: &iamapi.DeletionTaskFailureReasonType{Reason: &reason, RoleUsageList: []iamapi.RoleUsageType{{Resources: []string{service}}}},
 	}, nil
 }
 

@@ -321,7 +321,12 @@ assert iam.get_role(RoleName=NAME)["Role"]["RoleId"] == first, "deleted while it
 mesh.delete_virtual_node(meshName="apps", virtualNodeName="n")
 assert task()["Status"] == "FAILED"
 mesh.delete_mesh(meshName="apps")
-assert task()["Status"] == "SUCCEEDED"
+made = iam.delete_service_linked_role(RoleName=NAME)["DeletionTaskId"]
+assert iam.get_service_linked_role_deletion_status(DeletionTaskId=made)["Status"] == "SUCCEEDED"
+other = client("iam", `+resttest.Root(accountB).Text()+`)
+assert refusal(other.get_service_linked_role_deletion_status, DeletionTaskId=made).startswith("404 NoSuchEntity"), "another account's task"
+for wrong in [made + "x", made[:-1], "task/aws-service-role/appmesh.amazonaws.com/" + NAME + "/AROAEXAMPLE-1", "task/aws-service-role/appmesh.amazonaws.com/none/" + first]:
+    assert refusal(iam.get_service_linked_role_deletion_status, DeletionTaskId=wrong) == "404 NoSuchEntity: The deletion task with id %s cannot be found." % wrong, wrong
 assert refusal(iam.get_role, RoleName=NAME).startswith("404 NoSuchEntity"), "after its end"
 mesh.create_mesh(meshName="again")
 assert iam.get_role(RoleName=NAME)["Role"]["RoleId"] != first

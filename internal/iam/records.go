@@ -36,6 +36,8 @@ const (
 	policyRecord   = "policy"
 	profileRecord  = "profile"
 	providerRecord = "oidc"
+	// deletionsRecord is of a service-linked role that was to be deleted.
+	deletionsRecord = "linkedDeletions"
 )
 
 func recordTail(account, kind, name string) string {
