@@ -1,7 +1,10 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 )
 
@@ -35,10 +38,38 @@ func (o object) truth(name string, value bool) object {
 
 // any adds a member that package json encodes.
 func (o object) any(name string, value any) object {
-	if raw, ok := value.(json.RawMessage); ok {
-		return append(o.name(name), raw...)
+	o = o.name(name)
+	switch v := value.(type) {
+	case json.RawMessage:
+		return append(o, v...)
+	case map[string]any:
+		return o.document(v)
 	}
-	return append(o.name(name), marshal(value)...)
+	return append(o, marshal(value)...)
+}
+
+// document adds a call's input, as package json would: most members are texts, and
+// the one that is large is JSON already.
+func (o object) document(doc map[string]any) object {
+	o = append(o, '{')
+	for i, name := range slices.Sorted(maps.Keys(doc)) {
+		if i > 0 {
+			o = append(o, ',')
+		}
+		o = append(quoted(o, name), ':')
+		value := doc[name]
+		text, isText := value.(string)
+		raw, _ := value.(json.RawMessage)
+		switch {
+		case isText:
+			o = quoted(o, text)
+		case len(raw) > 0 && bytes.IndexByte(raw, '\n') < 0: // an event is one line
+			o = append(o, raw...)
+		default:
+			o = append(o, marshal(value)...)
+		}
+	}
+	return append(o, '}')
 }
 
 // quoted adds a text in quotes.
@@ -72,7 +103,11 @@ func (e event) encode() []byte {
 }
 
 func (e event) line() []byte {
-	o := append(make(object, 0, 1024), '{')
+	size := 1024
+	if raw, ok := e.Response.(json.RawMessage); ok {
+		size += 2 * len(raw) // the request is about as large
+	}
+	o := append(make(object, 0, size), '{')
 	o = e.Identity.encode(o.text("eventVersion", e.Version).name("userIdentity"))
 	o = o.text("eventTime", e.Time).text("eventSource", e.Source).text("eventName", e.Name).text("awsRegion", e.Region)
 	o = o.text("sourceIPAddress", e.SourceIP).text("userAgent", e.UserAgent).some("errorCode", e.ErrorCode).some("errorMessage", e.ErrorMessage)

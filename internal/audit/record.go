@@ -82,6 +82,9 @@ func (t *Trail) entries(r service.Record) []segment.Entry {
 func (t *Trail) spread(e event, at time.Time, account string, known identity, owners []string) []segment.Entry {
 	own := e
 	own.Recipient = account
+	if len(owners) == 0 {
+		return []segment.Entry{own.entry(at)}
+	}
 	var out []segment.Entry
 	seen := map[string]bool{account: true}
 	for _, owner := range owners {

@@ -372,3 +372,28 @@ func TestAConnectionIsAnEvent(t *testing.T) {
 }
 
 var _ service.Auditor = (*audit.Trail)(nil)
+
+// The input of a call, which is written by hand, is byte for byte what package json makes.
+func TestDocumentsAreAsPackageJSONHasThem(t *testing.T) {
+	for name, doc := range map[string]map[string]any{
+		"texts":          {"b": "plain", "a": "a<b \"é\"\n\u2028", "": ""},
+		"JSON":           {"spec": json.RawMessage(`{"a":["<b>",1.50]}`), "routeName": "r"},
+		"JSON of lines":  {"spec": json.RawMessage("{\n  \"a\": 1\n}")},
+		"JSON of nobody": {"spec": json.RawMessage(nil)},
+		"others":         {"limit": json.Number("10"), "none": nil, "yes": true, "list": []any{"x", map[string]any{"k": "v"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := call(0, "UpdateRoute")
+			r.Request = doc
+			var want bytes.Buffer
+			enc := json.NewEncoder(&want)
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(doc); err != nil {
+				t.Fatal(err)
+			}
+			if event := trail(nil).Event(r); !bytes.Contains(event, []byte(`"requestParameters":`+strings.TrimSpace(want.String())+`,"responseElements"`)) {
+				t.Errorf("the event is %s, want the input %s", event, &want)
+			}
+		})
+	}
+}

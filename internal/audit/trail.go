@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"log/slog"
@@ -67,8 +66,12 @@ func (t *Trail) Init() *Trail {
 // Event is the event of a write as it travels with it. It satisfies
 // service.Auditor.
 func (t *Trail) Event(r service.Record) []byte {
+	entries := t.entries(r)
+	if len(entries) == 1 {
+		return entries[0].Line()
+	}
 	var b []byte
-	for _, e := range t.entries(r) {
+	for _, e := range entries {
 		b = append(b, e.Line()...)
 	}
 	return b
@@ -200,8 +203,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// unpacked are the entries of an event that travelled with a write. What is none
-// is an error, after those before it.
-func unpacked(value []byte) ([]segment.Entry, error) { return segment.Lines(bytes.Clone(value)) }
+// unpacked are the entries of an event that travelled with a write, as parts of it.
+// What is none is an error, after those before it.
+func unpacked(value []byte) ([]segment.Entry, error) { return segment.Lines(value) }
 
 var _ service.Auditor = (*Trail)(nil)
