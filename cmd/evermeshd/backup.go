@@ -115,15 +115,17 @@ and none starts on it until it is whole: repeat a restore that was interrupted.
 
 Names, versions, times, owners, tags and access keys are as they were. Start
 evermeshd with the master key that the control plane had. Where that is lost,
---without-accounts brings back everything but accounts and their keys: the next
-start makes the first account anew, and evermeshd account add the others.
+--without-accounts leaves out accounts with their users, roles, policies and keys:
+the next start makes the first account anew, and evermeshd account add the others.
+Private authorities and certificates come back without a use, as their keys cannot
+be opened.
 
 The settings are those of evermeshd serve, and so are the environment and the
 file that --config names.`,
 		Args: oneArgument("the file to read"),
 	}
 	verbFlags(c.Flags())
-	c.Flags().Bool("without-accounts", false, "leave out accounts and access keys, for when the master key is lost")
+	c.Flags().Bool("without-accounts", false, "leave out accounts, users, roles, policies and access keys, for when the master key is lost")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		cfg, err := loadVerb(c.Flags())
 		if err != nil {

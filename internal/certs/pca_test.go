@@ -1,14 +1,18 @@
 package certs_test
 
 import (
+	"encoding/json"
 	"errors"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/certs"
 	"github.com/evermesh/evermesh/internal/rest/resttest"
 	"github.com/evermesh/evermesh/internal/seal"
+	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 )
 
@@ -198,4 +202,44 @@ acm.renew_certificate(CertificateArn=sys.argv[2])
 			t.Errorf("a key lies open in %s", key)
 		}
 	}
+}
+
+// What is sealed with a master key that is lost is refused in words, and listed as it was.
+func TestKeysOfALostMasterKey(t *testing.T) {
+	t.Parallel()
+	data := storetest.New(t)
+	w := newWorld(t, data, filepath.Join(t.TempDir(), "master-key"))
+	out := lines(w.run(t, `
+top = root()
+print(top)
+print(acm.request_certificate(DomainName="a.local", CertificateAuthorityArn=top)["CertificateArn"])
+`))
+	// As after a restore without accounts.
+	records, _, err := data.Records(t.Context(), "service/certs/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored := storetest.New(t)
+	for _, r := range records {
+		at := strings.Split(r.Key, "/")
+		_, err := restored.Update(t.Context(), []store.Scope{store.ServiceScope("certs", at[2:len(at)-1]...)}, func(tx *store.Tx) error {
+			var members map[string]json.RawMessage
+			if err := json.Unmarshal(r.Body, &members); err != nil {
+				return err
+			}
+			tx.PutRecord(store.Type{Name: r.Type, Schema: r.Schema, Members: slices.Sorted(maps.Keys(members))}, r.Key, r.Body)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	newWorld(t, restored, filepath.Join(t.TempDir(), "another-key")).run(t, `
+top, arn = sys.argv[1:]
+assert pca.describe_certificate_authority(CertificateAuthorityArn=top)["CertificateAuthority"]["Status"] == "ACTIVE"
+has(refusal(acm.export_certificate, CertificateArn=arn, Passphrase=b"secret"), "400 ValidationException: The private key of this certificate is sealed with a master key that the control plane does not have")
+has(refusal(issued, arn=top, csr=subprocess.run(("openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "/dev/null"), capture_output=True).stdout, name="EndEntityCertificate", days=1), "400 InvalidStateException: The private key of this certificate authority is sealed with a master key")
+failed = acm.describe_certificate(CertificateArn=acm.request_certificate(DomainName="b.local", CertificateAuthorityArn=top)["CertificateArn"])["Certificate"]
+assert failed["Status"] == "FAILED", failed
+`, out...)
 }

@@ -4,10 +4,12 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/acmapi"
 	"github.com/evermesh/evermesh/internal/api/pcaapi"
 	"github.com/evermesh/evermesh/internal/certs/authority"
@@ -189,9 +191,17 @@ func joined(parts ...string) string {
 	return out.String()
 }
 
-// open reads a sealed key; tail is the record's, which owns it.
+// open reads a sealed key; tail is the record's, which owns it. That the master key is
+// lost which sealed it, is the caller's to know.
 func (r *Registry) open(tail string, s seal.Sealed) (crypto.Signer, error) {
 	text, err := r.config.Box.Open(tail, s)
+	if _, lost := errors.AsType[*seal.MasterKeyError](err); lost {
+		code, what := acmapi.CodeValidation, "certificate"
+		if at, ok := parseTail(tail); ok && at.kind == "authority" {
+			code, what = pcaapi.CodeInvalidState, "certificate authority"
+		}
+		return nil, api.Errorf(code, "The private key of this %s is sealed with a master key that the control plane does not have: bring that key back, or replace the %s.", what, what)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open key of %s: %w", tail, err)
 	}
