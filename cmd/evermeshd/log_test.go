@@ -107,7 +107,7 @@ func checkLine(t *testing.T, line string) {
 var logKeys = []string{
 	"time", "level", "msg", "mesh", "key", "proxy", "revision", "request_id", "err",
 	// When the control plane comes and goes.
-	"api", "xds", "admin", "account", "region", "version", "drain", "endpoints", "again", "until",
+	"api", "xds", "admin", "account", "region", "version", "fips", "drain", "endpoints", "again", "until",
 	// The access log.
 	"method", "path", "operation", "status", "code", "took", "principal", "access_key", "addr",
 	// What policies said, at level debug.
