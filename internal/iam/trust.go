@@ -10,8 +10,9 @@ import (
 
 // setTrust gives a role its trust policy, and refuses what is none. Users and roles in
 // it are those who have the names now: who is made anew under one later is not trusted.
-// One of the account who is not there is refused, as by AWS; whether there is one in
-// another account is not told.
+// One of the account who is not there is refused, as by AWS, and so is an account that
+// does not exist, which would be trusted as soon as somebody had its number; whether there
+// is one in another account is not told.
 func (d *desk) setTrust(i *identity, text string) error {
 	parsed, err := policy.Parse(text)
 	if err == nil {
@@ -22,6 +23,15 @@ func (d *desk) setTrust(i *identity, text string) error {
 	}
 	if size(text) > trustSize {
 		return exceeded("ACLSizePerRole", trustSize)
+	}
+	for _, account := range parsed.Accounts() {
+		exists, err := d.keys.AccountExists(d.ctx, account)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			return api.Errorf(iamapi.CodeMalformedPolicyDocument, "Invalid principal in policy: \"AWS\":%q: there is no such account", account)
+		}
 	}
 	i.Trust, i.Trusted = text, map[string]string{}
 	for _, arn := range parsed.Named() {

@@ -43,6 +43,9 @@ assert told() == gone, told()
 nobody = mine + "user/nobody"
 for said in (refusal(a.update_assume_role_policy, RoleName="r", PolicyDocument=trust(nobody)), refusal(a.create_role, RoleName="x", AssumeRolePolicyDocument=trust(nobody))):
     assert said == '400 MalformedPolicyDocument: Invalid principal in policy: "AWS":"%s"' % nobody, said
+for number in ("999999999999", "arn:aws:iam::999999999999:root", "arn:aws:iam::999999999999:user/bob", "arn:aws:sts::999999999999:assumed-role/base/s"):
+    said = refusal(a.update_assume_role_policy, RoleName="r", PolicyDocument=trust([theirs + "root", number]))
+    assert said == '400 MalformedPolicyDocument: Invalid principal in policy: "AWS":"999999999999": there is no such account', said
 assert a.list_roles()["Roles"][-1]["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["AWS"][0] == bob
 `)
 	})

@@ -96,6 +96,23 @@ func (d *Document) Named() (arns []string) {
 	return arns
 }
 
+// Accounts are the accounts, of 12 digits, that the document has as principals, in order,
+// each once: whole ones, and those of users, roles and sessions that it names.
+func (d *Document) Accounts() (ids []string) {
+	for _, s := range d.Statements {
+		for _, p := range s.principals {
+			id := p.account
+			if a := newARN(p.text); id == "" && p.kind == kindAWS && a.ok {
+				id = a.parts[4]
+			}
+			if id != "" && !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
 // Bound is the document with principals by their unique ids, where ids has one for an
 // ARN: it names those who had the ARN then, whoever has it now. The document itself is
 // not to be used beside.
