@@ -108,5 +108,5 @@ func (s *Store) Moved(ctx context.Context, keys []string) error {
 // moved, however long that takes.
 func (s *Store) outboxOp(tx *Tx) clientv3.Op {
 	tx.outboxKey = outboxTail + uuid.NewString()
-	return clientv3.OpPut(s.key(tx.outboxKey), string(tx.outbox))
+	return s.putOp(tx.outboxKey, tx.outbox)
 }

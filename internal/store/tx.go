@@ -53,13 +53,13 @@ type Token struct {
 
 // value is the token's JSON. The result in it is JSON already and is not looked
 // at again.
-func (t *Token) value() string {
+func (t *Token) value() []byte {
 	fingerprint, _ := json.Marshal(t.Fingerprint) // a text always can be
 	result := t.Result
 	if len(result) == 0 {
 		result = json.RawMessage("null")
 	}
-	return `{"fingerprint":` + string(fingerprint) + `,"result":` + string(result) + `}`
+	return slices.Concat([]byte(`{"fingerprint":`), fingerprint, []byte(`,"result":`), result, []byte("}"))
 }
 
 // TokenTaken is Update's error when another write has claimed the token.

@@ -186,7 +186,7 @@ func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
 		if w := tx.writes[tail]; w.now == nil {
 			ops = append(ops, clientv3.OpDelete(s.key(tail)))
 		} else {
-			ops = append(ops, clientv3.OpPut(s.key(tail), string(w.value)))
+			ops = append(ops, s.putOp(tail, w.value))
 		}
 	}
 	head := false
@@ -215,7 +215,14 @@ func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(ops, clientv3.OpPut(s.key(tokenTail+tx.token.Key), tx.token.value(), clientv3.WithLease(lease))), nil
+	return append(ops, s.putOp(tokenTail+tx.token.Key, tx.token.value(), clientv3.WithLease(lease))), nil
+}
+
+// putOp puts a value that nobody changes any more: the client would copy a text twice.
+func (s *Store) putOp(tail string, value []byte, options ...clientv3.OpOption) clientv3.Op {
+	op := clientv3.OpPut(s.key(tail), "", options...)
+	op.WithValueBytes(value)
+	return op
 }
 
 // left is how many records the scope has after the transaction.
