@@ -38,10 +38,13 @@ const MostRecentBytes = mostRecentBytes
 func (s *Store) Recent() (writes, bytes int) {
 	s.recent.mu.Lock()
 	defer s.recent.mu.Unlock()
-	for _, w := range s.recent.writes {
-		bytes += 2 * len(w.value)
+	for _, of := range s.recent.writes {
+		for _, w := range of {
+			writes++
+			bytes += 2 * len(w.value)
+		}
 	}
-	return len(s.recent.writes), bytes
+	return writes, bytes
 }
 
 // KeepSession does what the store does every few seconds.

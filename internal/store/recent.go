@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -22,8 +23,9 @@ const (
 // is used as ever: a value that differs in one byte is decoded.
 type recent struct {
 	mu     sync.Mutex
-	writes map[string]recentWrite // by tail
-	bytes  int                    // of all writes
+	writes map[string][]recentWrite // by tail, in their order: events may be behind
+	number int                      // of all writes
+	bytes  int                      // of all writes
 }
 
 type recentWrite struct {
@@ -42,12 +44,12 @@ func (r *recent) put(tx *Tx) {
 		if w.now == nil || w.now.resource == nil || w.now.raw != nil {
 			continue
 		}
-		r.remove(tail)
 		add := recentWrite{w.value, *w.now.resource}
-		if r.writes == nil || len(r.writes) >= mostRecent || r.bytes+add.size() > mostRecentBytes {
-			r.writes, r.bytes = map[string]recentWrite{}, 0
+		if r.writes == nil || r.number >= mostRecent || r.bytes+add.size() > mostRecentBytes {
+			r.writes, r.number, r.bytes = map[string][]recentWrite{}, 0, 0
 		}
-		r.writes[tail] = add
+		r.writes[tail] = append(r.writes[tail], add)
+		r.number++
 		r.bytes += add.size()
 	}
 }
@@ -58,7 +60,7 @@ func (r *recent) drop(tx *Tx) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for tail := range tx.writes {
-		r.remove(tail)
+		r.remove(tail, len(r.writes[tail]))
 	}
 }
 
@@ -66,25 +68,33 @@ func (r *recent) drop(tx *Tx) {
 func (r *recent) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.writes, r.bytes = nil, 0
+	r.writes, r.number, r.bytes = nil, 0, 0
 }
 
-// remove forgets a write; mu is held.
-func (r *recent) remove(tail string) {
-	r.bytes -= r.writes[tail].size()
-	delete(r.writes, tail)
+// remove forgets the first n writes of a key; mu is held.
+func (r *recent) remove(tail string, n int) {
+	all := r.writes[tail]
+	for _, w := range all[:n] {
+		r.bytes -= w.size()
+	}
+	r.number -= n
+	if n == len(all) {
+		delete(r.writes, tail)
+		return
+	}
+	r.writes[tail] = slices.Delete(all, 0, n)
 }
 
 // take returns the record of an event, or nil where it has to be decoded.
 func (r *recent) take(tail string, kv *mvccpb.KeyValue) *held {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w, ok := r.writes[tail]
-	if !ok || !bytes.Equal(w.value, kv.Value) {
+	at := slices.IndexFunc(r.writes[tail], func(w recentWrite) bool { return bytes.Equal(w.value, kv.Value) })
+	if at < 0 {
 		return nil
 	}
-	r.remove(tail)
-	out := w.resource
+	out := r.writes[tail][at].resource
+	r.remove(tail, at+1) // events come in the order of writes
 	out.Revision = kv.ModRevision
 	t := resourceType(out.Key.Kind)
 	return &held{Record: Record{Key: tail, Type: t.Name, Schema: t.Schema, Revision: kv.ModRevision}, resource: &out}

@@ -13,6 +13,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // A replica knows what it has written and does not decode it again when its
@@ -107,4 +108,28 @@ func TestAResetForgetsRecentWrites(t *testing.T) {
 	put(t, replicas[0], resource(t, nodeKey("m", "n"), 1))
 	w.next(t)
 	recent(t, replicas[0], 0, "after the event")
+}
+
+// Whoever writes faster than events come has each of its writes told from memory.
+func TestWritesOfOneKeyAreAllRemembered(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	w := watch(t, s)
+	w.next(t)
+	put(t, s, resource(t, meshKey("m"), 1))
+	testenv.Eventually(t, "the watch has taken the mesh, and is held", func() bool {
+		writes, _ := s.Recent()
+		return writes == 0
+	})
+	for version := range int64(3) {
+		put(t, s, resource(t, nodeKey("m", "n"), version+1))
+	}
+	recent(t, s, 3, "before their events")
+	w.next(t)
+	for version := range int64(3) {
+		if b := w.next(t); len(b.Changes) != 1 || b.Changes[0].New.Version != version+1 {
+			t.Errorf("told is %+v, want version %d", b.Changes, version+1)
+		}
+	}
+	recent(t, s, 0, "after their events")
 }
