@@ -17,7 +17,7 @@ import (
 )
 
 // nobody is an address of the ground that no host has.
-var nobody = netip.MustParseAddr("10.77.0.254")
+var nobody = netip.MustParseAddr("10.77.255.254")
 
 // want is one request of a routing case and where it must go: an application's name, or a status without one.
 type want struct {

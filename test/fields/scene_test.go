@@ -58,7 +58,7 @@ type play struct {
 }
 
 // nobody is an address that no host has: where virtual services' names lead.
-var nobody = netip.MustParseAddr("10.77.0.254")
+var nobody = netip.MustParseAddr("10.77.255.254")
 
 // start puts the scene on the ground, with its base.
 func (s scene) start(t *testing.T) *play {

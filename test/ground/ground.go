@@ -42,14 +42,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The network of a ground: the bridge is .1, hosts follow from .10 on, in the order in which they were asked for.
+// The network of a ground: the bridge is 10.77.0.1, hosts follow from .10 on, in the order in which they were asked for.
 const (
 	bridgeName = "br0"
-	network4   = "10.77.0."
+	network4   = "10.77.0.0"
 	network6   = "fd77::"
 	bridgeHost = 1
 	firstHost  = 10
-	lastHost   = 250
+	lastHost   = 1000 // a bridge has 1024 ports
 )
 
 // Ground is a bridge, its name server and the hosts on it. Its methods may be called by several goroutines.
@@ -224,6 +224,11 @@ func (g *Ground) Close() error {
 	return errors.Join(errs...)
 }
 
+// address is that of a host in a network: 10.77.3.20, or fd77::3:14, in the last two
+// bytes of which is its number.
 func address(network string, number int) netip.Addr {
-	return netip.MustParseAddr(fmt.Sprint(network, number))
+	a := netip.MustParseAddr(network).AsSlice()
+	a[len(a)-2], a[len(a)-1] = byte(number>>8), byte(number)
+	out, _ := netip.AddrFromSlice(a) // it has the length of an address
+	return out
 }

@@ -139,7 +139,7 @@ func (h *Host) configure(links *netlink.Handle, link netlink.Link) error {
 	if err := links.LinkSetUp(link); err != nil {
 		return err
 	}
-	if err := links.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: h.addr.AsSlice(), Mask: net.CIDRMask(24, 32)}}); err != nil {
+	if err := links.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: h.addr.AsSlice(), Mask: net.CIDRMask(16, 32)}}); err != nil {
 		return err
 	}
 	six := &netlink.Addr{IPNet: &net.IPNet{IP: h.addr6.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}

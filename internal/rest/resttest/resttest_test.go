@@ -7,6 +7,7 @@ import (
 	"flag"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +75,20 @@ func (a *trail) Append(_ context.Context, r service.Record) error {
 	}
 	a.kept = append(a.kept, r)
 	return nil
+}
+
+// fails has every Append fail from now on.
+func (a *trail) fails(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fail = err
+}
+
+// all are the records so far.
+func (a *trail) all() []service.Record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.kept)
 }
 
 // what tells the operations that were kept, and how they ended.
@@ -291,19 +306,19 @@ refusal(client("iam", ("AKIANOBODYNOBODY", "x", "")).list_users)
 		defer mu.Unlock()
 		return maps.Equal(counted, observed)
 	})
-	all := text(t, kept.kept)
+	all := text(t, kept.all())
 	for _, planted := range []string{"planted-secret", base64.StdEncoding.EncodeToString([]byte("planted-key"))} {
 		if strings.Contains(all, planted) {
 			t.Errorf("a record has %q", planted)
 		}
 	}
-	first := kept.kept[0]
+	first := kept.all()[0]
 	if first.SourceIP != "127.0.0.1" || !strings.Contains(first.UserAgent, "Boto3") || first.Principal.Account != resttest.AccountA || first.ReadOnly ||
 		text(t, first.Resources) != `["arn:aws:iam::111111111111:user/ann"]` {
 		t.Errorf("record %+v", first)
 	}
 
-	kept.fail = api.Errorf("DiskFull", "no space")
+	kept.fails(api.Errorf("DiskFull", "no space"))
 	got := s.Python(t, root, `
 print(refusal(client("iam").list_users))
 print(refusal(client("appmesh").list_meshes))
