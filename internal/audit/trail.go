@@ -139,18 +139,14 @@ func (t *Trail) Run(ctx context.Context) error {
 	for {
 		select {
 		case c := <-t.connections:
-			streams, refused := t.batch(c)
-			t.persist(ctx, t.Log, streams)
-			t.persist(ctx, t.Refusals, refused)
+			t.keepAll(ctx, c)
 		case <-look.C:
 			t.sumUp(last, t.Now().Add(-refusalSpan))
 		case <-ctx.Done():
 			for {
 				select {
 				case c := <-t.connections:
-					streams, refused := t.batch(c)
-					t.persist(ctx, t.Log, streams)
-					t.persist(ctx, t.Refusals, refused)
+					t.keepAll(ctx, c)
 				default:
 					t.sumUp(last, t.Now().Add(refusalSpan)) // all
 					return nil
@@ -171,6 +167,13 @@ func (t *Trail) persist(ctx context.Context, to *segment.Log, batch []segment.En
 			return
 		}
 	}
+}
+
+// keepAll keeps a connection's event and those that wait.
+func (t *Trail) keepAll(ctx context.Context, c Connection) {
+	streams, refused := t.batch(c)
+	t.persist(ctx, t.Log, streams)
+	t.persist(ctx, t.Refusals, refused)
 }
 
 // batch are a connection's events with those that wait.

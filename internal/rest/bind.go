@@ -2,7 +2,6 @@ package rest
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/model"
+	"github.com/evermesh/evermesh/internal/wire"
 )
 
 // binder makes one document of a request's path, query and body, as the model
@@ -75,7 +75,7 @@ func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
 			return nil, api.Errorf(api.CodeBadRequest, "The query parameter %s stands %d times in the request.", name, len(values))
 		}
 		if len(values) == 1 {
-			doc[member] = b.scalar(member, values[0])
+			doc[member] = wire.Scalar(b.m.Shapes[b.m.Shapes[b.op.Input.Shape].Members[member].Shape], values[0])
 		}
 	}
 	for name, member := range b.uri {
@@ -131,24 +131,6 @@ func checkName(member, name string) error {
 		return api.Errorf(api.CodeBadRequest, "The %s %q cannot be used: '.' and '..' have another meaning in paths.", member, name)
 	}
 	return nil
-}
-
-// scalar gives a query value the JSON type that its shape has. What does not
-// parse stays a string, and the check names it.
-func (b *binder) scalar(member, text string) any {
-	shape := b.m.Shapes[b.m.Shapes[b.op.Input.Shape].Members[member].Shape]
-	switch shape.Type {
-	case "integer", "long":
-		return json.Number(text)
-	case "boolean":
-		switch text {
-		case "true":
-			return true
-		case "false":
-			return false
-		}
-	}
-	return text
 }
 
 // parseBody reads a JSON object, strictly: one object, no key twice, not deeper

@@ -128,7 +128,7 @@ func (b *branch) value(m *model.Model, ref model.Ref, depth int) any {
 	if !b.leaf {
 		return nil
 	}
-	return scalar(shape, b.text)
+	return Scalar(shape, b.text)
 }
 
 // numbered are the branches 1, 2, 3 … in that order.
@@ -150,9 +150,9 @@ func (b *branch) numbered() []*branch {
 	return out
 }
 
-// scalar gives a text the type that its shape has. What does not parse stays a
+// Scalar gives a text, of a form or of a query, the type that its shape has. What does not parse stays a
 // text, and the check names it.
-func scalar(shape *model.Shape, text string) any {
+func Scalar(shape *model.Shape, text string) any {
 	switch shape.Type {
 	case "integer", "long", "double", "float":
 		return json.Number(text)
