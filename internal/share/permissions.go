@@ -94,14 +94,20 @@ func (s *Service) listSharePermissions(ctx context.Context, c *service.Call, in 
 	return &ramapi.ListResourceSharePermissionsResponse{Permissions: page, NextToken: next}, err
 }
 
+// mayPermit says whether the caller may give the permission to a share or take it, and
+// whether there is one of that name.
+func (s *Service) mayPermit(ctx context.Context, c *service.Call, x *share, arn, permission string) error {
+	keys := x.keys()
+	keys["ram:permissionarn"] = []string{permission}
+	if err := c.Allow(ctx, arn, keys); err != nil {
+		return err
+	}
+	return s.known(permission)
+}
+
 func (s *Service) associatePermission(ctx context.Context, c *service.Call, in *ramapi.AssociateResourceSharePermissionRequest) (*ramapi.AssociateResourceSharePermissionResponse, error) {
 	return own(ctx, s, c, in.ResourceShareARN, in.ClientToken, func(x *share) (*ramapi.AssociateResourceSharePermissionResponse, error) {
-		keys := x.keys()
-		keys["ram:permissionarn"] = []string{in.PermissionARN}
-		if err := c.Allow(ctx, in.ResourceShareARN, keys); err != nil {
-			return nil, err
-		}
-		if err := s.known(in.PermissionARN); err != nil {
+		if err := s.mayPermit(ctx, c, x, in.ResourceShareARN, in.PermissionARN); err != nil {
 			return nil, err
 		}
 		if err := versioned(in.PermissionVersion); err != nil {
@@ -117,12 +123,7 @@ func (s *Service) associatePermission(ctx context.Context, c *service.Call, in *
 // meshes has to have one.
 func (s *Service) disassociatePermission(ctx context.Context, c *service.Call, in *ramapi.DisassociateResourceSharePermissionRequest) (*ramapi.DisassociateResourceSharePermissionResponse, error) {
 	return own(ctx, s, c, in.ResourceShareARN, in.ClientToken, func(x *share) (*ramapi.DisassociateResourceSharePermissionResponse, error) {
-		keys := x.keys()
-		keys["ram:permissionarn"] = []string{in.PermissionARN}
-		if err := c.Allow(ctx, in.ResourceShareARN, keys); err != nil {
-			return nil, err
-		}
-		if err := s.known(in.PermissionARN); err != nil {
+		if err := s.mayPermit(ctx, c, x, in.ResourceShareARN, in.PermissionARN); err != nil {
 			return nil, err
 		}
 		if !x.Permitted {
