@@ -25,14 +25,14 @@ func TestMain(m *testing.M) { os.Exit(storetest.Main(m)) }
 // serve serves App Mesh and the Tagging API on a store.
 func serve(t testing.TB, data *store.Store, o resttest.Options) *resttest.Server {
 	t.Helper()
-	var api0 *rest.Server
+	var api0 atomic.Pointer[rest.Server] // a script's calls are ordered after it by another process, which the race detector cannot see
 	tags := &tagging.Server{
 		Realm: api.Realm{Partition: "aws", Region: resttest.Region}, Snapshot: storetest.Snapshot(data),
 		Shared: func(account string, mesh api.Key) bool {
 			return o.Shares != nil && o.Shares.Shared(account, mesh, "appmesh:ListTagsForResource")
 		},
 		Do: func(ctx context.Context, asked *service.Call, operation string, input map[string]any) (any, error) {
-			return api0.Do(ctx, asked, operation, input)
+			return api0.Load().Do(ctx, asked, operation, input)
 		},
 	}
 	s, err := tags.Service()
@@ -41,7 +41,7 @@ func serve(t testing.TB, data *store.Store, o resttest.Options) *resttest.Server
 	}
 	o.Store, o.Services = data, []*service.Service{s}
 	out := resttest.Serve(t, o)
-	api0 = out.Config.Handler.(*rest.Server)
+	api0.Store(out.Config.Handler.(*rest.Server))
 	return out
 }
 

@@ -104,6 +104,14 @@ func newPairs(t *testing.T) *pairs {
 	return p
 }
 
+// replicas are the hosts of all applications.
+func (p *pairs) replicas() (out []*ground.Host) {
+	for name := range replicaHosts {
+		out = append(out, p.hosts[name])
+	}
+	return out
+}
+
 // register makes these hosts the instances of the pool in Cloud Map.
 func (p *pairs) register(hosts ...string) {
 	var all []cloudmaptest.Instance
@@ -176,7 +184,7 @@ func TestEndpointsComeAndGo(t *testing.T) {
 	t.Run("EMS-052 AGENT-046 replicas leave, and come back", func(t *testing.T) {
 		slow := map[string]*slow{}
 		for name, url := range p.url {
-			slow[name] = p.slowly(t, p.hosts["client"], url, 4, 3*time.Second, p.client)
+			slow[name] = p.slowly(t, p.hosts["client"], url, 4, 3*time.Second, p.replicas()...)
 		}
 		from := time.Now()
 		// What an orchestrator does when it ends a replica, all at once: it tells Cloud Map or the name server, it tells
@@ -220,10 +228,10 @@ func TestEndpointsComeAndGo(t *testing.T) {
 // was at; who has the default retry policy, nothing.
 func (p *pairs) killed(t *testing.T) {
 	four, client := p.sidecars["four"], p.hosts["client"]
-	once := p.slowly(t, client, p.url["once"], 8, 2*time.Second, p.client)
+	once := p.slowly(t, client, p.url["once"], 8, 2*time.Second, p.replicas()...)
 	// Those that the load's workers are at when the signal arrives may not be among these.
 	bound := p.underWay(t, "stale", "four") + loadWorkers
-	stale := p.slowly(t, client, p.url["stale"], 8, 2*time.Second, p.client)
+	stale := p.slowly(t, client, p.url["stale"], 8, 2*time.Second, p.replicas()...)
 	from, uptime := time.Now(), p.stat(four, "server.uptime")
 	if err := four.KillEnvoy(); err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ func (l *listeners) spec(listeners ...string) string {
 // have them.
 func (l *listeners) become(t *testing.T, listeners ...string) (took time.Duration) {
 	t.Helper()
-	l.slow = append(l.slow, l.slowly(t, l.host, l.url, 4, long, l.server))
+	l.slow = append(l.slow, l.slowly(t, l.host, l.url, 4, long, l.server.Host))
 	began := time.Now()
 	l.settle(l.update("VirtualNode", "server", l.spec(listeners...)))
 	took = time.Since(began)
@@ -115,7 +115,7 @@ func TestListenersChangeUnderTraffic(t *testing.T) {
 	t.Run("VN-006 RT-007 EMS-052 a listener comes beside another, whose place it takes", func(t *testing.T) {
 		l.row(t, "port change of a node, named by its route", func() {
 			l.row(t, "listener added beside another", func() {
-				l.slow = append(l.slow, l.slowly(t, l.host, l.url, 4, long, l.server))
+				l.slow = append(l.slow, l.slowly(t, l.host, l.url, 4, long, l.server.Host))
 				// The route names the port before the node's proxies have it.
 				node := l.update("VirtualNode", "server", l.spec(listener(9081, ""), listener(9080, "")))
 				l.settle(node, l.put("Update", "Route", "shop", "r", strings.Replace(weighted(noRetry, "server", 1), `"weight": 1`, `"weight": 1, "port": 9080`, 1)))
@@ -181,7 +181,7 @@ func TestListenersChangeUnderTraffic(t *testing.T) {
 				})
 				// More at a time than ever before: the client's proxy needs new connections.
 				before := l.stat(l.client, handshakes)
-				l.slow = append(l.slow, l.slowly(t, l.host, l.url, 16*(n+1), time.Second, l.server))
+				l.slow = append(l.slow, l.slowly(t, l.host, l.url, 16*(n+1), time.Second, l.server.Host))
 				if after := l.stat(l.client, handshakes); after == before {
 					t.Error("no connection was made with the new certificate")
 				}

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -79,34 +80,21 @@ type slow struct {
 	answers []func(*testing.T) answer
 }
 
-// slowly sends n requests that the application answers after the delay, and returns when the sidecar's Envoy has them:
-// that of the server, or of the client.
-func (m *mesh) slowly(t *testing.T, h *ground.Host, url string, n int, delay time.Duration, at *stage.Sidecar) *slow {
+// slowly sends n requests that the applications on these hosts answer after the delay, and returns when they have them.
+func (m *mesh) slowly(t *testing.T, h *ground.Host, url string, n int, delay time.Duration, apps ...*ground.Host) *slow {
 	t.Helper()
-	active := func() (sum int) {
-		for line := range strings.Lines(m.admin(at, "/stats?filter=^http\\.(ingress|egress)\\..*downstream_rq_active$")) {
-			value := 0
-			_, number, _ := strings.Cut(strings.TrimSpace(line), ": ")
-			_, _ = fmt.Sscan(number, &value) // 0 for none
-			sum += value
+	delayed := func() (sum int) {
+		for _, app := range apps {
+			sum += ask(t, app, request{URL: "http://" + net.JoinHostPort("127.0.0.1", fmt.Sprint(appPort)) + "/"}).Seen.Delayed
 		}
 		return sum
 	}
-	before := active()
-	for range 4 {
-		before = min(before, active()) // the others that are under way are few, and never for long
-	}
+	before := delayed()
 	s := &slow{}
 	for range n {
 		s.answers = append(s.answers, later(t, h, request{Method: http.MethodPost, URL: url, Header: map[string]string{"X-Delay": delay.String()}}))
 	}
-	seen := 0 // looks in a row
-	m.until("the slow requests are under way", func(context.Context) bool {
-		if seen++; active() < before+n {
-			seen = 0
-		}
-		return seen == 3
-	})
+	m.until("the slow requests are under way", func(context.Context) bool { return delayed() >= before+n })
 	return s
 }
 

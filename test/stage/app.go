@@ -54,6 +54,8 @@ type Seen struct {
 	Header http.Header `json:"header"`
 	Body   string      `json:"body,omitempty"`
 	Try    int         `json:"try,omitempty"` // of the ID in X-Fail: 1 for the first
+	// Delayed is how many requests with X-Delay came so far.
+	Delayed int `json:"delayed,omitempty"`
 }
 
 // App starts an application on the host, as the ground's own user.
@@ -125,9 +127,10 @@ type answerer struct {
 	name   string
 	status int
 
-	mu    sync.Mutex
-	tries map[string]int // requests seen, by X-Fail's ID
-	ill   int            // what it answers to checks of its health; 0 for what it answers else
+	mu      sync.Mutex
+	tries   map[string]int // requests seen, by X-Fail's ID
+	ill     int            // what it answers to checks of its health; 0 for what it answers else
+	delayed int            // requests with X-Delay
 }
 
 func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -165,6 +168,7 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			status = http.StatusServiceUnavailable
 		}
 	}
+	seen.Delayed = a.countDelayed(delay)
 	select {
 	case <-time.After(delay):
 	case <-r.Context().Done():
@@ -187,6 +191,16 @@ func (a *answerer) health(r *http.Request) int {
 		return 0
 	}
 	return a.ill
+}
+
+// countDelayed notes a request that is answered after the delay, and returns how many there were.
+func (a *answerer) countDelayed(delay time.Duration) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if delay > 0 {
+		a.delayed++
+	}
+	return a.delayed
 }
 
 // echo takes the connection over and sends back what comes.
