@@ -67,7 +67,7 @@ generate: ## Write the generated code and references anew
 
 .PHONY: golden
 golden: tools ## Write the golden files anew; read the difference before you commit it
-	go test ./internal/envoy/... ./internal/agent ./internal/intercept ./internal/cloudformation ./internal/manifest ./test/fields -update
+	go test ./internal/envoy/... ./internal/agent/... ./internal/intercept ./internal/cloudformation ./internal/manifest ./test/fields -update
 
 .PHONY: bench
 bench: build $(ENVOY_STAMP) ## Run the benchmarks and print them as a table

@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/agent"
+	"github.com/evermesh/evermesh/internal/agent/httpapi"
+	"github.com/evermesh/evermesh/internal/agent/logs"
+	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
 const helpText = `evermesh-agent runs beside a workload's Envoy, as the agent of App Mesh's Envoy image did.
@@ -46,7 +49,7 @@ Exit codes: 0 after SIGTERM, 2 for wrong configuration, 1 when Envoy ended too o
 func supervising(ctx context.Context, args []string, stdout, stderr *os.File) error {
 	flags := flag.NewFlagSet("evermesh-agent", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	var given agent.Flags
+	var given settings.Flags
 	flags.StringVar(&given.ConfigFile, "envoyConfigPath", "", "")
 	flags.StringVar(&given.LogLevel, "logLevel", "", "")
 	ready := flags.Bool("envoyReadiness", false, "")
@@ -60,15 +63,15 @@ func supervising(ctx context.Context, args []string, stdout, stderr *os.File) er
 		// Envoy takes none that is not a flag, so it is a verb or a value gone astray.
 		return &exitError{exitUsage, fmt.Sprintf("%q is neither a command nor an argument for Envoy; see evermesh-agent --help", word)}
 	}
-	settings, err := agent.Parse(os.Getenv, given, os.Getuid())
+	asked, err := settings.Parse(os.Getenv, given, os.Getuid())
 	if err == nil && *ready {
-		err = settings.Readiness(ctx)
+		err = httpapi.Readiness(ctx, asked)
 	} else if err == nil {
-		err = agent.Run(ctx, settings, agent.Program{
-			Version: version, Args: flags.Args(), Stdout: stdout, Stderr: stderr, Log: agent.NewLog(stderr, settings.LogLevel),
+		err = agent.Run(ctx, asked, agent.Program{
+			Version: version, Args: flags.Args(), Stdout: stdout, Stderr: stderr, Log: logs.New(stderr, asked.LogLevel),
 		})
 	}
-	if _, ok := errors.AsType[*agent.ConfigError](err); ok {
+	if _, ok := errors.AsType[*settings.ConfigError](err); ok {
 		return &exitError{exitUsage, oneLine(err)}
 	}
 	return err

@@ -2,12 +2,11 @@
 // environment variables. It writes Envoy's bootstrap, relays and signs its xDS stream, starts it, starts it again
 // when it ends, and drains it on SIGTERM.
 //
-// Read it in this order. [Parse] turns environment and flags into [Settings], and names every variable that is
-// wrong. [Settings.Bootstrap] turns Settings and [Facts] about the machine into Envoy's bootstrap; it is pure and
-// covered by golden files. [Relay] stands between Envoy and the control plane: Envoy speaks plain HTTP/2 to the
-// relay's unix socket, and for each of its streams the relay opens one to an [Endpoint], over TLS and signed
-// (relay.go, upstream.go, sign.go). [Run] ties them together and supervises the process (envoy.go); [Status] and
-// its HTTP server (status.go, server.go) tell how it goes.
+// Read it in this order. Package settings turns environment and flags into what is asked for, and names every variable
+// that is wrong. Package bootstrap turns that and facts about the machine into Envoy's bootstrap; it is pure and covered by
+// golden files. Package relay stands between Envoy and the control plane: Envoy speaks plain HTTP/2 to the relay's unix
+// socket, and for each of its streams the relay opens one to the control plane, over TLS and signed. Package supervise
+// runs Envoy, package envoyadmin asks it, package httpapi tells how it goes. [Run] ties them together.
 //
 // # What differs from the agent of App Mesh's image
 //

@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/agent/settings"
+	"github.com/evermesh/evermesh/internal/agent/supervise"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
@@ -32,7 +35,7 @@ func TestRestarts(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := newStub(t, test.do, "APPNET_ENVOY_RESTART_COUNT="+test.count)
 			log, err := s.run(t.Context(), t)
-			if !errors.Is(err, ErrExhausted) {
+			if !errors.Is(err, supervise.ErrExhausted) {
 				t.Errorf("got %v", err)
 			}
 			if got := strings.Count(s.events(), "start pid="); got != test.starts {
@@ -114,11 +117,11 @@ func TestArguments(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := Parse(environment(append(test.env, "APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT=c:1")...), Flags{}, 0)
+			s, err := settings.Parse(agenttest.Environment(append(test.env, "APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT=c:1")...), settings.Flags{}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(s.arguments("F", []string{"--extra", "1"}), " "); got != test.want {
+			if got := strings.Join(supervise.Arguments(s, "F", []string{"--extra", "1"}), " "); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
@@ -173,7 +176,7 @@ func TestOwnBootstrap(t *testing.T) {
 	}{
 		{"the user's", "admin: {}\n", true},
 		{"an empty file", "", false},
-		{"an earlier run's", generatedMark + "admin: {}\n", false},
+		{"an earlier run's", settings.GeneratedMark + "admin: {}\n", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := os.WriteFile(file, []byte(test.before), 0o600); err != nil {
@@ -183,14 +186,14 @@ func TestOwnBootstrap(t *testing.T) {
 			if test.own {
 				s.lines = append(s.lines, "APPMESH_RESOURCE_ARN=") // it is in the file
 			}
-			if _, err := s.run(t.Context(), t); !errors.Is(err, ErrExhausted) {
+			if _, err := s.run(t.Context(), t); !errors.Is(err, supervise.ErrExhausted) {
 				t.Error(err)
 			}
 			after, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if kept := string(after) == test.before; kept != test.own || (!test.own && !strings.HasPrefix(string(after), generatedMark)) {
+			if kept := string(after) == test.before; kept != test.own || (!test.own && !strings.HasPrefix(string(after), settings.GeneratedMark)) {
 				t.Errorf("the file is now\n%s", after)
 			}
 			if !strings.Contains(s.events(), "args=-c "+file+" ") {
@@ -234,7 +237,7 @@ func TestAgentKilled(t *testing.T) {
 		if err := syscall.Kill(pid, 0); err != nil {
 			t.Fatalf("Envoy is gone while its agent lives: %v", err)
 		}
-		pause(t)
+		agenttest.Tick(t)
 	}
 	if err := agent.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -269,11 +272,11 @@ func TestTwoAgents(t *testing.T) {
 }
 
 func TestStatusOfARunningAgent(t *testing.T) {
-	port := freePort(t)
-	c := newControlPlane(t, "")
+	port := agenttest.FreePort(t)
+	c := agenttest.NewControlPlane(t, "")
 	s := newStub(t, "exit,run", "APPNET_AGENT_ADMIN_MODE=tcp", "APPNET_AGENT_HTTP_PORT="+strconv.Itoa(port),
-		"APPNET_AGENT_HTTP_BIND_ADDRESS=127.0.0.1", "APPMESH_XDS_ENDPOINT=http://"+c.addr,
-		"APPNET_RELAY_LISTENER_UDS_PATH="+filepath.Join(shortDir(t), "x.sock"))
+		"APPNET_AGENT_HTTP_BIND_ADDRESS=127.0.0.1", "APPMESH_XDS_ENDPOINT=http://"+c.Addr,
+		"APPNET_RELAY_LISTENER_UDS_PATH="+filepath.Join(agenttest.ShortDir(t), "x.sock"))
 	agent := startAgent(t, s.lines...)
 	ask := func() map[string]string {
 		var got map[string]string

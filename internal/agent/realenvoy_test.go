@@ -26,6 +26,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/agent/bootstrap"
+	"github.com/evermesh/evermesh/internal/agent/httpapi"
+	"github.com/evermesh/evermesh/internal/agent/pause"
+	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
 const (
@@ -162,51 +168,51 @@ func helloListener(t *testing.T, port int) *anypb.Any {
 
 // The whole agent with a real Envoy, from the first start to the end. The parts follow each other.
 func TestRealEnvoy(t *testing.T) {
-	signed(t)
-	option, ca := certificate(t, []string{"localhost"}, net.IPv4(127, 0, 0, 1))
-	port, admin, dir := freePort(t), freePort(t), shortDir(t)
+	agenttest.Signed(t)
+	option, ca := agenttest.Certificate(t, []string{"localhost"}, net.IPv4(127, 0, 0, 1))
+	port, admin, dir := agenttest.FreePort(t), agenttest.FreePort(t), agenttest.ShortDir(t)
 	m := &meshOfOne{listener: helloListener(t, port), open: make(chan struct{})}
-	c := newControlPlane(t, "", option, verifying())
-	c.delta = m.serve
+	c := agenttest.NewControlPlane(t, "", option, agenttest.Verifying())
+	c.Delta = m.serve
 	for name, value := range map[string]string{
-		"APPMESH_RESOURCE_ARN": "mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT": c.addr, "APPMESH_XDS_CA_FILE": ca, "AWS_REGION": "us-east-1",
-		"ENVOY_PATH": envoys(t)[0], "ENVOY_LOG_LEVEL": "warning", "ENVOY_CONCURRENCY": "1", "ENVOY_ADMIN_ACCESS_PORT": strconv.Itoa(admin),
+		"APPMESH_RESOURCE_ARN": "mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT": c.Addr, "APPMESH_XDS_CA_FILE": ca, "AWS_REGION": "us-east-1",
+		"ENVOY_PATH": agenttest.Envoys(t)[0], "ENVOY_LOG_LEVEL": "warning", "ENVOY_CONCURRENCY": "1", "ENVOY_ADMIN_ACCESS_PORT": strconv.Itoa(admin),
 		"ENVOY_ADMIN_ACCESS_LOG_FILE": "/dev/null", "ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH": "/dev/null", "LISTENER_DRAIN_WAIT_TIME_S": "5",
 		"APPNET_AGENT_ADMIN_MODE": "uds", "APPNET_AGENT_ADMIN_UDS_PATH": filepath.Join(dir, "agent.sock"), "TMPDIR": dir,
 		"HC_POLL_INTERVAL_MS": "2000", "APPNET_AGENT_POLL_ENVOY_READINESS_INTERVAL_S": "1",
 	} {
 		t.Setenv(name, value)
 	}
-	s, err := Parse(os.Getenv, Flags{}, os.Getuid())
+	s, err := settings.Parse(os.Getenv, settings.Flags{}, os.Getuid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, _ := newTestLog(t)
+	log, _ := agenttest.Log(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Run(ctx, s, Program{Version: "test", Stdout: os.Stdout, Stderr: os.Stderr, Log: log})
 	}()
 	defer func() { cancel(); <-ended }()
-	client, _ := readinessClient(s.Server)
+	client, _ := httpapi.Client(s.Server)
 	ask := func(method, path string) (int, string) { return askHTTP(t, client, method, "http://agent"+path) }
 	envoy := func(path string) (int, string) {
 		return askHTTP(t, http.DefaultClient, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", admin, path))
 	}
-	state := func() (s Status) {
+	state := func() (s httpapi.Status) {
 		if _, text := ask(http.MethodGet, "/status"); json.Unmarshal([]byte(text), &s) != nil {
-			return Status{}
+			return httpapi.Status{}
 		}
 		return s
 	}
 	poll := func(what string, ok func() bool) {
 		t.Helper()
-		deadline := time.Now().Add(wait)
+		deadline := time.Now().Add(agenttest.Wait)
 		for !ok() {
 			if time.Now().After(deadline) {
-				t.Fatalf("not in %s: %s", wait, what)
+				t.Fatalf("not in %s: %s", agenttest.Wait, what)
 			}
-			if sleep(t.Context(), 150*time.Millisecond) != nil { // the interface takes 10 requests a second
+			if pause.For(t.Context(), 150*time.Millisecond) != nil { // the interface takes 10 requests a second
 				return
 			}
 		}
@@ -216,22 +222,22 @@ func TestRealEnvoy(t *testing.T) {
 		poll("Envoy's first request", func() bool { streams, _ := m.counts(); return streams == 1 })
 		poll("Envoy answers", func() bool { return strings.Contains(state().State, "INITIALIZING") })
 		got := state()
-		if got.Health != unhealthy || got.ManagementServer != notConnected || got.Readiness != notInitialized {
+		if got.Health != "UNHEALTHY" || got.ManagementServer != "NOT_CONNECTED" || got.Readiness != "NOT_INITIALIZED" {
 			t.Errorf("got %+v", got)
 		}
 		once := s
 		once.ReadinessInterval = 0
-		if err := once.Readiness(t.Context()); err == nil {
+		if err := httpapi.Readiness(t.Context(), once); err == nil {
 			t.Error("ready")
 		}
 	})
 	t.Run("AGENT-042 AGENT-043 live after it", func(t *testing.T) {
 		close(m.open)
-		if err := s.Readiness(within(t)); err != nil {
+		if err := httpapi.Readiness(agenttest.Within(t), s); err != nil {
 			t.Fatal(err)
 		}
 		got := state()
-		if got.State != stateLive || got.ManagementServer != connected || got.Readiness != initialized || got.Disconnected != nil {
+		if got.State != "LIVE" || got.ManagementServer != "CONNECTED" || got.Readiness != "INITIALIZED" || got.Disconnected != nil {
 			t.Errorf("got %+v", got)
 		}
 		if _, text := envoy("/server_info"); !strings.Contains(text, `"state": "LIVE"`) {
@@ -247,7 +253,7 @@ func TestRealEnvoy(t *testing.T) {
 		}
 	})
 	instance := func(i int) string {
-		return m.stream(i).Node.GetMetadata().GetFields()[InstanceKey].GetStringValue()
+		return m.stream(i).Node.GetMetadata().GetFields()[bootstrap.InstanceKey].GetStringValue()
 	}
 	t.Run("the stream's end is no end for traffic, and the proxy stays the same", func(t *testing.T) {
 		m.endStream()
@@ -258,14 +264,14 @@ func TestRealEnvoy(t *testing.T) {
 		if code, _ := askHTTP(t, http.DefaultClient, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port)); code != 200 {
 			t.Errorf("got %d", code)
 		}
-		poll("connected", func() bool { return state().ManagementServer == connected })
+		poll("connected", func() bool { return state().ManagementServer == "CONNECTED" })
 	})
 	t.Run("AGENT-001 AGENT-047 Envoy killed is Envoy started again", func(t *testing.T) {
 		old := state().Pid
 		if err := syscall.Kill(number(t, old), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		poll("a new Envoy is live", func() bool { now := state(); return now.Pid != old && now.Restarts == "1" && now.Health == healthy })
+		poll("a new Envoy is live", func() bool { now := state(); return now.Pid != old && now.Restarts == "1" && now.Health == "HEALTHY" })
 		streams, _ := m.counts()
 		if instance(streams-1) != instance(0) {
 			t.Error("another instance after a restart of Envoy alone")
@@ -347,7 +353,7 @@ func askEnvoy(t *testing.T, admin int, path string) (int, string) {
 // askHTTP returns code 0 when there is no answer.
 func askHTTP(t *testing.T, client *http.Client, method, url string) (int, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(within(t), method, url, nil)
+	r, err := http.NewRequestWithContext(agenttest.Within(t), method, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/evermesh/evermesh/internal/agent/bootstrap"
+	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
+	"github.com/evermesh/evermesh/internal/agent/httpapi"
+	"github.com/evermesh/evermesh/internal/agent/relay"
+	"github.com/evermesh/evermesh/internal/agent/settings"
+	"github.com/evermesh/evermesh/internal/agent/supervise"
 )
 
 // Program is what Run is given beside the settings.
@@ -27,27 +34,17 @@ type Program struct {
 	Log            *slog.Logger
 }
 
-// OwnBootstrap says that the user wrote the bootstrap: then it is used as it is. One that an earlier run of the agent
-// wrote is written anew.
-func (s Settings) OwnBootstrap() bool {
-	if s.ConfigFile == "" {
-		return false
-	}
-	text, err := os.ReadFile(s.ConfigFile)
-	return err == nil && len(text) > 0 && !bytes.HasPrefix(text, []byte(generatedMark))
-}
-
-// Run is the agent's life: it returns nil after ctx has ended and Envoy has drained, ErrExhausted when Envoy ended
-// too often, a *ConfigError before Envoy was started for the first time.
-func Run(ctx context.Context, s Settings, p Program) error {
+// Run is the agent's life: it returns nil after ctx has ended and Envoy has drained, supervise.ErrExhausted when Envoy ended
+// too often, a *settings.ConfigError before Envoy was started for the first time.
+func Run(ctx context.Context, s settings.Settings, p Program) error {
 	for _, w := range s.Warnings {
 		p.Log.Warn("settings", "warning", w)
 	}
 	logEnvironment(p.Log)
-	if err := raiseFileLimit(); err != nil {
+	if err := supervise.RaiseFileLimit(); err != nil {
 		p.Log.Warn("cannot raise the limit of open files", "err", err)
 	}
-	path, err := s.findEnvoy()
+	path, err := supervise.Find(s)
 	if err != nil {
 		return err
 	}
@@ -56,88 +53,68 @@ func Run(ctx context.Context, s Settings, p Program) error {
 		return fmt.Errorf("make the agent's directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	var relay *Relay
+	var upstream *relay.Relay
 	if s.ServiceConnect == "" {
 		if s.SocketPath == "" {
 			s.SocketPath = filepath.Join(dir, "xds.sock")
 		}
-		if relay, err = startRelay(ctx, s, p); err != nil {
+		if upstream, err = relay.Start(ctx, s, p.Version, p.Log); err != nil {
 			return err
 		}
-		defer relay.close()
+		defer upstream.Close()
 	}
 	own := s.OwnBootstrap()
-	bootstrap, err := s.writeBootstrap(p.Log)
+	file, err := writeBootstrap(s, p.Log)
 	if err != nil {
 		return err
 	}
 	if s.ConfigFile == "" {
-		defer os.Remove(bootstrap)
+		defer os.Remove(file)
 	}
-	admin := newAdminClient(s.admin)
-	envoy := &supervisor{
-		path: path, args: s.arguments(bootstrap, p.Args), stdout: p.Stdout, stderr: p.Stderr,
-		restarts: s.Restarts, drainTime: s.DrainTime, admin: admin, log: p.Log,
+	admin := envoyadmin.New(s.Admin)
+	envoy := &supervise.Envoy{
+		Path: path, Args: supervise.Arguments(s, file, p.Args), Stdout: p.Stdout, Stderr: p.Stderr,
+		Restarts: s.Restarts, DrainTime: s.DrainTime, Admin: admin, Log: p.Log,
 	}
-	h := &health{
-		envoy: envoy, admin: admin, relay: relay, interval: s.HealthInterval, limit: s.DisconnectedLimit,
-		started: time.Now(), now: time.Now, state: stateUnreachable, disconnected: time.Now(),
-	}
+	h := httpapi.NewHealth(httpapi.HealthOptions{
+		Envoy: envoy, Admin: admin, Relay: upstream, Interval: s.HealthInterval, Limit: s.DisconnectedLimit,
+		Started: time.Now(), Now: time.Now,
+	})
 	if own {
-		h.relay = nil // it may lead elsewhere: only Envoy knows
+		h.Relay = nil // it may lead elsewhere: only Envoy knows
 	}
-	server, err := listenServer(s, h, admin, p.Log)
+	server, err := httpapi.Listen(s, h, admin, p.Log)
 	if err != nil {
 		return err
 	}
-	defer server.close()
+	defer server.Close()
 	// Envoy drains after ctx has ended; its health is still told meanwhile.
 	polling, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	wg.Go(func() { h.run(polling) })
+	wg.Go(func() { h.Run(polling) })
 	defer func() { stop(); wg.Wait() }()
-	return envoy.run(ctx)
-}
-
-func startRelay(ctx context.Context, s Settings, p Program) (*Relay, error) {
-	if s.CAFile != "" {
-		if _, err := readRoots(s.CAFile); err != nil {
-			return nil, wrong("APPMESH_XDS_CA_FILE", "%v", err)
-		}
-	}
-	if _, err := s.Proof.certificates(); err != nil {
-		return nil, wrong("APPMESH_XDS_CLIENT_CERT_FILE", "%v", err)
-	}
-	u, err := newUpstreams(ctx, s, "evermesh-agent/"+p.Version, p.Log)
-	if err != nil {
-		return nil, err
-	}
-	relay, err := newRelay(s.SocketPath, u, p.Log)
-	if err != nil {
-		return nil, wrong("APPNET_RELAY_LISTENER_UDS_PATH", "%v", err)
-	}
-	return relay, nil
+	return envoy.Run(ctx)
 }
 
 // writeBootstrap returns the file that Envoy starts with: the user's own, untouched, or a generated one.
-func (s Settings) writeBootstrap(log *slog.Logger) (string, error) {
+func writeBootstrap(s settings.Settings, log *slog.Logger) (string, error) {
 	if s.OwnBootstrap() {
 		return s.ConfigFile, nil
 	}
-	files, err := s.Bootstrap.readUserFiles()
+	files, err := bootstrap.ReadUserFiles(s.Bootstrap)
 	if err != nil {
 		return "", err
 	}
 	if text := files[s.Bootstrap.StatsFile]; bytes.Contains(text, []byte("stats_matcher")) || bytes.Contains(text, []byte("statsMatcher")) {
 		log.Warn("stats matcher in ENVOY_STATS_CONFIG_FILE: envoy may fall out of step with the control plane, and what is left out cannot be asked for")
 	}
-	text, err := s.BootstrapFile(s.facts(), files)
+	text, err := bootstrap.File(s, facts(s), files)
 	if err != nil {
 		return "", err
 	}
-	f, err := s.createConfigFile()
+	f, err := createConfigFile(s)
 	if err != nil {
-		return "", wrong("ENVOY_CONFIG_FILE", "%v", err)
+		return "", settings.Wrong("ENVOY_CONFIG_FILE", "%v", err)
 	}
 	_, err = f.Write(text)
 	if err := errors.Join(err, f.Close()); err != nil {
@@ -148,7 +125,7 @@ func (s Settings) writeBootstrap(log *slog.Logger) (string, error) {
 
 const bootstrapMode fs.FileMode = 0o644
 
-func (s Settings) createConfigFile() (*os.File, error) {
+func createConfigFile(s settings.Settings) (*os.File, error) {
 	if s.ConfigFile != "" {
 		return os.OpenFile(s.ConfigFile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, bootstrapMode)
 	}
@@ -160,8 +137,8 @@ func (s Settings) createConfigFile() (*os.File, error) {
 }
 
 // facts asks the machine.
-func (s Settings) facts() Facts {
-	f := Facts{Instance: newInstance(), SocketPath: s.SocketPath, IPv4: map[string][]string{}, IPv6: map[string][]string{}}
+func facts(s settings.Settings) bootstrap.Facts {
+	f := bootstrap.Facts{Instance: newInstance(), SocketPath: s.SocketPath, IPv4: map[string][]string{}, IPv6: map[string][]string{}}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		f.Kernel = unix.ByteSliceToString(name.Release[:])

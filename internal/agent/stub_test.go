@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
@@ -87,7 +89,7 @@ type stub struct {
 
 func newStub(t *testing.T, do string, lines ...string) *stub {
 	t.Helper()
-	s := &stub{dir: shortDir(t), admin: freePort(t)}
+	s := &stub{dir: agenttest.ShortDir(t), admin: agenttest.FreePort(t)}
 	s.lines = append([]string{
 		part + "=envoy", "STUB_DIR=" + s.dir, "STUB_DO=" + do, "ENVOY_PATH=/proc/self/exe",
 		"ENVOY_ADMIN_ACCESS_PORT=" + strconv.Itoa(s.admin), "LISTENER_DRAIN_WAIT_TIME_S=5", "TMPDIR=" + s.dir,
@@ -103,11 +105,11 @@ func (s *stub) run(ctx context.Context, t *testing.T) (*testenv.Output, error) {
 		name, value, _ := strings.Cut(line, "=")
 		t.Setenv(name, value)
 	}
-	settings, err := Parse(os.Getenv, Flags{}, os.Getuid())
+	settings, err := settings.Parse(os.Getenv, settings.Flags{}, os.Getuid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, text := newTestLog(t)
+	log, text := agenttest.Log(t)
 	return text, Run(ctx, settings, Program{Version: "test", Args: []string{"--extra", "1"}, Stdout: os.Stdout, Stderr: os.Stderr, Log: log})
 }
 
@@ -124,13 +126,13 @@ func (s *stub) happens(t *testing.T, text string, times int, do func()) (waited 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for deadline := time.Now().Add(wait); time.Now().Before(deadline); pause(t) {
+		for deadline := time.Now().Add(agenttest.Wait); time.Now().Before(deadline); agenttest.Tick(t) {
 			if strings.Count(s.events(), text) >= times {
 				do()
 				return
 			}
 		}
-		t.Errorf("not in %s: %q %d times, but\n%s", wait, text, times, s.events())
+		t.Errorf("not in %s: %q %d times, but\n%s", agenttest.Wait, text, times, s.events())
 		do()
 	}()
 	return func() { <-done }

@@ -1,0 +1,51 @@
+package relay
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/agent/settings"
+	"github.com/evermesh/evermesh/internal/auth"
+)
+
+// newTestRelay is a relay as Run makes it, from the variables' lines.
+func newTestRelay(t *testing.T, lines ...string) (*Relay, discoveryv3.AggregatedDiscoveryServiceClient) {
+	t.Helper()
+	s, err := settings.Parse(agenttest.Environment(append([]string{"APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "AWS_REGION=us-east-1"}, lines...)...), settings.Flags{}, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, _ := agenttest.Log(t)
+	s.SocketPath = filepath.Join(agenttest.ShortDir(t), "xds.sock")
+	r, err := Start(t.Context(), s, "test", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r, dialRelay(t, s.SocketPath)
+}
+
+// dialRelay connects as Envoy does.
+func dialRelay(t *testing.T, socket string) discoveryv3.AggregatedDiscoveryServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+}
+
+func verify(ctx context.Context, method string, md metadata.MD) error {
+	_, err := auth.NewVerifier(agenttest.Keys{}, "us-east-1", []string{"appmesh"}, time.Now).Verify(ctx, auth.StreamRequest(method, md))
+	return err
+}

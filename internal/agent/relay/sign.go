@@ -1,0 +1,110 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/evermesh/evermesh/internal/agent/settings"
+)
+
+const (
+	unsignedPayload = "UNSIGNED-PAYLOAD"
+	// credentialsWait bounds the search for credentials: the metadata services that AWS's rules end with are silent
+	// on machines that are not Amazon's.
+	credentialsWait = 5 * time.Second
+	// credentialsRetry is how long the search is not repeated after it found nothing, as long as it never found any.
+	credentialsRetry = time.Minute
+)
+
+// signer signs streams with Signature Version 4 (AGENT-044). A stream is one request: its messages are not signed.
+type signer struct {
+	credentials aws.CredentialsProvider
+	region      string
+	service     string // the signing name
+	now         func() time.Time
+	log         *slog.Logger
+	v4          *v4.Signer
+	proof       settings.Proof
+
+	mu      sync.Mutex
+	nextTry time.Time // after a search that found nothing
+	found   bool      // credentials, once
+}
+
+func newSigner(credentials aws.CredentialsProvider, region, service string, log *slog.Logger) *signer {
+	return &signer{credentials: credentials, region: region, service: service, now: time.Now, log: log, v4: v4.NewSigner()}
+}
+
+// sign returns the headers that sign a call of method at e. Without credentials there are none, and the control
+// plane decides whether it wants any. What has another proof is not signed.
+func (s *signer) sign(ctx context.Context, e settings.Endpoint, method string) (metadata.MD, error) {
+	if s.proof.Unsigned() {
+		return headers(s.proof, e)
+	}
+	c, err := s.retrieve(ctx)
+	if err != nil || !c.HasKeys() {
+		return metadata.MD{}, err
+	}
+	if s.region == "" {
+		return nil, errors.New("sign stream: AWS_REGION must name the control plane's region")
+	}
+	scheme := "http"
+	if e.TLS {
+		scheme = "https"
+	}
+	r := &http.Request{
+		Method: http.MethodPost,
+		URL:    &url.URL{Scheme: scheme, Host: e.Authority, Path: method},
+		Host:   e.Authority,
+		Header: http.Header{"X-Amz-Content-Sha256": {unsignedPayload}},
+	}
+	if err := s.v4.SignHTTP(ctx, c, r, unsignedPayload, s.service, s.region, s.now()); err != nil {
+		return nil, fmt.Errorf("sign stream: %w", err)
+	}
+	md := metadata.MD{}
+	for name, values := range r.Header {
+		md[strings.ToLower(name)] = values
+	}
+	return md, nil
+}
+
+// retrieve finds the credentials now valid; none after a search that found nothing. Who once had credentials is to have
+// them again: without them the control plane refuses the stream, so a failure is an error, and the stream tried again.
+func (s *signer) retrieve(ctx context.Context) (aws.Credentials, error) {
+	s.mu.Lock()
+	wait := s.now().Before(s.nextTry)
+	s.mu.Unlock()
+	if wait || s.credentials == nil {
+		return aws.Credentials{}, nil
+	}
+	search, cancel := context.WithTimeout(ctx, credentialsWait)
+	defer cancel()
+	c, err := s.credentials.Retrieve(search)
+	if ctx.Err() != nil {
+		return aws.Credentials{}, ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.found = s.found || c.HasKeys()
+	case s.found:
+		return aws.Credentials{}, fmt.Errorf("sign stream: find credentials: %w", err)
+	default:
+		s.nextTry = s.now().Add(credentialsRetry)
+		s.log.Warn("no credentials found, xds streams are not signed", "err", err)
+		return aws.Credentials{}, nil
+	}
+	return c, nil
+}
