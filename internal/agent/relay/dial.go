@@ -57,16 +57,11 @@ func newDialer(mark uint32) *net.Dialer {
 func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, proof settings.Proof, userAgent string) (*grpc.ClientConn, error) {
 	secure := insecure.NewCredentials()
 	if e.TLS {
-		roots, err := readRoots(caFile)
+		c, err := tlsConfig(caFile, proof)
 		if err != nil {
 			return nil, err
 		}
-		own, err := certificates(proof)
-		if err != nil {
-			return nil, err
-		}
-		// The server's name follows from the authority.
-		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own})
+		secure = credentials.NewTLS(c)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(secure),
@@ -83,6 +78,19 @@ func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, pr
 		return nil, fmt.Errorf("connect to %s: %w", e, err)
 	}
 	return conn, nil
+}
+
+// tlsConfig is for one connection to e: files are read anew. The server's name follows from the authority.
+func tlsConfig(caFile string, proof settings.Proof) (*tls.Config, error) {
+	roots, err := readRoots(caFile)
+	if err != nil {
+		return nil, err
+	}
+	own, err := certificates(proof)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own}, nil
 }
 
 // readRoots reads the CA at each connection, so that a new one needs no restart; nil is the system's.

@@ -4,10 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
-
-	"google.golang.org/grpc/metadata"
 
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
@@ -21,10 +20,10 @@ const (
 // maxToken bounds a token, in bytes.
 const maxToken = 20000
 
-// headers are those of a stream to e. A token goes to nobody in plaintext but on this machine: who reads it could use
+// headers are those of a stream or request to e. A token goes to nobody in plaintext but on this machine: who reads it could use
 // it.
-func headers(p settings.Proof, e settings.Endpoint) (metadata.MD, error) {
-	md := metadata.MD{}
+func headers(p settings.Proof, e settings.Endpoint) (http.Header, error) {
+	md := http.Header{}
 	if p.Role != "" {
 		md.Set(roleHeader, p.Role)
 	}

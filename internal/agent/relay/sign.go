@@ -20,6 +20,8 @@ import (
 
 const (
 	unsignedPayload = "UNSIGNED-PAYLOAD"
+	// emptyPayload is the hash of no body.
+	emptyPayload = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	// credentialsWait bounds the search for credentials: the metadata services that AWS's rules end with are silent
 	// on machines that are not Amazon's.
 	credentialsWait = 5 * time.Second
@@ -49,12 +51,30 @@ func newSigner(credentials aws.CredentialsProvider, region, service string, log 
 // sign returns the headers that sign a call of method at e. Without credentials there are none, and the control
 // plane decides whether it wants any. What has another proof is not signed.
 func (s *signer) sign(ctx context.Context, e settings.Endpoint, method string) (metadata.MD, error) {
+	header, err := s.headers(ctx, e, http.MethodPost, &url.URL{Path: method}, unsignedPayload)
+	if err != nil {
+		return nil, err
+	}
+	md := metadata.MD{}
+	for name, values := range header {
+		md[strings.ToLower(name)] = values
+	}
+	return md, nil
+}
+
+// signRequest is sign for a request of HTTP without a body.
+func (s *signer) signRequest(ctx context.Context, e settings.Endpoint, method string, target *url.URL) (http.Header, error) {
+	return s.headers(ctx, e, method, target, emptyPayload)
+}
+
+// headers are what proves a request; payload is the hash of its body, or unsignedPayload.
+func (s *signer) headers(ctx context.Context, e settings.Endpoint, method string, target *url.URL, payload string) (http.Header, error) {
 	if s.proof.Unsigned() {
 		return headers(s.proof, e)
 	}
 	c, err := s.retrieve(ctx)
 	if err != nil || !c.HasKeys() {
-		return metadata.MD{}, err
+		return http.Header{}, err
 	}
 	if s.region == "" {
 		return nil, errors.New("sign stream: AWS_REGION must name the control plane's region")
@@ -64,19 +84,15 @@ func (s *signer) sign(ctx context.Context, e settings.Endpoint, method string) (
 		scheme = "https"
 	}
 	r := &http.Request{
-		Method: http.MethodPost,
-		URL:    &url.URL{Scheme: scheme, Host: e.Authority, Path: method},
+		Method: method,
+		URL:    &url.URL{Scheme: scheme, Host: e.Authority, Path: target.Path, RawPath: target.RawPath, RawQuery: target.RawQuery},
 		Host:   e.Authority,
-		Header: http.Header{"X-Amz-Content-Sha256": {unsignedPayload}},
+		Header: http.Header{"X-Amz-Content-Sha256": {payload}},
 	}
-	if err := s.v4.SignHTTP(ctx, c, r, unsignedPayload, s.service, s.region, s.now()); err != nil {
+	if err := s.v4.SignHTTP(ctx, c, r, payload, s.service, s.region, s.now()); err != nil {
 		return nil, fmt.Errorf("sign stream: %w", err)
 	}
-	md := metadata.MD{}
-	for name, values := range r.Header {
-		md[strings.ToLower(name)] = values
-	}
-	return md, nil
+	return r.Header, nil
 }
 
 // retrieve finds the credentials now valid; none after a search that found nothing. Who once had credentials is to have
