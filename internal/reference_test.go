@@ -200,11 +200,10 @@ var (
 	variableRow = regexp.MustCompile("(?m)^\\| (`[A-Z0-9_]+`(?:, `[A-Z0-9_]+`)*) \\|")
 )
 
-// TestAgentReference holds docs/agent.md against the variables that the agent
-// and the interception read: none is missing, and none is there that they do
-// not read.
-func TestAgentReference(t *testing.T) {
-	read := map[string]string{} // variable: file
+// agentVariables are the variables that the agent and the interception read, and a file that does.
+func agentVariables(t *testing.T) map[string]string {
+	t.Helper()
+	read := map[string]string{}
 	for _, name := range repositoryFiles(t, func(name string) bool {
 		dir := filepath.Dir(name)
 		return isGo(name) && !strings.HasSuffix(name, "_test.go") && (strings.HasPrefix(dir, "internal/agent") && dir != "internal/agent/agenttest" || slices.Contains([]string{"internal/intercept", "cmd/evermesh-agent"}, dir))
@@ -220,6 +219,14 @@ func TestAgentReference(t *testing.T) {
 			return true
 		})
 	}
+	return read
+}
+
+// TestAgentReference holds docs/agent.md against the variables that the agent
+// and the interception read: none is missing, and none is there that they do
+// not read.
+func TestAgentReference(t *testing.T) {
+	read := agentVariables(t)
 	text := readFile(t, "docs/agent.md")
 	listed := map[string]bool{}
 	for _, row := range variableRow.FindAllStringSubmatch(text, -1) {
