@@ -83,6 +83,40 @@ const (
 	DiscoveryTypeSecret   DiscoveryType = "secret"
 )
 
+// Drain is the model's Drain.
+type Drain struct {
+	Clients        int64       `json:"clients"`
+	ClientsWaiting int64       `json:"clientsWaiting"`
+	Endpoints      []string    `json:"endpoints"`
+	Instance       string      `json:"instance"`
+	Message        string      `json:"message"`
+	ResourceARN    string      `json:"resourceArn"`
+	Status         DrainStatus `json:"status"`
+	Unknown        []string    `json:"unknown,omitempty"`
+}
+
+// DrainProxyInput is the model's DrainProxyInput.
+type DrainProxyInput struct {
+	Instance    string  `json:"instance"`
+	ResourceARN *string `json:"resourceArn,omitempty"`
+}
+
+// DrainProxyOutput is the model's DrainProxyOutput.
+type DrainProxyOutput struct {
+	Drain Drain `json:"drain"`
+}
+
+// DrainStatus is the model's enum of that name.
+type DrainStatus string
+
+// Values of DrainStatus.
+const (
+	DrainStatusDrained     DrainStatus = "DRAINED"
+	DrainStatusTimedOut    DrainStatus = "TIMED_OUT"
+	DrainStatusNothingToDo DrainStatus = "NOTHING_TO_DO"
+	DrainStatusResumed     DrainStatus = "RESUMED"
+)
+
 // ExplainInput is the model's ExplainInput.
 type ExplainInput struct {
 	ResourceARN string `json:"resourceArn"`
@@ -233,16 +267,18 @@ type Problem struct {
 
 // Proxy is the model's Proxy.
 type Proxy struct {
-	ConnectedAt  Timestamp    `json:"connectedAt"`
-	Dialect      Dialect      `json:"dialect"`
-	EnvoyVersion *string      `json:"envoyVersion,omitempty"`
-	Instance     string       `json:"instance"`
-	Notes        []string     `json:"notes,omitempty"`
-	Peer         *string      `json:"peer,omitempty"`
-	Replica      string       `json:"replica"`
-	ResourceARN  string       `json:"resourceArn"`
-	State        ProxyState   `json:"state"`
-	Types        []TypeStatus `json:"types"`
+	Addresses     []string     `json:"addresses,omitempty"`
+	ConnectedAt   Timestamp    `json:"connectedAt"`
+	Dialect       Dialect      `json:"dialect"`
+	DrainingSince *Timestamp   `json:"drainingSince,omitempty"`
+	EnvoyVersion  *string      `json:"envoyVersion,omitempty"`
+	Instance      string       `json:"instance"`
+	Notes         []string     `json:"notes,omitempty"`
+	Peer          *string      `json:"peer,omitempty"`
+	Replica       string       `json:"replica"`
+	ResourceARN   string       `json:"resourceArn"`
+	State         ProxyState   `json:"state"`
+	Types         []TypeStatus `json:"types"`
 }
 
 // ProxyState is the model's enum of that name.
@@ -275,6 +311,7 @@ type Refusal struct {
 type Replica struct {
 	Address         *string   `json:"address,omitempty"`
 	AppliedRevision int64     `json:"appliedRevision"`
+	DrainsRevision  *int64    `json:"drainsRevision,omitempty"`
 	ID              string    `json:"id"`
 	SeenAt          Timestamp `json:"seenAt"`
 	Version         string    `json:"version"`
@@ -293,6 +330,17 @@ const (
 	ResourceKindVirtualGateway ResourceKind = "virtualGateway"
 	ResourceKindGatewayRoute   ResourceKind = "gatewayRoute"
 )
+
+// ResumeProxyInput is the model's ResumeProxyInput.
+type ResumeProxyInput struct {
+	Instance    string  `json:"instance"`
+	ResourceARN *string `json:"resourceArn,omitempty"`
+}
+
+// ResumeProxyOutput is the model's ResumeProxyOutput.
+type ResumeProxyOutput struct {
+	Drain Drain `json:"drain"`
+}
 
 // Rollout is the model's Rollout.
 type Rollout struct {
@@ -349,9 +397,11 @@ func EvermeshOperations() []Operation {
 	return []Operation{
 		{Name: "DescribeMeshSettings", Method: "GET", Pattern: "/evermesh/v1/mesh-settings"},
 		{Name: "DescribeRollout", Method: "GET", Pattern: "/evermesh/v1/rollout"},
+		{Name: "DrainProxy", Method: "PUT", Pattern: "/evermesh/v1/proxies/{instance}/drain"},
 		{Name: "Explain", Method: "GET", Pattern: "/evermesh/v1/explain"},
 		{Name: "ListProxies", Method: "GET", Pattern: "/evermesh/v1/proxies"},
 		{Name: "Plan", Method: "POST", Pattern: "/evermesh/v1/plan"},
+		{Name: "ResumeProxy", Method: "DELETE", Pattern: "/evermesh/v1/proxies/{instance}/drain"},
 		{Name: "UpdateMeshSettings", Method: "PUT", Pattern: "/evermesh/v1/mesh-settings"},
 	}
 }

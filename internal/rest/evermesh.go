@@ -63,6 +63,7 @@ func (s *Server) listProxies(ctx context.Context, c *call) (any, error) {
 		token := pageToken(c.principal.Account + "\n" + position(proxies[limit-1]))
 		out.NextToken = &token
 	}
+	s.drains(out.Proxies)
 	if out.Proxies == nil {
 		out.Proxies = []api.Proxy{}
 	}

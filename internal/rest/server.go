@@ -49,6 +49,8 @@ type Config struct {
 	Quotas mesh.Limits
 	// Ledger answers what the proxies hold.
 	Ledger Ledger
+	// Drains takes proxies out of what others are sent; nil drains none.
+	Drains Drains
 	// Snapshot is every resource as it is now, or later.
 	Snapshot func(context.Context) (*mesh.Snapshot, error)
 	// Services are those around the mesh that are served on the same endpoint.
@@ -168,6 +170,7 @@ func New(c Config) (*Server, error) {
 	}
 	if err := s.register(evermesh, map[string]handler{
 		"ListProxies": s.listProxies, "DescribeRollout": s.describeRollout, "Explain": s.explain, "Plan": s.plan,
+		"DrainProxy": s.drainProxy, "ResumeProxy": s.resumeProxy,
 		"DescribeMeshSettings": s.describeSettings, "UpdateMeshSettings": s.updateSettings,
 	}); err != nil {
 		return nil, err

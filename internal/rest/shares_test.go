@@ -147,7 +147,7 @@ const (
 // fails the test: whoever adds one has to say.
 func rights() map[string]right {
 	return map[string]right{
-		"CreateMesh": apart, "ListMeshes": apart, "ListProxies": apart,
+		"CreateMesh": apart, "ListMeshes": apart, "ListProxies": apart, "DrainProxy": apart, "ResumeProxy": apart,
 		"DescribeMesh": all, "UpdateMesh": byName, "DeleteMesh": byName,
 		"CreateVirtualNode": makes, "DescribeVirtualNode": all, "ListVirtualNodes": all, "UpdateVirtualNode": its, "DeleteVirtualNode": its,
 		"CreateVirtualRouter": makes, "DescribeVirtualRouter": all, "ListVirtualRouters": all, "UpdateVirtualRouter": its, "DeleteVirtualRouter": its,
