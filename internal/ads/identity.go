@@ -81,26 +81,51 @@ var (
 	metricsSince = [2]uint32{1, 39}
 )
 
-// traitsOf is what the node says of its proxy that its configuration depends on.
-// lacks is a note when it asks for what its Envoy cannot do: an Envoy refuses a
-// configuration that names what it does not have, and everything else with it.
-func traitsOf(n *corev3.Node) (t mesh.Traits, lacks string) {
+// traitsOf is what the node says of its proxy that its configuration depends on, and
+// notes on that for the person who looks at the proxy.
+func traitsOf(n *corev3.Node) (t mesh.Traits, notes []string) {
 	// App Mesh's agent says nothing of it, and may have a server.
 	t.NoSDS = lookup(n.GetMetadata(), []string{"evermesh.sds"}) == "none"
+	var lacks string
+	if t.Metrics, lacks = metricsOf(n); lacks != "" {
+		notes = append(notes, lacks)
+	}
+	if of, err := api.ParseNodeID(n.GetId()); err == nil && of.Kind == api.KindVirtualGateway {
+		return t, notes // it has no interception anyway (ICPT-026)
+	}
+	switch said := lookup(n.GetMetadata(), []string{"evermesh.interception"}); said {
+	case "", "redirect":
+	case "none":
+		direct, err := mesh.NewDirect(lookup(n.GetMetadata(), []string{"evermesh.ingress", "address"}), lookup(n.GetMetadata(), []string{"evermesh.ingress", "ports"}))
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("It runs without interception, but what it says of its ingress is wrong: %s. It gets the configuration of proxies without any.", oneLine(err.Error())))
+			direct, _ = mesh.NewDirect("", "")
+		}
+		t.Direct = direct
+		notes = append(notes, "It runs without interception: only connections to the loopback addresses of virtual services and to its own listeners pass it, and an egress filter DROP_ALL keeps its application from nothing else.")
+	default:
+		notes = append(notes, fmt.Sprintf("It asks for an interception %q that is not known here: its listeners are those of redirected traffic.", clipped(said)))
+	}
+	return t, notes
+}
+
+// metricsOf says whether the proxy counts for the metrics extension; lacks is a note when
+// it asks for what its Envoy cannot do: an Envoy refuses a configuration that names what
+// it does not have, and everything else with it.
+func metricsOf(n *corev3.Node) (yes bool, lacks string) {
 	if lookup(n.GetMetadata(), []string{"aws.appmesh.metric_filter", "level"}) != "1" {
-		return t, ""
+		return false, ""
 	}
 	for _, need := range metricsNeed {
 		if !slices.ContainsFunc(n.GetExtensions(), func(e *corev3.Extension) bool { return e.GetName() == need && !e.GetDisabled() }) {
-			return t, "It asks for the metrics extension, but its Envoy has no " + need + ": it gets none of the extension's metrics."
+			return false, "It asks for the metrics extension, but its Envoy has no " + need + ": it gets none of the extension's metrics."
 		}
 	}
 	v := n.GetUserAgentBuildVersion().GetVersion()
 	if slices.Compare([]uint32{v.GetMajorNumber(), v.GetMinorNumber()}, metricsSince[:]) < 0 {
-		return t, fmt.Sprintf("It asks for the metrics extension, but its Envoy is older than %d.%d: it gets none of the extension's metrics.", metricsSince[0], metricsSince[1])
+		return false, fmt.Sprintf("It asks for the metrics extension, but its Envoy is older than %d.%d: it gets none of the extension's metrics.", metricsSince[0], metricsSince[1])
 	}
-	t.Metrics = true
-	return t, ""
+	return true, ""
 }
 
 func lookup(s *structpb.Struct, path []string) string {

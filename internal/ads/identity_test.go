@@ -91,7 +91,8 @@ func TestTraits(t *testing.T) {
 			if c.change != nil {
 				c.change(n)
 			}
-			got, lacks := traitsOf(n)
+			got, notes := traitsOf(n)
+			lacks := strings.Join(notes, " ")
 			if got.Metrics != c.metrics || (lacks == "") != (c.lacks == "") || !strings.Contains(lacks, c.lacks) {
 				t.Errorf("traits are %+v with the note %q", got, lacks)
 			}
@@ -106,7 +107,46 @@ func TestTraits(t *testing.T) {
 			t.Errorf("said %q, traits are %+v", said, got)
 		}
 	}
-	if got, lacks := traitsOf(&corev3.Node{}); got != (mesh.Traits{}) || lacks != "" {
-		t.Errorf("a node that says nothing has %+v and the note %q", got, lacks)
+	if got, notes := traitsOf(&corev3.Node{}); got != (mesh.Traits{}) || notes != nil {
+		t.Errorf("a node that says nothing has %+v and the notes %q", got, notes)
+	}
+}
+
+func TestInterceptionOfANode(t *testing.T) {
+	const node = "mesh/shop/virtualNode/front"
+	for _, c := range []struct {
+		name, id       string
+		said           any
+		address, ports string
+		want           mesh.Direct
+		note           string
+	}{
+		{"redirected, and says so", node, "redirect", "", "", "", ""},
+		{"without, and with nothing to listen for", node, "none", "", "", "none", "DROP_ALL keeps its application from nothing else"},
+		{"without, at an address", node, "none", "10.0.0.7", "", "none 10.0.0.7", "without interception"},
+		{"without, with ports of the application", node, "none", "", "9090:1, 8080:18080", "none 8080:18080 9090:1", "without interception"},
+		{"the order of ports and spaces make no difference", node, "none", "", " 8080:18080,9090:1,9090:1", "none 8080:18080 9090:1", "without interception"},
+		{"an address in IPv6's form of IPv4", node, "none", "::ffff:10.0.0.7", "", "none 10.0.0.7", "without interception"},
+		{"an address that is every one", node, "none", "0.0.0.0", "", "none", "is no address of a workload"},
+		{"an address that leads Envoy to itself", node, "none", "127.0.0.1", "", "none", "is no address of a workload"},
+		{"a port that is none", node, "none", "", "8080:0", "none", "is no pair of ports"},
+		{"a port with two meanings", node, "none", "", "8080:1,8080:2", "none", "there twice"},
+		{"a word of a later version", node, "socks", "", "", "", "\"socks\" that is not known here"},
+		{"no text", node, 1.0, "", "", "", ""},
+		{"ICPT-026 a gateway", "mesh/shop/virtualGateway/gate", "none", "10.0.0.7", "8080:18080", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := structpb.NewStruct(map[string]any{
+				"evermesh.interception": c.said, "evermesh.ingress": map[string]any{"address": c.address, "ports": c.ports},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, notes := traitsOf(&corev3.Node{Id: c.id, Metadata: m})
+			note := strings.Join(notes, " ")
+			if got.Direct != c.want || (note == "") != (c.note == "") || !strings.Contains(note, c.note) {
+				t.Errorf("traits are %+v with the notes %q", got, notes)
+			}
+		})
 	}
 }

@@ -33,10 +33,10 @@ type proxy struct {
 	principal auth.Principal
 	instance  string
 	peer      string
-	secure    bool    // by TLS
-	envoy     *string // its version
-	lacks     string  // a note on what its Envoy cannot do
-	delta     bool    // its dialect
+	secure    bool     // by TLS
+	envoy     *string  // its version
+	said      []string // notes on what it said of itself
+	delta     bool     // its dialect
 	connected time.Time
 	stream    grpc.ServerStream
 	ender     *ender
@@ -203,7 +203,7 @@ func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth
 	}
 	// Whatever form the node id has, others see the one name of the resource.
 	p.client, p.arn = client, s.Realm.ARN(client.Key, owner)
-	p.client.Traits, p.lacks = traitsOf(node)
+	p.client.Traits, p.said = traitsOf(node)
 	refused := p.authorized()
 	if status.Code(refused) == codes.PermissionDenied && client.Key.Owner != principal.Account && owner != principal.Account {
 		_, named, _ := s.asked(node.GetId(), principal.Account)

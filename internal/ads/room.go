@@ -6,8 +6,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 // Room is how many proxies a node or gateway may have connected (QUOTA-002, QUOTA-003).
@@ -43,11 +41,9 @@ func (s *Server) enter(p *proxy, r Room) error {
 	if all == nil {
 		all = map[string]bool{}
 	}
-	for _, traits := range mesh.EveryTraits() {
-		if g := s.groups[mesh.Client{Key: p.client.Key, Traits: traits}]; g != nil {
-			for m := range g.members {
-				all[m.instance] = true
-			}
+	for _, g := range s.byKey[p.client.Key] {
+		for m := range g.members {
+			all[m.instance] = true
 		}
 	}
 	if n := len(all); n >= r.Most && !all[p.instance] && !r.Known(p.instance, p.peer) {

@@ -26,10 +26,8 @@ func (s *Server) Row(c mesh.Client) (api.LedgerRow, bool) {
 	}
 	var groups []group
 	s.mu.Lock()
-	for _, traits := range mesh.EveryTraits() {
-		if g := s.groups[mesh.Client{Key: c.Key, Traits: traits}]; g != nil {
-			groups = append(groups, group{g.goal, slices.Collect(maps.Keys(g.members))})
-		}
+	for _, g := range s.byKey[c.Key] {
+		groups = append(groups, group{g.goal, slices.Collect(maps.Keys(g.members))})
 	}
 	s.mu.Unlock()
 	if len(groups) == 0 {
@@ -156,10 +154,7 @@ func (m *machine) status(t envoy.Type, goal *goal) (status api.TypeStatus, ok bo
 
 // notes are sentences for the person who looks at a proxy.
 func (p *proxy) notes() []string {
-	var out []string
-	if p.lacks != "" {
-		out = append(out, p.lacks)
-	}
+	out := slices.Clone(p.said)
 	if f := p.m.of[envoy.Cluster].flight; f != nil && !p.s.Now().Before(f.at.Add(p.m.silence)) {
 		out = append(out, "Its clusters have not been acknowledged for "+p.m.silence.String()+": routes were sent without.")
 	}

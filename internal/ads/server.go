@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,6 +111,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	groups  map[mesh.Client]*group
+	byKey   map[api.Key][]*group    // the same, of each node or gateway
 	strange map[int]*ender          // streams whose first request is awaited
 	met     int                     // such streams so far
 	doubts  map[instance]remembered // of proxies that left
@@ -135,7 +137,7 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		Config: c, left: make(chan struct{}, 1), groups: map[mesh.Client]*group{}, doubts: map[instance]remembered{},
-		strange: map[int]*ender{},
+		byKey: map[api.Key][]*group{}, strange: map[int]*ender{},
 	}
 	s.queue.init()
 	return s
@@ -360,6 +362,7 @@ func (s *Server) join(p *proxy, r Room) error {
 	if g == nil {
 		g = &group{members: map[*proxy]bool{}, ready: make(chan struct{})}
 		s.groups[p.client] = g
+		s.byKey[p.client.Key] = append(s.byKey[p.client.Key], g)
 		s.Clients.Want(p.client)
 	}
 	if s.reauthorized != p.allowed {
@@ -381,6 +384,11 @@ func (s *Server) leave(p *proxy) {
 	delete(g.members, p)
 	if len(g.members) == 0 {
 		delete(s.groups, p.client)
+		if rest := slices.DeleteFunc(s.byKey[p.client.Key], func(x *group) bool { return x == g }); len(rest) > 0 {
+			s.byKey[p.client.Key] = rest
+		} else {
+			delete(s.byKey, p.client.Key)
+		}
 		s.Clients.Unwant(p.client)
 	}
 	s.streams--

@@ -34,6 +34,7 @@ func (o *Builder) Build(view *mesh.View, previous *Bundle) (*Bundle, []mesh.Prob
 		b.callees = make([]*callee, 0, len(previous.callees))
 	}
 	b.meshWide.metrics, b.noSDS = view.Client.Traits.Metrics, view.Client.Traits.NoSDS
+	b.direct = view.Client.Traits.Direct
 	b.meshWide.noRetry = view.Mesh != nil && view.Mesh.Settings.DefaultRetry == api.DefaultRetryOff
 	spec := view.Mesh.MeshSpec()
 	if spec != nil {
@@ -109,7 +110,8 @@ type build struct {
 	meshWide meshWide
 	ip       ip
 	allowAll bool
-	noSDS    bool // for proxies without an SDS server of the workload's own
+	noSDS    bool        // for proxies without an SDS server of the workload's own
+	direct   mesh.Direct // of a node's proxies; "" where traffic is redirected
 
 	previous   *Bundle // nil at first
 	oldPieces  []*piece

@@ -80,7 +80,7 @@ func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, i int) {
 	b.localCluster(loop, at.protocol, egressPort, gatewayPool(l.ConnectionPool))
 	config := rds(ingressPrefix, at.protocol, at.port)
 	b.redirects(config, at, loop)
-	b.listener(corev3.TrafficDirection_INBOUND, at.port, b.ip.any, []*api.Resource{b.own}, refs, func(_ *piece, out *listenerv3.Listener) {
+	b.listener(corev3.TrafficDirection_INBOUND, b.anywhere(at.port), b.ip.any, []*api.Resource{b.own}, refs, func(_ *piece, out *listenerv3.Listener) {
 		out.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(nil)}
 		out.FilterChains = t.chains(at.port, true, tls, func() *listenerv3.Filter {
 			return b.connectionManager(ingressStats(len(spec.Listeners), at.protocol, at.port), config)

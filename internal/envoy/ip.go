@@ -67,9 +67,9 @@ func address(host string, port uint32) *corev3.Address {
 }
 
 // bind is the address of a listener.
-func (i ip) bind(port uint32) *corev3.Address {
-	a := address(i.any, port)
-	a.GetSocketAddress().Ipv4Compat = i.any == "::"
+func (p place) bind() *corev3.Address {
+	a := address(p.host, p.port)
+	a.GetSocketAddress().Ipv4Compat = p.host == "::"
 	return a
 }
 

@@ -40,18 +40,27 @@ func ingressStats(listeners int, protocol api.PortProtocol, port uint32) string 
 	return fmt.Sprintf("%s.%s.%d", ingressPrefix, protocol, port)
 }
 
+// place is what a listener binds.
+type place struct {
+	host string
+	port uint32
+}
+
+// anywhere is a port on all addresses of the families that listeners take.
+func (b *build) anywhere(port uint32) place { return place{b.ip.any, port} }
+
 // listener makes a piece of a listener; its name, direction and metadata are
 // App Mesh's (EMS-020).
-func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra string, inputs []*api.Resource, refs references,
+func (b *build) listener(direction corev3.TrafficDirection, at place, extra string, inputs []*api.Resource, refs references,
 	mk func(p *piece, l *listenerv3.Listener),
 ) {
 	word := ingressPrefix
 	if direction == corev3.TrafficDirection_OUTBOUND {
 		word = egressPrefix
 	}
-	name := fmt.Sprintf("lds_%s_%s_%d", word, b.ip.any, port)
-	p := b.piece(listenerPiece(word, port), extra, inputs, func(p *piece) {
-		l := &listenerv3.Listener{Name: name, Address: b.ip.bind(port), TrafficDirection: direction, Metadata: aggregateStats()}
+	name := fmt.Sprintf("lds_%s_%s_%d", word, at.host, at.port)
+	p := b.piece(listenerPiece(word, at), extra, inputs, func(p *piece) {
+		l := &listenerv3.Listener{Name: name, Address: at.bind(), TrafficDirection: direction, Metadata: aggregateStats()}
 		mk(p, l)
 		b.countConnections(l)
 		r, err := b.owner.resource(name, l, refs, nil)
@@ -64,10 +73,9 @@ func (b *build) listener(direction corev3.TrafficDirection, port uint32, extra s
 	b.put(Listener, p.resource)
 }
 
-// listenerPiece names the piece of a listener; what it binds is part of what it
-// is made from.
-func listenerPiece(word string, port uint32) string {
-	return "listener " + word + " " + strconv.FormatUint(uint64(port), 10)
+// listenerPiece names the piece of a listener.
+func listenerPiece(word string, at place) string {
+	return "listener " + word + " " + at.host + " " + strconv.FormatUint(uint64(at.port), 10)
 }
 
 // rds names the route configuration of a port.

@@ -24,7 +24,11 @@ func (b *build) node() *inner {
 	for t := range in.resources {
 		b.resources[t] = append(b.resources[t], in.resources[t]...)
 	}
-	b.nodeEgress(in)
+	if b.direct != "" {
+		b.directEgress(in)
+	} else {
+		b.nodeEgress(in)
+	}
 	return in
 }
 
@@ -54,7 +58,7 @@ func (b *build) inner() *inner {
 	in := &inner{node: b.own, ip: b.ip, allowAll: b.allowAll}
 	of := &build{
 		owner: b.owner, view: b.view, own: b.own, mesh: b.mesh,
-		meshWide: b.meshWide, ip: b.ip, allowAll: b.allowAll, noSDS: b.noSDS, previous: b.previous,
+		meshWide: b.meshWide, ip: b.ip, allowAll: b.allowAll, noSDS: b.noSDS, direct: b.direct, previous: b.previous,
 	}
 	if b.previous != nil && b.previous.inner != nil {
 		of.oldPieces = b.previous.inner.pieces
@@ -66,6 +70,7 @@ func (b *build) inner() *inner {
 	}
 	in.policies = of.nodePolicies(spec)
 	of.nodeIngress(spec)
+	of.sayUnenforced()
 	in.aws = of.passThrough("amazonaws")
 	if b.allowAll {
 		in.allow = of.passThrough("mesh-allow-all")
@@ -77,16 +82,19 @@ func (b *build) inner() *inner {
 	return in
 }
 
+// inbound is what becomes of connections to a port of a node's listeners.
+type inbound struct {
+	port    uint32
+	refs    references
+	silent  bool // the inspector does not look there
+	sniffed bool // it does, at a protocol in which the server may speak first
+	chains  func() []*listenerv3.FilterChain
+}
+
 // nodeIngress makes the inbound listener, which a node without listeners does
 // not have (EMS-021).
 func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
-	if len(spec.Listeners) == 0 {
-		return
-	}
-	var refs references
-	var silent []uint32 // ports where the inspector does not look
-	sniffed := false
-	chains := make([]func() []*listenerv3.FilterChain, 0, len(spec.Listeners))
+	all := make([]inbound, 0, len(spec.Listeners))
 	for i := range spec.Listeners {
 		l := &spec.Listeners[i]
 		protocol, port := l.PortMapping.Protocol, uint32(l.PortMapping.Port)
@@ -99,44 +107,67 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 		if tls == nil && !t.offersPlaintext() {
 			continue // there is no certificate
 		}
-		refs.secrets = union(refs.secrets, its.secrets)
-		cluster := fmt.Sprintf("cds_ingress_%s_%s_%s_%d", b.mesh, b.own.Key.Name, protocol, port)
-		b.localCluster(cluster, protocol, port, nodePool(l.ConnectionPool))
-		prefix := ingressStats(b.view.Listeners(), protocol, port)
-		limit, idle := listenerTimeout(l)
-		if !isHTTP(protocol) {
-			// Only who must tell TLS from plaintext has to wait for the client's first
-			// bytes; where the server speaks first they do not come.
-			inspected := tls != nil && t.offersPlaintext()
-			if !inspected {
-				silent = append(silent, port)
-			}
-			sniffed = sniffed || inspected
-			refs.clusters = append(refs.clusters, cluster)
-			chains = append(chains, func() []*listenerv3.FilterChain {
-				return t.chains(port, inspected, tls, func() *listenerv3.Filter { return b.tcpProxy(prefix, "", idle, weighted{cluster, 1}) })
-			})
+		application, ok := b.application(port)
+		if !ok {
 			continue
 		}
-		routes := rds(ingressPrefix, protocol, port)
-		b.ingressRoutes(routes, fmt.Sprintf("%s_%s_%d", b.own.Key.Name, protocol, port), cluster, limit, idle)
-		chains = append(chains, func() []*listenerv3.FilterChain {
-			return t.chains(port, true, tls, func() *listenerv3.Filter { return b.connectionManager(prefix, routes) })
-		})
+		in := inbound{port: port, refs: references{secrets: its.secrets}}
+		cluster := fmt.Sprintf("cds_ingress_%s_%s_%s_%d", b.mesh, b.own.Key.Name, protocol, port)
+		b.localCluster(cluster, protocol, application, nodePool(l.ConnectionPool))
+		prefix := ingressStats(b.view.Listeners(), protocol, port)
+		limit, idle := listenerTimeout(l)
+		if isHTTP(protocol) {
+			routes := rds(ingressPrefix, protocol, port)
+			b.ingressRoutes(routes, fmt.Sprintf("%s_%s_%d", b.own.Key.Name, protocol, port), cluster, limit, idle)
+			in.chains = func() []*listenerv3.FilterChain {
+				return t.chains(port, true, tls, func() *listenerv3.Filter { return b.connectionManager(prefix, routes) })
+			}
+		} else {
+			// Only who must tell TLS from plaintext has to wait for the client's first
+			// bytes; where the server speaks first they do not come.
+			in.sniffed = tls != nil && t.offersPlaintext()
+			in.silent = !in.sniffed
+			in.refs.clusters = []string{cluster}
+			in.chains = func() []*listenerv3.FilterChain {
+				return t.chains(port, in.sniffed, tls, func() *listenerv3.Filter { return b.tcpProxy(prefix, "", idle, weighted{cluster, 1}) })
+			}
+		}
+		all = append(all, in)
 	}
-	if len(chains) == 0 {
-		return // Envoy takes no listener without chains
+	switch {
+	case b.direct != "":
+		b.directIngress(all)
+	case len(all) > 0: // Envoy takes no listener without chains
+		b.inboundListener(b.anywhere(ingressPort), all, originalDst())
+	}
+}
+
+// inboundListener makes a listener for what comes to the ports. before are listener filters
+// ahead of the inspector.
+func (b *build) inboundListener(at place, ports []inbound, before ...*listenerv3.ListenerFilter) {
+	var refs references
+	var silent []uint32
+	sniffed := false
+	for _, in := range ports {
+		refs.secrets, refs.clusters = union(refs.secrets, in.refs.secrets), append(refs.clusters, in.refs.clusters...)
+		sniffed = sniffed || in.sniffed
+		if in.silent {
+			silent = append(silent, in.port)
+		}
 	}
 	slices.Sort(refs.clusters)
-	b.listener(corev3.TrafficDirection_INBOUND, ingressPort, b.ip.any, []*api.Resource{b.own}, refs, func(_ *piece, l *listenerv3.Listener) {
+	b.listener(corev3.TrafficDirection_INBOUND, at, at.host, []*api.Resource{b.own}, refs, func(_ *piece, l *listenerv3.Listener) {
 		// The inspector is there before any TLS is, so that turning TLS on later
 		// replaces no listener and cuts no request.
-		l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst(), tlsInspector(onPorts(silent))}
+		l.ListenerFilters = append(before, tlsInspector(onPorts(silent)))
 		if sniffed {
 			l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(speakFirst), true
 		}
-		for _, chain := range chains {
-			l.FilterChains = append(l.FilterChains, chain()...)
+		for _, in := range ports {
+			l.FilterChains = append(l.FilterChains, in.chains()...)
+		}
+		if b.direct != "" && at.host == b.ip.any {
+			l.FilterChains = append(l.FilterChains, b.notToItself(at.port))
 		}
 	})
 }

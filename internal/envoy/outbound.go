@@ -36,36 +36,40 @@ func (b *build) nodeEgress(in *inner) {
 	var space [256]byte
 	plan := append(space[:0], b.ip.any...)
 	for i := range on {
-		o := &on[i]
-		plan = strconv.AppendUint(append(plan, '\n'), uint64(o.port), 10)
-		if o.tcp == nil {
-			o.config = rds(egressPrefix, o.protocol, o.port)
-			b.egressRoutes(o, in)
-			plan = append(append(plan, ' '), o.config...)
-			continue
-		}
-		o.callee = b.callee(o.tcp.Service, portOf{o.port, api.PortProtocolTCP}, b.policyFor(in, o.tcp.Spec))
-		plan = append(plan, " tcp"...)
-		if b.meshWide.metrics { // what is counted bears the service's name
-			plan = append(append(plan, ' '), o.tcp.Service.Key.Name...)
-		}
-		if o.callee.idle != nil {
-			plan = strconv.AppendInt(append(plan, " idle "...), int64(o.callee.idle.AsDuration()), 10)
-		}
-		for _, w := range o.callee.to {
-			plan = strconv.AppendUint(append(append(append(plan, ' '), w.cluster...), '='), uint64(w.weight), 10)
-		}
+		plan = b.resolve(&on[i], in, plan)
 	}
 	if in.allow != "" {
 		plan = append(plan, "\nall"...)
 	}
-	if old := b.old(listenerPiece(egressPrefix, egressPort)); old != nil && old.inputs[0] == b.own && old.extra == string(plan) {
+	if old := b.old(listenerPiece(egressPrefix, b.anywhere(egressPort))); old != nil && old.inputs[0] == b.own && old.extra == string(plan) {
 		b.pieces = append(b.pieces, old)
 		b.report(old.problems)
 		b.put(Listener, old.resource)
 		return
 	}
 	b.egressListener(in, on, string(plan))
+}
+
+// resolve makes what is behind a port, and adds to the plan what of it its listener says.
+func (b *build) resolve(o *outbound, in *inner, plan []byte) []byte {
+	plan = strconv.AppendUint(append(plan, '\n'), uint64(o.port), 10)
+	if o.tcp == nil {
+		o.config = rds(egressPrefix, o.protocol, o.port)
+		b.egressRoutes(o, in)
+		return append(append(plan, ' '), o.config...)
+	}
+	o.callee = b.callee(o.tcp.Service, portOf{o.port, api.PortProtocolTCP}, b.policyFor(in, o.tcp.Spec))
+	plan = append(plan, " tcp"...)
+	if b.meshWide.metrics { // what is counted bears the service's name
+		plan = append(append(plan, ' '), o.tcp.Service.Key.Name...)
+	}
+	if o.callee.idle != nil {
+		plan = strconv.AppendInt(append(plan, " idle "...), int64(o.callee.idle.AsDuration()), 10)
+	}
+	for _, w := range o.callee.to {
+		plan = strconv.AppendUint(append(append(append(plan, ' '), w.cluster...), '='), uint64(w.weight), 10)
+	}
+	return plan
 }
 
 func (b *build) egressListener(in *inner, on []outbound, plan string) {
@@ -83,7 +87,7 @@ func (b *build) egressListener(in *inner, on []outbound, plan string) {
 	slices.Sort(clusters)
 	clusters = slices.Compact(clusters)
 	own443 := slices.ContainsFunc(on, func(o outbound) bool { return o.port == 443 })
-	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, plan, []*api.Resource{b.own}, references{clusters: clusters}, func(_ *piece, l *listenerv3.Listener) {
+	b.listener(corev3.TrafficDirection_OUTBOUND, b.anywhere(egressPort), plan, []*api.Resource{b.own}, references{clusters: clusters}, func(_ *piece, l *listenerv3.Listener) {
 		// Only 443 has chains with server names.
 		l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst(), tlsInspector(not(onPort(443)))}
 		// Who connects to this listener itself, from outside, would be sent back to
@@ -162,7 +166,7 @@ func (b *build) outbound() []outbound {
 				if isHTTP(at.protocol) == tcp {
 					continue
 				}
-				j := slices.IndexFunc(on, func(o outbound) bool { return o.port == at.port })
+				j := slices.IndexFunc(on, func(o outbound) bool { return o.port == at.port && (b.direct == "" || meets(&o, backend, tcp)) })
 				switch {
 				case at.port == egressPort || at.port == ingressPort:
 					b.report([]mesh.Problem{{Key: backend.Service.Key, Reason: ReasonConflict, Message: fmt.Sprintf("port %d is the proxy's own; the service cannot be called on it", at.port)}})

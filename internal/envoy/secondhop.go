@@ -42,7 +42,7 @@ func (b *build) gatewayEgress(protocol api.PortProtocol) {
 		hosts = append(hosts, b.host(config, defaultHost, taken.claim("*"), chosen.extra, chosen.inputs, b.own.Key, chosen.routes))
 	}
 	b.routeConfig(&routev3.RouteConfiguration{Name: config}, hosts)
-	b.listener(corev3.TrafficDirection_OUTBOUND, egressPort, b.ip.any+" "+config, []*api.Resource{b.own}, references{}, func(_ *piece, l *listenerv3.Listener) {
+	b.listener(corev3.TrafficDirection_OUTBOUND, b.anywhere(egressPort), b.ip.any+" "+config, []*api.Resource{b.own}, references{}, func(_ *piece, l *listenerv3.Listener) {
 		l.ListenerFilters = []*listenerv3.ListenerFilter{tlsInspector(nil)}
 		l.FilterChains = []*listenerv3.FilterChain{{
 			FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(egressPort)},

@@ -23,11 +23,22 @@ type Traits struct {
 	// and then all listeners of its start. Such proxies ask here, and are told at once
 	// that there is none: what needs the secret fails, and nothing waits.
 	NoSDS bool
+	// Direct: nothing redirects the traffic of the workload, so its listeners are where
+	// its connections go by themselves. Gateways have no interception anyway.
+	Direct Direct
 }
 
-// EveryTraits are all traits that proxies of one node or gateway can have.
+// EveryTraits are traits of every sort that proxies of a node or gateway can have, for who
+// must try them all. Those of Direct are as many as there are addresses.
 func EveryTraits() []Traits {
-	return []Traits{{}, {NoSDS: true}, {Metrics: true}, {Metrics: true, NoSDS: true}}
+	return []Traits{
+		{},
+		{NoSDS: true},
+		{Metrics: true},
+		{Metrics: true, NoSDS: true},
+		{Direct: "none 10.0.0.7"},
+		{Direct: "none 80:18080 443:18443", Metrics: true},
+	}
 }
 
 // Plain is the client of the same node or gateway whose proxies have no traits: it
@@ -48,9 +59,16 @@ type Problem struct {
 // with it and does not look at that certificate (TLS-016).
 const ReasonUnvalidated = "Unvalidated"
 
+// ReasonUnenforced is the reason of remarks on a node whose mesh drops what is for no
+// service, and that has proxies without interception, which do not see such traffic
+// (MESH-002).
+const ReasonUnenforced = "Unenforced"
+
 // Remark says whether everything acts as it says in spite of the problem: who runs
 // the mesh should know it, and nothing is without effect.
-func (p Problem) Remark() bool { return p.Reason == ReasonUnvalidated }
+func (p Problem) Remark() bool {
+	return p.Reason == ReasonUnvalidated || p.Reason == ReasonUnenforced
+}
 
 // Reader reads resources at one revision.
 type Reader interface {

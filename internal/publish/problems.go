@@ -16,6 +16,7 @@ type problems struct {
 	log      *slog.Logger
 	mu       sync.Mutex
 	byClient map[mesh.Client][]mesh.Problem
+	byKey    map[api.Key][]mesh.Client // those of byClient, as they came
 	count    map[mesh.Problem]int
 }
 
@@ -30,6 +31,7 @@ func (p *problems) set(c mesh.Client, now []mesh.Problem) (changed bool) {
 	var fresh []mesh.Problem
 	if p.byClient == nil {
 		p.byClient, p.count = map[mesh.Client][]mesh.Problem{}, map[mesh.Problem]int{}
+		p.byKey = map[api.Key][]mesh.Client{}
 	}
 	old := p.byClient[c]
 	for _, x := range now {
@@ -42,8 +44,17 @@ func (p *problems) set(c mesh.Client, now []mesh.Problem) (changed bool) {
 			delete(p.count, x)
 		}
 	}
-	if p.byClient[c] = now; len(now) == 0 {
+	switch {
+	case len(now) == 0:
 		delete(p.byClient, c)
+		if p.byKey[c.Key] = slices.DeleteFunc(p.byKey[c.Key], func(x mesh.Client) bool { return x == c }); len(p.byKey[c.Key]) == 0 {
+			delete(p.byKey, c.Key)
+		}
+	case len(old) == 0:
+		p.byKey[c.Key] = append(p.byKey[c.Key], c)
+		fallthrough
+	default:
+		p.byClient[c] = now
 	}
 	p.mu.Unlock()
 	for _, x := range fresh {
@@ -58,8 +69,8 @@ func (l *Loop) ProblemsOf(c mesh.Client) []mesh.Problem {
 	l.problems.mu.Lock()
 	defer l.problems.mu.Unlock()
 	var out []mesh.Problem
-	for _, traits := range mesh.EveryTraits() {
-		switch of := l.problems.byClient[mesh.Client{Key: c.Key, Traits: traits}]; {
+	for _, client := range l.problems.byKey[c.Key] {
+		switch of := l.problems.byClient[client]; {
 		case len(out) == 0:
 			out = of
 		default:
