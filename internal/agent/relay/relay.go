@@ -100,7 +100,9 @@ func (r *Relay) Close() {
 // relay is one stream of Envoy, from its first to its last message.
 func (r *Relay) relay(method string, down grpc.ServerStream) error {
 	up, err := r.upstreams.open(down.Context(), method)
-	if err != nil {
+	if _, ok := errors.AsType[*noAnswer](err); ok {
+		return status.Error(codes.Unavailable, err.Error())
+	} else if err != nil {
 		return status.FromContextError(err).Err()
 	}
 	defer up.close()
@@ -110,7 +112,7 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 	switch {
 	case down.Context().Err() != nil: // Envoy left
 	case err != nil || !spoke:
-		r.upstreams.failed(up.address)
+		r.upstreams.ended(down.Context(), up, err)
 	}
 	if spoke {
 		r.count(-1)
@@ -155,6 +157,7 @@ func (r *Relay) descend(down grpc.ServerStream, up *upstream) (spoke bool, err e
 			spoke = true
 			r.count(1)
 			r.upstreams.served(up.address)
+			r.upstreams.reports.served(up.endpoint, time.Now())
 			r.log.Info("management server connected", "endpoint", up.endpoint.String(), "address", up.address)
 		}
 		if err := down.SendMsg(f); err != nil {
@@ -188,14 +191,10 @@ func Start(ctx context.Context, s settings.Settings, version string, log *slog.L
 // newUpstreams prepares the way to the control plane; nothing is connected yet.
 func newUpstreams(ctx context.Context, s settings.Settings, userAgent string, log *slog.Logger) (*upstreams, error) {
 	dialer := newDialer(s.Mark)
-	credentials, err := loadCredentials(ctx, dialer)
-	if err != nil {
-		return nil, err
-	}
-	signer := newSigner(credentials, s.Region, s.SigningName, log)
+	signer := newSigner(newChain(dialer), s.Region, s.SigningName, log)
 	signer.proof = s.Proof
 	return &upstreams{
 		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: dialer,
-		signer: signer, log: log, faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
+		signer: signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
 	}, nil
 }

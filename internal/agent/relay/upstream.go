@@ -8,14 +8,15 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/evermesh/evermesh/internal/agent/pause"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
@@ -38,6 +39,9 @@ type upstreams struct {
 	dialer    *net.Dialer
 	signer    *signer
 	log       *slog.Logger
+	node      string // whose configuration is asked for
+	reports   *reports
+	capture   capture
 
 	mu     sync.Mutex
 	faulty map[string]fault                // by address
@@ -46,8 +50,20 @@ type upstreams struct {
 
 // fault is what an address did last, when that was a failure.
 type fault struct {
-	count int
-	until time.Time // not tried before
+	count  int
+	until  time.Time // not tried before
+	reason string    // of the last one, in plain words
+}
+
+// noAnswer says that no address of any endpoint took a stream.
+type noAnswer struct {
+	reasons []string  // one for each address: what it did last
+	next    time.Time // when it is of use to try again
+}
+
+// Error is one line.
+func (e *noAnswer) Error() string {
+	return "no management server takes a stream: " + strings.Join(e.reasons, "; ")
 }
 
 // upstream is one open stream.
@@ -64,23 +80,19 @@ func (u *upstream) close() {
 	_ = u.conn.Close()
 }
 
-// open opens a stream to the first address that takes one. It goes on until ctx ends, whose error it returns.
+// open opens a stream to the first address that takes one. Each that is not to be left alone is tried once; when none
+// takes it the error is a *noAnswer. When ctx ends it is ctx's.
 func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) {
-	for {
-		next := time.Now().Add(lastBackoff)
-		for _, e := range u.order() {
-			up, at := u.tryEndpoint(ctx, e, method)
-			if up != nil {
-				return up, nil
-			}
-			if at.Before(next) {
-				next = at
-			}
+	none := &noAnswer{next: time.Now().Add(lastBackoff)}
+	for _, e := range u.order() {
+		if up := u.tryEndpoint(ctx, e, method, none); up != nil {
+			return up, nil
 		}
-		if err := pause.For(ctx, time.Until(next)); err != nil {
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 	}
+	return nil, none
 }
 
 // order is the endpoints in a random order, those that failed not long ago after the others.
@@ -101,29 +113,54 @@ func (u *upstreams) order() []settings.Endpoint {
 	return out
 }
 
-// tryEndpoint tries the addresses of e that are not to be left alone; without success it returns when to try again.
-func (u *upstreams) tryEndpoint(ctx context.Context, e settings.Endpoint, method string) (*upstream, time.Time) {
-	next := time.Now().Add(lastBackoff)
+// tryEndpoint tries the addresses of e that are not to be left alone; without success it notes in none why, and when to
+// try again.
+func (u *upstreams) tryEndpoint(ctx context.Context, e settings.Endpoint, method string, none *noAnswer) *upstream {
 	for _, address := range u.addresses(ctx, e) {
-		until := u.until(address)
-		if time.Now().After(until) {
-			up, err := u.tryAddress(ctx, e, address, method)
-			if err == nil {
+		f := u.fault(address)
+		if time.Now().After(f.until) {
+			up, failure := u.tryAddress(ctx, e, address, method)
+			if failure == nil {
 				u.putBehind(e, time.Time{})
-				return up, time.Time{}
+				return up
 			}
 			if ctx.Err() != nil {
-				return nil, next
+				return nil
 			}
-			until = u.failed(address)
-			u.log.Warn("management server does not answer", "endpoint", e.String(), "address", address, "err", err)
+			f = u.failed(address, failure.Error())
+			u.tell(ctx, e, failure)
 		}
-		if until.Before(next) {
-			next = until
+		none.reasons = append(none.reasons, fmt.Sprintf("%s at %s: %s", e, address, f.reason))
+		if f.until.Before(none.next) {
+			none.next = f.until
 		}
 	}
 	u.putBehind(e, time.Now().Add(behindFor))
-	return nil, next
+	return nil
+}
+
+// tell says why an address cannot be used: when that is news or was not said for a while, so that people see it;
+// else for those who look closely.
+func (u *upstreams) tell(ctx context.Context, e settings.Endpoint, f *Failure) {
+	level := slog.LevelDebug
+	if u.reports.failed(e, f, time.Now()) {
+		level = slog.LevelWarn
+	}
+	u.log.Log(ctx, level, "management server does not answer", "endpoint", f.Endpoint, "address", f.Address, "step", string(f.Step),
+		"err", f.Reason, "tried", f.Tried, "do", f.Do)
+}
+
+// ended notes the end of a stream that its control plane never served: err is what Envoy is told, nil for status 0.
+func (u *upstreams) ended(ctx context.Context, up *upstream, err error) {
+	again := false
+	if s := status.Convert(err); s.Code() == codes.Unauthenticated {
+		again = u.signer.refused(s.Message())
+	}
+	failure := u.refusal(up, err)
+	if !again {
+		u.failed(up.address, failure.Error())
+	}
+	u.tell(ctx, up.endpoint, failure)
 }
 
 // putBehind notes until when the endpoint comes after the others; zero is not at all.
@@ -160,43 +197,45 @@ func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) []string
 	return out
 }
 
-func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address, method string) (*upstream, error) {
+func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address, method string) (*upstream, *Failure) {
 	md, err := u.signer.sign(ctx, e, method)
 	if err != nil {
-		return nil, err
+		return nil, &Failure{Endpoint: e.String(), Address: address, Step: StepCredentials, Reason: reason([]byte(err.Error())),
+			Tried: u.signer.words(), Do: "have the source of the credentials answer"}
 	}
-	conn, err := connect(u.dialer, e, address, u.caFile, u.signer.proof, u.userAgent)
+	t := &trail{}
+	conn, err := connect(u.dialer, e, address, u.caFile, u.signer.proof, u.userAgent, t)
 	if err != nil {
-		return nil, err
+		return nil, &Failure{Endpoint: e.String(), Address: address, Step: StepTLS, Reason: reason([]byte(err.Error())),
+			Do: "put a readable file in PEM form there"}
 	}
-	ctx, cancel := context.WithCancelCause(metadata.NewOutgoingContext(ctx, md))
+	within, cancel := context.WithCancelCause(metadata.NewOutgoingContext(ctx, md))
 	up := &upstream{endpoint: e, address: address, conn: conn, cancel: func() { cancel(nil) }}
 	late := time.AfterFunc(connectWait, func() { cancel(errLate) })
-	up.ClientStream, err = conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+	up.ClientStream, err = conn.NewStream(within, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 	if !late.Stop() && err == nil {
 		err = errLate
 	}
 	if err != nil {
-		reason := status.Convert(err).Message()
-		if errors.Is(context.Cause(ctx), errLate) {
-			reason = errLate.Error()
+		if errors.Is(context.Cause(within), errLate) {
+			err = errLate
 		}
 		up.close()
-		return nil, fmt.Errorf("open stream: %s", reason)
+		return nil, u.explain(ctx, e, address, t, err)
 	}
 	return up, nil
 }
 
 var errLate = fmt.Errorf("no connection within %s", connectWait)
 
-func (u *upstreams) until(address string) time.Time {
+func (u *upstreams) fault(address string) fault {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.faulty[address].until
+	return u.faulty[address]
 }
 
-// failed notes a failure and returns until when the address is left alone.
-func (u *upstreams) failed(address string) time.Time {
+// failed notes a failure and its reason: the address is left alone for a while.
+func (u *upstreams) failed(address, reason string) fault {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := time.Now()
@@ -209,9 +248,9 @@ func (u *upstreams) failed(address string) time.Time {
 	f := u.faulty[address]
 	wait := min(firstBackoff<<min(f.count, 10), lastBackoff)
 	f.count++
-	f.until = now.Add(wait/2 + rand.N(wait/2+1))
+	f.until, f.reason = now.Add(wait/2+rand.N(wait/2+1)), reason
 	u.faulty[address] = f
-	return f.until
+	return f
 }
 
 func (u *upstreams) served(address string) {
