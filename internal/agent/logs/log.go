@@ -1,4 +1,5 @@
-// Package logs is what the agent says, in the form of App Mesh's agent.
+// Package logs is what the agent says: its lines have the form of App Mesh's agent ([New]), its environment is told at the
+// start ([Environment]), and with Envoy's output they may go into one [File], of which full ones are kept for a while.
 package logs
 
 import (
