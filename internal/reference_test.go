@@ -212,7 +212,7 @@ func agentVariables(t *testing.T) map[string]string {
 		ast.Inspect(f, func(n ast.Node) bool {
 			if l, ok := n.(*ast.BasicLit); ok {
 				text := literal(l)
-				if variable.MatchString(text) && text != "APPMESH_EGRESS" && text != "APPMESH_INGRESS" { // those two are chains
+				if variable.MatchString(text) && !slices.Contains([]string{"APPMESH_EGRESS", "APPMESH_INGRESS", "EVERMESH_DNS"}, text) { // those three are chains
 					read[text] = name
 				}
 			}

@@ -7,8 +7,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/evermesh/evermesh/internal/intercept"
 )
@@ -18,7 +21,7 @@ route manager did. It needs the capability NET_ADMIN, and nft or iptables-restor
 rules. When its input is a terminal or a pipe that stays open it takes commands: status, enable, disable, quit.
 
   --remove          remove the rules
-  --backend NAME    nft, iptables or auto (auto)
+  --backend NAME    nft, iptables, iptables-nft, iptables-legacy or auto (auto)
 
 Environment variables:
   APPMESH_START_ENABLED          1 installs the rules at once; otherwise they wait for "enable"
@@ -30,7 +33,9 @@ Environment variables:
   APPMESH_EGRESS_IGNORED_IP      addresses and CIDR blocks that are left alone
   APPMESH_EGRESS_IGNORED_PORTS   ports that are left alone; 22 always is
   APPMESH_ENABLE_IPV6            1 does the same for IPv6
+  EVERMESH_DNS_CAPTURE           the mesh's name server, such as 10.0.0.2:53: DNS queries go there, but Envoy's
 
+All of it is done or nothing: if a step fails, the rules that were there are put back.
 Exit codes: 0 done, 1 for anything that is wrong, as the route manager had it.
 `
 
@@ -58,7 +63,7 @@ func intercepting(ctx context.Context, args []string, getenv func(string) string
 	}
 	fmt.Fprintln(stdout, "=== Input configuration ===")
 	for _, v := range slices.Sorted(slices.Values(environ)) {
-		if strings.HasPrefix(v, "APPMESH_") || strings.HasPrefix(v, "EVERMESH_IGNORE_MARK=") {
+		if strings.HasPrefix(v, "APPMESH_") || strings.HasPrefix(v, "EVERMESH_IGNORE_MARK=") || strings.HasPrefix(v, "EVERMESH_DNS_CAPTURE=") {
 			fmt.Fprintln(stdout, v)
 		}
 	}
@@ -82,27 +87,23 @@ type router struct {
 	out      io.Writer
 }
 
-// apply installs the configuration. What another back end left is removed, or both would redirect.
+// apply installs the configuration, all of it or nothing. A signal meanwhile has what was there put back.
 func (r *router) apply(ctx context.Context) error {
-	var errs []error
-	for _, b := range r.backends {
-		if err := b.Apply(ctx, r.cfg); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		r.used = b
-		for _, other := range r.backends {
-			if other != b {
-				_ = other.Remove(ctx) // one that cannot run left nothing
-			}
-		}
-		if r.cfg.Enabled {
-			fmt.Fprintln(r.out, "=== Enabling routing ===")
-		}
-		fmt.Fprintf(r.out, "%s\n", r.cfg.Summary(b.Name()))
-		return nil
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	done, err := intercept.Install(ctx, r.backends, r.cfg)
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	r.used = done.Backend
+	if done.HalfDone {
+		fmt.Fprintf(r.out, "an earlier run was interrupted: rules were in %s; they are replaced\n", strings.Join(done.Found, ", "))
+	}
+	if r.cfg.Enabled {
+		fmt.Fprintln(r.out, "=== Enabling routing ===")
+	}
+	fmt.Fprintf(r.out, "%s\n", r.cfg.Summary(r.used.Name()))
+	return nil
 }
 
 // loop reads commands until quit or the end of input, which leaves the rules in place (ICPT-018, ICPT-021).
@@ -140,19 +141,17 @@ func (r *router) loop(ctx context.Context, stdin io.Reader) error {
 	return nil
 }
 
+// removeRules takes away what any back end holds, all of it or nothing.
 func removeRules(ctx context.Context, backends []intercept.Backend, stdout io.Writer) error {
-	var errs []error
-	removed := 0
-	for _, b := range backends {
-		if err := b.Remove(ctx); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		removed++
-		fmt.Fprintf(stdout, "%s: no rules of ours are left\n", b.Name())
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	found, err := intercept.Uninstall(ctx, backends)
+	if err != nil {
+		return err
 	}
-	if removed > 0 && len(backends) > 1 {
-		return nil // a back end that cannot run here left nothing
+	for _, tool := range found {
+		fmt.Fprintf(stdout, "%s: rules removed\n", tool)
 	}
-	return errors.Join(errs...)
+	fmt.Fprintln(stdout, "no rules of ours are left")
+	return nil
 }

@@ -77,7 +77,7 @@ func TestCommandLine(t *testing.T) {
 		{"AGENT-002 no resource", []string{"-logLevel", "debug"}, 2, "", "evermesh-agent: APPMESH_RESOURCE_ARN: must name"},
 		{"ICPT-008 neither user nor group", []string{"intercept"}, 1, "=== Input configuration ===", "Variables APPMESH_IGNORE_UID and/or APPMESH_IGNORE_GID must be set."},
 		{"arguments of intercept", []string{"intercept", "now"}, 2, "", "takes no arguments"},
-		{"an unknown back end", []string{"intercept", "--backend", "ebpf"}, 1, "", "want auto, nft or iptables"},
+		{"an unknown back end", []string{"intercept", "--backend", "ebpf"}, 1, "", "want auto, nft, iptables"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			code, stdout, stderr := call(t, test.args...)

@@ -9,33 +9,54 @@ import (
 	"strings"
 )
 
-// Backend installs rules in the network namespace of the calling process.
+// Backend installs rules in the network namespace of the calling thread.
 type Backend interface {
-	// Name is "nft" or "iptables".
+	// Name is "nft", "iptables", or "iptables-nft" and "iptables-legacy" where a machine has both forms of iptables.
 	Name() string
-	// Apply replaces what an earlier Apply left. Needs NET_ADMIN in the network namespace.
+	// Apply replaces what an earlier Apply left, in both address families or in none: where one fails, the other is
+	// as it was. Needs NET_ADMIN in the network namespace. A [*ForeignError] says that nothing was tried.
 	Apply(ctx context.Context, cfg Config) error
-	// Remove deletes jumps and chains; it is no error if there are none.
+	// Remove deletes jumps and chains, of both families or of none; it is no error if there are none.
 	Remove(ctx context.Context) error
 	// Status lists the rules that are there, of others too, in the tool's own words.
 	Status(ctx context.Context) (string, error)
+
+	// steps are what installing cfg takes; nil removes.
+	steps(cfg *Config) []step
+	// wanted are the lines that look finds once cfg is installed, one slice for each step.
+	wanted(cfg Config) [][]string
 }
 
 // ErrNoTool means that neither nft nor iptables-restore is on PATH.
 var ErrNoTool = errors.New("neither nft nor iptables-restore is on PATH: install nftables or iptables")
 
-// Find returns the back ends that can run here, preferred first; want is "nft", "iptables" or "auto" for both.
+// Find returns the back ends that can run here, preferred first. want is "nft", "iptables", "iptables-nft",
+// "iptables-legacy", or "auto" for all: nft, the machine's iptables, and the other form of iptables if there is one,
+// which may hold rules that the first does not show.
 func Find(want string) ([]Backend, error) {
 	var found []Backend
-	if _, err := exec.LookPath("nft"); err == nil && want != "iptables" {
+	switch want {
+	case "auto", "nft", "iptables", "iptables-nft", "iptables-legacy":
+	default:
+		return nil, fmt.Errorf("back end %q: want auto, nft, iptables, iptables-nft or iptables-legacy", want)
+	}
+	if _, err := exec.LookPath("nft"); err == nil && (want == "auto" || want == "nft") {
 		found = append(found, nft{})
 	}
-	if _, err := exec.LookPath("iptables-restore"); err == nil && want != "nft" {
-		found = append(found, iptables{})
+	kinds := map[bool]bool{}
+	for _, name := range []string{"iptables", "iptables-nft", "iptables-legacy"} {
+		if want != "auto" && want != name {
+			continue
+		}
+		if _, err := exec.LookPath(name + "-restore"); err != nil {
+			continue
+		}
+		if legacy := isLegacy(name); !kinds[legacy] {
+			kinds[legacy] = true
+			found = append(found, iptables{name, legacy})
+		}
 	}
 	switch {
-	case want != "auto" && want != "nft" && want != "iptables":
-		return nil, fmt.Errorf("back end %q: want auto, nft or iptables", want)
 	case len(found) == 0 && want != "auto":
 		return nil, fmt.Errorf("back end %s is not on PATH", want)
 	case len(found) == 0:
@@ -44,103 +65,73 @@ func Find(want string) ([]Backend, error) {
 	return found, nil
 }
 
+// isLegacy says whether the tool speaks to the kernel's older tables; those before 1.8 do, and do not say so.
+func isLegacy(name string) bool {
+	out, err := run(context.Background(), "", name+"-restore", "--version")
+	return err == nil && !strings.Contains(out, "nf_tables")
+}
+
 // nft drives /usr/sbin/nft; one transaction holds both families.
 type nft struct{}
 
 func (nft) Name() string { return "nft" }
 
-func (nft) Apply(ctx context.Context, cfg Config) error {
-	_, ip6, err := nftTables(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = run(ctx, cfg.NFT(ip6), "nft", "-f", "-")
-	return err
-}
+func (b nft) Apply(ctx context.Context, cfg Config) error { return apply(ctx, b, &cfg) }
 
-func (nft) Remove(ctx context.Context) error {
-	ip4, ip6, err := nftTables(ctx)
-	if err != nil || (!ip4 && !ip6) {
-		return err
-	}
-	_, err = run(ctx, removeNFT(ip4, ip6), "nft", "-f", "-")
-	return err
-}
+func (b nft) Remove(ctx context.Context) error { return apply(ctx, b, nil) }
 
 func (nft) Status(ctx context.Context) (string, error) { return run(ctx, "", "nft", "list", "ruleset") }
 
-// nftTables says in which families our table exists.
-func nftTables(ctx context.Context) (ip4, ip6 bool, err error) {
-	out, err := run(ctx, "", "nft", "list", "tables")
-	for line := range strings.Lines(out) {
-		switch strings.TrimSpace(line) {
-		case "table ip " + nftTable:
-			ip4 = true
-		case "table ip6 " + nftTable:
-			ip6 = true
-		}
-	}
-	return ip4, ip6, err
-}
+func (nft) steps(cfg *Config) []step { return []step{{unit: nftUnit{}, cfg: cfg}} }
 
 // iptables drives iptables-save and iptables-restore, and their IPv6 twins; one transaction each.
-type iptables struct{}
-
-func (iptables) Name() string { return "iptables" }
-
-func (iptables) Apply(ctx context.Context, cfg Config) error {
-	saved, err := run(ctx, "", "iptables-save", "-t", "nat")
-	if err != nil {
-		return err
-	}
-	if _, err := run(ctx, cfg.IPTables(false, saved), "iptables-restore", "--noflush", "--wait"); err != nil {
-		return err
-	}
-	if !cfg.IPv6 {
-		return removeFamily(ctx, "ip6tables")
-	}
-	saved, err = run(ctx, "", "ip6tables-save", "-t", "nat")
-	if err != nil {
-		return err
-	}
-	_, err = run(ctx, cfg.IPTables(true, saved), "ip6tables-restore", "--noflush", "--wait")
-	return err
+type iptables struct {
+	name   string // "iptables", "iptables-nft" or "iptables-legacy"
+	legacy bool
 }
 
-func (iptables) Remove(ctx context.Context) error {
-	return errors.Join(removeFamily(ctx, "iptables"), removeFamily(ctx, "ip6tables"))
+func (b iptables) Name() string { return b.name }
+
+func (b iptables) Apply(ctx context.Context, cfg Config) error { return apply(ctx, b, &cfg) }
+
+func (b iptables) Remove(ctx context.Context) error { return apply(ctx, b, nil) }
+
+func (b iptables) unit(ip6 bool) iptablesUnit {
+	tool := b.name
+	if ip6 {
+		tool = "ip6" + strings.TrimPrefix(tool, "ip")
+	}
+	return iptablesUnit{tool, ip6, b.legacy}
+}
+
+// steps has IPv6 optional unless it is wanted: without its tool there are none of ours, and a kernel without IPv6
+// cannot list them.
+func (b iptables) steps(cfg *Config) []step {
+	steps := []step{{unit: b.unit(false), cfg: cfg}, {unit: b.unit(true), cfg: cfg}}
+	if cfg == nil || !cfg.IPv6 {
+		steps[1].cfg, steps[1].optional = nil, true
+	}
+	return steps
 }
 
 // Status lists the tables filter and nat, of IPv6 too where it is there.
-func (iptables) Status(ctx context.Context) (string, error) {
-	var b strings.Builder
-	for _, tool := range []string{"iptables-save", "ip6tables-save"} {
+func (b iptables) Status(ctx context.Context) (string, error) {
+	var text strings.Builder
+	for _, u := range []iptablesUnit{b.unit(false), b.unit(true)} {
 		for _, table := range []string{"filter", "nat"} {
-			out, err := run(ctx, "", tool, "-t", table)
-			if err != nil && tool == "iptables-save" {
-				return b.String(), err
+			out, err := run(ctx, "", u.tool+"-save", "-t", table)
+			if err != nil && !u.ip6 {
+				return text.String(), err
 			}
-			b.WriteString(out)
+			text.WriteString(out)
 		}
 	}
-	return b.String(), nil
+	return text.String(), nil
 }
 
-// removeFamily removes our rules of one family. Without its tool there are none of ours, and a kernel without
-// IPv6 cannot list them; neither is an error.
-func removeFamily(ctx context.Context, tool string) error {
-	saved, err := run(ctx, "", tool+"-save", "-t", "nat")
-	if tool == "ip6tables" && err != nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	text := removeIPTables(saved)
-	if text == "" {
-		return nil
-	}
-	_, err = run(ctx, text, tool+"-restore", "--noflush", "--wait")
+// apply is Apply, and Remove where cfg is nil, of any back end.
+func apply(ctx context.Context, b Backend, cfg *Config) error {
+	_, err := transact(ctx, b.steps(cfg))
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,6 +35,7 @@ type Config struct {
 	AppPorts     []PortRange // empty: no ingress chain
 	IgnoredPorts []PortRange // always with 22
 	IgnoredIPs   []netip.Prefix
+	DNS          []netip.AddrPort // where local processes' queries go instead; one of a family at most, none leaves them alone
 }
 
 // guideError is a sentence that the user guide prints and scripts look for.
@@ -51,7 +53,7 @@ const (
 // maxOwnerID is the largest user or group id that the guide allows (ICPT-023).
 const maxOwnerID = 1<<31 - 1
 
-// Parse reads the variables of the route manager, and EVERMESH_IGNORE_MARK, through getenv (os.Getenv in the
+// Parse reads the variables of the route manager, EVERMESH_IGNORE_MARK and EVERMESH_DNS_CAPTURE through getenv (os.Getenv in the
 // program). The error joins every problem found, each naming its variable and what it takes.
 func Parse(getenv func(string) string) (Config, error) {
 	p := parser{getenv: getenv}
@@ -65,6 +67,7 @@ func Parse(getenv func(string) string) (Config, error) {
 		IgnoredPorts: withSSH(p.ports("APPMESH_EGRESS_IGNORED_PORTS")),
 		IgnoredIPs:   p.prefixes("APPMESH_EGRESS_IGNORED_IP"),
 	}
+	cfg.DNS = p.responders(cfg.IPv6)
 	if len(cfg.AppPorts) > 0 && p.value("APPMESH_ENVOY_INGRESS_PORT") == "" {
 		p.problems = append(p.problems, errNoIn)
 	}
@@ -151,6 +154,29 @@ func (p *parser) prefixes(name string) []netip.Prefix {
 	return out
 }
 
+// responders reads where queries are to go: an address of each family at most, with a port or without one.
+func (p *parser) responders(ip6 bool) []netip.AddrPort {
+	const name, want = "EVERMESH_DNS_CAPTURE", "an address of the mesh's name server, such as 10.0.0.2:53 or [fd00::2]:53, one of each family at most"
+	var out []netip.AddrPort
+	for item := range items(p.getenv(name)) {
+		at, err := netip.ParseAddrPort(item)
+		if addr, addrErr := netip.ParseAddr(item); addrErr == nil {
+			at, err = netip.AddrPortFrom(addr, dnsPort), nil
+		}
+		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+		second := slices.ContainsFunc(out, func(o netip.AddrPort) bool { return o.Addr().Is6() == at.Addr().Is6() })
+		switch {
+		case err != nil || at.Port() == 0 || at.Addr().IsUnspecified() || at.Addr().Zone() != "" || second:
+			p.fail(name, item, want)
+		case at.Addr().Is6() && !ip6:
+			p.fail(name, item, "APPMESH_ENABLE_IPV6=1 beside it")
+		default:
+			out = append(out, at)
+		}
+	}
+	return out
+}
+
 // Summary says in one line what the rules of back end do, for people.
 func (c Config) Summary(backend string) string {
 	if !c.Enabled {
@@ -172,5 +198,13 @@ func (c Config) Summary(backend string) string {
 		}
 		owners = append(owners, fmt.Sprintf(form, o.Kind, o.ID))
 	}
-	return fmt.Sprintf("%s, %s: %s; TCP to other hosts goes to port %d, but for %s", backend, families, arriving, c.EgressPort, strings.Join(owners, ", "))
+	var queries string
+	if len(c.DNS) > 0 {
+		var to []string
+		for _, at := range c.DNS {
+			to = append(to, at.String())
+		}
+		queries = "; DNS queries go to " + strings.Join(to, " and ")
+	}
+	return fmt.Sprintf("%s, %s: %s; TCP to other hosts goes to port %d%s, but for %s", backend, families, arriving, c.EgressPort, queries, strings.Join(owners, ", "))
 }

@@ -21,6 +21,10 @@ func TestParseRefuses(t *testing.T) {
 		{"a port above the bound", `APPMESH_EGRESS_IGNORED_PORTS="65536": want`, append(base, "APPMESH_EGRESS_IGNORED_PORTS=25,65536")},
 		{"a range backwards", `APPMESH_APP_PORTS="90:80": want`, append(base, "APPMESH_ENVOY_INGRESS_PORT=1", "APPMESH_APP_PORTS=90:80")},
 		{"a name for an address", `APPMESH_EGRESS_IGNORED_IP="localhost": want`, append(base, "APPMESH_EGRESS_IGNORED_IP=localhost")},
+		{"a name server without an address", `EVERMESH_DNS_CAPTURE="dns.internal:53": want an address`, append(base, "EVERMESH_DNS_CAPTURE=dns.internal:53")},
+		{"two name servers of a family", `EVERMESH_DNS_CAPTURE="10.0.0.3": want`, append(base, "EVERMESH_DNS_CAPTURE=10.0.0.2,10.0.0.3")},
+		{"a name server of IPv6 alone", `EVERMESH_DNS_CAPTURE="[fd00::2]:53": want APPMESH_ENABLE_IPV6=1`, append(base, "EVERMESH_DNS_CAPTURE=[fd00::2]:53")},
+		{"nowhere", `EVERMESH_DNS_CAPTURE="0.0.0.0:53": want`, append(base, "EVERMESH_DNS_CAPTURE=0.0.0.0:53")},
 		{"mark 0", `EVERMESH_IGNORE_MARK="0": want`, append(base, "EVERMESH_IGNORE_MARK=0")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -70,7 +74,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	if _, err := Find("ebpf"); err == nil || !strings.Contains(err.Error(), "want auto, nft or iptables") {
+	if _, err := Find("ebpf"); err == nil || !strings.Contains(err.Error(), "want auto, nft, iptables") {
 		t.Errorf("got %v", err)
 	}
 }

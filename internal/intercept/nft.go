@@ -1,19 +1,112 @@
 package intercept
 
 import (
+	"context"
 	"fmt"
-	"net/netip"
 	"strings"
-)
-
-// Chain names that troubleshooting guides look for (ICPT-012).
-const (
-	egressChain  = "APPMESH_EGRESS"
-	ingressChain = "APPMESH_INGRESS"
 )
 
 // nftTable holds everything of ours in each family, so that undoing is deleting it.
 const nftTable = "evermesh"
+
+// nftUnit is our table in both families.
+type nftUnit struct{}
+
+func (nftUnit) name() string { return "nft" }
+
+func (nftUnit) look(ctx context.Context) (holding, error) {
+	tables, err := run(ctx, "", "nft", "list", "tables")
+	if err != nil {
+		return holding{}, err
+	}
+	var h holding
+	for line := range strings.Lines(tables) {
+		for _, family := range []string{"ip", "ip6"} {
+			if strings.TrimSpace(line) != "table "+family+" "+nftTable {
+				continue
+			}
+			text, err := run(ctx, "", "nft", "list", "table", family, nftTable)
+			if err != nil {
+				return holding{}, err
+			}
+			h.saved += text
+		}
+	}
+	h.own, h.foreign = readTables(h.saved)
+	return h, nil
+}
+
+func (nftUnit) put(ctx context.Context, cfg *Config, now holding) error {
+	text := removeNFT(hasTable(now.saved, "ip"), hasTable(now.saved, "ip6"))
+	if cfg != nil {
+		text = cfg.NFT(hasTable(now.saved, "ip6"))
+	}
+	_, err := run(ctx, text, "nft", "-f", "-")
+	return err
+}
+
+func (nftUnit) restore(ctx context.Context, before, now holding) error {
+	text := removeNFT(hasTable(now.saved, "ip"), hasTable(now.saved, "ip6")) + before.saved
+	_, err := run(ctx, text, "nft", "-f", "-")
+	return err
+}
+
+func (nftUnit) canonical(h holding) []string { return canonicalNFT(h.saved) }
+
+func (nft) wanted(cfg Config) [][]string { return [][]string{canonicalNFT(cfg.NFT(false))} }
+
+func hasTable(saved, family string) bool {
+	return strings.Contains(saved, "table "+family+" "+nftTable+" {")
+}
+
+// readTables gives the lines of our tables, and what is in them that is not ours: chains of other names, sets.
+func readTables(saved string) (own, foreign []string) {
+	for line := range strings.Lines(saved) {
+		line = strings.TrimSpace(line)
+		if line == "" || line == "}" {
+			continue
+		}
+		own = append(own, line)
+		block, opens := strings.CutSuffix(line, " {")
+		kind, name, _ := strings.Cut(block, " ")
+		switch {
+		case !opens || kind == "table":
+		case kind != "chain" || !isOurs(name) && name != "OUTPUT" && name != "PREROUTING":
+			foreign = append(foreign, line)
+		}
+	}
+	return own, foreign
+}
+
+// canonicalNFT is text of nft in one spelling, whether it was printed by some version of nft or made here.
+func canonicalNFT(text string) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) == 0 || words[0] == "}" || words[0] == "add" || words[0] == "delete" {
+			continue
+		}
+		if words[0] == "type" { // the name of a priority depends on nft's version
+			words = words[:4]
+		}
+		for i, word := range words {
+			if i > 0 && words[i-1] == "mark" {
+				var mark uint32
+				if _, err := fmt.Sscanf(word, "0x%x", &mark); err == nil {
+					words[i] = fmt.Sprintf("0x%x", mark)
+				}
+			}
+		}
+		line = strings.Join(words, " ")
+		if before, after, ok := strings.Cut(line, " { "); ok { // a set of one is printed without braces
+			if one, rest, _ := strings.Cut(after, " } "); !strings.Contains(one, ",") {
+				line = before + " " + one + " " + rest
+			}
+		}
+		out = append(out, line)
+	}
+	return out
+}
 
 // NFT is the configuration as one nft transaction. It begins by emptying what an earlier run left: always for
 // IPv4, for IPv6 when the rules include it or stale6 says that an earlier run made the table.
@@ -42,21 +135,30 @@ func removeNFT(ip4, ip6 bool) string {
 }
 
 func (c Config) nftFamily(b *strings.Builder, family string) {
+	ip6 := family == "ip6"
+	output := []string{"type nat hook output priority -100; policy accept;"}
 	fmt.Fprintf(b, "table %s %s {\n", family, nftTable)
 	if len(c.AppPorts) > 0 {
 		nftChain(b, ingressChain, c.nftIngress())
 	}
 	nftChain(b, egressChain, c.nftEgress(family))
+	if responder, ok := c.responder(ip6); ok {
+		nftChain(b, dnsChain, c.nftDNS(responder.String()))
+		but := ""
+		if !responder.Addr().IsLoopback() { // queries to a loopback address cannot leave the machine
+			but = fmt.Sprintf("%s daddr != %s ", family, address(loopback(ip6)))
+		}
+		for _, protocol := range dnsProtocols {
+			output = append(output, fmt.Sprintf("%s%s dport %d jump %s", but, protocol, dnsPort, dnsChain))
+		}
+	}
 	if len(c.AppPorts) > 0 {
 		nftChain(b, "PREROUTING", []string{
 			"type nat hook prerouting priority -100; policy accept;",
 			"meta l4proto tcp fib saddr type != local jump " + ingressChain,
 		})
 	}
-	nftChain(b, "OUTPUT", []string{
-		"type nat hook output priority -100; policy accept;",
-		"meta l4proto tcp fib daddr type != local jump " + egressChain,
-	})
+	nftChain(b, "OUTPUT", append(output, "meta l4proto tcp fib daddr type != local jump "+egressChain))
 	b.WriteString("}\n")
 }
 
@@ -80,11 +182,7 @@ func (c Config) nftEgress(family string) []string {
 	if !c.Enabled {
 		return nil
 	}
-	selectors := map[OwnerKind]string{OwnerMark: "meta mark 0x%x", OwnerUID: "meta skuid %d", OwnerGID: "meta skgid %d"}
-	var rules []string
-	for _, owner := range c.Ignored {
-		rules = append(rules, fmt.Sprintf(selectors[owner.Kind]+" return", owner.ID))
-	}
+	rules := c.nftOwners()
 	for _, r := range c.IgnoredPorts {
 		rules = append(rules, "tcp dport "+r.join("-")+" return")
 	}
@@ -94,21 +192,22 @@ func (c Config) nftEgress(family string) []string {
 	return append(rules, fmt.Sprintf("meta l4proto tcp redirect to :%d", c.EgressPort))
 }
 
-// addresses picks the ignored addresses of one family: a list may mix both (ICPT-015).
-func (c Config) addresses(ip6 bool) []netip.Prefix {
-	var out []netip.Prefix
-	for _, prefix := range c.IgnoredIPs {
-		if prefix.Addr().Is6() == ip6 {
-			out = append(out, prefix)
-		}
+func (c Config) nftOwners() []string {
+	selectors := map[OwnerKind]string{OwnerMark: "meta mark 0x%x", OwnerUID: "meta skuid %d", OwnerGID: "meta skgid %d"}
+	var rules []string
+	for _, owner := range c.Ignored {
+		rules = append(rules, fmt.Sprintf(selectors[owner.Kind]+" return", owner.ID))
 	}
-	return out
+	return rules
 }
 
-// address writes a single host without its prefix length, as people do.
-func address(prefix netip.Prefix) string {
-	if prefix.IsSingleIP() {
-		return prefix.Addr().String()
+func (c Config) nftDNS(responder string) []string {
+	if !c.Enabled {
+		return nil
 	}
-	return prefix.String()
+	rules := c.nftOwners()
+	for _, protocol := range dnsProtocols {
+		rules = append(rules, fmt.Sprintf("%s dport %d dnat to %s", protocol, dnsPort, responder))
+	}
+	return rules
 }
