@@ -53,21 +53,24 @@ func newDialer(mark uint32) *net.Dialer {
 	return d
 }
 
-// connect makes a connection to one address of e. It is not open yet: opening the first stream does that.
-func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, proof settings.Proof, userAgent string) (*grpc.ClientConn, error) {
+// connect makes a connection to one address of e. It is not open yet: opening the first stream does
+// that, and the trail tells how far it came.
+func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, proof settings.Proof, userAgent string, t *trail) (*grpc.ClientConn, error) {
 	secure := insecure.NewCredentials()
 	if e.TLS {
 		c, err := tlsConfig(caFile, proof)
 		if err != nil {
 			return nil, err
 		}
-		secure = credentials.NewTLS(c)
+		secure = watched{credentials.NewTLS(c), t}
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(secure),
 		grpc.WithAuthority(e.Authority),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			return dialer.DialContext(ctx, e.Network, address)
+			conn, err := dialer.DialContext(ctx, e.Network, address)
+			t.dialedWith(err)
+			return conn, err
 		}),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectWait}),

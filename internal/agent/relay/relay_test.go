@@ -450,13 +450,9 @@ func TestSignatureOfImpliedPort(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := asked.Endpoints[0]
-		provider, err := loadCredentials(t.Context(), newDialer(0))
-		if err != nil {
-			t.Fatal(err)
-		}
 		log, _ := agenttest.Log(t)
 		const method = "/" + adsService + "/" + delta
-		md, err := newSigner(provider, "us-east-1", "appmesh", log).sign(t.Context(), e, method)
+		md, err := newSigner(newChain(newDialer(0)), "us-east-1", "appmesh", log).sign(t.Context(), e, method)
 		if err != nil {
 			t.Fatal(err)
 		}

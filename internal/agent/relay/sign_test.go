@@ -18,13 +18,13 @@ func TestFailuresToFindCredentials(t *testing.T) {
 	log, _ := agenttest.Log(t)
 	var fails error
 	searches := 0
-	provider := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+	provider := given(func(context.Context) (aws.Credentials, error) {
 		searches++
 		return aws.Credentials{AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "secret"}, fails
 	})
 	s := newSigner(provider, "us-east-1", "appmesh", log)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	s.now = func() time.Time { return now }
+	s.clock.now = func() time.Time { return now }
 	for _, step := range []struct {
 		name     string
 		after    time.Duration
@@ -47,3 +47,11 @@ func TestFailuresToFindCredentials(t *testing.T) {
 		}
 	}
 }
+
+// given is a source that the test writes.
+type given func(context.Context) (aws.Credentials, error)
+
+func (g given) Retrieve(ctx context.Context) (aws.Credentials, error) { return g(ctx) }
+func (given) words() string                                           { return "the test" }
+func (given) onlyMetadata() bool                                      { return false }
+func (given) invalidate()                                             {}
