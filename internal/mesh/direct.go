@@ -51,10 +51,11 @@ func NewDirect(address, ports string) (Direct, error) {
 	if len(pairs) > maxPairs {
 		return "", errors.New("there are more than " + strconv.Itoa(maxPairs) + " pairs of ports")
 	}
+	words := []string{out}
 	for _, x := range slices.Sorted(maps.Keys(pairs)) {
-		out += fmt.Sprintf(" %d:%d", x, pairs[x])
+		words = append(words, fmt.Sprintf("%d:%d", x, pairs[x]))
 	}
-	return Direct(out), nil
+	return Direct(strings.Join(words, " ")), nil
 }
 
 // Ingress is the one address at which proxies take what comes in; "" means every one.

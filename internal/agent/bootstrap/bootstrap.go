@@ -137,6 +137,7 @@ func (s source) node(f Facts) object {
 	if s.Bootstrap.MetricExtension {
 		metadata["aws.appmesh.metric_filter"] = object{"level": "1"}
 	}
+	s.interception(f, metadata)
 	return object{"id": s.Resource.ID, "cluster": s.Resource.Cluster, "metadata": metadata}
 }
 

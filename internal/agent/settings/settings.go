@@ -14,8 +14,9 @@ import (
 
 // Settings are what the environment and the flags ask for. Parse makes them.
 type Settings struct {
-	Resource  Resource // zero when ConfigFile is the user's own bootstrap
-	Bootstrap BootstrapSettings
+	Resource     Resource // zero when ConfigFile is the user's own bootstrap
+	Bootstrap    BootstrapSettings
+	Interception Interception
 
 	// xDS.
 	Endpoints      []Endpoint // none in Service Connect mode
@@ -86,6 +87,7 @@ func Parse(getenv func(string) string, flags Flags, uid int) (Settings, error) {
 	s.resource(v)
 	s.xds(v)
 	s.Bootstrap = v.bootstrap()
+	s.Interception = v.interception()
 	v.notYet()
 	s.Warnings = v.warnings
 	return s, v.err

@@ -1,0 +1,62 @@
+package settings
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Interception says how the workload's connections come to Envoy. The zero value is redirection by the kernel, which
+// `evermesh-agent intercept` installs.
+type Interception struct {
+	// None: nothing redirects, as the platform forbids it. Envoy then listens where connections go by themselves.
+	None bool
+	// Ingress is the address at which Envoy takes what comes in: an IP address, IngressAuto, or "" for all addresses.
+	Ingress string
+	// AppPorts are pairs LISTENER:APPLICATION of ports, separated by commas, for an application that listens on other
+	// ports than its virtual node; "" for none.
+	AppPorts string
+}
+
+// IngressAuto stands for the workload's own address, whatever it is.
+const IngressAuto = "auto"
+
+// maxAppPorts is how many pairs the control plane takes.
+const maxAppPorts = 64
+
+// interception reads the variables of the mode without redirection. They go into Envoy's node: what is wrong is refused.
+func (v *variables) interception() Interception {
+	var i Interception
+	switch word := strings.ToLower(v.text("EVERMESH_INTERCEPTION", "redirect")); word {
+	case "redirect":
+	case "none":
+		i.None = true
+	default:
+		v.fail("EVERMESH_INTERCEPTION", "%q is neither redirect nor none", word)
+	}
+	if i.Ingress = v.text("EVERMESH_INGRESS_ADDRESS", ""); i.Ingress != "" && i.Ingress != IngressAuto {
+		at, err := netip.ParseAddr(i.Ingress)
+		if err != nil || at.IsUnspecified() || at.IsLoopback() || at.IsMulticast() || at.Zone() != "" {
+			v.fail("EVERMESH_INGRESS_ADDRESS", "%q is neither %s nor an IP address of the workload that is not loopback, such as 10.0.0.7", i.Ingress, IngressAuto)
+		}
+	}
+	i.AppPorts = v.text("EVERMESH_APP_PORTS", "")
+	pairs := strings.Split(i.AppPorts, ",")
+	for _, pair := range pairs {
+		from, to, _ := strings.Cut(strings.TrimSpace(pair), ":")
+		if i.AppPorts != "" && (!isPort(from) || !isPort(to) || len(pairs) > maxAppPorts) {
+			v.fail("EVERMESH_APP_PORTS", "%q is no list of at most %d pairs of ports, such as 8080:18080", i.AppPorts, maxAppPorts)
+		}
+	}
+	for _, name := range []string{"EVERMESH_INGRESS_ADDRESS", "EVERMESH_APP_PORTS"} {
+		if v.has(name) && !i.None {
+			v.warn("%s has no effect without EVERMESH_INTERCEPTION=none", name)
+		}
+	}
+	return i
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
