@@ -112,7 +112,7 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 	switch {
 	case down.Context().Err() != nil: // Envoy left
 	case err != nil || !spoke:
-		r.upstreams.ended(down.Context(), up, err)
+		r.upstreams.ended(down.Context(), up, spoke, err)
 	}
 	if spoke {
 		r.count(-1)

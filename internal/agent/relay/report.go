@@ -35,7 +35,7 @@ type Failure struct {
 
 // Error is the failure in one line.
 func (f *Failure) Error() string {
-	text := fmt.Sprintf("%s failed: %s", f.Step, f.Reason)
+	text := f.what()
 	if f.Tried != "" {
 		text += "; tried: " + f.Tried
 	}
@@ -44,6 +44,9 @@ func (f *Failure) Error() string {
 	}
 	return text
 }
+
+// what is the failure without what was tried and what to do.
+func (f *Failure) what() string { return fmt.Sprintf("%s failed: %s", f.Step, f.Reason) }
 
 // kind is the same for failures that need not be told twice: numbers in reasons, such as ports of this machine and
 // times, make no other failure.

@@ -127,10 +127,14 @@ func (u *upstreams) tryEndpoint(ctx context.Context, e settings.Endpoint, method
 			if ctx.Err() != nil {
 				return nil
 			}
-			f = u.failed(address, failure.Error())
+			f = u.failed(address, failure.what())
 			u.tell(ctx, e, failure)
 		}
-		none.reasons = append(none.reasons, fmt.Sprintf("%s at %s: %s", e, address, f.reason))
+		place := e.String()
+		if address != e.Address {
+			place += " at " + address
+		}
+		none.reasons = append(none.reasons, place+": "+f.reason)
 		if f.until.Before(none.next) {
 			none.next = f.until
 		}
@@ -150,17 +154,20 @@ func (u *upstreams) tell(ctx context.Context, e settings.Endpoint, f *Failure) {
 		"err", f.Reason, "tried", f.Tried, "do", f.Do)
 }
 
-// ended notes the end of a stream that its control plane never served: err is what Envoy is told, nil for status 0.
-func (u *upstreams) ended(ctx context.Context, up *upstream, err error) {
+// ended notes the end of a stream that broke, or that its control plane never served: err is what Envoy is told, nil for
+// status 0. A stream that breaks is nothing to warn of: why the next one fails is, if it does.
+func (u *upstreams) ended(ctx context.Context, up *upstream, spoke bool, err error) {
 	again := false
 	if s := status.Convert(err); s.Code() == codes.Unauthenticated {
 		again = u.signer.refused(s.Message())
 	}
 	failure := u.refusal(up, err)
 	if !again {
-		u.failed(up.address, failure.Error())
+		u.failed(up.address, failure.what())
 	}
-	u.tell(ctx, up.endpoint, failure)
+	if !spoke {
+		u.tell(ctx, up.endpoint, failure)
+	}
 }
 
 // putBehind notes until when the endpoint comes after the others; zero is not at all.
