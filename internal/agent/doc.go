@@ -3,7 +3,7 @@
 // when it ends, and drains it on SIGTERM.
 //
 // Read it in this order. Package settings turns environment and flags into what is asked for, and names every variable
-// that is wrong. Package bootstrap turns that and facts about the machine into Envoy's bootstrap; it is pure and covered by
+// that is wrong. Package platform asks the machine and ECS or EC2 about itself. Package bootstrap turns that and facts about the machine into Envoy's bootstrap; it is pure and covered by
 // golden files. Package relay stands between Envoy and the control plane: Envoy speaks plain HTTP/2 to the relay's unix
 // socket, and for each of its streams the relay opens one to the control plane, over TLS and signed. Package supervise
 // runs Envoy, package envoyadmin asks it, package httpapi tells how it goes. [Run] ties them together.
@@ -27,7 +27,6 @@
 // # What is not there yet
 //
 // Without effect, and said in the log when set: the relay mode (APPNET_ENABLE_RELAY_MODE_FOR_XDS and its variables), log files
-// (APPNET_ENVOY_LOG_DESTINATION and its variables), ENABLE_STATS_SNAPSHOT with `delta` of /stats/prometheus, and FIPS.
-// Not read at all: the task and pod metadata of platformInfo (ECS_CONTAINER_METADATA_URI), and the locality from the
-// instance metadata service. The configuration is not kept for a start without the control plane.
+// (APPNET_ENVOY_LOG_DESTINATION and its variables), ENABLE_STATS_SNAPSHOT with `delta` of /stats/prometheus.
+// The configuration is not kept for a start without the control plane.
 package agent

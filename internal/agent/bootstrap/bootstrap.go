@@ -1,6 +1,6 @@
 // Package bootstrap writes Envoy's bootstrap. [File] is pure: settings and [Facts] about the machine in, YAML out; golden
-// files cover it, and each is accepted by every Envoy that is supported. stats.go has tags and sinks, tracing.go the
-// tracers, merge.go what the user's own files add.
+// files cover it, and each is accepted by every Envoy that is supported. platform.go says where the proxy runs, stats.go has
+// tags and sinks, tracing.go the tracers, merge.go what the user's own files add, and version.go what of them is refused.
 package bootstrap
 
 import (
@@ -18,8 +18,21 @@ type Facts struct {
 	Instance   string // random, the same for the life of the agent: tells the proxies of one resource apart
 	SocketPath string // of the relay
 	Kernel     string // release, such as 6.1.0
+	Machine    string // hardware, such as x86_64
 	// Addresses of the machine with their prefix length, by interface.
 	IPv4, IPv6 map[string][]string
+
+	// What the platform's services told; "" and nil for what they did not.
+	Region, Zone, ZoneID string // where the instance is, such as us-west-2, us-west-2d, usw2-az2
+	Task                 *Task
+}
+
+// Task is what ECS tells about the task that the proxy is part of. "" is what it does not tell.
+type Task struct {
+	Cluster, ARN string // Cluster may be a name
+	CPU, Memory  string // the container's limits
+	Zone         string // availability zone, such as us-west-2d
+	Families     string // ALL, IPv4_ONLY or IPv6_ONLY
 }
 
 // InstanceKey is the key in the node's metadata under which the control plane finds Facts.Instance.
@@ -50,19 +63,19 @@ const (
 // source is what a bootstrap is made of.
 type source struct{ settings.Settings }
 
-// File is Envoy's bootstrap as YAML. files is what [ReadUserFiles] read.
-func File(of settings.Settings, f Facts, files map[string][]byte) ([]byte, error) {
+// File is Envoy's bootstrap as YAML. files is what [ReadUserFiles] read; what of them is worth a word is in warnings. An
+// error about them is a *settings.ConfigError.
+func File(of settings.Settings, f Facts, files map[string][]byte) (text []byte, warnings []string, err error) {
 	s := source{of}
 	doc := s.bootstrap(f, files)
-	if err := merge(of.Bootstrap, doc, files); err != nil {
-		return nil, err
+	if warnings, err = merge(of.Bootstrap, doc, files); err != nil {
+		return nil, nil, err
 	}
 	sayNoSDS(doc)
-	text, err := yaml.Marshal(doc)
-	if err != nil {
-		return nil, fmt.Errorf("write bootstrap: %w", err)
+	if text, err = yaml.Marshal(doc); err != nil {
+		return nil, nil, fmt.Errorf("write bootstrap: %w", err)
 	}
-	return append([]byte(settings.GeneratedMark), text...), nil
+	return append([]byte(settings.GeneratedMark), text...), warnings, nil
 }
 
 // sayNoSDS notes in the node's metadata that nothing, the user's files included, gave the bootstrap an SDS server.
@@ -106,8 +119,8 @@ func (s source) bootstrap(f Facts, files map[string][]byte) object {
 		doc["tracing"] = object{"http": tracer}
 	}
 	doc["staticResources"] = object{"clusters": append(clusters, collectors...)}
-	if s.Bootstrap.StatsFile == "" {
-		doc["statsConfig"] = object{"statsTags": s.statsTags()}
+	if tags := s.statsTags(); s.Bootstrap.StatsFile == "" && tags != nil {
+		doc["statsConfig"] = object{"statsTags": tags}
 	}
 	if sink := s.statsd(); sink != nil {
 		doc["statsSinks"] = list{sink}
@@ -137,8 +150,18 @@ func (s source) node(f Facts) object {
 	if s.Bootstrap.MetricExtension {
 		metadata["aws.appmesh.metric_filter"] = object{"level": "1"}
 	}
+	s.serviceConnect(metadata)
 	s.interception(f, metadata)
-	return object{"id": s.Resource.ID, "cluster": s.Resource.Cluster, "metadata": metadata}
+	node := object{"id": s.Resource.ID, "cluster": s.Resource.Cluster, "metadata": metadata}
+	region := f.Region
+	if region == "" {
+		region = s.Region
+	}
+	// The zone's id, not its name: the same name means other zones to other accounts.
+	if f.ZoneID != "" && region != "" {
+		node["locality"] = object{"region": region, "zone": f.ZoneID}
+	}
+	return node
 }
 
 // addresses is a map that YAML writes sorted.
@@ -148,27 +171,6 @@ func addresses(of map[string][]string) object {
 		out[name] = list
 	}
 	return out
-}
-
-func (s source) platform(f Facts) object {
-	families := "ALL"
-	switch {
-	case len(f.IPv6) == 0:
-		families = "IPv4_ONLY"
-	case len(f.IPv4) == 0:
-		families = "IPv6_ONLY"
-	}
-	p := object{
-		"supportedIPFamilies": families,
-		"systemInfo":          object{"systemPlatform": "linux", "systemKernelVersion": f.Kernel},
-	}
-	if k := s.Bootstrap.Kubernetes; k != nil {
-		p["k8sPlatformInfo"] = object{"k8sVersion": k.Version, "podUid": k.PodUID, "appMeshControllerVersion": k.ControllerVersion}
-	}
-	if e := s.Bootstrap.ExecutionEnv; e != "" {
-		p["ecsPlatformInfo"] = object{"ecsLaunchType": e}
-	}
-	return p
 }
 
 // runtime is the static layer. The guards that App Mesh's agent set beside these are gone from Envoy, which prints

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"io/fs"
@@ -19,8 +20,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// A case holds the environment (env), files of the user by name, for which $DIR stands, and the bootstrap that must
-// come out. Its first line is its name. Every bootstrap is accepted by every Envoy that is installed.
+// A case holds the environment (env), files of the user by name, for which $DIR stands, what the platform told (facts), and
+// the bootstrap that must come out. Its first line is its name. Every bootstrap is accepted by every Envoy that is installed.
 func TestBootstrap(t *testing.T) {
 	cases, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(cases) == 0 {
@@ -77,10 +78,16 @@ func generate(t *testing.T, archive *txtar.Archive, dir string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	text, err := File(s, Facts{
-		Instance: "0123456789abcdef0123456789abcdef", SocketPath: "/run/evermesh/xds.sock", Kernel: "6.1.0",
+	facts := Facts{
+		Instance: "0123456789abcdef0123456789abcdef", SocketPath: "/run/evermesh/xds.sock", Kernel: "6.1.0", Machine: "x86_64",
 		IPv4: map[string][]string{"lo": {"127.0.0.1/8"}, "eth0": {"10.0.0.10/24"}}, IPv6: map[string][]string{"lo": {"::1/128"}},
-	}, read)
+	}
+	if told, err := fs.ReadFile(files, "facts"); err == nil {
+		if err := json.Unmarshal(told, &facts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, _, err := File(s, facts, read)
 	return string(text), err
 }
 
@@ -114,7 +121,7 @@ func TestUserFilesRefused(t *testing.T) {
 		{"empty", "ENVOY_STATS_CONFIG_FILE", "", "is empty"},
 		{"no YAML", "ENVOY_RESOURCES_CONFIG_FILE", "a: [", "did not find"},
 		{"both spellings", "ENVOY_RESOURCES_CONFIG_FILE", "stats_flush_interval: 1s\nstatsFlushInterval: 2s", "both spellings"},
-		{"not what it is for", "ENVOY_STATS_SINKS_CFG_FILE", "stats_config: {}", "has no statsSinks"},
+		{"not what it is for", "ENVOY_STATS_SINKS_CFG_FILE", "stats_flush_interval: 1s", "has no statsSinks"},
 		{"twice", "ENVOY_RESOURCES_CONFIG_FILE", "stats_config: {}", "statsConfig is already there"},
 		{"no list", "ENVOY_RESOURCES_CONFIG_FILE", "static_resources: {clusters: {a: b}}", "is no list"},
 	} {

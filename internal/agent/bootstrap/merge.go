@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -36,92 +37,147 @@ func ReadUserFiles(b settings.BootstrapSettings) (map[string][]byte, error) {
 	return files, nil
 }
 
-type userFile struct{ variable, path, wants string }
+type userFile struct{ variable, path string }
 
-// userFiles are the files to merge, in the order in which they are. wants is the key that must come out of it.
+// The variables that name them.
+const (
+	tracingFile   = "ENVOY_TRACING_CFG_FILE"
+	statsFile     = "ENVOY_STATS_CONFIG_FILE"
+	sinksFile     = "ENVOY_STATS_SINKS_CFG_FILE"
+	resourcesFile = "ENVOY_RESOURCES_CONFIG_FILE"
+)
+
+// userFiles are the files to merge, in the order in which they are.
 func userFiles(b settings.BootstrapSettings) []userFile {
 	return slices.DeleteFunc([]userFile{
-		{"ENVOY_TRACING_CFG_FILE", b.TracingFile, "tracing"},
-		{"ENVOY_STATS_CONFIG_FILE", b.StatsFile, ""},
-		{"ENVOY_STATS_SINKS_CFG_FILE", b.SinksFile, "statsSinks"},
-		{"ENVOY_RESOURCES_CONFIG_FILE", b.ResourcesFile, ""},
+		{tracingFile, b.TracingFile}, {statsFile, b.StatsFile}, {sinksFile, b.SinksFile}, {resourcesFile, b.ResourcesFile},
 	}, func(f userFile) bool { return f.path == "" })
 }
 
-// merge adds the user's files to the bootstrap: tracing and statsConfig may exist once, sinks and static resources
-// are appended, any other key replaces the generated one.
-func merge(b settings.BootstrapSettings, doc object, files map[string][]byte) error {
+// merge adds the user's files to the bootstrap, by the rules of App Mesh's agent: each file may have any part of a
+// bootstrap, tracing and statsConfig may exist once, sinks and static resources are appended, any other key replaces the
+// generated one, which is worth a warning.
+func merge(b settings.BootstrapSettings, doc object, files map[string][]byte) (warnings []string, _ error) {
 	for _, f := range userFiles(b) {
-		var user object
-		if err := yaml.Unmarshal(files[f.path], &user); err != nil {
-			return settings.Wrong(f.variable, "%s: %s", f.path, strings.Join(strings.Fields(err.Error()), " "))
-		}
-		if len(user) == 0 {
-			if f.variable == "ENVOY_RESOURCES_CONFIG_FILE" {
-				continue
-			}
-			return settings.Wrong(f.variable, "%s is empty", f.path)
-		}
-		user, err := camel(user)
+		more, err := mergeFile(doc, f, files[f.path])
 		if err != nil {
-			return settings.Wrong(f.variable, "%s: %v", f.path, err)
+			return nil, settings.Wrong(f.variable, "%s: %s", f.path, strings.Join(strings.Fields(err.Error()), " "))
 		}
-		if f.wants != "" && user[f.wants] == nil {
-			return settings.Wrong(f.variable, "%s has no %s", f.path, f.wants)
-		}
-		for _, key := range slices.Sorted(maps.Keys(user)) {
-			if err := mergeKey(doc, key, user[key]); err != nil {
-				return settings.Wrong(f.variable, "%s: %v", f.path, err)
-			}
+		for _, w := range more {
+			warnings = append(warnings, fmt.Sprintf("%s: %s: %s", f.variable, f.path, w))
 		}
 	}
-	return nil
+	return warnings, nil
 }
 
-func mergeKey(doc object, key string, value any) error {
+func mergeFile(doc object, f userFile, text []byte) (warnings []string, _ error) {
+	var user object
+	if err := yaml.Unmarshal(text, &user); err != nil {
+		return nil, err
+	}
+	if len(user) == 0 && f.variable == resourcesFile {
+		return []string{"is empty and is ignored"}, nil
+	}
+	if len(user) == 0 {
+		return nil, errors.New("is empty")
+	}
+	if err := refuseOldVersion("", user); err != nil {
+		return nil, err
+	}
+	user, err := camel(user)
+	if err != nil {
+		return nil, err
+	}
+	if f.variable == tracingFile && user["tracing"] == nil {
+		warnings = append(warnings, "has no tracing")
+	}
+	for _, key := range slices.Sorted(maps.Keys(user)) {
+		warning, err := mergeKey(doc, key, user[key])
+		if err != nil {
+			return nil, err
+		}
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
+	}
+	if sinks, _ := doc["statsSinks"].(list); f.variable == sinksFile && len(sinks) == 0 {
+		return nil, errors.New("has no statsSinks")
+	}
+	return warnings, nil
+}
+
+func mergeKey(doc object, key string, value any) (warning string, _ error) {
 	old, exists := doc[key]
 	switch key {
 	case "tracing", "statsConfig":
 		if exists {
-			return fmt.Errorf("%s is already there", key)
+			return "", fmt.Errorf("%s is already there", key)
 		}
 		doc[key] = value
 	case "statsSinks":
 		joined, err := appended(old, value)
 		if err != nil {
-			return fmt.Errorf("statsSinks: %w", err)
+			return "", fmt.Errorf("statsSinks: %w", err)
 		}
 		doc[key] = joined
 	case "staticResources":
-		resources, ok := value.(object)
-		mine, _ := old.(object)
-		if !ok {
-			return fmt.Errorf("%s is no mapping", key)
-		}
-		resources, err := camel(resources)
-		if err != nil {
-			return err
-		}
-		for name, more := range resources {
-			joined, err := appended(mine[name], more)
-			if err != nil {
-				return fmt.Errorf("staticResources.%s: %w", name, err)
-			}
-			mine[name] = joined
-		}
+		return "", mergeResources(doc, value)
 	default:
 		doc[key] = value
+		if exists {
+			return fmt.Sprintf("replaces the generated %s: OLD %s, NEW %s", key, outline(old), outline(value)), nil
+		}
+	}
+	return "", nil
+}
+
+func mergeResources(doc object, value any) error {
+	if value == nil {
+		return nil
+	}
+	resources, ok := value.(object)
+	if !ok {
+		return errors.New("staticResources is no mapping")
+	}
+	resources, err := camel(resources)
+	if err != nil {
+		return err
+	}
+	mine, _ := doc["staticResources"].(object)
+	for _, name := range slices.Sorted(maps.Keys(resources)) {
+		joined, err := appended(mine[name], resources[name])
+		if err != nil {
+			return fmt.Errorf("staticResources.%s: %w", name, err)
+		}
+		mine[name] = joined
 	}
 	return nil
 }
 
+// appended is both lists; nothing after a key is an empty one.
 func appended(old, more any) (list, error) {
+	before, _ := old.(list)
+	if more == nil {
+		return before, nil
+	}
 	items, ok := more.(list)
 	if !ok {
-		return nil, fmt.Errorf("is no list")
+		return nil, errors.New("is no list")
 	}
-	before, _ := old.(list)
 	return append(slices.Clip(before), items...), nil
+}
+
+// outline is a value as a log may show it: a user's values may be secret, the names of its parts are not.
+func outline(value any) string {
+	switch v := value.(type) {
+	case object:
+		return "{" + strings.Join(slices.Sorted(maps.Keys(v)), ", ") + "}"
+	case list:
+		return fmt.Sprintf("a list of %d", len(v))
+	case nil:
+		return "nothing"
+	}
+	return "a value"
 }
 
 // camel spells an object's own keys as the generated ones are. Keys below may keep the user's spelling: Envoy takes

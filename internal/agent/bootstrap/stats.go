@@ -1,10 +1,17 @@
 package bootstrap
 
-import "github.com/evermesh/evermesh/internal/api"
+import (
+	"strings"
+
+	"github.com/evermesh/evermesh/internal/api"
+)
 
 // statsTags tells Envoy which parts of a statistic's name are tags. The first group of an expression leaves the
 // name, the second is the tag's value; a later expression sees what the earlier ones left.
 func (s source) statsTags() list {
+	if strings.Contains(s.Resource.ID, ":task-set/") {
+		return s.serviceConnectTags()
+	}
 	var tags list
 	fixed := func(name, value string) { tags = append(tags, object{"tagName": name, "fixedValue": value}) }
 	regex := func(name, value string) { tags = append(tags, object{"tagName": name, "regex": value}) }
@@ -33,6 +40,23 @@ func (s source) statsTags() list {
 	regex("appmesh.listener_protocol", `^.*?\.ingress\.((\w+?)\.)[0-9]+?\.(.+?)$`)
 	regex("appmesh.listener_port", `^.*?\.ingress\.\w+?\.(([0-9]+?)\.)(.+?)$`)
 	regex("envoy_rds_route_config", `^.*?\.ingress\.\w+?\.[0-9]+?\.rds\.((.*?)\.)(.+?)$`)
+	return tags
+}
+
+// serviceConnectTags are those of ECS' Service Connect, whose statistics are named appmesh.<tag>.<value>….<metric>, in any
+// order. A discovery name may have dots: it ends where the next tag, or the metric, begins.
+func (s source) serviceConnectTags() list {
+	if !s.Bootstrap.MetricExtension {
+		return nil
+	}
+	var tags list
+	for _, name := range []string{"ServiceName", "ClusterName", "Direction"} {
+		tags = append(tags, object{"tagName": name, "regex": `^appmesh\b.*?(\.` + name + `\.([^.]+))`})
+	}
+	for _, name := range []string{"DiscoveryName", "TargetDiscoveryName"} {
+		tags = append(tags, object{"tagName": name, "regex": `^appmesh\b.*?(\.` + name +
+			`\.(.+?))(?=\.(?:ServiceName|ClusterName|Direction|DiscoveryName|TargetDiscoveryName)\.|\.[^.]+$)`})
+	}
 	return tags
 }
 

@@ -18,17 +18,12 @@ type BootstrapSettings struct {
 	SDSSocket             string
 	MetricExtension       bool
 	StatsTags             bool
-	Kubernetes            *Kubernetes
-	ExecutionEnv          string // AWS_EXECUTION_ENV
 	Statsd                *Statsd
 	Tracing               Tracing
 
 	// Files of the user that are merged into the bootstrap; "" for none.
 	TracingFile, StatsFile, SinksFile, ResourcesFile string
 }
-
-// Kubernetes is what the injector says about the pod.
-type Kubernetes struct{ Version, PodUID, ControllerVersion string }
 
 // Statsd is where DogStatsD listens: a socket, or UDP.
 type Statsd struct {
@@ -80,7 +75,6 @@ func (v *variables) bootstrap() BootstrapSettings {
 		SDSSocket:             v.text("APPMESH_SDS_SOCKET_PATH", ""),
 		MetricExtension:       v.text("APPMESH_METRIC_EXTENSION_VERSION", "") == "1",
 		StatsTags:             v.hardBool("ENABLE_ENVOY_STATS_TAGS"),
-		ExecutionEnv:          v.text("AWS_EXECUTION_ENV", ""),
 		TracingFile:           v.text("ENVOY_TRACING_CFG_FILE", ""),
 		StatsFile:             v.text("ENVOY_STATS_CONFIG_FILE", ""),
 		SinksFile:             v.text("ENVOY_STATS_SINKS_CFG_FILE", ""),
@@ -92,10 +86,6 @@ func (v *variables) bootstrap() BootstrapSettings {
 			v.fail("ENVOY_STATS_FLUSH_INTERVAL", "%q is no duration of at least 1ms, such as 5s", s)
 		}
 		b.StatsFlushInterval = d
-	}
-	k := Kubernetes{v.text("APPMESH_PLATFORM_K8S_VERSION", ""), v.text("APPMESH_PLATFORM_K8S_POD_UID", ""), v.text("APPMESH_PLATFORM_APP_MESH_CONTROLLER_VERSION", "")}
-	if k.Version != "" && k.PodUID != "" && k.ControllerVersion != "" {
-		b.Kubernetes = &k
 	}
 	if v.hardBool("ENABLE_ENVOY_DOG_STATSD") && b.SinksFile == "" {
 		b.Statsd = &Statsd{v.text("STATSD_ADDRESS", "127.0.0.1"), v.hardPort("STATSD_PORT", 8125), v.text("STATSD_SOCKET_PATH", "")}

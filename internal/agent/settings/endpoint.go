@@ -89,10 +89,13 @@ func parseEndpoint(s string) (Endpoint, error) {
 }
 
 // awsEndpoint is where App Mesh's own service was.
-func awsEndpoint(region string, preview, dualStack bool) string {
+func awsEndpoint(region string, preview, dualStack, fips bool) string {
 	name, domain := "appmesh-envoy-management", "amazonaws.com"
 	if preview {
 		name = "appmesh-preview-envoy-management"
+	}
+	if fips {
+		name += "-fips"
 	}
 	if dualStack {
 		domain = "api.aws"

@@ -24,7 +24,7 @@ func TestParseRefuses(t *testing.T) {
 		{"AGENT-002 no resource", "APPMESH_RESOURCE_ARN: must name", []string{someEndpoint}},
 		{"AGENT-002 what is no resource", "APPMESH_RESOURCE_ARN: \"orders\" does not name", []string{"APPMESH_RESOURCE_ARN=orders", someEndpoint}},
 		{"a virtual service", "a proxy belongs to", []string{"APPMESH_RESOURCE_ARN=mesh/m/virtualService/s", someEndpoint}},
-		{"no endpoint and no region", "APPMESH_XDS_ENDPOINT: must name", []string{someResource}},
+		{"no endpoint and no region", "APPMESH_XDS_ENDPOINT: must name", []string{someResource, "AWS_EC2_METADATA_DISABLED=true"}},
 		{"an endpoint without a port", "APPMESH_XDS_ENDPOINT: \"control\"", []string{someResource, "APPMESH_XDS_ENDPOINT=control"}},
 		{"an unknown scheme", "APPMESH_XDS_ENDPOINT: \"ftp://c:1\"", []string{someResource, "APPMESH_XDS_ENDPOINT=c:1,ftp://c:1"}},
 		{"Service Connect among others", "stands alone", []string{someResource, "APPMESH_XDS_ENDPOINT=c:1,unix:///x"}},
@@ -109,18 +109,6 @@ func TestParse(t *testing.T) {
 		}
 		if s := parse(t, 0, "APPMESH_SIGNING_NAME=mine"); s.SigningName != "mine" {
 			t.Errorf("got %s", s.SigningName)
-		}
-	})
-	t.Run("AGENT-030 App Mesh's own endpoint when none is set", func(t *testing.T) {
-		for env, want := range map[string]string{
-			"AWS_REGION=us-west-2":                                                    "appmesh-envoy-management.us-west-2.amazonaws.com:443",
-			"AWS_REGION=us-west-2 APPMESH_DUALSTACK_ENDPOINT=1":                       "appmesh-envoy-management.us-west-2.api.aws:443",
-			"AWS_REGION=cn-north-1 APPMESH_DUALSTACK_ENDPOINT=1 APPMESH_PREVIEW=true": "appmesh-preview-envoy-management.cn-north-1.api.amazonwebservices.com.cn:443",
-		} {
-			s, err := Parse(agenttest.Environment(append(strings.Fields(env), someResource)...), Flags{}, 0)
-			if err != nil || len(s.Endpoints) != 1 || s.Endpoints[0].Address != want {
-				t.Errorf("%s: got %v, %v", env, s.Endpoints, err)
-			}
 		}
 	})
 	t.Run("flags outrank the environment", func(t *testing.T) {
