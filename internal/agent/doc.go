@@ -21,7 +21,12 @@
 //     it with 2 and one line that names the variable.
 //   - Runtime guards that today's Envoy removed are left out: APPMESH_SET_TRACING_DECISION,
 //     ENVOY_NO_EXTENSION_LOOKUP_BY_NAME and ENVOY_USE_HTTP_CLIENT_TO_FETCH_AWS_CREDENTIALS are read and without effect.
-//   - PID_POLL_INTERVAL_MS is without effect: the end of Envoy is noticed at once.
+//   - The end of Envoy is noticed at once. PID_POLL_INTERVAL_MS is how often ended processes that nobody waits for are
+//     looked for.
+//   - An Envoy that hangs is ended and started again; restarts in a row have ever longer pauses between them, and are
+//     forgotten when Envoy has run for long.
+//   - On SIGTERM Envoy's health checks are failed and the control plane is told, before the listeners drain; the end may
+//     come before LISTENER_DRAIN_WAIT_TIME_S, when no client may choose this proxy any more and nothing is open.
 //   - managementServerConnectionStatus is what the relay knows; Envoy is always connected to the relay.
 //
 // # What is not there yet

@@ -64,7 +64,7 @@ func TestStop(t *testing.T) {
 			t.Errorf("ended after %s, want the 5 s of LISTENER_DRAIN_WAIT_TIME_S", took)
 		}
 		_, events, _ := strings.Cut(s.events(), "ready\n")
-		if events != "POST /drain_listeners?graceful\nterm\n" {
+		if events != "POST /healthcheck/fail\nPOST /drain_listeners?graceful\nterm\n" {
 			t.Errorf("what happened to Envoy: %q", events)
 		}
 		if !strings.Contains(log.String(), "envoy stopped") {

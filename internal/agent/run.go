@@ -3,15 +3,20 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/agent/bootstrap"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
@@ -27,11 +32,25 @@ type Program struct {
 	Args           []string // appended to Envoy's
 	Stdout, Stderr *os.File // Envoy's
 	Log            *slog.Logger
+
+	Hurry    <-chan struct{} // closed: the drain that ctx began ends at once; nil never
+	HandOver <-chan struct{} // a new Envoy is to take the old one's place; nil never
+	QuitWith int             // a process with whose end the agent drains and ends; 0 for none
+	Harden   bool            // give up privileges that are not needed, for the whole process
 }
 
-// Run is the agent's life: it returns nil after ctx has ended and Envoy has drained, supervise.ErrExhausted when Envoy ended
-// too often, a *settings.ConfigError before Envoy was started for the first time.
+// Run is the agent's life: it returns nil after ctx has ended, or what QuitWith names, and Envoy has drained;
+// supervise.ErrExhausted when Envoy ended too often, a *settings.ConfigError before Envoy was started for the first time.
 func Run(ctx context.Context, s settings.Settings, p Program) error {
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	if err := run(ctx, quit, s, p); ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil // it was told to end before it had started
+}
+
+func run(ctx context.Context, quit func(), s settings.Settings, p Program) error {
 	for _, w := range s.Warnings {
 		p.Log.Warn("settings", "warning", w)
 	}
@@ -43,9 +62,25 @@ func Run(ctx context.Context, s settings.Settings, p Program) error {
 	if err != nil {
 		return err
 	}
-	machine, s, err := facts(ctx, s, path, p.Log)
-	if err != nil {
-		return err
+	if p.Harden && !s.Supervision.KeepCapabilities {
+		if err := supervise.DropPrivileges(s, path); err != nil {
+			p.Log.Warn("cannot give up privileges", "err", err)
+		}
+	}
+	beside, end := context.WithCancel(context.WithoutCancel(ctx)) // what goes on while Envoy drains
+	var wg sync.WaitGroup
+	defer func() { end(); wg.Wait() }()
+	wg.Go(func() { supervise.Reap(beside, s.Supervision.Poll) })
+	if p.QuitWith != 0 {
+		wg.Go(func() {
+			switch err := supervise.AwaitExit(beside, p.QuitWith); {
+			case err == nil:
+				p.Log.Info("the process that this agent serves has ended", "pid", p.QuitWith)
+				quit()
+			case beside.Err() == nil:
+				p.Log.Error("cannot wait for the process of --quit-with: the agent goes on without", "err", err)
+			}
+		})
 	}
 	dir, err := os.MkdirTemp("", "evermesh-agent-")
 	if err != nil {
@@ -63,7 +98,7 @@ func Run(ctx context.Context, s settings.Settings, p Program) error {
 		defer upstream.Close()
 	}
 	own := s.OwnBootstrap()
-	machine.SocketPath = s.SocketPath
+	machine := facts(s)
 	file, err := writeBootstrap(s, machine, p.Log)
 	if err != nil {
 		return err
@@ -74,7 +109,11 @@ func Run(ctx context.Context, s settings.Settings, p Program) error {
 	admin := envoyadmin.New(s.Admin)
 	envoy := &supervise.Envoy{
 		Path: path, Args: supervise.Arguments(s, file, p.Args), Stdout: p.Stdout, Stderr: p.Stderr,
-		Restarts: s.Restarts, DrainTime: s.DrainTime, Admin: admin, Log: p.Log,
+		Settings: s, Admin: admin, Log: p.Log, Hurry: p.Hurry, HandOver: p.HandOver,
+		Watch: supervise.Watch{Interval: s.HealthInterval, Silent: s.Supervision.Silent, Lenient: own},
+	}
+	if upstream != nil {
+		envoy.Tell = func(ctx context.Context) (supervise.Left, error) { return tellDrain(ctx, upstream, machine.Instance) }
 	}
 	h := httpapi.NewHealth(httpapi.HealthOptions{
 		Envoy: envoy, Admin: admin, Relay: upstream, Interval: s.HealthInterval, Limit: s.DisconnectedLimit,
@@ -88,11 +127,7 @@ func Run(ctx context.Context, s settings.Settings, p Program) error {
 		return err
 	}
 	defer server.Close()
-	// Envoy drains after ctx has ended; its health is still told meanwhile.
-	polling, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
-	wg.Go(func() { h.Run(polling) })
-	defer func() { stop(); wg.Wait() }()
+	wg.Go(func() { h.Run(beside) })
 	return envoy.Run(ctx)
 }
 
@@ -108,12 +143,9 @@ func writeBootstrap(s settings.Settings, machine bootstrap.Facts, log *slog.Logg
 	if text := files[s.Bootstrap.StatsFile]; bytes.Contains(text, []byte("stats_matcher")) || bytes.Contains(text, []byte("statsMatcher")) {
 		log.Warn("stats matcher in ENVOY_STATS_CONFIG_FILE: envoy may fall out of step with the control plane, and what is left out cannot be asked for")
 	}
-	text, warnings, err := bootstrap.File(s, machine, files)
+	text, err := bootstrap.File(s, machine, files)
 	if err != nil {
 		return "", err
-	}
-	for _, w := range warnings {
-		log.Warn("a file that goes into the bootstrap", "warning", w)
 	}
 	f, err := createConfigFile(s)
 	if err != nil {
@@ -137,6 +169,43 @@ func createConfigFile(s settings.Settings) (*os.File, error) {
 		return nil, err
 	}
 	return f, f.Chmod(bootstrapMode)
+}
+
+// facts asks the machine.
+func facts(s settings.Settings) bootstrap.Facts {
+	f := bootstrap.Facts{Instance: newInstance(), SocketPath: s.SocketPath, IPv4: map[string][]string{}, IPv6: map[string][]string{}}
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		f.Kernel = unix.ByteSliceToString(name.Release[:])
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return f
+	}
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			n, ok := a.(*net.IPNet)
+			switch {
+			case !ok:
+			case n.IP.To4() != nil:
+				f.IPv4[i.Name] = append(f.IPv4[i.Name], n.String())
+			default:
+				f.IPv6[i.Name] = append(f.IPv6[i.Name], n.String())
+			}
+		}
+	}
+	return f
+}
+
+// newInstance is 128 random bits.
+func newInstance() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
 }
 
 // logEnvironment logs what steers this agent, as App Mesh's did; none of it is secret.

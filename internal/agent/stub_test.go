@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +24,9 @@ import (
 
 // The stub's variables: STUB_DIR takes the file events, one line for each thing that happened to it; STUB_DO is what
 // the n-th start does, words separated by commas, the last one for all later ones: run, exit (with code 3), crash (by
-// a signal), deaf (runs without an administration interface), stubborn (runs and ignores SIGTERM).
+// a signal), segfault, deaf (runs without an administration interface), stubborn (runs and ignores SIGTERM), mute (runs,
+// and its administration interface falls silent after the first answer), early (is not live), orphan (leaves a process
+// behind and exits). STUB_OPEN is a file with the number of open requests.
 func stubEnvoy() int {
 	dir := os.Getenv("STUB_DIR")
 	events, err := os.OpenFile(filepath.Join(dir, "events"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
@@ -45,6 +49,17 @@ func stubEnvoy() int {
 		return 3
 	case "crash":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "segfault":
+		signal.Reset(syscall.SIGSEGV)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
+		select {}
+	case "orphan":
+		orphan := exec.Command("/bin/sh", "-c", "(sleep 0.2; exit 7) & echo orphan pid=$! >&3")
+		orphan.ExtraFiles = []*os.File{events}
+		if err := orphan.Run(); err != nil {
+			return 1
+		}
+		return 3
 	case "deaf":
 	default:
 		l, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("ENVOY_ADMIN_ACCESS_PORT"))
@@ -52,7 +67,7 @@ func stubEnvoy() int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		go http.Serve(l, stubAdmin(events))
+		go http.Serve(l, stubAdmin(events, what))
 	}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
@@ -66,14 +81,27 @@ func stubEnvoy() int {
 	}
 }
 
-func stubAdmin(events *os.File) http.Handler {
+func stubAdmin(events *os.File, what string) http.Handler {
+	var answered atomic.Bool
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if what == "mute" && answered.Swap(true) {
+			<-r.Context().Done()
+			return
+		}
 		switch r.URL.Path {
 		case "/ready":
+			if what == "early" {
+				fmt.Fprintln(w, "PRE_INITIALIZING")
+				return
+			}
 			fmt.Fprintln(w, "LIVE")
-		case "/drain_listeners", "/logging":
+		case "/drain_listeners", "/logging", "/healthcheck/fail":
 			fmt.Fprintf(events, "%s %s\n", r.Method, r.URL.RequestURI())
 			fmt.Fprintln(w, "OK")
+		case "/stats":
+			text, _ := os.ReadFile(os.Getenv("STUB_OPEN"))
+			n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+			fmt.Fprintf(w, `{"stats":[{"name":"http.ingress.downstream_rq_active","value":%d},{"name":"http.admin.downstream_rq_active","value":1}]}`, n)
 		default:
 			http.NotFound(w, r)
 		}
@@ -94,6 +122,7 @@ func newStub(t *testing.T, do string, lines ...string) *stub {
 		part + "=envoy", "STUB_DIR=" + s.dir, "STUB_DO=" + do, "ENVOY_PATH=/proc/self/exe",
 		"ENVOY_ADMIN_ACCESS_PORT=" + strconv.Itoa(s.admin), "LISTENER_DRAIN_WAIT_TIME_S=5", "TMPDIR=" + s.dir,
 		"APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT=http://127.0.0.1:1", "AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true",
+		"EVERMESH_ENVOY_RESTART_DELAY_MS=1",
 	}, lines...)
 	return s
 }

@@ -1,4 +1,6 @@
-// Package supervise keeps one Envoy running: it starts it, starts it again when it ends, and drains and stops it.
+// Package supervise keeps one Envoy running: it starts it, starts it again when it ends or hangs, hands over to a new
+// one, and drains and stops it. [Envoy.Run] is that life. Beside it are [Reap] for processes that nobody waits for,
+// and what is done before anything is started: [DropPrivileges] and [RaiseFileLimit].
 package supervise
 
 import (
@@ -8,7 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"strconv"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -16,9 +18,6 @@ import (
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
-
-// endWait is how long Envoy may take to end after SIGTERM before it is killed.
-const endWait = 5 * time.Second
 
 // ErrExhausted means that Envoy ended and was started again as often as allowed.
 var ErrExhausted = errors.New("envoy ended and has used up its restarts")
@@ -28,104 +27,152 @@ type Envoy struct {
 	Path           string
 	Args           []string
 	Stdout, Stderr *os.File
-	Restarts       int // allowed
-	DrainTime      time.Duration
+	Settings       settings.Settings
+	Watch          Watch
 	Admin          *envoyadmin.Client
 	Log            *slog.Logger
+
+	// Tell tells the control plane that this proxy drains, and returns who may still choose it; nil where there is none.
+	Tell func(context.Context) (Left, error)
+	// Hurry ends a drain, HandOver starts a new Envoy that takes the old one's place; nil for neither.
+	Hurry    <-chan struct{}
+	HandOver <-chan struct{}
+	// Starting is called before each start; nil for nothing to do.
+	Starting func()
 
 	mu        sync.Mutex
 	pid       int // 0 between two
 	restarted int
 }
 
-// Arguments are Envoy's, as App Mesh's agent gave them.
-func Arguments(s settings.Settings, bootstrap string, extra []string) []string {
-	args := []string{"-c", bootstrap, "-l", s.LogLevel}
-	if s.Concurrency >= 0 {
-		args = append(args, "--concurrency", strconv.Itoa(s.Concurrency))
-	}
-	args = append(args, "--drain-time-s", strconv.Itoa(int(s.DrainTime/time.Second)))
-	if !s.HotRestart {
-		args = append(args, "--disable-hot-restart")
-	}
-	if !s.KeepDeprecated {
-		args = append(args, "--skip-deprecated-logs")
-	}
-	return append(args, extra...)
-}
-
-// Find is ENVOY_PATH, else envoy on PATH, else where the image has it.
-func Find(s settings.Settings) (string, error) {
-	if s.EnvoyPath != "" {
-		if _, err := os.Stat(s.EnvoyPath); err != nil {
-			return "", settings.Wrong("ENVOY_PATH", "%v", err)
-		}
-		return s.EnvoyPath, nil
-	}
-	if path, err := exec.LookPath("envoy"); err == nil {
-		return path, nil
-	}
-	const image = "/usr/bin/envoy"
-	if _, err := os.Stat(image); err != nil {
-		return "", settings.Wrong("ENVOY_PATH", "must name the Envoy binary: it is neither on PATH nor %s", image)
-	}
-	return image, nil
-}
+// hangWait is how long a hanging Envoy may take to tell where it hangs, as it does on SIGABRT.
+const hangWait = 2 * time.Second
 
 // Run starts Envoy, and again whenever it ends (AGENT-001, AGENT-011, AGENT-047), until ctx ends: then it drains,
 // stops it and returns nil.
 func (s *Envoy) Run(ctx context.Context) error {
-	for {
-		cmd := exec.Command(s.Path, s.Args...)
-		cmd.Stdout, cmd.Stderr = s.Stdout, s.Stderr
-		p, err := startProcess(cmd)
-		if err != nil {
+	row := budget{allowed: s.Settings.Restarts, delay: s.Settings.Supervision.Delay, forget: s.Settings.Supervision.Forget}
+	defer s.sweep()
+	for ctx.Err() == nil {
+		ran, exit, err := s.once(ctx)
+		if exit == "" {
 			return err
 		}
-		s.Log.Info("envoy started", "pid", p.pid())
-		s.running(p.pid())
+		wait, ok := row.next(ran)
+		if !ok {
+			return fmt.Errorf("%w (APPNET_ENVOY_RESTART_COUNT=%d): last exit %s", ErrExhausted, s.Settings.Restarts, exit)
+		}
+		if wait > 0 {
+			s.Log.Info("envoy is started again after a pause", "wait", wait, "left", row.allowed-row.used)
+		}
+		if !s.pause(ctx, wait) {
+			return nil
+		}
+		s.restarts()
+	}
+	return nil
+}
+
+// once runs Envoy, and those that take its place, until one ends by itself: exit is how, and ran for how long it did.
+// exit is "" when ctx has ended and the Envoy was stopped.
+func (s *Envoy) once(ctx context.Context) (ran time.Duration, exit string, err error) {
+	p, err := s.start(0)
+	if err != nil {
+		s.Log.Error("envoy does not start", "err", err)
+		return 0, err.Error(), nil
+	}
+	var old []*process
+	defer func() { // the memory that they share is made anew by the next one
+		s.running(0)
+		for _, o := range old {
+			_ = o.end(syscall.SIGKILL, endWait) // gone already, mostly
+		}
+	}()
+	for {
+		watching, stop := context.WithCancel(ctx)
+		hangs := make(chan bool, 1)
+		go func() { hangs <- s.Watch.hangs(watching, s.Admin) }()
+		next := p
 		select {
 		case <-p.done:
 		case <-ctx.Done():
-			defer s.running(0)
-			return s.stop(p)
+			stop()
+			<-hangs
+			return 0, "", s.stop(p)
+		case hanging := <-hangs:
+			hangs <- false
+			if hanging {
+				s.Log.Error("envoy does not answer: it is ended", "pid", p.pid(), "polls", s.Watch.Silent)
+				err = p.end(syscall.SIGABRT, hangWait)
+			}
+		case <-s.HandOver:
+			next = s.handOver(ctx, p)
 		}
-		s.running(0)
+		stop()
+		<-hangs
+		if err != nil {
+			return 0, "", err
+		}
+		if next != p {
+			old = append(slices.DeleteFunc(old, ended), p)
+			p = next
+			continue
+		}
+		if !ended(p) {
+			continue
+		}
 		s.Log.Error("envoy exited", "pid", p.pid(), "status", p.exit())
-		if !s.mayRestart() {
-			return fmt.Errorf("%w (APPNET_ENVOY_RESTART_COUNT=%d): last exit %s", ErrExhausted, s.Restarts, p.exit())
+		if p.segfaulted() {
+			s.hintFiles()
 		}
+		return time.Since(p.started), p.exit(), nil
 	}
 }
 
-// stop lets Envoy's listeners drain while connections end, then ends it (AGENT-046). When draining cannot be asked
-// for it is ended at once.
-func (s *Envoy) stop(p *process) error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.DrainTime)
-	defer cancel()
-	if err := s.Admin.Drain(ctx); err != nil {
-		s.Log.Warn("cannot drain envoy", "err", err)
-	} else {
-		s.Log.Info("draining envoy", "seconds", int(s.DrainTime/time.Second))
-		select {
-		case <-ctx.Done():
-		case <-p.done:
-		}
-	}
-	if err := p.signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	late := time.NewTimer(endWait)
-	defer late.Stop()
+func ended(p *process) bool {
 	select {
 	case <-p.done:
-	case <-late.C:
-		if err := p.signal(syscall.SIGKILL); err != nil {
-			return err
-		}
+		return true
+	default:
+		return false
 	}
-	s.Log.Info("envoy stopped", "pid", p.pid(), "status", p.exit())
-	return nil
+}
+
+// start starts an Envoy of that epoch of hot restarts.
+func (s *Envoy) start(epoch int) (*process, error) {
+	if s.Starting != nil {
+		s.Starting()
+	}
+	cmd := exec.Command(s.Path, append(s.epochArgs(epoch), s.Args...)...)
+	cmd.Stdout, cmd.Stderr = s.Stdout, s.Stderr
+	p, err := startProcess(cmd, ambient(s.Settings))
+	if err != nil {
+		return nil, err
+	}
+	p.epoch = epoch
+	s.Log.Info("envoy started", "pid", p.pid())
+	s.running(p.pid())
+	return p, nil
+}
+
+// hintFiles says what is behind many segmentation faults of Envoy under load (TRBL-021).
+func (s *Envoy) hintFiles() {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+		s.Log.Warn("envoy had a segmentation fault: under load that is often a limit of open files that is too low; raise the nofile ulimit of the container", "nofile", limit.Cur)
+	}
+}
+
+// pause waits; false when ctx or the process is to end.
+func (s *Envoy) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return ctx.Err() == nil
+	}
 }
 
 func (s *Envoy) running(pid int) {
@@ -134,17 +181,13 @@ func (s *Envoy) running(pid int) {
 	s.pid = pid
 }
 
-func (s *Envoy) mayRestart() bool {
+func (s *Envoy) restarts() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.restarted == s.Restarts {
-		return false
-	}
 	s.restarted++
-	return true
 }
 
-// Process is Envoy's pid, 0 when it does not run, and how often it was started again.
+// Process is Envoy's pid, 0 when it does not run, and how often it was started again because it had ended.
 func (s *Envoy) Process() (pid, restarted int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,24 +7,22 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
-
-	"golang.org/x/sys/unix"
+	"time"
 )
 
 // process is a child that dies with the agent, also when the agent is killed.
 type process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error // set before done is closed
+	cmd     *exec.Cmd
+	epoch   int // of hot restart
+	started time.Time
+	done    chan struct{}
+	err     error // set before done is closed
 }
 
 // startProcess starts cmd in a process group of its own: the terminal's interrupt is for the agent, which drains.
-func startProcess(cmd *exec.Cmd) (*process, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if mayAdministerNetwork() {
-		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN}
-	}
-	p := &process{cmd: cmd, done: make(chan struct{})}
+func startProcess(cmd *exec.Cmd, capabilities []uintptr) (*process, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, AmbientCaps: capabilities}
+	p := &process{cmd: cmd, started: time.Now(), done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		// The death signal follows the thread that forked: it must live as long as the process.
@@ -52,6 +50,25 @@ func (p *process) signal(s os.Signal) error {
 	return nil
 }
 
+// end signals the process, and kills it when it is not gone after that time.
+func (p *process) end(s os.Signal, patience time.Duration) error {
+	if err := p.signal(s); err != nil {
+		return err
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-late.C:
+	}
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-p.done
+	return nil
+}
+
 // exit says how the process ended: "code 1", "signal killed". It waits for the end.
 func (p *process) exit() string {
 	<-p.done
@@ -65,28 +82,13 @@ func (p *process) exit() string {
 	return fmt.Sprintf("code %d", state.ExitCode())
 }
 
-// mayAdministerNetwork says whether this process may give NET_ADMIN to Envoy, which needs it for transparent
-// sockets and marks.
-func mayAdministerNetwork() bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
+// segfaulted says whether it ended by a segmentation fault, as a process or as the code that a shell makes of it.
+func (p *process) segfaulted() bool {
+	<-p.done
+	state := p.cmd.ProcessState
+	if state == nil {
 		return false
 	}
-	const bit = 1 << unix.CAP_NET_ADMIN
-	return data[0].Permitted&bit != 0 && data[0].Effective&bit != 0
-}
-
-// RaiseFileLimit lets Envoy have as many descriptors as the machine allows (AGENT-045). It is set by hand because
-// Go raises its own limit, and gives children the old one.
-func RaiseFileLimit() error {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("read limit of open files: %w", err)
-	}
-	limit.Cur = limit.Max
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("raise limit of open files: %w", err)
-	}
-	return nil
+	w, ok := state.Sys().(syscall.WaitStatus)
+	return ok && (w.Signaled() && w.Signal() == syscall.SIGSEGV || w.ExitStatus() == 128+int(syscall.SIGSEGV))
 }

@@ -1,0 +1,42 @@
+package supervise
+
+import (
+	"context"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
+	"github.com/evermesh/evermesh/internal/agent/pause"
+)
+
+// startPatience is how many times as many polls Envoy may be silent before its first answer.
+const startPatience = 4
+
+// Watch says when an Envoy that runs counts as hanging (AGENT-047): its administration interface is polled, and has not
+// answered so many times in a row. Envoy answers on the thread that takes configuration, so one that is silent for
+// that long cannot be configured either.
+type Watch struct {
+	Interval time.Duration
+	Silent   int  // polls; 0 never
+	Lenient  bool // an interface that never answered may be none: the bootstrap is the user's own
+}
+
+// hangs returns when the Envoy hangs, with true, or when ctx has ended.
+func (w Watch) hangs(ctx context.Context, admin *envoyadmin.Client) bool {
+	if w.Silent <= 0 {
+		<-ctx.Done()
+		return false
+	}
+	answered, silent := false, 0
+	for pause.For(ctx, w.Interval) == nil {
+		if admin.State(ctx) != envoyadmin.Unreachable {
+			answered, silent = true, 0
+			continue
+		}
+		silent++
+		switch {
+		case answered && silent >= w.Silent, !answered && !w.Lenient && silent >= startPatience*w.Silent:
+			return ctx.Err() == nil
+		}
+	}
+	return false
+}
