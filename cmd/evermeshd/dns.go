@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -66,26 +67,36 @@ func (c config) checkDNS() error {
 	return err
 }
 
+// anyPortTries is how often a free port is looked for where any will do: the one that is free for TCP may be taken for
+// UDP.
+const anyPortTries = 10
+
 // listenDNS opens both of the name server's ports, which are one number.
 func (d *daemon) listenDNS(l *listeners) error {
 	at := d.config.DNSListen
 	if at == "" {
 		return nil
 	}
-	var err error
-	if l.dnsUDP, err = net.ListenPacket("udp", at); err != nil {
-		return fmt.Errorf("--dns-listen: %w", err)
-	}
-	host, _, err := net.SplitHostPort(at)
+	host, port, err := net.SplitHostPort(at)
 	if err != nil {
 		return fmt.Errorf("--dns-listen: %w", err)
 	}
-	_, port, err := net.SplitHostPort(l.dnsUDP.LocalAddr().String())
-	if err != nil {
-		return fmt.Errorf("--dns-listen: %w", err)
+	for try := 1; ; try++ {
+		if l.dnsTCP, err = listen("--dns-listen", at); err != nil {
+			return err
+		}
+		_, got, err := net.SplitHostPort(l.dnsTCP.Addr().String())
+		if err == nil {
+			l.dnsUDP, err = net.ListenPacket("udp", net.JoinHostPort(host, got))
+		}
+		if err == nil {
+			return nil
+		}
+		err = errors.Join(fmt.Errorf("--dns-listen: %w", err), l.dnsTCP.Close())
+		if port != "0" || try == anyPortTries {
+			return err
+		}
 	}
-	l.dnsTCP, err = listen("--dns-listen", net.JoinHostPort(host, port))
-	return err
 }
 
 // serveDNS answers names until ctx ends.

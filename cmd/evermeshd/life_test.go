@@ -82,6 +82,12 @@ func startWith(t *testing.T, dir string, env []string, args ...string) *plane {
 		if found != nil {
 			p.admin = "http://" + found[1]
 		}
+		select {
+		case err := <-p.ended:
+			p.ended <- err // for the cleanup
+			t.Fatalf("evermeshd ended as it started: %v\n%s", err, p.said(t))
+		default:
+		}
 		return found != nil
 	})
 	return p
