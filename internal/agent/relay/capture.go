@@ -33,13 +33,21 @@ func newCapture() capture {
 	}
 }
 
+// suspicion is what makes interception a likely cause.
+type suspicion string
+
+const (
+	taken   suspicion = "taken"   // the connection was open, and what answered was not the control plane
+	refused suspicion = "refused" // it was refused
+)
+
 // look returns in words how a connection to address is captured, "" if it is not. Once a connection is open, the
 // other end is a socket of this machine whose own address is not the one that was asked for. One that is refused
 // says nothing; but if one to nowhere is refused as well, at once, it is this machine that refuses both.
-func (c capture) look(ctx context.Context, dialer *net.Dialer, address string, answers bool) string {
+func (c capture) look(ctx context.Context, dialer *net.Dialer, address string, why suspicion) string {
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	if answers {
+	if why == taken {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err != nil {
 			return ""

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -57,7 +58,7 @@ func (w watched) Clone() credentials.TransportCredentials {
 }
 
 // explain says which step failed when a stream could not be opened at an address.
-func (u *upstreams) explain(ctx context.Context, e settings.Endpoint, address string, t *trail, err error) *Failure {
+func (u *upstreams) explain(e settings.Endpoint, address string, t *trail, err error) *Failure {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := &Failure{Endpoint: e.String(), Address: address, Reason: reason([]byte(status.Convert(err).Message()))}
@@ -65,7 +66,7 @@ func (u *upstreams) explain(ctx context.Context, e settings.Endpoint, address st
 	switch {
 	case t.dialError != nil || !t.dialed:
 		f.Step = StepTCP
-		if t.dialError != nil {
+		if t.dialError != nil && !silent {
 			f.Reason = reason([]byte(t.dialError.Error()))
 		}
 		u.adviseTCP(e, f, t.dialError)
@@ -83,12 +84,27 @@ func (u *upstreams) explain(ctx context.Context, e settings.Endpoint, address st
 			f.Do += "; https:// if it has TLS"
 		}
 	}
-	if e.Network == "tcp" {
-		if words := u.capture.look(ctx, u.dialer, address, t.dialed); words != "" {
-			f.Step, f.Reason, f.Do = StepTCP, words+" ("+f.Reason+")", captureAdvice(u.dialer.Control != nil)
-		}
+	switch {
+	case e.Network != "tcp":
+	case t.dialed:
+		f.suspect = taken
+	case errors.Is(t.dialError, syscall.ECONNREFUSED):
+		f.suspect = refused
 	}
 	return f
+}
+
+// suspect looks whether interception takes the agent's connections to where f is from, and returns f or what is known
+// better.
+func (u *upstreams) suspect(ctx context.Context, e settings.Endpoint, f *Failure) *Failure {
+	words := u.capture.look(ctx, u.dialer, f.Address, f.suspect)
+	if words == "" {
+		return f
+	}
+	better := *f
+	better.Step, better.Reason, better.Do = StepTCP, words+" ("+f.Reason+")", captureAdvice(u.dialer.Control != nil)
+	u.reports.known(e, &better, time.Now())
+	return &better
 }
 
 func (u *upstreams) adviseTCP(e settings.Endpoint, f *Failure, err error) {
@@ -120,7 +136,6 @@ func (u *upstreams) adviseTLS(e settings.Endpoint, f *Failure, err error) {
 		f.Tried += ", client certificate " + u.signer.proof.CertFile
 	}
 	var record tls.RecordHeaderError
-	var unknown interface{ error }
 	switch text := fmt.Sprint(err); {
 	case errors.As(err, &record), strings.Contains(text, "first record does not look like a TLS handshake"):
 		f.Do = "what answers speaks no TLS: http:// in APPMESH_XDS_ENDPOINT if evermeshd has none there, or another port"
@@ -132,7 +147,7 @@ func (u *upstreams) adviseTLS(e settings.Endpoint, f *Failure, err error) {
 		f.Do = "APPMESH_XDS_ENDPOINT must be a name or address that is in the server's certificate"
 	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"), strings.Contains(text, "unknown certificate"):
 		f.Do = "set APPMESH_XDS_CLIENT_CERT_FILE to a certificate of the authorities in --xds-client-ca"
-	case errors.As(err, &unknown):
+	case err != nil:
 		f.Do = "look at what is between: a proxy or balancer that ends TLS, or a firewall that cuts it"
 	default:
 		f.Do = "something takes connections there and says nothing: it is not evermeshd, or evermeshd hangs"

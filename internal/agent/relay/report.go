@@ -31,6 +31,8 @@ type Failure struct {
 	Reason   string // what happened, one line
 	Tried    string // with what: name server, CA file, source of credentials, node
 	Do       string // what helps
+
+	suspect suspicion // whether interception may be why
 }
 
 // Error is the failure in one line.

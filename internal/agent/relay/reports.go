@@ -27,13 +27,7 @@ func newReports() *reports {
 func (r *reports) failed(e settings.Endpoint, f *Failure, now time.Time) (tell bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	of := r.at(e, now)
-	of.Served = false
-	of.Failures = slices.DeleteFunc(of.Failures, func(old *Failure) bool { return old.Address == f.Address })
-	if len(of.Failures) == maxFailures {
-		of.Failures = slices.Delete(of.Failures, 0, 1)
-	}
-	of.Failures = append(of.Failures, f)
+	r.keep(e, f, now)
 	for kind, at := range r.said { // addresses come and go
 		if now.Sub(at) >= sayAgain {
 			delete(r.said, kind)
@@ -44,6 +38,23 @@ func (r *reports) failed(e settings.Endpoint, f *Failure, now time.Time) (tell b
 	}
 	r.said[f.kind()] = now
 	return true
+}
+
+// known puts in what was found out about a failure later.
+func (r *reports) known(e settings.Endpoint, f *Failure, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keep(e, f, now)
+}
+
+func (r *reports) keep(e settings.Endpoint, f *Failure, now time.Time) {
+	of := r.at(e, now)
+	of.Served = false
+	of.Failures = slices.DeleteFunc(of.Failures, func(old *Failure) bool { return old.Address == f.Address })
+	if len(of.Failures) == maxFailures {
+		of.Failures = slices.Delete(of.Failures, 0, 1)
+	}
+	of.Failures = append(of.Failures, f)
 }
 
 // served notes that the endpoint serves a stream: what fails after that is news.

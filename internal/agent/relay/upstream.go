@@ -59,6 +59,13 @@ type fault struct {
 type noAnswer struct {
 	reasons []string  // one for each address: what it did last
 	next    time.Time // when it is of use to try again
+	tried   []attempt // those that failed just now
+}
+
+// attempt is one that failed.
+type attempt struct {
+	endpoint settings.Endpoint
+	failure  *Failure
 }
 
 // Error is one line.
@@ -85,12 +92,16 @@ func (u *upstream) close() {
 func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) {
 	none := &noAnswer{next: time.Now().Add(lastBackoff)}
 	for _, e := range u.order() {
-		if up := u.tryEndpoint(ctx, e, method, none); up != nil {
-			return up, nil
+		up := u.tryEndpoint(ctx, e, method, none)
+		if up != nil || ctx.Err() != nil {
+			for _, a := range none.tried {
+				u.tell(ctx, a.endpoint, a.failure, false)
+			}
+			return up, ctx.Err()
 		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+	}
+	for _, a := range none.tried {
+		u.tell(ctx, a.endpoint, a.failure, true)
 	}
 	return nil, none
 }
@@ -128,7 +139,7 @@ func (u *upstreams) tryEndpoint(ctx context.Context, e settings.Endpoint, method
 				return nil
 			}
 			f = u.failed(address, failure.what())
-			u.tell(ctx, e, failure)
+			none.tried = append(none.tried, attempt{e, failure})
 		}
 		place := e.String()
 		if address != e.Address {
@@ -144,11 +155,14 @@ func (u *upstreams) tryEndpoint(ctx context.Context, e settings.Endpoint, method
 }
 
 // tell says why an address cannot be used: when that is news or was not said for a while, so that people see it;
-// else for those who look closely.
-func (u *upstreams) tell(ctx context.Context, e settings.Endpoint, f *Failure) {
+// else for those who look closely. Where no address served, interception may be why.
+func (u *upstreams) tell(ctx context.Context, e settings.Endpoint, f *Failure, alone bool) {
 	level := slog.LevelDebug
 	if u.reports.failed(e, f, time.Now()) {
 		level = slog.LevelWarn
+		if alone && f.suspect != "" {
+			f = u.suspect(ctx, e, f)
+		}
 	}
 	u.log.Log(ctx, level, "management server does not answer", "endpoint", f.Endpoint, "address", f.Address, "step", string(f.Step),
 		"err", f.Reason, "tried", f.Tried, "do", f.Do)
@@ -166,7 +180,7 @@ func (u *upstreams) ended(ctx context.Context, up *upstream, spoke bool, err err
 		u.failed(up.address, failure.what())
 	}
 	if !spoke {
-		u.tell(ctx, up.endpoint, failure)
+		u.tell(ctx, up.endpoint, failure, false)
 	}
 }
 
@@ -228,7 +242,7 @@ func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address
 			err = errLate
 		}
 		up.close()
-		return nil, u.explain(ctx, e, address, t, err)
+		return nil, u.explain(e, address, t, err)
 	}
 	return up, nil
 }
