@@ -3,20 +3,15 @@ package agent
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/agent/bootstrap"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
@@ -62,6 +57,10 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	if err != nil {
 		return err
 	}
+	machine, s, err := facts(ctx, s, path, p.Log)
+	if err != nil {
+		return err
+	}
 	if p.Harden && !s.Supervision.KeepCapabilities {
 		if err := supervise.DropPrivileges(s, path); err != nil {
 			p.Log.Warn("cannot give up privileges", "err", err)
@@ -98,7 +97,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 		defer upstream.Close()
 	}
 	own := s.OwnBootstrap()
-	machine := facts(s)
+	machine.SocketPath = s.SocketPath
 	file, err := writeBootstrap(s, machine, p.Log)
 	if err != nil {
 		return err
@@ -143,9 +142,12 @@ func writeBootstrap(s settings.Settings, machine bootstrap.Facts, log *slog.Logg
 	if text := files[s.Bootstrap.StatsFile]; bytes.Contains(text, []byte("stats_matcher")) || bytes.Contains(text, []byte("statsMatcher")) {
 		log.Warn("stats matcher in ENVOY_STATS_CONFIG_FILE: envoy may fall out of step with the control plane, and what is left out cannot be asked for")
 	}
-	text, err := bootstrap.File(s, machine, files)
+	text, warnings, err := bootstrap.File(s, machine, files)
 	if err != nil {
 		return "", err
+	}
+	for _, w := range warnings {
+		log.Warn("a file that goes into the bootstrap", "warning", w)
 	}
 	f, err := createConfigFile(s)
 	if err != nil {
@@ -169,43 +171,6 @@ func createConfigFile(s settings.Settings) (*os.File, error) {
 		return nil, err
 	}
 	return f, f.Chmod(bootstrapMode)
-}
-
-// facts asks the machine.
-func facts(s settings.Settings) bootstrap.Facts {
-	f := bootstrap.Facts{Instance: newInstance(), SocketPath: s.SocketPath, IPv4: map[string][]string{}, IPv6: map[string][]string{}}
-	var name unix.Utsname
-	if unix.Uname(&name) == nil {
-		f.Kernel = unix.ByteSliceToString(name.Release[:])
-	}
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return f
-	}
-	for _, i := range interfaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			n, ok := a.(*net.IPNet)
-			switch {
-			case !ok:
-			case n.IP.To4() != nil:
-				f.IPv4[i.Name] = append(f.IPv4[i.Name], n.String())
-			default:
-				f.IPv6[i.Name] = append(f.IPv6[i.Name], n.String())
-			}
-		}
-	}
-	return f
-}
-
-// newInstance is 128 random bits.
-func newInstance() string {
-	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails
-	return hex.EncodeToString(b)
 }
 
 // logEnvironment logs what steers this agent, as App Mesh's did; none of it is secret.

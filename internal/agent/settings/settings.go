@@ -1,7 +1,7 @@
 // Package settings is what the environment and the flags ask of the agent: [Parse] reads every variable of App Mesh's
 // agent and Evermesh's own once, and names each that is wrong. Beside [Settings] there is a file for each part: who the
 // proxy belongs to (resource.go), where the control plane is (endpoint.go), how the agent proves who it is (proof.go),
-// and what shapes Envoy's bootstrap (bootstrap.go).
+// what shapes Envoy's bootstrap (bootstrap.go), and what is known and may be asked about the platform (platform.go).
 package settings
 
 import (
@@ -17,16 +17,18 @@ type Settings struct {
 	Resource     Resource // zero when ConfigFile is the user's own bootstrap
 	Bootstrap    BootstrapSettings
 	Interception Interception
+	Platform     PlatformSettings
 
 	// xDS.
 	Endpoints      []Endpoint // none in Service Connect mode
 	ServiceConnect string     // the socket that Envoy itself connects to, instead of the relay's
 	CAFile         string     // PEM; "" for the system's
 	Proof          Proof
-	SocketPath     string // of the relay; "" for one in a new directory
-	Region         string // for signing
-	SigningName    string // appmesh
-	Mark           uint32 // SO_MARK of the agent's and Envoy's sockets; 0 for none
+	SocketPath     string      // of the relay; "" for one in a new directory
+	Region         string      // for signing
+	SigningName    string      // appmesh
+	ownService     *ownService // nil when an endpoint is named
+	Mark           uint32      // SO_MARK of the agent's and Envoy's sockets; 0 for none
 
 	// Envoy.
 	EnvoyPath      string // "" for PATH
@@ -87,10 +89,12 @@ func Parse(getenv func(string) string, flags Flags, uid int) (Settings, error) {
 	s.health(v)
 	s.server(v, uid)
 	s.resource(v)
+	s.Platform = v.platform()
 	s.xds(v)
 	s.Bootstrap = v.bootstrap()
 	s.Interception = v.interception()
 	v.notYet()
+	v.former()
 	s.Warnings = v.warnings
 	return s, v.err
 }
@@ -216,12 +220,11 @@ func (s *Settings) xds(v *variables) {
 		return
 	}
 	if list == "" {
-		if s.Region == "" {
-			v.fail("APPMESH_XDS_ENDPOINT", "must name the control plane's xDS endpoint, such as evermesh.example:7071")
-			return
+		s.ownService = &ownService{preview, dualStack}
+		if s.Region == "" && s.Platform.InstanceMetadata == "" && s.Platform.TaskMetadata == "" && v.err == nil {
+			v.err = noEndpoint()
 		}
-		list = awsEndpoint(s.Region, preview, dualStack)
-		v.warn("APPMESH_XDS_ENDPOINT is not set: the endpoint is App Mesh's own, %s", list)
+		return
 	}
 	var err error
 	if s.Endpoints, err = parseEndpoints(list); err != nil {
@@ -232,7 +235,7 @@ func (s *Settings) xds(v *variables) {
 // notYet says which variables are set and have no effect here yet.
 func (v *variables) notYet() {
 	for _, name := range []string{
-		"APPNET_ENABLE_RELAY_MODE_FOR_XDS", "APPNET_ENVOY_LOG_DESTINATION", "ENABLE_STATS_SNAPSHOT", "APPNET_FIPS_MODE_ENABLED",
+		"APPNET_ENABLE_RELAY_MODE_FOR_XDS", "APPNET_ENVOY_LOG_DESTINATION", "ENABLE_STATS_SNAPSHOT",
 	} {
 		if v.has(name) {
 			v.warn("%s is set and has no effect in this version", name)
