@@ -38,6 +38,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if backend := os.Getenv(installs); backend != "" {
+		if err := killed(backend); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	exit, inside, err := ground.Enter(context.Background())
 	if err != nil {
 		// The pure tests run anywhere; those that need the ground say what is missing.
