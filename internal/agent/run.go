@@ -9,13 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/agent/bootstrap"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
 	"github.com/evermesh/evermesh/internal/agent/httpapi"
+	"github.com/evermesh/evermesh/internal/agent/logs"
 	"github.com/evermesh/evermesh/internal/agent/relay"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/agent/supervise"
@@ -49,7 +49,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	for _, w := range s.Warnings {
 		p.Log.Warn("settings", "warning", w)
 	}
-	logEnvironment(p.Log)
+	logs.Environment(p.Log, os.Environ())
 	if err := supervise.RaiseFileLimit(); err != nil {
 		p.Log.Warn("cannot raise the limit of open files", "err", err)
 	}
@@ -121,7 +121,14 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	if own {
 		h.Relay = nil // it may lead elsewhere: only Envoy knows
 	}
-	server, err := httpapi.Listen(s, h, admin, p.Log)
+	o := httpapi.ServerOptions{
+		Where: s.Server, Health: h, Admin: admin, Level: s.LogLevel, Reset: s.LoggingReset, Quit: quit, Log: p.Log,
+	}
+	if s.Reports.Snapshots {
+		o.Snapshots = &httpapi.Snapshots{Envoy: envoy, Admin: admin, Interval: httpapi.SnapshotInterval, Log: p.Log}
+		wg.Go(func() { o.Snapshots.Run(beside) })
+	}
+	server, err := httpapi.Listen(o)
 	if err != nil {
 		return err
 	}
@@ -171,16 +178,4 @@ func createConfigFile(s settings.Settings) (*os.File, error) {
 		return nil, err
 	}
 	return f, f.Chmod(bootstrapMode)
-}
-
-// logEnvironment logs what steers this agent, as App Mesh's did; none of it is secret.
-func logEnvironment(log *slog.Logger) {
-	for _, v := range os.Environ() {
-		name, value, _ := strings.Cut(v, "=")
-		for _, prefix := range []string{"ENVOY_", "APPMESH_", "APPNET_", "EVERMESH_"} {
-			if strings.HasPrefix(name, prefix) {
-				log.Info("environment", "variable", name, "value", value)
-			}
-		}
-	}
 }

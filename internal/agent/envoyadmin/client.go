@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -21,8 +23,8 @@ type Client struct {
 	http *http.Client
 }
 
-// maxAdminBody bounds what is read of an answer: statistics of a large mesh are some MiB.
-const maxAdminBody = 64 << 20
+// maxAnswer bounds what is kept of an answer; statistics of a large mesh, which are some MiB, are for Read.
+const maxAnswer = 4 << 20
 
 // New makes a client of the interface at a.
 func New(a settings.Admin) *Client {
@@ -39,26 +41,57 @@ func New(a settings.Admin) *Client {
 	}}}
 }
 
-// Call returns the answer's code and body, whatever the code is.
-func (c *Client) Call(ctx context.Context, method, path string, wait time.Duration) (int, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
+// ask sends a request; who gets the answer closes its body.
+func (c *Client) ask(ctx context.Context, method, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://envoy"+path, nil)
 	if err != nil {
-		return 0, "", fmt.Errorf("ask envoy for %s: %w", path, err)
+		return nil, fmt.Errorf("ask envoy for %s: %w", path, err)
 	}
 	r.Header.Set("User-Agent", "appnetClient/1.0")
 	answer, err := c.http.Do(r)
 	if err != nil {
-		return 0, "", fmt.Errorf("ask envoy for %s: %w", path, err)
+		return nil, fmt.Errorf("ask envoy for %s: %w", path, err)
+	}
+	return answer, nil
+}
+
+// Call returns the answer's code and body, whatever the code is.
+func (c *Client) Call(ctx context.Context, method, path string, wait time.Duration) (int, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	answer, err := c.ask(ctx, method, path)
+	if err != nil {
+		return 0, "", err
 	}
 	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAdminBody))
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
 		return 0, "", fmt.Errorf("ask envoy for %s: %w", path, err)
 	}
 	return answer.StatusCode, string(text), nil
 }
+
+// Read gives to the body of an answer to GET, as it comes, and takes nothing but 200. All of it has to be there after wait.
+func (c *Client) Read(ctx context.Context, path string, wait time.Duration, to func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	answer, err := c.ask(ctx, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, maxShown)) // what came of it
+		return fmt.Errorf("ask envoy for %s: status %d: %s", path, answer.StatusCode, strings.TrimSpace(string(text)))
+	}
+	if err := to(answer.Body); err != nil {
+		return fmt.Errorf("ask envoy for %s: %w", path, err)
+	}
+	return nil
+}
+
+// maxShown is how much of a refusal is told.
+const maxShown = 200
 
 // OK is Call for who takes nothing but 200.
 func (c *Client) OK(ctx context.Context, method, path string, wait time.Duration) (string, error) {
@@ -84,11 +117,16 @@ func (c *Client) State(ctx context.Context) string {
 	return strings.TrimSpace(text)
 }
 
-// Connected is Envoy's own view of its xDS stream.
-func (c *Client) Connected(ctx context.Context) bool {
-	text, err := c.OK(ctx, http.MethodGet, "/stats?filter=control_plane.connected_state&format=json", Wait)
+// Stats are some of Envoy's counters and gauges, by name.
+func (c *Client) Stats(ctx context.Context, names ...string) (map[string]int, error) {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = regexp.QuoteMeta(name)
+	}
+	path := "/stats?format=json&filter=" + url.QueryEscape("^("+strings.Join(quoted, "|")+")$")
+	text, err := c.OK(ctx, http.MethodGet, path, Wait)
 	if err != nil {
-		return false
+		return nil, err
 	}
 	var answer struct {
 		Stats []struct {
@@ -97,14 +135,15 @@ func (c *Client) Connected(ctx context.Context) bool {
 		} `json:"stats"`
 	}
 	if err := json.Unmarshal([]byte(text), &answer); err != nil {
-		return false
+		return nil, fmt.Errorf("ask envoy for %s: %w", path, err)
 	}
+	out := map[string]int{}
 	for _, s := range answer.Stats {
-		if s.Name == "control_plane.connected_state" {
-			return s.Value == 1
+		if s.Name != "" {
+			out[s.Name] = s.Value
 		}
 	}
-	return false
+	return out, nil
 }
 
 // Drain asks Envoy to drain its listeners, four times at most: a busy one may take longer than the 250 ms.

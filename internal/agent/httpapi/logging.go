@@ -17,10 +17,13 @@ import (
 // levelSwitch changes the level of Envoy's loggers for a while (AGENT-039).
 type levelSwitch struct {
 	admin *envoyadmin.Client
+	envoy Process
+	base  string // that every Envoy starts with
 	reset time.Duration
 	log   *slog.Logger
 
 	mu      sync.Mutex
+	of      life // whose level current is
 	current string
 	before  string      // what a pending change goes back to
 	timer   *time.Timer // nil when no change is pending
@@ -48,6 +51,7 @@ func (l *levelSwitch) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.follow()
 	old := l.current
 	if level == old {
 		w.WriteHeader(http.StatusNotModified)
@@ -67,6 +71,14 @@ func (l *levelSwitch) serve(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "Log level changed from %s to %s\n", old, level)
 }
 
+// follow forgets what was changed in an Envoy that is gone: the one that was started in its place has its first level.
+func (l *levelSwitch) follow() {
+	if now := lifeOf(l.envoy); now != l.of {
+		l.stopTimer()
+		l.of, l.current = now, l.base
+	}
+}
+
 func (l *levelSwitch) set(ctx context.Context, level string) error {
 	if _, err := l.admin.OK(ctx, http.MethodPost, "/logging?level="+level, envoyadmin.Wait); err != nil {
 		return err
@@ -80,6 +92,10 @@ func (l *levelSwitch) back() {
 	defer l.mu.Unlock()
 	if l.timer == nil {
 		return // closed, or made permanent, at this very moment
+	}
+	l.follow()
+	if l.timer == nil {
+		return // with the Envoy that it was for
 	}
 	l.timer = nil
 	if err := l.set(context.Background(), l.before); err != nil {

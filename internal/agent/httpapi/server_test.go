@@ -49,21 +49,27 @@ func (f *fakeAdmin) set(code int, answer string) {
 }
 
 // newTestServer serves on a socket, in front of a fake Envoy; its requests are sent by ask.
-func newTestServer(t *testing.T, reset time.Duration) (f *fakeAdmin, s *Server, ask func(method, path, body string) (int, string)) {
+func newTestServer(t *testing.T, reset time.Duration, with ...func(*ServerOptions)) (f *fakeAdmin, s *Server, ask func(method, path, body string) (int, string)) {
 	t.Helper()
 	f = &fakeAdmin{code: 200, answer: "OK\n"}
 	envoy := httptest.NewServer(f)
 	t.Cleanup(envoy.Close)
 	admin := envoyadmin.New(settings.Admin{Port: envoy.Listener.Addr().(*net.TCPAddr).Port})
 	log, _ := agenttest.Log(t)
-	o := settings.Settings{Server: settings.Server{Network: "unix", Address: filepath.Join(agenttest.ShortDir(t), "agent.sock")}, LogLevel: "info", LoggingReset: reset}
-	h := NewHealth(HealthOptions{Envoy: running{}, Admin: admin, Now: time.Now, Started: time.Now(), Limit: time.Hour})
-	s, err := Listen(o, h, admin, log)
+	o := ServerOptions{
+		Where: settings.Server{Network: "unix", Address: filepath.Join(agenttest.ShortDir(t), "made", "agent.sock")},
+		Admin: admin, Level: "info", Reset: reset, Log: log,
+	}
+	o.Health = NewHealth(HealthOptions{Envoy: &running{}, Admin: admin, Now: time.Now, Started: time.Now(), Limit: time.Hour})
+	for _, f := range with {
+		f(&o)
+	}
+	s, err := Listen(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	client, _ := Client(o.Server)
+	client, _ := Client(o.Where)
 	return f, s, func(method, path, body string) (int, string) {
 		r, err := http.NewRequestWithContext(agenttest.Within(t), method, "http://agent"+path, strings.NewReader(body))
 		if err != nil {
@@ -200,7 +206,7 @@ RequestCount{Mesh="m"} 7
 	if asked := f.take(); asked != "GET /stats?format=prometheus&filter=appmesh&usedonly appnetClient/1.0" {
 		t.Errorf("Envoy was asked %q", asked)
 	}
-	for _, path := range []string{"?delta&usedonly&filter=metrics_extension", "?filter=other", "?usedonly=1", "?x"} {
+	for _, path := range []string{"?delta", "?delta&usedonly", "?delta&filter=metrics_extension", "?filter=other", "?usedonly&usedonly", "?usedonly=1", "?x"} {
 		if code, _ := ask("GET", "/stats/prometheus"+path, ""); code != 400 {
 			t.Errorf("%s: got %d", path, code)
 		}
@@ -208,9 +214,22 @@ RequestCount{Mesh="m"} 7
 }
 
 // running is an Envoy's process, and how often it was started again.
-type running [2]int
+type running struct {
+	mu sync.Mutex
+	life
+}
 
-func (r running) Process() (pid, restarted int) { return r[0], r[1] }
+func (r *running) Process() (pid, restarted int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pid, r.restarted
+}
+
+func (r *running) set(pid, restarted int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.life = life{pid, restarted}
+}
 
 // A lost control plane is no ill health, until HC_DISCONNECTED_TIMEOUT_S has passed.
 func TestHealth(t *testing.T) {
@@ -229,7 +248,7 @@ func TestHealth(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now := start.Add(2 * time.Hour)
-			h := &Health{HealthOptions: HealthOptions{Envoy: running{test.pid, 2}, Limit: time.Hour, Started: start, Now: func() time.Time { return now }}, pid: 7, state: test.state, live: true}
+			h := &Health{HealthOptions: HealthOptions{Envoy: &running{life: life{test.pid, 2}}, Limit: time.Hour, Started: start, Now: func() time.Time { return now }}, of: life{7, 2}, state: test.state, live: true, initial: updateSuccessful}
 			if test.lost > 0 {
 				h.disconnected = now.Add(-test.lost)
 			}

@@ -1,10 +1,12 @@
 // Package httpapi is the agent's HTTP interface, as App Mesh's agent had it: /status, /enableLogging, /drain_listeners and
-// /stats/prometheus. [Health] polls Envoy and knows the [Status]; [Listen] serves.
+// /stats/prometheus, and /quit besides. [Health] polls Envoy and knows the [Status]; [Snapshots] keep what Envoy counted a
+// minute ago; [Listen] serves, and [Readiness] asks what another process serves.
 package httpapi
 
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -24,7 +26,11 @@ type Status struct {
 	ManagementServer string     `json:"managementServerConnectionStatus"` // CONNECTED or NOT_CONNECTED
 	Disconnected     *time.Time `json:"managementServerDisconnectedTimestamp,omitempty"`
 	Readiness        string     `json:"envoyReadinessState"`                 // INITIALIZED or NOT_INITIALIZED
-	InitialUpdate    string     `json:"initialConfigUpdateStatus,omitempty"` // UPDATE_SUCCESSFUL
+	InitialUpdate    string     `json:"initialConfigUpdateStatus,omitempty"` // UPDATE_SUCCESSFUL or UPDATE_FAILED
+
+	// Beyond App Mesh's.
+	Source    string `json:"configurationSource,omitempty"` // CONTROL_PLANE or LAST_GOOD
+	Preflight string `json:"preflight,omitempty"`           // which step to the control plane failed, in one line
 }
 
 // The words of Status.
@@ -37,6 +43,7 @@ const (
 	initialized      = "INITIALIZED"
 	notInitialized   = "NOT_INITIALIZED"
 	updateSuccessful = "UPDATE_SUCCESSFUL"
+	updateFailed     = "UPDATE_FAILED"
 )
 
 // startPoll is how often Envoy is asked until it is live for the first time: who waits for that waits for this.
@@ -44,14 +51,17 @@ const startPoll = 500 * time.Millisecond
 
 // HealthOptions is what a Health needs.
 type HealthOptions struct {
-	// Envoy says which process it is, 0 for none, and how often it was started again.
-	Envoy    interface{ Process() (pid, restarted int) }
-	Admin    *envoyadmin.Client
-	Relay    *relay.Relay // nil where Envoy has its own way to a control plane
-	Interval time.Duration
-	Limit    time.Duration // how long a lost control plane counts as healthy
-	Started  time.Time
-	Now      func() time.Time
+	Envoy Process
+	Admin *envoyadmin.Client
+	Relay *relay.Relay // nil where Envoy has its own way to a control plane
+	// RelayOnly is an agent without an Envoy: its relay serves others.
+	RelayOnly bool
+	// Source and Preflight are members of the Status; nil for none.
+	Source, Preflight func() string
+	Interval          time.Duration
+	Limit             time.Duration // how long a lost control plane counts as healthy
+	Started           time.Time
+	Now               func() time.Time
 }
 
 // Health polls Envoy and knows the Status.
@@ -59,9 +69,10 @@ type Health struct {
 	HealthOptions
 
 	mu           sync.Mutex
-	pid          int // that of the last poll
+	of           life // that of the last poll
 	state        string
 	live         bool      // was live since it was started
+	initial      string    // of its first configuration: "" while there is none
 	disconnected time.Time // as Envoy says, where there is no relay
 }
 
@@ -70,13 +81,17 @@ func NewHealth(o HealthOptions) *Health {
 	return &Health{HealthOptions: o, state: envoyadmin.Unreachable, disconnected: o.Now()}
 }
 
-// Run polls until ctx ends.
+// Run polls until ctx ends. A little chance in the time between two polls keeps the proxies of a host apart.
 func (h *Health) Run(ctx context.Context) {
 	for {
-		h.poll(ctx)
-		wait := h.Interval
-		if !h.wasLive() {
-			wait = min(wait, startPoll)
+		wait := jitterLow + rand.N(jitterHigh-jitterLow)
+		if !h.RelayOnly {
+			h.poll(ctx)
+		}
+		if h.wasLive() {
+			wait += h.Interval
+		} else {
+			wait += min(h.Interval, startPoll)
 		}
 		if pause.For(ctx, wait) != nil {
 			return
@@ -84,29 +99,54 @@ func (h *Health) Run(ctx context.Context) {
 	}
 }
 
+const jitterLow, jitterHigh = 10 * time.Millisecond, 50 * time.Millisecond
+
 func (h *Health) wasLive() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.live
 }
 
+const (
+	connectedState = "control_plane.connected_state"
+	createFailure  = "listener_manager.listener_create_failure"
+	updateRejected = "listener_manager.lds.update_rejected"
+	updateSuccess  = "listener_manager.lds.update_success"
+)
+
 func (h *Health) poll(ctx context.Context) {
+	of := lifeOf(h.Envoy)
 	state := h.Admin.State(ctx)
-	up := h.Relay == nil && h.Admin.Connected(ctx)
-	pid, _ := h.Envoy.Process()
+	stats, err := h.Admin.Stats(ctx, connectedState, createFailure, updateRejected, updateSuccess)
+	if of != lifeOf(h.Envoy) {
+		return // nobody knows which one answered
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if pid != h.pid {
-		h.pid, h.live = pid, false
+	if of != h.of {
+		h.of, h.live, h.initial = of, false, ""
 	}
 	h.state = state
 	h.live = h.live || state == stateLive
+	if h.live && err == nil && h.initial != updateSuccessful {
+		h.initial = initialUpdate(stats)
+	}
 	switch {
-	case up:
+	case stats[connectedState] == 1:
 		h.disconnected = time.Time{}
 	case h.disconnected.IsZero():
 		h.disconnected = h.Now() // noticed now
 	}
+}
+
+// initialUpdate says how the first configuration of an Envoy went that is live. One whose listeners it refused, or could not
+// open, has failed, until Envoy takes one: then that was the first. What is refused later leaves Envoy with what it has, and
+// an orchestrator no reason to end every proxy of a node at once.
+func initialUpdate(stats map[string]int) string {
+	if stats[createFailure]+stats[updateRejected] > 0 && stats[updateSuccess] == 0 {
+		return updateFailed
+	}
+	return updateSuccessful
 }
 
 // lostSince is when the control plane was lost, zero while it is there. The relay knows it at once.
@@ -122,18 +162,21 @@ func (h *Health) lostSince() time.Time {
 
 // status is what the last poll found, and what the relay knows now.
 func (h *Health) status() Status {
-	pid, restarted := h.Envoy.Process()
+	of := lifeOf(h.Envoy)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.Now()
 	s := Status{
 		Health: unhealthy, Uptime: fmt.Sprintf("%ds", int(now.Sub(h.Started).Seconds())),
-		Pid: strconv.Itoa(pid), State: h.state, Restarts: strconv.Itoa(restarted),
-		ManagementServer: connected, Readiness: notInitialized,
+		Pid: strconv.Itoa(of.pid), State: h.state, Restarts: strconv.Itoa(of.restarted),
+		ManagementServer: connected, Readiness: notInitialized, InitialUpdate: h.initial,
 	}
 	live := h.live
-	if pid != h.pid { // what is known is the state of one that is gone
-		s.State, live = envoyadmin.Unreachable, false
+	switch {
+	case h.RelayOnly: // it serves, or it would not answer
+		s.State, live = stateLive, true
+	case of != h.of: // what is known is the state of one that is gone
+		s.State, s.InitialUpdate, live = envoyadmin.Unreachable, "", false
 	}
 	since := h.lostSince()
 	lost := !since.IsZero()
@@ -143,10 +186,18 @@ func (h *Health) status() Status {
 		s.Disconnected = &since
 	}
 	if live {
-		s.Readiness, s.InitialUpdate = initialized, updateSuccessful
+		s.Readiness = initialized
 	}
-	if s.State == stateLive && (!lost || now.Sub(since) < h.Limit) {
+	if s.State == stateLive && s.InitialUpdate != updateFailed && (h.RelayOnly || !lost || now.Sub(since) < h.Limit) {
 		s.Health = healthy
 	}
+	s.Source, s.Preflight = said(h.Source), said(h.Preflight)
 	return s
+}
+
+func said(by func() string) string {
+	if by == nil {
+		return ""
+	}
+	return by()
 }

@@ -18,6 +18,7 @@ type Settings struct {
 	Bootstrap    BootstrapSettings
 	Interception Interception
 	Platform     PlatformSettings
+	Reports      Reports
 
 	// xDS.
 	Endpoints      []Endpoint // none in Service Connect mode
@@ -93,6 +94,7 @@ func Parse(getenv func(string) string, flags Flags, uid int) (Settings, error) {
 	s.xds(v)
 	s.Bootstrap = v.bootstrap()
 	s.Interception = v.interception()
+	s.Reports = v.reports()
 	v.notYet()
 	v.former()
 	s.Warnings = v.warnings
@@ -230,12 +232,13 @@ func (s *Settings) xds(v *variables) {
 	if s.Endpoints, err = parseEndpoints(list); err != nil {
 		v.fail("APPMESH_XDS_ENDPOINT", "%v", err)
 	}
+	s.ofThePod(v)
 }
 
 // notYet says which variables are set and have no effect here yet.
 func (v *variables) notYet() {
 	for _, name := range []string{
-		"APPNET_ENABLE_RELAY_MODE_FOR_XDS", "APPNET_ENVOY_LOG_DESTINATION", "ENABLE_STATS_SNAPSHOT",
+		"APPNET_ENABLE_RELAY_MODE_FOR_XDS",
 	} {
 		if v.has(name) {
 			v.warn("%s is set and has no effect in this version", name)

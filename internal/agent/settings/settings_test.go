@@ -129,11 +129,6 @@ func TestParse(t *testing.T) {
 			}
 		}
 	})
-	t.Run("what has no effect yet is said", func(t *testing.T) {
-		if s := parse(t, 0, "ENABLE_STATS_SNAPSHOT=1"); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "ENABLE_STATS_SNAPSHOT") {
-			t.Errorf("got %q", s.Warnings)
-		}
-	})
 }
 
 func TestEndpoints(t *testing.T) {
