@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,12 +33,10 @@ type chain struct {
 	dialer *net.Dialer
 	getenv func(string) string
 
-	mu     sync.Mutex
-	found  *aws.CredentialsCache // nil before the first search
-	files  string                // what the shared files were like then
-	last   aws.Credentials       // the last good ones
-	wrong  error                 // what the last search found wrong
-	source string                // of the last ones
+	mu    sync.Mutex
+	found *aws.CredentialsCache // nil before the first search
+	files string                // what the shared files were like then
+	last  aws.Credentials       // the last good ones
 }
 
 func newChain(dialer *net.Dialer) *chain { return &chain{dialer: dialer, getenv: os.Getenv} }
@@ -51,10 +50,9 @@ func (c *chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	got, err := cache.Retrieve(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wrong = err
 	switch {
 	case err == nil:
-		c.last, c.source = got, got.Source
+		c.last = got
 		return got, nil
 	case c.last.HasKeys() && c.last.CanExpire && time.Now().Before(c.last.Expires.Add(time.Duration((1-refreshBeforeJitter)*float64(refreshBefore)))):
 		return c.last, nil // their end is not before that
@@ -72,12 +70,11 @@ func (c *chain) load(ctx context.Context) (*aws.CredentialsCache, error) {
 	}
 	client := awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) {
 		d.Control, d.Resolver = c.dialer.Control, c.dialer.Resolver
-	})
+	}).WithTransportOptions(func(t *http.Transport) { t.Proxy = nil }) // a forward proxy's metadata service is not this machine's
 	settings, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client), config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) {
 		o.ExpiryWindow, o.ExpiryWindowJitterFrac = refreshBefore, refreshBeforeJitter
 	}))
 	if err != nil {
-		c.wrong = err
 		return nil, fmt.Errorf("read AWS settings: %w", err)
 	}
 	cache, ok := settings.Credentials.(*aws.CredentialsCache)

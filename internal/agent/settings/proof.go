@@ -2,6 +2,7 @@ package settings
 
 import (
 	"net"
+	"net/url"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -18,6 +19,8 @@ type Proof struct {
 	// Role is the ARN of the role that token or certificate stand for (EVERMESH_ROLE_ARN); a token without it has the
 	// role of its pod identity association. Account is the one whose association that is; "" for the only one.
 	Role, Account string
+	// Pod says that TokenFile is one that the pod had for AWS.
+	Pod bool
 }
 
 // proof reads it. The account is that of the resource's ARN.
@@ -36,6 +39,46 @@ func (s *Settings) proof(v *variables) {
 	}
 	if n, ok := api.ParseResourceName(s.Resource.ID); ok {
 		p.Account = n.Account
+	}
+}
+
+// The addresses of the agent that EKS runs on each node for pod identities.
+const (
+	podIdentityIPv4 = "169.254.170.23"
+	podIdentityIPv6 = "fd00:ec2::23"
+)
+
+// ofThePod takes the token that a pod has for AWS already as the proof: what EKS's webhook puts there for the role of a
+// service account, or for its pod identity association. AWS would give sessions for it that the control plane does not
+// know; the control plane takes the token itself. What outranks it in AWS's rules is used as ever, and so is an STS that
+// is named. A token goes over TLS only, so an endpoint in plaintext leaves things as they are.
+func (s *Settings) ofThePod(v *variables) {
+	p := &s.Proof
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"} {
+		if v.has(name) {
+			return
+		}
+	}
+	for _, e := range s.Endpoints {
+		if !e.TLS && !e.Here() {
+			return
+		}
+	}
+	if *p != (Proof{Account: p.Account}) || len(s.Endpoints) == 0 || v.has("AWS_ENDPOINT_URL") || v.has("AWS_ENDPOINT_URL_STS") {
+		return
+	}
+	token, role := v.text("AWS_WEB_IDENTITY_TOKEN_FILE", ""), v.text("AWS_ROLE_ARN", "")
+	if token != "" && role != "" {
+		p.TokenFile, p.Role, p.Pod = token, role, true
+		return
+	}
+	source, err := url.Parse(v.text("AWS_CONTAINER_CREDENTIALS_FULL_URI", ""))
+	if err != nil || token != "" || v.has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
+		return
+	}
+	if host := source.Hostname(); host == podIdentityIPv4 || host == podIdentityIPv6 {
+		p.TokenFile = v.text("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "")
+		p.Pod = p.TokenFile != ""
 	}
 }
 

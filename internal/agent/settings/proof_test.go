@@ -37,3 +37,41 @@ func TestProofSettings(t *testing.T) {
 		t.Error("a role without a proof is taken")
 	}
 }
+
+// What a pod has for AWS is its proof here, unless something says otherwise.
+func TestProofOfThePod(t *testing.T) {
+	t.Parallel()
+	const role = "arn:aws:iam::111122223333:role/orders"
+	irsa := map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "/irsa", "AWS_ROLE_ARN": role}
+	pod := map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/pod"}
+	taken := map[string]Proof{"/irsa": {TokenFile: "/irsa", Role: role, Pod: true}, "/pod": {TokenFile: "/pod", Pod: true}}
+	for _, test := range []struct {
+		name  string
+		has   map[string]string
+		extra map[string]string
+		want  Proof
+	}{
+		{"the role of a service account", irsa, nil, taken["/irsa"]},
+		{"a pod identity association", pod, nil, taken["/pod"]},
+		{"the same over IPv6", pod, map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://[fd00:ec2::23]/v1/credentials"}, taken["/pod"]},
+		{"another source of credentials", pod, map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "https://evermesh.internal:7070/x"}, Proof{}},
+		{"an STS that is named", irsa, map[string]string{"AWS_ENDPOINT_URL_STS": "https://evermesh.internal:7070"}, Proof{}},
+		{"a key", irsa, map[string]string{"AWS_ACCESS_KEY_ID": "AKIA"}, Proof{}},
+		{"a shared file", pod, map[string]string{"AWS_SHARED_CREDENTIALS_FILE": "/c"}, Proof{}},
+		{"a token of its own", irsa, map[string]string{"EVERMESH_TOKEN_FILE": "/t"}, Proof{TokenFile: "/t"}},
+		{"plaintext", irsa, map[string]string{"APPMESH_XDS_ENDPOINT": "http://control.example:7071"}, Proof{}},
+		{"plaintext on this machine", irsa, map[string]string{"APPMESH_XDS_ENDPOINT": "http://127.0.0.1:7071"}, taken["/irsa"]},
+		{"no role", map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "/irsa"}, nil, Proof{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			env := map[string]string{"APPMESH_RESOURCE_ARN": "mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT": "control.example:7071"}
+			maps.Copy(env, test.has)
+			maps.Copy(env, test.extra)
+			s, err := Parse(func(name string) string { return env[name] }, Flags{}, 1337)
+			if err != nil || s.Proof != test.want {
+				t.Errorf("got %+v, %v, want %+v", s.Proof, err, test.want)
+			}
+		})
+	}
+}
