@@ -11,7 +11,6 @@ import (
 
 	"github.com/evermesh/evermesh/internal/agent"
 	"github.com/evermesh/evermesh/internal/agent/httpapi"
-	"github.com/evermesh/evermesh/internal/agent/logs"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
@@ -67,9 +66,11 @@ func supervising(ctx context.Context, args []string, stdout, stderr *os.File) er
 	if err == nil && *ready {
 		err = httpapi.Readiness(ctx, asked)
 	} else if err == nil {
+		out := newOutput(asked, stdout, stderr)
 		err = agent.Run(ctx, asked, agent.Program{
-			Version: version, Args: flags.Args(), Stdout: stdout, Stderr: stderr, Log: logs.New(stderr, asked.LogLevel),
+			Version: version, Args: flags.Args(), Stdout: out.stdout, Stderr: out.stderr, Log: out.log,
 		})
+		out.close()
 	}
 	if _, ok := errors.AsType[*settings.ConfigError](err); ok {
 		return &exitError{exitUsage, oneLine(err)}
