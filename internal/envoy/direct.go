@@ -3,18 +3,21 @@ package envoy
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/loopback"
 	"github.com/evermesh/evermesh/internal/mesh"
 )
 
 // Where nothing redirects a workload's traffic (mesh.Direct), its listeners are where its
 // connections go by themselves: for what it sends, one at the loopback address of each
-// service (mesh.Loopback) and each port of it; for what comes in, one at each port of the
+// service (loopback.Address) and each port of it; for what comes in, one at each port of the
 // node. All that is behind them is as ever: chains, routes, clusters, and the names of all.
 // Each has a listener of its own, so that one whose port is taken harms no other.
 
@@ -22,26 +25,33 @@ import (
 // what is no backend does not pass.
 func (b *build) directEgress(in *inner) {
 	on := b.outbound()
-	taken := map[place]bool{}
+	names := map[place][]string{}
+	for i := range on {
+		for _, backend := range on[i].behind() {
+			at := on[i].place(backend)
+			names[at] = append(names[at], backend.Service.Key.Name)
+		}
+	}
 	for i := range on {
 		o := &on[i]
 		plan := string(b.resolve(o, in, nil))
 		var clusters []string
-		behind := o.services
 		if o.tcp != nil {
-			behind = []mesh.Backend{*o.tcp}
 			for _, w := range o.callee.to {
 				clusters = append(clusters, w.cluster)
 			}
 		}
 		slices.Sort(clusters)
-		for _, backend := range behind {
-			at := place{mesh.Loopback(backend.Service.Key.Name).String(), o.port}
-			if taken[at] {
-				continue // by HTTP, where host names decide
+		for _, backend := range o.behind() {
+			at := o.place(backend)
+			of := names[at]
+			if of == nil {
+				continue // made with another service of the address, by HTTP
 			}
-			taken[at] = true
-			b.listener(corev3.TrafficDirection_OUTBOUND, at, plan, []*api.Resource{b.own}, references{clusters: slices.Compact(clusters)}, func(_ *piece, l *listenerv3.Listener) {
+			delete(names, at)
+			slices.Sort(of)
+			b.listener(corev3.TrafficDirection_OUTBOUND, at, plan+" "+strings.Join(of, " "), []*api.Resource{b.own}, references{clusters: slices.Compact(clusters)}, func(_ *piece, l *listenerv3.Listener) {
+				l.Metadata.FilterMetadata[servicesNamespace] = servicesOf(of)
 				l.FilterChains = []*listenerv3.FilterChain{{
 					FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(o.port)},
 					Filters:          []*listenerv3.Filter{b.outboundFilter(o)},
@@ -51,17 +61,38 @@ func (b *build) directEgress(in *inner) {
 	}
 }
 
+// servicesNamespace is the metadata of such a listener that says which services' it is, by
+// which `evermesh-agent hosts` tells what names are to resolve to.
+const servicesNamespace = "evermesh"
+
+func servicesOf(names []string) *structpb.Struct {
+	list := &structpb.ListValue{}
+	for _, name := range names {
+		list.Values = append(list.Values, structpb.NewStringValue(name))
+	}
+	return &structpb.Struct{Fields: map[string]*structpb.Value{"services": structpb.NewListValue(list)}}
+}
+
+// behind are the services of a port.
+func (o *outbound) behind() []mesh.Backend {
+	if o.tcp != nil {
+		return []mesh.Backend{*o.tcp}
+	}
+	return o.services
+}
+
+// place is where a service of the port is called.
+func (o *outbound) place(of mesh.Backend) place {
+	return place{loopback.Address(of.Service.Key.Name).String(), o.port}
+}
+
 // meets says whether a backend's listener on the same port would be that of o. Services by
 // HTTP share their routes, whatever their addresses.
 func meets(o *outbound, backend *mesh.Backend, tcp bool) bool {
 	if !tcp {
 		return o.tcp == nil
 	}
-	at := mesh.Loopback(backend.Service.Key.Name)
-	if o.tcp != nil {
-		return mesh.Loopback(o.tcp.Service.Key.Name) == at
-	}
-	return slices.ContainsFunc(o.services, func(x mesh.Backend) bool { return mesh.Loopback(x.Service.Key.Name) == at })
+	return slices.ContainsFunc(o.behind(), func(x mesh.Backend) bool { return o.place(x) == o.place(*backend) })
 }
 
 // directIngress makes a listener for each port of the node.

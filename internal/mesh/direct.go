@@ -3,7 +3,6 @@ package mesh
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -80,18 +79,4 @@ func (d Direct) Application(port uint32) (of uint32, told bool) {
 		}
 	}
 	return port, false
-}
-
-// Loopback is the address at which proxies without interception take connections to the
-// virtual service of that name. It follows from the name alone, so that who has to make
-// names resolve can know it beforehand, and nothing ever moves it. Addresses are from
-// 127.1.0.0 to 127.255.255.254: two of a hundred services have the same in one of 3,400
-// meshes. By HTTP that is nothing, as the host name decides; two tcp services of one port
-// are a conflict then, which is told.
-func Loopback(service string) netip.Addr {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(strings.ToLower(service))) // never fails; DNS has no case
-	const first, last = 0x7f_01_00_00, 0x7f_ff_ff_fe
-	n := first + uint32(h.Sum64()%(last-first+1))
-	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }

@@ -78,9 +78,10 @@ func (c *Case) Clients(t testing.TB) []api.Key {
 }
 
 // Traits are those of the clients, by the comment's line "traits:": "metrics", or
-// nothing.
+// nothing. A line "direct:" is what mesh.Direct says.
 func (c *Case) Traits() (t mesh.Traits) {
 	t.Metrics = slices.Contains(c.Words("traits:"), "metrics")
+	t.Direct = mesh.Direct(strings.Join(c.Words("direct:"), " "))
 	return t
 }
 
