@@ -29,12 +29,16 @@ func (v *variables) supervision() Supervision {
 }
 
 // ForClient reads what is needed to ask an agent that runs already, and nothing else: where its HTTP interface is,
-// which is asked on TCP unless APPNET_AGENT_ADMIN_MODE says uds, and how long to ask. Nothing in it is refused.
+// which is asked on TCP unless APPNET_AGENT_ADMIN_MODE says uds, how long to ask, and where Envoy's own administration
+// interface is. Nothing in it is refused.
 func ForClient(getenv func(string) string, uid int) Settings {
 	v := &variables{getenv: getenv}
 	s := Settings{}
 	s.health(v)
 	s.Admin.Port = v.softInt("ENVOY_ADMIN_ACCESS_PORT", 9901, 1, 65535)
+	if v.softChoice("ENVOY_ADMIN_MODE", "tcp", "tcp", "uds") == "uds" {
+		s.Admin.Socket = adminSocket
+	}
 	if s.server(v, uid); s.Server.Network == "" {
 		s.Server = Server{Network: "tcp", Address: "[::]:9902"}
 	}
