@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 )
 
 const (
@@ -32,6 +33,7 @@ const (
 type chain struct {
 	dialer *net.Dialer
 	getenv func(string) string
+	tune   func(*http.Transport) // nil, but in tests
 
 	mu    sync.Mutex
 	found *aws.CredentialsCache // nil before the first search
@@ -70,10 +72,17 @@ func (c *chain) load(ctx context.Context) (*aws.CredentialsCache, error) {
 	}
 	client := awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) {
 		d.Control, d.Resolver = c.dialer.Control, c.dialer.Resolver
-	}).WithTransportOptions(func(t *http.Transport) { t.Proxy = nil }) // a forward proxy's metadata service is not this machine's
-	settings, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client), config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) {
-		o.ExpiryWindow, o.ExpiryWindowJitterFrac = refreshBefore, refreshBeforeJitter
-	}))
+	}).WithTransportOptions(func(t *http.Transport) {
+		t.Proxy = nil // a forward proxy's metadata service is not this machine's
+		if c.tune != nil {
+			c.tune(t)
+		}
+	})
+	settings, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }), // which has one of its own otherwise
+		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) {
+			o.ExpiryWindow, o.ExpiryWindowJitterFrac = refreshBefore, refreshBeforeJitter
+		}))
 	if err != nil {
 		return nil, fmt.Errorf("read AWS settings: %w", err)
 	}
