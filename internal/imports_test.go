@@ -94,7 +94,8 @@ var mayImport = map[string]struct {
 	"internal/agent/settings":                  {[]string{"api"}, "what is asked for, before anything is done"},
 	"internal/agent/bootstrap":                 {[]string{"agent/settings", "api"}, "a bootstrap follows from settings and facts alone"},
 	"internal/agent/platform":                  {[]string{"agent/bootstrap", "agent/settings"}, "it asks the machine and its platform, and knows no control plane"},
-	"internal/agent/relay":                     {[]string{"agent/pause", "agent/settings", "agent/socket"}, "it passes messages on and knows no Envoy process"},
+	"internal/agent/relay":                     {[]string{"agent/lastgood", "agent/pause", "agent/settings", "agent/socket"}, "it passes messages on and knows no Envoy process"},
+	"internal/agent/lastgood":                  {nil, "it is shown messages and gives messages: it knows no server and no setting"},
 	"internal/agent/supervise":                 {[]string{"agent/envoyadmin", "agent/pause", "agent/settings"}, "it runs a process, whatever that is told"},
 	"internal/agent/envoyadmin":                {[]string{"agent/pause", "agent/settings"}, "it asks Envoy"},
 	"internal/agent/httpapi":                   {[]string{"agent/envoyadmin", "agent/pause", "agent/relay", "agent/settings", "agent/socket"}, "it tells how it goes, and steers Envoy through its own interface"},
@@ -105,6 +106,7 @@ var mayImport = map[string]struct {
 	"internal/testenv":                         {nil, "it says what tests need of the machine, and nothing of the product"},
 	"internal/ads/adstest":                     {[]string{"testenv"}, "it is the other end of the wire, for tests"},
 	"internal/intercept":                       {nil, "the init container does one thing"},
+	"internal/cni":                             {[]string{"intercept"}, "a plugin installs rules and knows no mesh"},
 }
 
 // restricted are modules of others that only the named packages may link,
@@ -114,9 +116,14 @@ var restricted = []struct {
 	reason           string
 }{
 	{
-		[]string{"./internal/agent", "./cmd/evermesh-agent", "./internal/intercept"},
+		[]string{"./internal/agent", "./cmd/evermesh-agent", "./internal/intercept", "./cmd/evermesh-cni"},
 		[]string{"go.etcd.io/", "k8s.io/client-go", "k8s.io/api", "sigs.k8s.io/controller-runtime"},
 		"the agent runs beside every workload: etcd and Kubernetes would double its size and its attack surface",
+	},
+	{
+		[]string{"./cmd/evermesh-cni"},
+		[]string{"google.golang.org/", "github.com/aws/", "github.com/envoyproxy/"},
+		"the plugin runs for a moment, for every container, and has no use for a client of anything",
 	},
 	{
 		[]string{"./internal/model", "./internal/api", "./internal/mesh", "./internal/envoy", "./internal/ads", "./internal/auth", "./internal/client", "./cmd/evermesh"},

@@ -64,7 +64,7 @@ func Parse(getenv func(string) string) (Config, error) {
 		EgressPort:   p.port("APPMESH_ENVOY_EGRESS_PORT"),
 		IngressPort:  p.port("APPMESH_ENVOY_INGRESS_PORT"),
 		AppPorts:     p.ports("APPMESH_APP_PORTS"),
-		IgnoredPorts: withSSH(p.ports("APPMESH_EGRESS_IGNORED_PORTS")),
+		IgnoredPorts: WithSSH(p.ports("APPMESH_EGRESS_IGNORED_PORTS")),
 		IgnoredIPs:   p.prefixes("APPMESH_EGRESS_IGNORED_IP"),
 	}
 	cfg.DNS = p.responders(cfg.IPv6)

@@ -16,8 +16,9 @@ const multiportLimit = 15
 
 var ssh = PortRange{22, 22}
 
-// withSSH appends port 22 unless it is there: the route manager never redirects it, whatever the list says.
-func withSSH(ports []PortRange) []PortRange {
+// WithSSH appends port 22 unless it is there: the route manager never redirects it, whatever the list says. It is for
+// those who make a [Config] without [Parse].
+func WithSSH(ports []PortRange) []PortRange {
 	if slices.Contains(ports, ssh) {
 		return ports
 	}

@@ -94,8 +94,8 @@ func undo(ctx context.Context, steps []step, before []holding) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWait)
 	defer cancel()
 	var errs []error
-	for i := len(steps) - 1; i >= 0; i-- {
-		u := steps[i].unit
+	for i, s := range slices.Backward(steps) {
+		u := s.unit
 		now, err := u.look(ctx)
 		if err == nil && !slices.Equal(now.own, before[i].own) {
 			err = u.restore(ctx, before[i], now)
