@@ -53,6 +53,9 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	if err := supervise.RaiseFileLimit(); err != nil {
 		p.Log.Warn("cannot raise the limit of open files", "err", err)
 	}
+	if s.RelayOnly {
+		return relayOnly(ctx, quit, s, p)
+	}
 	path, err := supervise.Find(s)
 	if err != nil {
 		return err

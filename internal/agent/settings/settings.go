@@ -23,6 +23,7 @@ type Settings struct {
 	// xDS.
 	Endpoints      []Endpoint // none in Service Connect mode
 	ServiceConnect string     // the socket that Envoy itself connects to, instead of the relay's
+	RelayOnly      bool       // serve the streams of other Envoys, and run none
 	CAFile         string     // PEM; "" for the system's
 	Proof          Proof
 	SocketPath     string      // of the relay; "" for one in a new directory
@@ -89,13 +90,13 @@ func Parse(getenv func(string) string, flags Flags, uid int) (Settings, error) {
 	s.Supervision = v.supervision()
 	s.health(v)
 	s.server(v, uid)
+	s.relayMode(v)
 	s.resource(v)
 	s.Platform = v.platform()
 	s.xds(v)
 	s.Bootstrap = v.bootstrap()
 	s.Interception = v.interception()
 	s.Reports = v.reports()
-	v.notYet()
 	v.former()
 	s.Warnings = v.warnings
 	return s, v.err
@@ -189,7 +190,7 @@ func (s *Settings) resource(v *variables) {
 		s.Resource.Cluster = v.text("APPMESH_RESOURCE_CLUSTER", v.text("APPMESH_VIRTUAL_NODE_CLUSTER", s.Resource.ID))
 		return
 	}
-	if !s.OwnBootstrap() {
+	if !s.OwnBootstrap() && !s.RelayOnly {
 		v.fail("APPMESH_RESOURCE_ARN", "must name the virtual node or virtual gateway that this proxy belongs to, such as mesh/shop/virtualNode/orders")
 	}
 }
@@ -217,8 +218,18 @@ func (s *Settings) xds(v *variables) {
 	}
 	dualStack := v.hardBool("APPMESH_DUALSTACK_ENDPOINT")
 	list := v.text("APPMESH_XDS_ENDPOINT", "")
-	if path, ok := strings.CutPrefix(list, serviceConnectScheme); ok && !strings.Contains(list, ",") {
+	if s.RelayOnly {
+		list = s.management(v)
+		if s.SocketPath == "" {
+			s.SocketPath = defaultRelaySocket
+		}
+	}
+	if path, ok := strings.CutPrefix(list, serviceConnectScheme); ok && !strings.Contains(list, ",") && !s.RelayOnly {
 		s.ServiceConnect = path
+		return
+	}
+	if list == "" && s.RelayOnly {
+		v.fail("APPMESH_XDS_ENDPOINT", "must name the control plane to relay to, such as evermesh.example:7071")
 		return
 	}
 	if list == "" {
@@ -233,15 +244,4 @@ func (s *Settings) xds(v *variables) {
 		v.fail("APPMESH_XDS_ENDPOINT", "%v", err)
 	}
 	s.ofThePod(v)
-}
-
-// notYet says which variables are set and have no effect here yet.
-func (v *variables) notYet() {
-	for _, name := range []string{
-		"APPNET_ENABLE_RELAY_MODE_FOR_XDS",
-	} {
-		if v.has(name) {
-			v.warn("%s is set and has no effect in this version", name)
-		}
-	}
 }
