@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/agent/lastgood"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/auth"
 )
@@ -48,4 +49,10 @@ func dialRelay(t *testing.T, socket string) discoveryv3.AggregatedDiscoveryServi
 func verify(ctx context.Context, method string, md metadata.MD) error {
 	_, err := auth.NewVerifier(agenttest.Keys{}, "us-east-1", []string{"appmesh"}, time.Now).Verify(ctx, auth.StreamRequest(method, md))
 	return err
+}
+
+// newKeeper keeps in memory.
+func newKeeper(t *testing.T) *lastgood.Store {
+	log, _ := agenttest.Log(t)
+	return lastgood.New(lastgood.Options{Log: log, Now: time.Now})
 }

@@ -1,24 +1,23 @@
 // Package relay stands between Envoy and the control plane. Envoy speaks plain HTTP/2 to the relay's unix socket, and for
 // each of its streams the relay opens one to an endpoint of the control plane, over TLS and signed.
 //
-// Read it in this order: relay.go passes messages on; upstream.go chooses endpoints and addresses, with fail-over and
+// Read it in this order: relay.go serves Envoy; call.go is one of its streams; keep.go has what it acknowledges kept;
+// upstream.go chooses endpoints and addresses, with fail-over and
 // back-off; dial.go makes connections; sign.go, credentials.go and proof.go say who the agent is.
 package relay
 
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
 
+	"github.com/evermesh/evermesh/internal/agent/lastgood"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/agent/socket"
 )
@@ -30,14 +29,17 @@ const (
 )
 
 // Relay serves ADS on a unix socket and answers each stream with one to the control plane: the same method, the
-// messages unread, the same end. A living stream is never moved; when it ends Envoy opens the next one, which finds
-// another endpoint if there is one. While no endpoint answers Envoy's stream stays open and waits.
+// messages untouched, the same end. A living stream is never moved; when it ends Envoy opens the next one, which finds
+// another endpoint if there is one. While no endpoint answers Envoy's streams end with UNAVAILABLE and the reason; an
+// Envoy without a configuration is given the last good one.
 type Relay struct {
 	upstreams *upstreams
 	server    *grpc.Server
 	listener  net.Listener
+	kept      *lastgood.Store
 	log       *slog.Logger
-	wg        sync.WaitGroup // the serving goroutine, and one for each stream
+	stop      context.CancelFunc
+	wg        sync.WaitGroup // the serving goroutine, the one that keeps, and those of each stream
 
 	mu    sync.Mutex
 	live  int       // streams on which the control plane has spoken
@@ -45,12 +47,13 @@ type Relay struct {
 }
 
 // newRelay listens on path, where a socket without an owner is taken over.
-func newRelay(path string, u *upstreams, log *slog.Logger) (*Relay, error) {
+func newRelay(path string, u *upstreams, kept *lastgood.Store, log *slog.Logger) (*Relay, error) {
 	l, err := socket.Listen(path)
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{upstreams: u, listener: l, log: log, since: time.Now()}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, stop: stop, since: time.Now()}
 	r.server = grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -66,6 +69,7 @@ func newRelay(path string, u *upstreams, log *slog.Logger) (*Relay, error) {
 		})
 	}
 	r.server.RegisterService(&desc, r)
+	r.wg.Go(func() { kept.Run(ctx) })
 	r.wg.Go(func() {
 		if err := r.server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			log.Error("relay stopped", "err", err)
@@ -91,80 +95,16 @@ func (r *Relay) count(by int) {
 	}
 }
 
-// Close ends all streams and waits for them.
+// Close ends all streams and waits for them, and for what Envoy has to be on disk.
 func (r *Relay) Close() {
 	r.server.Stop()
+	r.stop()
 	r.wg.Wait()
 }
 
-// relay is one stream of Envoy, from its first to its last message.
-func (r *Relay) relay(method string, down grpc.ServerStream) error {
-	up, err := r.upstreams.open(down.Context(), method)
-	if _, ok := errors.AsType[*noAnswer](err); ok {
-		return status.Error(codes.Unavailable, err.Error())
-	} else if err != nil {
-		return status.FromContextError(err).Err()
-	}
-	defer up.close()
-	// It ends with the stream: after this function returns nothing can be received from Envoy any more.
-	r.wg.Go(func() { ascend(down, up) })
-	spoke, err := r.descend(down, up)
-	switch {
-	case down.Context().Err() != nil: // Envoy left
-	case err != nil || !spoke:
-		r.upstreams.ended(down.Context(), up, spoke, err)
-	}
-	if spoke {
-		r.count(-1)
-	}
-	level := slog.LevelInfo
-	if err != nil && !spoke && down.Context().Err() == nil {
-		level = slog.LevelWarn // refused: why is what a person looks for
-	}
-	r.log.Log(down.Context(), level, "management server stream ended", "endpoint", up.endpoint.String(), "code", status.Code(err).String(), "err", err)
-	return err
-}
-
-// ascend passes Envoy's messages on. Why the control plane takes no more is learned by receiving from it.
-func ascend(down grpc.ServerStream, up *upstream) {
-	for {
-		f := &frame{}
-		if err := down.RecvMsg(f); err != nil {
-			if errors.Is(err, io.EOF) {
-				_ = up.CloseSend()
-			}
-			return
-		}
-		if up.SendMsg(f) != nil {
-			return
-		}
-	}
-}
-
-// descend passes the control plane's messages on until its stream ends, and returns that end: nil for status 0.
-// spoke says that there was a message.
-func (r *Relay) descend(down grpc.ServerStream, up *upstream) (spoke bool, err error) {
-	for {
-		f := &frame{}
-		err := up.RecvMsg(f)
-		switch {
-		case errors.Is(err, io.EOF):
-			return spoke, nil
-		case err != nil:
-			return spoke, err
-		}
-		if !spoke {
-			spoke = true
-			r.count(1)
-			r.upstreams.served(up.address)
-			r.upstreams.reports.served(up.endpoint, time.Now())
-			r.log.Info("management server connected", "endpoint", up.endpoint.String(), "address", up.address)
-		}
-		if err := down.SendMsg(f); err != nil {
-			return spoke, status.Error(codes.Canceled, "Envoy's stream is gone")
-		}
-	}
-}
+// LastGood says whether Envoy runs on the last good configuration because the control plane has not answered since it
+// started, and how long ago the control plane stood by that.
+func (r *Relay) LastGood() (serving bool, age time.Duration) { return r.kept.LastGood() }
 
 // Start checks what can be checked without the control plane, and listens on s.SocketPath. version is the program's, for
 // the user agent. What is wrong with a setting is a *settings.ConfigError.
@@ -181,7 +121,11 @@ func Start(ctx context.Context, s settings.Settings, version string, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	relay, err := newRelay(s.SocketPath, u, log)
+	kept, err := keeper(s.LastGood, u, log)
+	if err != nil {
+		return nil, err
+	}
+	relay, err := newRelay(s.SocketPath, u, kept, log)
 	if err != nil {
 		return nil, settings.Wrong("APPNET_RELAY_LISTENER_UDS_PATH", "%v", err)
 	}

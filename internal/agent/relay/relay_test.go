@@ -468,14 +468,14 @@ func TestRelaySocket(t *testing.T) {
 	log, _ := agenttest.Log(t)
 	path := filepath.Join(agenttest.ShortDir(t), "xds.sock")
 	u := &upstreams{}
-	r, err := newRelay(path, u, log)
+	r, err := newRelay(path, u, newKeeper(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of the socket: %v, %v", info.Mode(), err)
 	}
-	if _, err := newRelay(path, u, log); err == nil || !strings.Contains(err.Error(), "another process serves there") {
+	if _, err := newRelay(path, u, newKeeper(t), log); err == nil || !strings.Contains(err.Error(), "another process serves there") {
 		t.Errorf("a second relay on the same socket: %v", err)
 	}
 	r.Close()
@@ -486,7 +486,7 @@ func TestRelaySocket(t *testing.T) {
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
-	r, err = newRelay(path, u, log)
+	r, err = newRelay(path, u, newKeeper(t), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ type Settings struct {
 	RelayOnly      bool       // serve the streams of other Envoys, and run none
 	CAFile         string     // PEM; "" for the system's
 	Proof          Proof
+	LastGood       LastGood
 	SocketPath     string      // of the relay; "" for one in a new directory
 	Region         string      // for signing
 	SigningName    string      // appmesh
@@ -202,6 +203,7 @@ func (s *Settings) xds(v *variables) {
 	}
 	s.CAFile = v.text("APPMESH_XDS_CA_FILE", "")
 	s.proof(v)
+	s.LastGood = v.lastGood()
 	s.Region = v.text("AWS_REGION", s.Resource.Region)
 	preview := v.hardBool("APPMESH_PREVIEW")
 	s.SigningName = "appmesh"

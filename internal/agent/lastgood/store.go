@@ -1,0 +1,424 @@
+// Package lastgood keeps the configuration that Envoy has acknowledged, so that an Envoy that starts while no control
+// plane answers is given it (D10, and the decision record on the last good configuration).
+//
+// It knows nothing of servers: it is shown the messages of Envoy's streams, and it gives messages. Read it in this
+// order: stream.go follows a stream, and says what its Envoy has; store.go (here) keeps that, and has it written once
+// it is whole; file.go is the file, and seal.go the part of it that only the same identity can read; answer.go talks to
+// an Envoy in place of the control plane; message.go reads and writes the messages of both dialects.
+package lastgood
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// saveEvery is how often the file is written at most.
+	saveEvery = time.Second
+	// confirmEvery is how often the file is marked as still right, and looked at whether the identity is another.
+	confirmEvery = time.Minute
+)
+
+// Options are what a Store is made of.
+type Options struct {
+	Off bool   // follow nothing: the relay of other agents' Envoys
+	Dir string // of the file; "" keeps the configuration in memory alone, for Envoys started by this agent
+	// Keys are what proves who the agent is, now: secrets are sealed with them. The first is the best.
+	Keys func(context.Context) [][]byte
+	Log  *slog.Logger
+	Now  func() time.Time
+}
+
+// Store is the last good configuration of one node. Run writes it.
+type Store struct {
+	Options
+	stir chan struct{} // something was said
+
+	mu        sync.Mutex
+	node      string         // the id of the first stream's node: streams of another are not followed
+	kept      *configuration // nil while nothing is
+	looked    bool           // at the file
+	confirmed time.Time      // when the control plane last stood by what is kept
+	unsaved   bool
+	before    *Stream // that before the newest, until its Envoy is known to have something newer
+	newest    *Stream
+	serving   bool // an Envoy runs on what is kept, and the control plane has not answered since
+
+	told map[string]string // what was said of the file, by subject; saver's
+	keys string            // the fingerprint of those that the file was sealed with
+}
+
+// configuration is what one Envoy had at one moment. It does not change.
+type configuration struct {
+	node, traits string
+	kinds        map[string]keptKind
+	sealed       []byte // secrets of a file that were not opened yet
+}
+
+// keptKind is what it had of one type.
+type keptKind struct {
+	version   string // state of the world
+	resources map[string]resource
+}
+
+// New returns a store that has looked at no file yet.
+func New(o Options) *Store {
+	return &Store{Options: o, stir: make(chan struct{}, 1), told: map[string]string{}}
+}
+
+// Begin follows a new stream of Envoy. It is the one that counts from now on.
+func (s *Store) Begin(delta bool) *Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Off {
+		return &Stream{store: s, lost: true}
+	}
+	now := s.Now()
+	t := &Stream{store: s, delta: delta, types: map[string]*kind{}, settled: now, last: now}
+	if old := s.newest; old != nil {
+		s.snapshot(old, now)
+		t.follows, t.changed = old.left(), old.changed
+		if old.spoke && !old.lost {
+			s.before = old
+		}
+	}
+	s.newest = t
+	return t
+}
+
+// knownTypes are those of which something was acknowledged before the newest stream, or is kept.
+func (s *Store) knownTypes() (out []string) {
+	if s.before != nil {
+		for typ, k := range s.before.types {
+			if len(k.held) > 0 {
+				out = append(out, typ)
+			}
+		}
+		return out
+	}
+	if s.kept != nil {
+		for typ, k := range s.kept.kinds {
+			if len(k.resources) > 0 {
+				out = append(out, typ)
+			}
+		}
+	}
+	return out
+}
+
+// Request shows the stream a message of Envoy's.
+func (t *Stream) Request(message []byte) {
+	s := t.store
+	defer s.stirred()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.last = s.Now()
+	if t.lost {
+		return
+	}
+	r, err := readRequest(message, t.delta)
+	if err != nil {
+		t.lose(err.Error())
+		return
+	}
+	if !t.begun {
+		t.begun = true
+		if s.node == "" {
+			s.node = r.node
+		}
+		if r.node != s.node {
+			t.lose("the stream is not of " + s.node)
+			return
+		}
+		t.traits = r.traits
+	}
+	if len(r.versions) > 0 || r.version != "" {
+		s.look()
+	}
+	t.request(r)
+}
+
+// Response shows the stream a message of the control plane's.
+func (t *Stream) Response(message []byte) {
+	s := t.store
+	defer s.stirred()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serving = false
+	t.last = s.Now()
+	if t.lost {
+		return
+	}
+	r, err := readResponse(message, t.delta)
+	if err != nil {
+		t.lose(err.Error())
+		return
+	}
+	t.response(r)
+}
+
+// End says that the stream has ended.
+func (t *Stream) End() {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	now := t.store.Now()
+	t.store.confirm(now)
+	t.end = now
+}
+
+// Needy says whether its Envoy may lack a configuration, as far as it is known by now: it came with nothing, or what it
+// came with was never whole.
+func (t *Stream) Needy() bool {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	return !t.versions || !t.follows
+}
+
+// Kept says whether there is something to give to the stream's Envoy. It reads the file if nobody did.
+func (t *Stream) Kept() bool {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	return t.store.fits(t)
+}
+
+// fits is Kept with mu held.
+func (s *Store) fits(t *Stream) bool {
+	s.look()
+	if s.kept == nil || !t.begun || (t.lost && t.served == nil) {
+		return false
+	}
+	if s.kept.traits != t.traits {
+		s.tell("traits", "what is kept was made for an Envoy that was asked for otherwise: it is not used", nil)
+		return false
+	}
+	return true
+}
+
+// LastGood says whether an Envoy runs on what is kept because the control plane has not answered since, and how long ago
+// the control plane stood by it.
+func (s *Store) LastGood() (serving bool, age time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.serving {
+		return false, 0
+	}
+	return true, s.age()
+}
+
+// age is how long ago the control plane stood by what is kept; a clock that was set back makes it 0.
+func (s *Store) age() time.Duration { return max(0, s.Now().Sub(s.confirmed)) }
+
+// known is a resource in the form that was acknowledged or kept last.
+func (s *Store) known(typ, name string) (resource, bool) {
+	if s.before != nil && s.before.types[typ] != nil {
+		if r, ok := s.before.types[typ].held[name]; ok {
+			return r, true
+		}
+	}
+	if s.kept == nil {
+		return resource{}, false
+	}
+	r, ok := s.kept.kinds[typ].resources[name]
+	return r, ok
+}
+
+// knownKind is what was acknowledged or kept of a type under that version of the state of the world; nil without.
+func (s *Store) knownKind(typ, version string) map[string]resource {
+	if s.before != nil && s.before.types[typ] != nil && s.before.types[typ].version == version {
+		return s.before.types[typ].held
+	}
+	if s.kept == nil || s.kept.kinds[typ].version != version {
+		return nil
+	}
+	return s.kept.kinds[typ].resources
+}
+
+// snapshot keeps what the stream's Envoy has, if that is whole.
+func (s *Store) snapshot(t *Stream, now time.Time) {
+	if t.lost || t.changed.IsZero() || !t.ripe(now) {
+		return
+	}
+	t.changed = time.Time{}
+	next := &configuration{node: s.node, traits: t.traits, kinds: map[string]keptKind{}}
+	for typ, k := range t.types {
+		one := keptKind{version: k.version, resources: maps.Clone(k.held)}
+		for name := range k.owed { // it never came: what was there before is better than nothing
+			if old, ok := s.known(typ, name); ok {
+				one.resources[name] = old
+			}
+		}
+		next.kinds[typ] = one
+	}
+	s.confirmed = now
+	if s.kept != nil && s.kept.equal(next) {
+		return
+	}
+	s.kept, s.looked, s.unsaved = next, true, true
+	s.before = nil
+}
+
+// confirm notes that the control plane stands by what is kept now.
+func (s *Store) confirm(now time.Time) bool {
+	t := s.newest
+	if t == nil || !t.end.IsZero() || t.lost || !t.spoke || !t.changed.IsZero() {
+		return false
+	}
+	s.confirmed = now
+	return true
+}
+
+func (c *configuration) equal(o *configuration) bool {
+	return c.node == o.node && c.traits == o.traits && len(c.sealed) == 0 && maps.EqualFunc(c.kinds, o.kinds, func(a, b keptKind) bool {
+		return a.version == b.version && maps.EqualFunc(a.resources, b.resources, func(a, b resource) bool {
+			return a.version == b.version && bytes.Equal(a.any, b.any)
+		})
+	})
+}
+
+// count is how many resources it has.
+func (c *configuration) count() (n int) {
+	for _, k := range c.kinds {
+		n += len(k.resources)
+	}
+	return n
+}
+
+func (s *Store) stirred() {
+	select {
+	case s.stir <- struct{}{}:
+	default:
+	}
+}
+
+// look reads the file, once. mu is held.
+func (s *Store) look() {
+	if s.looked || s.Dir == "" || s.node == "" {
+		return
+	}
+	s.looked = true
+	c, at, err := read(path(s.Dir, s.node), s.node)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		s.tell("read", "the last good configuration cannot be used", err)
+		return
+	}
+	s.kept, s.confirmed = c, at
+}
+
+// Run writes the file until ctx ends, at most every second, and once more then.
+func (s *Store) Run(ctx context.Context) {
+	if s.Dir != "" {
+		sweep(s.Dir)
+	}
+	confirm := time.NewTicker(confirmEvery)
+	defer confirm.Stop()
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			s.save(context.WithoutCancel(ctx), false)
+			return
+		case <-confirm.C:
+			s.reconfirm(ctx)
+		case <-s.stir:
+			if again == nil {
+				again = time.After(saveEvery)
+			}
+		case <-again:
+			again = nil
+			if s.save(ctx, false) {
+				again = time.After(saveEvery)
+			}
+		}
+	}
+}
+
+// save writes what is new, or in any case; it returns true when something is new and not to be written yet.
+func (s *Store) save(ctx context.Context, anyway bool) (again bool) {
+	s.mu.Lock()
+	if t := s.newest; t != nil {
+		s.snapshot(t, s.Now())
+		again = !t.changed.IsZero() && !t.lost && t.end.IsZero()
+	}
+	c, fresh := s.kept, s.unsaved || anyway
+	s.unsaved = false
+	s.mu.Unlock()
+	if !fresh || c == nil || s.Dir == "" || c.node == "" {
+		return again
+	}
+	keys := s.identity(ctx, c)
+	if err := write(s.Dir, c, keys); err != nil {
+		s.tellLocked("write", "the last good configuration cannot be kept on disk", err)
+		s.mu.Lock()
+		s.unsaved = true // tried again with the next change, or in a minute
+		s.mu.Unlock()
+		return again
+	}
+	s.mu.Lock()
+	delete(s.told, "write")
+	s.keys = fingerprint(keys)
+	s.mu.Unlock()
+	return again
+}
+
+// reconfirm marks the file as right, and writes it anew when the identity is another, or the last time failed.
+func (s *Store) reconfirm(ctx context.Context) {
+	s.mu.Lock()
+	confirmed := s.confirm(s.Now())
+	c, failed, keys := s.kept, s.unsaved, s.keys
+	s.mu.Unlock()
+	switch {
+	case c == nil || s.Dir == "" || c.node == "" || len(c.sealed) > 0:
+	case failed, c.secret() && fingerprint(s.identity(ctx, c)) != keys:
+		s.save(ctx, true)
+	case confirmed:
+		now := s.Now()
+		if err := os.Chtimes(path(s.Dir, c.node), now, now); err != nil {
+			s.tellLocked("mark", "the last good configuration cannot be marked as right", err)
+		}
+	}
+}
+
+// identity is what the file is sealed with: nothing when there is nothing to seal.
+func (s *Store) identity(ctx context.Context, c *configuration) [][]byte {
+	if !c.secret() || s.Keys == nil {
+		return nil
+	}
+	keys := s.Keys(ctx)
+	if len(keys) == 0 {
+		s.tellLocked("keys", "certificates that the control plane issued are not kept on disk: nothing proves who the agent is, and there is no EVERMESH_STATE_KEY_FILE", nil)
+	}
+	return keys
+}
+
+// tell logs what is wrong with a subject, once until it is another thing. mu is held.
+func (s *Store) tell(subject, text string, err error) {
+	now := text
+	if err != nil {
+		now = err.Error()
+	}
+	if s.told[subject] == now {
+		return
+	}
+	s.told[subject] = now
+	attrs := []any{}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	s.Log.Warn(text, attrs...)
+}
+
+func (s *Store) tellLocked(subject, text string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell(subject, text, err)
+}

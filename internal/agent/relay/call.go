@@ -1,0 +1,328 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+
+	"github.com/evermesh/evermesh/internal/agent/lastgood"
+	"github.com/evermesh/evermesh/internal/agent/pause"
+)
+
+const (
+	// answerWait is how long an Envoy without a configuration waits for the control plane before it is given the last
+	// good one (D10).
+	answerWait = 3 * time.Second
+	// firstWait bounds the wait for Envoy's first word, which comes with its stream.
+	firstWait = 200 * time.Millisecond
+	// mostEarly bounds what Envoy says before anybody answers, in bytes.
+	mostEarly = 16 << 20
+	// lookEvery is how often an Envoy that is given the last good configuration is looked at.
+	lookEvery = 100 * time.Millisecond
+)
+
+// call is one stream of Envoy. Until somebody answers it what Envoy says is kept, so that it can be said to the next
+// endpoint. Then the stream is the control plane's, or that of the last good configuration, until its end.
+type call struct {
+	*Relay
+	method string
+	down   grpc.ServerStream
+	seen   *lastgood.Stream
+	came   chan struct{} // closed when Envoy has said something, or will not
+	broken chan error    // the last good configuration cannot be told
+
+	mu      sync.Mutex
+	early   [][]byte // what Envoy said, while nobody has answered
+	size    int
+	half    bool // Envoy says no more
+	over    bool
+	up      *upstream         // who is asked, or answers
+	settled bool              // up answers
+	answers *lastgood.Answers // or this does
+}
+
+// reached is the first answer to a call: the endpoint's first message, or why there is none.
+type reached struct {
+	up    *upstream // nil without an answer
+	first *frame
+	err   error // nil with status 0
+}
+
+// relay is one stream of Envoy, from its first to its last message.
+func (r *Relay) relay(method string, down grpc.ServerStream) error {
+	ctx, cancel := context.WithCancel(down.Context())
+	c := &call{
+		Relay: r, method: method, down: down, seen: r.kept.Begin(method == "/"+adsService+"/"+delta),
+		came: make(chan struct{}), broken: make(chan error, 1),
+	}
+	// It ends with the stream: after this function returns nothing can be received from Envoy any more.
+	r.wg.Go(c.ascend)
+	answer := make(chan reached, 1)
+	r.wg.Go(func() { answer <- c.reach(ctx); close(answer) })
+	defer func() {
+		cancel()
+		c.end()
+		for got := range answer {
+			got.close()
+		}
+		c.seen.End()
+	}()
+	late := time.NewTimer(answerWait)
+	defer late.Stop()
+	for {
+		select {
+		case got := <-answer:
+			if got.up == nil {
+				return got.err
+			}
+			return c.descend(got)
+		case <-late.C:
+			if !c.seen.Needy() {
+				continue // it has one: the control plane may take its time
+			}
+			if answers := c.seen.Answers(ctx); answers != nil {
+				return c.fallBack(answers, answer)
+			}
+		}
+	}
+}
+
+func (g reached) close() {
+	if g.up != nil {
+		g.first.data.Free()
+		g.up.close()
+	}
+}
+
+// reach asks endpoints until one answers. An Envoy that has a configuration, or that can be given none, is told at once
+// when no endpoint does; for another one it goes on until ctx ends.
+func (c *call) reach(ctx context.Context) reached {
+	for {
+		up, err := c.upstreams.open(ctx, c.method)
+		if none, ok := errors.AsType[*noAnswer](err); ok {
+			if !c.patient(ctx) || pause.For(ctx, time.Until(none.next)) != nil {
+				return reached{err: status.Error(codes.Unavailable, none.Error())}
+			}
+			continue
+		} else if err != nil {
+			return reached{err: status.FromContextError(err).Err()}
+		}
+		c.attach(up)
+		f := &frame{}
+		if err = up.RecvMsg(f); err == nil {
+			return reached{up: up, first: f}
+		}
+		c.attach(nil)
+		if err = c.ended(up, false, err); definite(err) || !c.patient(ctx) {
+			return reached{err: err}
+		}
+	}
+}
+
+// definite says whether the end of a stream that was never answered is the control plane's word on this proxy, which
+// other replicas would say as well.
+func definite(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated, codes.FailedPrecondition, codes.ResourceExhausted:
+		return true
+	}
+	return false
+}
+
+// patient says whether Envoy is better off waiting than with the end of its stream: it has no configuration, and can be
+// given one.
+func (c *call) patient(ctx context.Context) bool {
+	wait := time.NewTimer(firstWait)
+	defer wait.Stop()
+	select {
+	case <-c.came:
+	case <-wait.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	return c.seen.Needy() && c.seen.Kept()
+}
+
+// attach says to an endpoint what Envoy has said so far, and from now on says; nil is nobody.
+func (c *call) attach(up *upstream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.up = up
+	if up == nil {
+		return
+	}
+	for _, message := range c.early {
+		_ = up.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(message)}}) // why it takes no more is learned by receiving
+	}
+	if c.half {
+		_ = up.CloseSend()
+	}
+}
+
+// ascend passes Envoy's messages on.
+func (c *call) ascend() {
+	var once sync.Once
+	came := func() { once.Do(func() { close(c.came) }) }
+	defer came()
+	for {
+		f := &frame{}
+		if err := c.down.RecvMsg(f); err != nil {
+			if errors.Is(err, io.EOF) {
+				c.halfClose()
+			}
+			return
+		}
+		show(f, c.seen.Request)
+		passed := c.pass(f)
+		came()
+		if !passed {
+			return
+		}
+	}
+}
+
+func (c *call) halfClose() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.half = true
+	if c.up != nil && !c.over {
+		_ = c.up.CloseSend()
+	}
+}
+
+// pass gives one message of Envoy's to whoever it is for. It returns false when nobody takes any more.
+func (c *call) pass(f *frame) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.settled && !c.over {
+		return c.up.SendMsg(f) == nil
+	}
+	message := f.data.Materialize()
+	f.data.Free()
+	switch {
+	case c.over:
+		return false
+	case c.answers != nil:
+		return c.tell(message)
+	}
+	if c.size += len(message); c.size > mostEarly {
+		c.broken <- status.Errorf(codes.ResourceExhausted, "requests of more than %d bytes before an answer", mostEarly)
+		return false
+	}
+	c.early = append(c.early, message)
+	if c.up != nil {
+		_ = c.up.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(message)}})
+	}
+	return true
+}
+
+// tell answers a message from the last good configuration. mu is held.
+func (c *call) tell(message []byte) bool {
+	answers, err := c.answers.Answer(message)
+	for _, one := range answers {
+		if err == nil {
+			err = c.down.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(one)}})
+		}
+	}
+	if err != nil {
+		c.broken <- status.Error(codes.Unavailable, "the last good configuration cannot be served: "+err.Error())
+	}
+	return err == nil
+}
+
+// descend passes the control plane's messages on until its stream ends, and returns that end: nil for status 0.
+func (c *call) descend(got reached) error {
+	defer got.up.close()
+	c.mu.Lock()
+	c.early, c.settled = nil, true
+	c.mu.Unlock()
+	c.count(1)
+	defer c.count(-1)
+	c.upstreams.served(got.up.address)
+	c.upstreams.reports.served(got.up.endpoint, time.Now())
+	c.log.Info("management server connected", "endpoint", got.up.endpoint.String(), "address", got.up.address)
+	for f := got.first; ; {
+		show(f, c.seen.Response)
+		if err := c.down.SendMsg(f); err != nil {
+			return c.ended(got.up, true, status.Error(codes.Canceled, "Envoy's stream is gone"))
+		}
+		f = &frame{}
+		if err := got.up.RecvMsg(f); err != nil {
+			return c.ended(got.up, true, err)
+		}
+	}
+}
+
+// fallBack gives Envoy the last good configuration, until it has it or the control plane answers. Either way its stream
+// ends: Envoy keeps what it has and comes back, and its statistics tell that nobody is there.
+func (c *call) fallBack(answers *lastgood.Answers, answer <-chan reached) error {
+	c.mu.Lock()
+	c.answers = answers
+	for _, message := range c.early {
+		if !c.tell(message) {
+			break
+		}
+	}
+	c.early = nil
+	c.mu.Unlock()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case got := <-answer:
+			if got.up == nil {
+				return got.err
+			}
+			defer got.close()
+			c.log.Info("management server answers: the last good configuration gives way", "endpoint", got.up.endpoint.String())
+			return status.Error(codes.Unavailable, "the management server answers again")
+		case err := <-c.broken:
+			return err
+		case <-look.C:
+			if answers.Done() {
+				return status.Error(codes.Unavailable, "no management server answers: this is the last good configuration")
+			}
+		}
+	}
+}
+
+// ended notes and logs the end of an endpoint's stream, and returns what Envoy is told.
+func (c *call) ended(up *upstream, spoke bool, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	ctx := c.down.Context()
+	if ctx.Err() == nil && (err != nil || !spoke) {
+		c.upstreams.ended(ctx, up, spoke, err)
+	}
+	level := slog.LevelInfo
+	if err != nil && !spoke && ctx.Err() == nil {
+		level = slog.LevelWarn // refused: why is what a person looks for
+	}
+	c.log.Log(ctx, level, "management server stream ended", "endpoint", up.endpoint.String(), "code", status.Code(err).String(), "err", err)
+	up.close()
+	return err
+}
+
+// end says that nothing is passed on any more.
+func (c *call) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+}
+
+// show shows a message to what follows the stream, which keeps nothing of it.
+func show(f *frame, to func([]byte)) {
+	whole := f.data.MaterializeToBuffer(mem.DefaultBufferPool())
+	to(whole.ReadOnlyData())
+	whole.Free()
+}
