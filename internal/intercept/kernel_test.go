@@ -38,12 +38,14 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if backend := os.Getenv(installs); backend != "" {
-		if err := killed(backend); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
+	for variable, program := range map[string]func(string) error{installs: killed, asks: asked} {
+		if value := os.Getenv(variable); value != "" {
+			if err := program(value); err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		}
-		os.Exit(0)
 	}
 	exit, inside, err := ground.Enter(context.Background())
 	if err != nil {
