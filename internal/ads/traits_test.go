@@ -1,8 +1,13 @@
 package ads
 
 import (
+	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
@@ -48,5 +53,50 @@ func TestProxiesOfOneNodeDiffer(t *testing.T) {
 			row, _ := r.Row(measured)
 			return len(row.Members) == 1 && row.Members[0].Instance == "a-1"
 		})
+	})
+}
+
+// As many kinds as there are addresses: all have one row, count together, and nothing of them is left.
+func TestProxiesWithoutInterception(t *testing.T) {
+	const proxies = 20
+	r := newRig(t, nil)
+	r.Room = func(context.Context, api.Key) Room {
+		return Room{Most: proxies, Quota: "L-1", Known: func(_, _ string) bool { return false }, Came: func(_, _ string) {}}
+	}
+	r.give("a", simple())
+	open := func(i int) *adstest.Stream {
+		direct := client("a")
+		direct.Traits.Direct = mesh.Direct(fmt.Sprintf("none 10.0.0.%d", i))
+		r.mu.Lock()
+		r.goals[direct] = goalWith(simple())
+		r.mu.Unlock()
+		return adstest.Open(t, adstest.Dial(t, r.address), adstest.Options{
+			Node: nodeID("a"), Instance: fmt.Sprintf("a-%02d", i), Delta: true, Ingress: fmt.Sprintf("10.0.0.%d", i),
+		})
+	}
+	var streams []*adstest.Stream
+	for i := range proxies {
+		s := open(i)
+		feed(t, s)
+		streams = append(streams, s)
+	}
+	testenv.Eventually(t, "all are in one row, and say what they are", func() bool {
+		row, _ := r.Row(client("a"))
+		return len(row.Members) == proxies && !slices.ContainsFunc(row.Members, func(p api.Proxy) bool {
+			return !strings.Contains(strings.Join(p.Notes, " "), "without interception") || p.State != api.ProxyStateCurrent
+		})
+	})
+	s := open(proxies)
+	_ = s.Send(adstest.Request{Type: adstest.CDS}) // the stream may have ended already
+	if code, text := s.End(t); code != codes.ResourceExhausted {
+		t.Errorf("one more ends with %v, %q", code, text)
+	}
+	for _, s := range streams {
+		s.Close()
+	}
+	testenv.Eventually(t, "nothing is kept of who left", func() bool {
+		r.Server.mu.Lock()
+		defer r.Server.mu.Unlock()
+		return len(r.groups) == 0 && len(r.byKey) == 0
 	})
 }

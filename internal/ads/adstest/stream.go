@@ -53,6 +53,8 @@ type Options struct {
 	Delta    bool
 	// Metrics: the node asks for the metrics extension, and its Envoy can have it.
 	Metrics bool
+	// Ingress: the node says that nothing redirects its workload's traffic, and that this is its address.
+	Ingress string
 	// Headers are gRPC metadata.
 	Headers map[string]string
 	// NodeAlways repeats the node in every request, as Envoy does unless told
@@ -143,6 +145,15 @@ func open(ctx context.Context, conn *grpc.ClientConn, o Options) (*Stream, error
 		s.node.UserAgentVersionType = &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{
 			Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 40},
 		}}
+	}
+	if o.Ingress != "" {
+		if s.node.Metadata == nil {
+			s.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		}
+		s.node.Metadata.Fields["evermesh.interception"] = structpb.NewStringValue("none")
+		s.node.Metadata.Fields["evermesh.ingress"] = structpb.NewStructValue(&structpb.Struct{
+			Fields: map[string]*structpb.Value{"address": structpb.NewStringValue(o.Ingress)},
+		})
 	}
 	c := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
 	var err error
