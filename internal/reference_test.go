@@ -196,7 +196,7 @@ func TestMetricsReference(t *testing.T) {
 }
 
 var (
-	variable    = regexp.MustCompile(`^(AWS|APPMESH|APPNET|ENVOY|EVERMESH|ENABLE|DISABLE|DATADOG|DD|ECS|HC|JAEGER|LISTENER|MAX|NAMESPACE|PID|RELAY|STATSD|TLS|XRAY)(_[A-Z0-9]+)+$`)
+	variable    = regexp.MustCompile(`^(AWS|APPMESH|APPNET|ENVOY|EVERMESH|ENABLE|DISABLE|DATADOG|DD|ECS|HC|JAEGER|LISTENER|MAX|NAMESPACE|OTEL|PID|RELAY|STATSD|TLS|XRAY)(_[A-Z0-9]+)+$`)
 	variableRow = regexp.MustCompile("(?m)^\\| (`[A-Z0-9_]+`(?:, `[A-Z0-9_]+`)*) \\|")
 )
 

@@ -1,10 +1,12 @@
 // Package bootstrap writes Envoy's bootstrap. [File] is pure: settings and [Facts] about the machine in, YAML out; golden
 // files cover it, and each is accepted by every Envoy that is supported. platform.go says where the proxy runs, stats.go has
-// tags and sinks, tracing.go the tracers, merge.go what the user's own files add, and version.go what of them is refused.
+// tags and sinks, tracing.go the tracers, opentelemetry.go what goes to a collector of its, sampling.go X-Ray's rules,
+// merge.go what the user's own files add, and version.go what of them is refused.
 package bootstrap
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,6 +60,8 @@ const (
 	localCluster   = "local_cluster"
 	datadogCluster = "datadog_agent"
 	jaegerCluster  = "jaeger"
+	tracesCluster  = "otlp_traces"
+	metricsCluster = "otlp_metrics"
 )
 
 // source is what a bootstrap is made of.
@@ -118,13 +122,14 @@ func (s source) bootstrap(f Facts, files map[string][]byte) object {
 	if tracer != nil {
 		doc["tracing"] = object{"http": tracer}
 	}
-	doc["staticResources"] = object{"clusters": append(clusters, collectors...)}
 	if tags := s.statsTags(); s.Bootstrap.StatsFile == "" && tags != nil {
 		doc["statsConfig"] = object{"statsTags": tags}
 	}
-	if sink := s.statsd(); sink != nil {
-		doc["statsSinks"] = list{sink}
+	sinks, more := s.sinks()
+	if sinks != nil {
+		doc["statsSinks"] = sinks
 	}
+	doc["staticResources"] = object{"clusters": slices.Concat(clusters, collectors, more)}
 	if d := s.Bootstrap.StatsFlushInterval; d > 0 {
 		doc["statsFlushInterval"] = seconds(d)
 	}
@@ -251,13 +256,16 @@ func (s source) relay(f Facts) object {
 
 // pipeCluster speaks gRPC to a unix socket.
 func pipeCluster(name, path string) object {
-	c := staticCluster(name, "STATIC", object{"pipe": object{"path": path}})
+	return overHTTP2(staticCluster(name, "STATIC", object{"pipe": object{"path": path}}))
+}
+
+func overHTTP2(cluster object) object {
 	const options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-	c["typedExtensionProtocolOptions"] = object{options: object{
+	cluster["typedExtensionProtocolOptions"] = object{options: object{
 		"@type":              "type.googleapis.com/" + options,
 		"explicitHttpConfig": object{"http2ProtocolOptions": object{"connectionKeepalive": object{"interval": "10s", "timeout": "20s"}}},
 	}}
-	return c
+	return cluster
 }
 
 func staticCluster(name, kind string, address object) object {

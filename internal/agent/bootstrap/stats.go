@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"strings"
 
+	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/api"
 )
 
@@ -67,20 +68,27 @@ func choose(first bool, a, b string) string {
 	return b
 }
 
-// statsd is the DogStatsD sink (AGENT-026, AGENT-027), nil when it is off.
-func (s source) statsd() any {
-	d := s.Bootstrap.Statsd
-	if d == nil {
-		return nil
+// sinks are where Envoy sends its statistics, and the clusters that it needs for that; none without.
+func (s source) sinks() (sinks, clusters list) {
+	if d := s.Bootstrap.Statsd; d != nil {
+		sinks = append(sinks, statsd(d))
 	}
+	if o := s.Bootstrap.Metrics; o != nil {
+		sinks, clusters = append(sinks, s.openTelemetrySink(o)), append(clusters, collector(metricsCluster, o))
+	}
+	return sinks, clusters
+}
+
+// statsd is the sink of StatsD, or of DogStatsD (AGENT-026, AGENT-027).
+func statsd(d *settings.Statsd) object {
 	address := socketAddress(d.Address, d.Port, true)
 	if d.Socket != "" {
 		address = object{"pipe": object{"path": d.Socket}}
 	}
 	return object{
-		"name": "envoy.stat_sinks.dog_statsd",
+		"name": choose(d.Dog, "envoy.stat_sinks.dog_statsd", "envoy.stat_sinks.statsd"),
 		"typedConfig": object{
-			"@type":   "type.googleapis.com/envoy.config.metrics.v3.DogStatsdSink",
+			"@type":   "type.googleapis.com/envoy.config.metrics.v3." + choose(d.Dog, "DogStatsdSink", "StatsdSink"),
 			"address": address,
 		},
 	}

@@ -1,10 +1,7 @@
 package bootstrap
 
 import (
-	"encoding/json"
 	"fmt"
-	"net"
-	"strconv"
 
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
@@ -33,6 +30,8 @@ func (s source) tracer(files map[string][]byte) (tracer any, clusters list) {
 			"collectorCluster": jaegerCluster, "collectorEndpoint": "/api/v2/spans", "sharedSpanContext": false,
 			"collectorEndpointVersion": choose(t.Jaeger.JSON, "HTTP_JSON", "HTTP_PROTO"),
 		}}, list{staticCluster(jaegerCluster, "STRICT_DNS", socketAddress(t.Jaeger.Address, t.Jaeger.Port, false))}
+	case t.OpenTelemetry != nil:
+		return s.openTelemetryTracer(t.OpenTelemetry), list{collector(tracesCluster, t.OpenTelemetry)}
 	}
 	return nil, nil
 }
@@ -50,22 +49,18 @@ func (s source) xray(x *settings.XRay, files map[string][]byte) object {
 	if name == "" {
 		name = s.segment()
 	}
-	host, port := x.Daemon, x.Port
-	if h, p, err := net.SplitHostPort(x.Daemon); err == nil {
-		if n, err := strconv.Atoi(p); err == nil {
-			host, port = h, n
-		}
-	}
 	config := object{
 		"@type":          "type.googleapis.com/envoy.config.trace.v3.XRayConfig",
 		"segmentName":    name,
-		"daemonEndpoint": object{"address": host, "portValue": port, "protocol": "UDP"},
+		"daemonEndpoint": object{"address": x.Daemon, "portValue": x.Port, "protocol": "UDP"},
 		"segmentFields": object{
 			"origin": "AWS::AppMesh::Proxy",
 			// Gateways too are virtual_node_name here: dashboards look for it.
 			"aws": object{"app_mesh": object{"mesh_name": s.Resource.Mesh, "virtual_node_name": s.Resource.Name}},
 		},
 	}
+	// The rules stand in the bootstrap itself, which Envoy takes as it takes a file's: a file in /tmp as App Mesh's agent
+	// wrote it is shared by the agents of a machine, and cannot be written on a read-only file system.
 	switch {
 	case x.Manifest != "":
 		config["samplingRuleManifest"] = object{"inlineString": string(files[x.Manifest])}
@@ -73,18 +68,4 @@ func (s source) xray(x *settings.XRay, files map[string][]byte) object {
 		config["samplingRuleManifest"] = object{"inlineString": fmt.Sprintf(`{"version":2,"default":{"fixed_target":1,"rate":%g},"rules":[]}`, x.Rate)}
 	}
 	return object{"name": "envoy.tracers.xray", "typedConfig": config}
-}
-
-// checkManifest refuses what Envoy's tracer would ignore with a line in its log.
-func checkManifest(text []byte) error {
-	var manifest struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(text, &manifest); err != nil {
-		return fmt.Errorf("is no JSON: %w", err)
-	}
-	if manifest.Version != 2 {
-		return fmt.Errorf("has version %d: only 2 is supported", manifest.Version)
-	}
-	return nil
 }

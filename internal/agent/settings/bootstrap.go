@@ -2,8 +2,6 @@ package settings
 
 import (
 	"math"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -19,51 +17,12 @@ type BootstrapSettings struct {
 	MetricExtension       bool
 	StatsTags             bool
 	Statsd                *Statsd
+	Metrics               *OpenTelemetry // collector that statistics are sent to; nil for none
 	Tracing               Tracing
 
 	// Files of the user that are merged into the bootstrap; "" for none.
 	TracingFile, StatsFile, SinksFile, ResourcesFile string
 }
-
-// Statsd is where DogStatsD listens: a socket, or UDP.
-type Statsd struct {
-	Address string
-	Port    int
-	Socket  string
-}
-
-// Tracing is at most one of its members (AGENT-017).
-type Tracing struct {
-	XRay    *XRay
-	Datadog *Datadog
-	Jaeger  *Jaeger
-}
-
-// XRay is the AWS X-Ray tracer's settings.
-type XRay struct {
-	Segment  string // "" for <mesh>/<resource>
-	Daemon   string // [host:]port of AWS_XRAY_DAEMON_ADDRESS, or the address 127.0.0.1
-	Port     int
-	Rate     float64 // share of sampled requests, 0 to 1
-	Manifest string  // file with sampling rules
-}
-
-// Datadog is the Datadog tracer's settings.
-type Datadog struct {
-	Address string
-	Port    int
-	Service string // "" for envoy-<mesh>/<resource>
-}
-
-// Jaeger is the Jaeger collector, in Zipkin's format.
-type Jaeger struct {
-	Address string
-	Port    int
-	JSON    bool
-}
-
-// DefaultSamplingRate is what X-Ray samples without a rule.
-const DefaultSamplingRate = 0.05
 
 func (v *variables) bootstrap() BootstrapSettings {
 	b := BootstrapSettings{
@@ -87,42 +46,9 @@ func (v *variables) bootstrap() BootstrapSettings {
 		}
 		b.StatsFlushInterval = d
 	}
-	if v.hardBool("ENABLE_ENVOY_DOG_STATSD") && b.SinksFile == "" {
-		b.Statsd = &Statsd{v.text("STATSD_ADDRESS", "127.0.0.1"), v.hardPort("STATSD_PORT", 8125), v.text("STATSD_SOCKET_PATH", "")}
-	}
+	v.metrics(&b)
 	if b.TracingFile == "" {
 		b.Tracing = v.tracing()
 	}
 	return b
-}
-
-func (v *variables) tracing() Tracing {
-	var t Tracing
-	on := 0
-	if v.hardBool("ENABLE_ENVOY_XRAY_TRACING") {
-		on++
-		t.XRay = &XRay{
-			Segment: v.text("XRAY_SEGMENT_NAME", ""), Daemon: v.text("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1"), Port: v.hardPort("XRAY_DAEMON_PORT", 2000),
-			Rate: DefaultSamplingRate, Manifest: v.text("XRAY_SAMPLING_RULE_MANIFEST", ""),
-		}
-		if s := v.text("XRAY_SAMPLING_RATE", ""); s != "" {
-			rate, err := strconv.ParseFloat(s, 64)
-			if err != nil || !(rate >= 0 && rate <= 1) {
-				v.fail("XRAY_SAMPLING_RATE", "%q is not a number from 0 to 1", s)
-			}
-			t.XRay.Rate = math.Round(rate*100) / 100
-		}
-	}
-	if v.hardBool("ENABLE_ENVOY_DATADOG_TRACING") {
-		on++
-		t.Datadog = &Datadog{v.text("DATADOG_TRACER_ADDRESS", "127.0.0.1"), v.hardPort("DATADOG_TRACER_PORT", 8126), v.text("DD_SERVICE", "")}
-	}
-	if v.hardBool("ENABLE_ENVOY_JAEGER_TRACING") {
-		on++
-		t.Jaeger = &Jaeger{v.text("JAEGER_TRACER_ADDRESS", "127.0.0.1"), v.hardPort("JAEGER_TRACER_PORT", 9411), strings.Contains(strings.ToLower(v.text("JAEGER_TRACER_VERSION", "")), "json")}
-	}
-	if on > 1 {
-		v.fail("ENABLE_ENVOY_XRAY_TRACING", "only one of ENABLE_ENVOY_XRAY_TRACING, ENABLE_ENVOY_DATADOG_TRACING and ENABLE_ENVOY_JAEGER_TRACING may be on")
-	}
-	return t
 }

@@ -1,7 +1,7 @@
 // Package settings is what the environment and the flags ask of the agent: [Parse] reads every variable of App Mesh's
 // agent and Evermesh's own once, and names each that is wrong. Beside [Settings] there is a file for each part: who the
 // proxy belongs to (resource.go), where the control plane is (endpoint.go), how the agent proves who it is (proof.go),
-// what shapes Envoy's bootstrap (bootstrap.go), and what is known and may be asked about the platform (platform.go).
+// what shapes Envoy's bootstrap (bootstrap.go, telemetry.go), and what is known and may be asked about the platform (platform.go).
 package settings
 
 import (

@@ -32,7 +32,7 @@ func TestParseRefuses(t *testing.T) {
 		{"an integer", "ENVOY_INITIAL_FETCH_TIMEOUT: \"1s\" must be an integer value", []string{someResource, someEndpoint, "ENVOY_INITIAL_FETCH_TIMEOUT=1s"}},
 		{"a port", "STATSD_PORT: 65536 is not from 1 to 65535", []string{someResource, someEndpoint, "ENABLE_ENVOY_DOG_STATSD=1", "STATSD_PORT=65536"}},
 		{"a mark", "EVERMESH_IGNORE_MARK: \"0\"", []string{someResource, someEndpoint, "EVERMESH_IGNORE_MARK=0"}},
-		{"AGENT-017 two tracers", "only one of", []string{someResource, someEndpoint, "ENABLE_ENVOY_XRAY_TRACING=1", "ENABLE_ENVOY_JAEGER_TRACING=1"}},
+		{"AGENT-017 two tracers", "ENABLE_ENVOY_XRAY_TRACING: only one tracer may be on, and these are: ENABLE_ENVOY_XRAY_TRACING, ENABLE_ENVOY_JAEGER_TRACING", []string{someResource, someEndpoint, "ENABLE_ENVOY_XRAY_TRACING=1", "ENABLE_ENVOY_JAEGER_TRACING=1"}},
 		{"AGENT-020 a rate above 1", "XRAY_SAMPLING_RATE: \"1.1\"", []string{someResource, someEndpoint, "ENABLE_ENVOY_XRAY_TRACING=1", "XRAY_SAMPLING_RATE=1.1"}},
 		{"a socket path that the kernel refuses", "APPNET_RELAY_LISTENER_UDS_PATH: ", []string{someResource, someEndpoint, "APPNET_RELAY_LISTENER_UDS_PATH=/" + strings.Repeat("x", 107)}},
 	} {

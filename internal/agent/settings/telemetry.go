@@ -1,0 +1,228 @@
+package settings
+
+import (
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Statsd is where a server of StatsD, or of Datadog's form of it, listens: a socket, or UDP.
+type Statsd struct {
+	Dog     bool   // Datadog's form, with tags
+	Address string // an IP address
+	Port    int
+	Socket  string
+}
+
+// Tracing is at most one of its members (AGENT-017).
+type Tracing struct {
+	XRay          *XRay
+	Datadog       *Datadog
+	Jaeger        *Jaeger
+	OpenTelemetry *OpenTelemetry
+}
+
+// XRay is the AWS X-Ray tracer's settings.
+type XRay struct {
+	Segment  string // "" for <mesh>/<resource>
+	Daemon   string // an IP address
+	Port     int
+	Rate     float64 // share of sampled requests, 0 to 1
+	Manifest string  // file with sampling rules
+}
+
+// Datadog is the Datadog tracer's settings.
+type Datadog struct {
+	Address string
+	Port    int
+	Service string // "" for envoy-<mesh>/<resource>
+}
+
+// Jaeger is the Jaeger collector, in Zipkin's format.
+type Jaeger struct {
+	Address string
+	Port    int
+	JSON    bool
+}
+
+// OpenTelemetry is a collector that takes OTLP by gRPC.
+type OpenTelemetry struct {
+	Socket  string // "" for Address and Port
+	Address string // name or IP address
+	Port    int
+	CAFile  string // PEM, of the collector's certificate; "" for plaintext
+	Service string // "" for <mesh>/<resource>
+
+	// Attributes says that OTEL_RESOURCE_ATTRIBUTES has some, which Envoy reads itself.
+	Attributes bool
+	// Ratio is the share of traces that begin here and are sampled; what another began is sampled as it was there.
+	// Without it Envoy samples all.
+	Ratio *float64
+}
+
+// DefaultSamplingRate is what X-Ray samples without a rule.
+const DefaultSamplingRate = 0.05
+
+// metrics are the sinks of Envoy's statistics that the variables ask for, none when a file of the user has them.
+func (v *variables) metrics(b *BootstrapSettings) {
+	dog, plain := v.hardBool("ENABLE_ENVOY_DOG_STATSD"), v.hardBool("ENABLE_ENVOY_STATSD")
+	if dog && plain {
+		v.fail("ENABLE_ENVOY_STATSD", "and ENABLE_ENVOY_DOG_STATSD would send to the same place: set one of them")
+	}
+	if (dog || plain) && b.SinksFile == "" {
+		b.Statsd = &Statsd{Dog: dog, Socket: v.text("STATSD_SOCKET_PATH", "")}
+		if b.Statsd.Socket == "" {
+			b.Statsd.Address, b.Statsd.Port = v.hardIP("STATSD_ADDRESS", "127.0.0.1"), v.hardPort("STATSD_PORT", 8125)
+		}
+	}
+	if v.hardBool("ENABLE_ENVOY_OTEL_METRICS") && b.SinksFile == "" {
+		b.Metrics = v.openTelemetry("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
+	}
+}
+
+func (v *variables) tracing() Tracing {
+	var t Tracing
+	var on []string
+	enabled := func(name string) bool {
+		if !v.hardBool(name) {
+			return false
+		}
+		on = append(on, name)
+		return true
+	}
+	if enabled("ENABLE_ENVOY_XRAY_TRACING") {
+		t.XRay = v.xray()
+	}
+	if enabled("ENABLE_ENVOY_DATADOG_TRACING") {
+		t.Datadog = &Datadog{v.text("DATADOG_TRACER_ADDRESS", "127.0.0.1"), v.hardPort("DATADOG_TRACER_PORT", 8126), v.text("DD_SERVICE", "")}
+	}
+	if enabled("ENABLE_ENVOY_JAEGER_TRACING") {
+		t.Jaeger = &Jaeger{v.text("JAEGER_TRACER_ADDRESS", "127.0.0.1"), v.hardPort("JAEGER_TRACER_PORT", 9411), strings.Contains(strings.ToLower(v.text("JAEGER_TRACER_VERSION", "")), "json")}
+	}
+	if enabled("ENABLE_ENVOY_OTEL_TRACING") {
+		t.OpenTelemetry = v.openTelemetry("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+		t.OpenTelemetry.Ratio = v.sampler()
+	}
+	if len(on) > 1 {
+		v.fail(on[0], "only one tracer may be on, and these are: %s", strings.Join(on, ", "))
+	}
+	return t
+}
+
+func (v *variables) xray() *XRay {
+	x := &XRay{Segment: v.text("XRAY_SEGMENT_NAME", ""), Rate: DefaultSamplingRate, Manifest: v.text("XRAY_SAMPLING_RULE_MANIFEST", "")}
+	x.Daemon, x.Port = "127.0.0.1", v.hardPort("XRAY_DAEMON_PORT", 2000)
+	if s := v.text("AWS_XRAY_DAEMON_ADDRESS", ""); s != "" {
+		host := s
+		if h, p, err := net.SplitHostPort(s); err == nil {
+			n, err := strconv.ParseUint(p, 10, 16)
+			if err != nil || n == 0 {
+				v.fail("AWS_XRAY_DAEMON_ADDRESS", "%q has no port from 1 to 65535", s)
+			}
+			host, x.Port = h, int(n)
+		}
+		if _, err := netip.ParseAddr(host); err != nil {
+			v.fail("AWS_XRAY_DAEMON_ADDRESS", "%q must be an IP address, with a port or without, such as 127.0.0.1:2000: Envoy's tracer looks up no names", s)
+		}
+		x.Daemon = host
+	}
+	if s := v.text("XRAY_SAMPLING_RATE", ""); s != "" {
+		x.Rate = math.Round(v.hardShare("XRAY_SAMPLING_RATE", s)*100) / 100
+	}
+	return x
+}
+
+// systemCAs are where systems keep the authorities that they trust.
+var systemCAs = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cert.pem", "/etc/ssl/cert.pem"}
+
+// openTelemetry reads where a collector is, by OpenTelemetry's own variables: that of the signal, else the general one.
+func (v *variables) openTelemetry(signal, protocol string) *OpenTelemetry {
+	const general = "OTEL_EXPORTER_OTLP_ENDPOINT"
+	o := &OpenTelemetry{Service: v.text("OTEL_SERVICE_NAME", ""), Attributes: v.has("OTEL_RESOURCE_ATTRIBUTES"), Address: "127.0.0.1", Port: 4317}
+	if p := v.text(protocol, v.text("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")); p != "grpc" {
+		v.fail("OTEL_EXPORTER_OTLP_PROTOCOL", "%q: only grpc is taken", p)
+	}
+	if v.has("OTEL_EXPORTER_OTLP_HEADERS") {
+		v.warn("OTEL_EXPORTER_OTLP_HEADERS is without effect: Envoy's bootstrap is no place for secrets; let a collector beside it add them")
+	}
+	name, text := signal, v.text(signal, "")
+	if text == "" {
+		name, text = general, v.text(general, "")
+	}
+	if text == "" {
+		return o
+	}
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		v.fail(name, "is no address, such as http://127.0.0.1:4317")
+		return o
+	}
+	switch {
+	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
+		o.Socket = u.Path
+		return o
+	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "":
+		v.fail(name, "must be http://host:port, https://host:port or unix:///path, such as http://127.0.0.1:4317")
+		return o
+	}
+	o.Address = u.Hostname()
+	if p := u.Port(); p != "" {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			v.fail(name, "has no port from 1 to 65535")
+		}
+		o.Port = int(n)
+	}
+	if u.Scheme == "https" {
+		o.CAFile = v.text("OTEL_EXPORTER_OTLP_CERTIFICATE", systemCA())
+	}
+	return o
+}
+
+func systemCA() string {
+	for _, file := range systemCAs {
+		if _, err := os.Stat(file); err == nil {
+			return file
+		}
+	}
+	return systemCAs[0]
+}
+
+// sampler reads OpenTelemetry's variables of sampling, as far as Envoy can do it.
+func (v *variables) sampler() *float64 {
+	const name, argument = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
+	switch s := v.text(name, "always_on"); s {
+	case "always_on", "parentbased_always_on":
+		return nil
+	case "parentbased_traceidratio":
+		share := v.hardShare(argument, v.text(argument, "1"))
+		return &share
+	default:
+		v.fail(name, "%q is none of always_on, parentbased_always_on and parentbased_traceidratio", s)
+		return nil
+	}
+}
+
+func (v *variables) hardShare(name, s string) float64 {
+	share, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(share >= 0 && share <= 1) {
+		v.fail(name, "%q is not a number from 0 to 1", s)
+	}
+	return share
+}
+
+// hardIP is an address that Envoy takes as it is: where it sends datagrams it looks up no names.
+func (v *variables) hardIP(name, fallback string) string {
+	s := v.text(name, fallback)
+	if _, err := netip.ParseAddr(s); err != nil {
+		v.fail(name, "%q must be an IP address: Envoy looks up no names for it", s)
+	}
+	return s
+}
