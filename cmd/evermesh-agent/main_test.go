@@ -44,7 +44,7 @@ func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
 		defer f.Close()
 		files[i] = f
 	}
-	code = run(t.Context(), args, strings.NewReader(""), files[0], files[1])
+	code = run(t.Context(), args, streams{strings.NewReader(""), files[0], files[1]}, signals{})
 	var texts [2]string
 	for i, f := range files {
 		text, err := os.ReadFile(f.Name())

@@ -39,10 +39,12 @@ type Program struct {
 func Run(ctx context.Context, s settings.Settings, p Program) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
-	if err := run(ctx, quit, s, p); ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+	err := run(ctx, quit, s, p)
+	if ctx.Err() == nil || err == nil || errors.Is(err, supervise.ErrExhausted) {
 		return err
 	}
-	return nil // it was told to end before it had started
+	p.Log.Warn("the agent was told to end, and did not do all that it began", "err", err)
+	return nil
 }
 
 func run(ctx context.Context, quit func(), s settings.Settings, p Program) error {
