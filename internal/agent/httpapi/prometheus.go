@@ -43,7 +43,7 @@ func parseStatsQuery(text string) (statsQuery, error) {
 			return q, fmt.Errorf("parameter %q is not known: want usedonly, filter=metrics_extension and delta", name)
 		}
 	}
-	if q.delta && !(q.usedOnly && q.extension) {
+	if q.delta && (!q.usedOnly || !q.extension) {
 		return q, errors.New("delta wants usedonly and filter=metrics_extension beside it")
 	}
 	return q, nil

@@ -6,11 +6,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
@@ -178,41 +182,6 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-func TestMetricsExtension(t *testing.T) {
-	f, _, ask := newTestServer(t, time.Hour)
-	f.set(200, `# TYPE envoy_appmesh_RequestCount counter
-envoy_appmesh_RequestCount{Mesh="m"} 7
-
-# TYPE envoy_cluster_upstream_rq counter
-envoy_cluster_upstream_rq{} 1
-
-# TYPE envoy_appmesh_ActiveConnectionCount gauge
-envoy_appmesh_ActiveConnectionCount{Mesh="m"} 1
-envoy_appmesh_ActiveConnectionCount{Mesh="n"} 2
-
-`)
-	code, got := ask("GET", "/stats/prometheus?filter=metrics_extension&usedonly", "")
-	want := `
-# TYPE ActiveConnectionCount gauge
-ActiveConnectionCount{Mesh="m"} 1
-ActiveConnectionCount{Mesh="n"} 2
-
-# TYPE RequestCount counter
-RequestCount{Mesh="m"} 7
-`
-	if code != 200 || got != want {
-		t.Errorf("got %d %s", code, got)
-	}
-	if asked := f.take(); asked != "GET /stats?format=prometheus&filter=appmesh&usedonly appnetClient/1.0" {
-		t.Errorf("Envoy was asked %q", asked)
-	}
-	for _, path := range []string{"?delta", "?delta&usedonly", "?delta&filter=metrics_extension", "?filter=other", "?usedonly&usedonly", "?usedonly=1", "?x"} {
-		if code, _ := ask("GET", "/stats/prometheus"+path, ""); code != 400 {
-			t.Errorf("%s: got %d", path, code)
-		}
-	}
-}
-
 // running is an Envoy's process, and how often it was started again.
 type running struct {
 	mu sync.Mutex
@@ -231,51 +200,136 @@ func (r *running) set(pid, restarted int) {
 	r.life = life{pid, restarted}
 }
 
-// A lost control plane is no ill health, until HC_DISCONNECTED_TIMEOUT_S has passed.
-func TestHealth(t *testing.T) {
-	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+func TestQuit(t *testing.T) {
+	quits := 0
+	_, v, ask := newTestServer(t, time.Hour, func(o *ServerOptions) { o.Quit = func() { quits++ } })
 	for _, test := range []struct {
-		name, state string
-		lost        time.Duration // 0 is connected
-		pid         int
-		want        Status
+		name, method, path, body string
+		code                     int
 	}{
-		{"live and connected", "LIVE", 0, 7, Status{Health: "HEALTHY", ManagementServer: "CONNECTED", State: "LIVE"}},
-		{"disconnected for less than the limit", "LIVE", time.Hour - time.Second, 7, Status{Health: "HEALTHY", ManagementServer: "NOT_CONNECTED", State: "LIVE"}},
-		{"and for longer", "LIVE", time.Hour, 7, Status{Health: "UNHEALTHY", ManagementServer: "NOT_CONNECTED", State: "LIVE"}},
-		{"draining", "DRAINING", 0, 7, Status{Health: "UNHEALTHY", ManagementServer: "CONNECTED", State: "DRAINING"}},
-		{"started again since it was asked", "LIVE", 0, 8, Status{Health: "UNHEALTHY", ManagementServer: "CONNECTED", State: "UNREACHABLE"}},
+		{"another method", "GET", "/quit", "", 400},
+		{"a body", "POST", "/quit", "now", 400},
+		{"a parameter", "POST", "/quit?now", "", 400},
+		{"as it is to be asked", "POST", "/quit", "", 200},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			now := start.Add(2 * time.Hour)
-			h := &Health{HealthOptions: HealthOptions{Envoy: &running{life: life{test.pid, 2}}, Limit: time.Hour, Started: start, Now: func() time.Time { return now }}, of: life{7, 2}, state: test.state, live: true, initial: updateSuccessful}
-			if test.lost > 0 {
-				h.disconnected = now.Add(-test.lost)
-			}
-			got := h.status()
-			if got.Health != test.want.Health || got.ManagementServer != test.want.ManagementServer || got.State != test.want.State {
-				t.Errorf("got %+v", got)
-			}
-			if (got.Disconnected != nil) != (test.lost > 0) || got.Uptime != "7200s" || got.Restarts != "2" {
-				t.Errorf("got %+v", got)
-			}
-			if initial := got.InitialUpdate != ""; initial != (test.pid == 7) {
-				t.Errorf("got %+v", got)
+			before := quits
+			if code, text := ask(test.method, test.path, test.body); code != test.code || quits-before != map[int]int{200: 1}[test.code] {
+				t.Errorf("got %d %s, quit %d times", code, text, quits-before)
 			}
 		})
 	}
+	t.Run("over tcp from this host alone", func(t *testing.T) {
+		v.Where.Network = "tcp"
+		for address, code := range map[string]int{"127.0.0.1:1": 200, "[::1]:1": 200, "[::ffff:127.0.0.1]:1": 200, "10.0.0.1:1": 403, "[fd00::1]:1": 403, "": 403} {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/quit", nil)
+			r.RemoteAddr = address
+			v.quit(w, r)
+			if w.Code != code {
+				t.Errorf("%q: got %d", address, w.Code)
+			}
+		}
+	})
+	t.Run("not there without a way to end", func(t *testing.T) {
+		_, _, ask := newTestServer(t, time.Hour)
+		if code, _ := ask("POST", "/quit", ""); code != 404 {
+			t.Errorf("got %d", code)
+		}
+	})
 }
 
-func TestReadiness(t *testing.T) {
-	t.Run("without an interface", func(t *testing.T) {
-		if err := Readiness(t.Context(), settings.Settings{}); err == nil || !strings.Contains(err.Error(), "APPNET_AGENT_ADMIN_MODE") {
+// The level of an Envoy that was started again is the first one, whatever was set before.
+func TestLevelOfANewEnvoy(t *testing.T) {
+	envoy := &running{life: life{7, 0}}
+	f, v, ask := newTestServer(t, time.Hour, func(o *ServerOptions) { o.Health.Envoy = envoy })
+	set := func(query string, code int, asked string) {
+		t.Helper()
+		got, text := ask("POST", "/enableLogging?level="+query, "")
+		if there := f.take(); got != code || there != asked {
+			t.Errorf("%s: got %d %s, Envoy was asked %q", query, got, text, there)
+		}
+	}
+	set("debug", 200, "POST /logging?level=debug appnetClient/1.0")
+	set("debug", 304, "")
+	envoy.set(8, 1)
+	v.level.mu.Lock()
+	pending := v.level.timer != nil
+	v.level.mu.Unlock()
+	if !pending {
+		t.Fatal("nothing is pending")
+	}
+	v.level.back() // as when its time has come: for an Envoy that is gone
+	if asked := f.take(); asked != "" {
+		t.Errorf("the new Envoy was asked %q", asked)
+	}
+	set("info", 304, "")
+	set("debug&permanent=true", 200, "POST /logging?level=debug appnetClient/1.0")
+}
+
+func TestWhereItListens(t *testing.T) {
+	var o ServerOptions
+	_, _, _ = newTestServer(t, time.Hour, func(p *ServerOptions) { o = *p })
+	t.Run("AGENT-016 the socket is this user's alone, in a directory that was made", func(t *testing.T) {
+		info, err := os.Stat(o.Where.Address)
+		if err != nil || info.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("got %v, %v", info, err)
+		}
+	})
+	t.Run("AGENT-049 on a socket it opens no port, over tcp one", func(t *testing.T) {
+		before := listening(t)
+		o.Where = settings.Server{Network: "unix", Address: filepath.Join(agenttest.ShortDir(t), "s")}
+		s, err := Listen(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := listening(t); got != before {
+			t.Errorf("%d ports more", got-before)
+		}
+		s.Close()
+		o.Where = settings.Server{Network: "tcp", Address: "127.0.0.1:0"}
+		if s, err = Listen(o); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if got := listening(t); got != before+1 {
+			t.Errorf("%d ports more", got-before)
+		}
+	})
+	t.Run("not where somebody else does", func(t *testing.T) {
+		again := o
+		again.Where = settings.Server{Network: "unix", Address: filepath.Join(agenttest.ShortDir(t), "s")}
+		first, err := Listen(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer first.Close()
+		if _, err := Listen(again); err == nil || !strings.Contains(err.Error(), "APPNET_AGENT_ADMIN_UDS_PATH: ") {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("until the time-out", func(t *testing.T) {
-		s := settings.Settings{Server: settings.Server{Network: "unix", Address: filepath.Join(agenttest.ShortDir(t), "nobody")}, ReadinessInterval: 10 * time.Millisecond, ReadinessTimeout: 50 * time.Millisecond}
-		if err := Readiness(t.Context(), s); err == nil || !strings.Contains(err.Error(), "ask the agent") {
-			t.Errorf("got %v", err)
+}
+
+// listening is how many TCP sockets of this process take connections.
+func listening(t *testing.T) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, file := range files {
+		fd, err := strconv.Atoi(filepath.Base(file))
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
+		domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil || (domain != unix.AF_INET && domain != unix.AF_INET6) {
+			continue
+		}
+		if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && on == 1 {
+			n++
+		}
+	}
+	return n
 }
