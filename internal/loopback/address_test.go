@@ -3,6 +3,8 @@ package loopback
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"regexp"
 	"testing"
 )
 
@@ -34,5 +36,23 @@ func TestAddressesAreLoopbackAndSpread(t *testing.T) {
 	// Of 5,000 random addresses 0.75 are expected to be another's.
 	if len(seen) < names-8 {
 		t.Errorf("%d names have %d addresses", names, len(seen))
+	}
+}
+
+// What the page on this says of addresses can be pasted.
+func TestPageTellsTheAddresses(t *testing.T) {
+	text, err := os.ReadFile("../../docs/without-net-admin.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]int{}
+	for _, m := range regexp.MustCompile(`(127\.[0-9.]+)(?:\t|, hostnames: \[)([a-z.]+)|--add-host ([a-z.]+):(127\.[0-9.]+)|"Name": "([a-z.]+)".*?"Value": "(127\.[0-9.]+)"`).FindAllStringSubmatch(string(text), -1) {
+		name, at := m[2]+m[3]+m[5], m[1]+m[4]+m[6]
+		if told[name]++; Address(name).String() != at {
+			t.Errorf("the page says that %s is at %s, and it is at %s", name, at, Address(name))
+		}
+	}
+	if told["colors.shop.local"] != 4 || told["db.shop.local"] != 2 {
+		t.Errorf("these were read: %v", told)
 	}
 }

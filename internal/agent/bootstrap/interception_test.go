@@ -24,12 +24,14 @@ func TestInterceptionInMetadata(t *testing.T) {
 		{"without", settings.Interception{None: true}, facts, object{InterceptionKey: "none"}},
 		{
 			"an address and ports",
-			settings.Interception{None: true, Ingress: "10.0.0.7", AppPorts: "8080:18080"}, facts,
+			settings.Interception{None: true, Ingress: "10.0.0.7", AppPorts: "8080:18080"},
+			facts,
 			object{InterceptionKey: "none", IngressKey: object{"address": "10.0.0.7", "ports": "8080:18080"}},
 		},
 		{
 			"the workload's own, and not that of the link, which is ECS's",
-			settings.Interception{None: true, Ingress: "auto"}, facts,
+			settings.Interception{None: true, Ingress: "auto"},
+			facts,
 			object{InterceptionKey: "none", IngressKey: object{"address": "10.0.3.9"}},
 		},
 		{"IPv6 where there is no other", settings.Interception{None: true, Ingress: "auto"}, six, object{InterceptionKey: "none", IngressKey: object{"address": "fd00::9"}}},

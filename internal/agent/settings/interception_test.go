@@ -48,7 +48,9 @@ func TestInterception(t *testing.T) {
 			if err != nil || got.Interception != test.want {
 				t.Errorf("got %+v and %v, want %+v", got.Interception, err, test.want)
 			}
-			about := slices.DeleteFunc(slices.Clone(got.Warnings), func(w string) bool { return !strings.Contains(w, "EVERMESH_IN") && !strings.Contains(w, "EVERMESH_APP") })
+			about := slices.DeleteFunc(slices.Clone(got.Warnings), func(w string) bool {
+				return !strings.Contains(w, "EVERMESH_IN") && !strings.Contains(w, "EVERMESH_APP")
+			})
 			if text := strings.Join(about, " "); !strings.Contains(text, test.warn) || (text == "") != (test.warn == "") {
 				t.Errorf("warnings %q, want %q", text, test.warn)
 			}
