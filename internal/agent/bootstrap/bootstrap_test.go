@@ -123,6 +123,12 @@ func TestUserFilesRefused(t *testing.T) {
 		{"both spellings", "ENVOY_RESOURCES_CONFIG_FILE", "stats_flush_interval: 1s\nstatsFlushInterval: 2s", "both spellings"},
 		{"not what it is for", "ENVOY_STATS_SINKS_CFG_FILE", "stats_flush_interval: 1s", "has no statsSinks"},
 		{"twice", "ENVOY_RESOURCES_CONFIG_FILE", "stats_config: {}", "statsConfig is already there"},
+		{"a static part twice, in both spellings", "ENVOY_RESOURCES_CONFIG_FILE", "static_resources: {}\nstaticResources: {}", "both spellings"},
+		{"resources that are none", "ENVOY_RESOURCES_CONFIG_FILE", "static_resources: [a]", "staticResources is no mapping"},
+		{"two documents", "ENVOY_RESOURCES_CONFIG_FILE", "admin: {}\n---\nnode: {}", "more than one document"},
+		{"a key twice", "ENVOY_RESOURCES_CONFIG_FILE", "admin: {}\nadmin: {}", "already defined"},
+		{"no mapping", "ENVOY_STATS_CONFIG_FILE", "- a", "cannot unmarshal"},
+		{"AGENT-017 a tracer beside that of a file", "ENABLE_ENVOY_XRAY_TRACING=1\nENVOY_RESOURCES_CONFIG_FILE", "tracing: {}", "tracing is already there"},
 		{"no list", "ENVOY_RESOURCES_CONFIG_FILE", "static_resources: {clusters: {a: b}}", "is no list"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -132,7 +138,11 @@ func TestUserFilesRefused(t *testing.T) {
 				{Name: "user.yaml", Data: []byte(test.content)},
 			}}, dir)
 			var config *settings.ConfigError
-			if !errors.As(err, &config) || config.Variable != test.variable || !strings.Contains(err.Error(), test.want) {
+			_, variable, both := strings.Cut(test.variable, "\n")
+			if !both {
+				variable = test.variable
+			}
+			if !errors.As(err, &config) || config.Variable != variable || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %s: … %s …", err, test.variable, test.want)
 			}
 		})

@@ -1,8 +1,10 @@
 package bootstrap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -71,8 +73,8 @@ func merge(b settings.BootstrapSettings, doc object, files map[string][]byte) (w
 }
 
 func mergeFile(doc object, f userFile, text []byte) (warnings []string, _ error) {
-	var user object
-	if err := yaml.Unmarshal(text, &user); err != nil {
+	user, err := readYAML(text)
+	if err != nil {
 		return nil, err
 	}
 	if len(user) == 0 && f.variable == resourcesFile {
@@ -84,8 +86,7 @@ func mergeFile(doc object, f userFile, text []byte) (warnings []string, _ error)
 	if err := refuseOldVersion("", user); err != nil {
 		return nil, err
 	}
-	user, err := camel(user)
-	if err != nil {
+	if user, err = camel(user); err != nil {
 		return nil, err
 	}
 	if f.variable == tracingFile && user["tracing"] == nil {
@@ -104,6 +105,35 @@ func mergeFile(doc object, f userFile, text []byte) (warnings []string, _ error)
 		return nil, errors.New("has no statsSinks")
 	}
 	return warnings, nil
+}
+
+// readYAML reads a user's file. What looks like a time is a text, as it is to Envoy.
+func readYAML(text []byte) (object, error) {
+	var (
+		document, more yaml.Node
+		user           object
+	)
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("has more than one document")
+	}
+	keepTimes(&document)
+	err := document.Decode(&user)
+	return user, err
+}
+
+func keepTimes(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!timestamp" {
+		n.Tag, n.Style = "!!str", yaml.DoubleQuotedStyle
+	}
+	for _, below := range n.Content {
+		keepTimes(below)
+	}
 }
 
 func mergeKey(doc object, key string, value any) (warning string, _ error) {
