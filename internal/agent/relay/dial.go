@@ -54,7 +54,7 @@ func newDialer(mark uint32) *net.Dialer {
 }
 
 // connect makes a connection to one address of e. It is not open yet: opening the first stream does
-// that, and the trail tells how far it came.
+// that, and the trail tells how far it came. It connects once: whether to try again is for upstreams to say.
 func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, proof settings.Proof, userAgent string, t *trail) (*grpc.ClientConn, error) {
 	secure := insecure.NewCredentials()
 	if e.TLS {
@@ -68,6 +68,9 @@ func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, pr
 		grpc.WithTransportCredentials(secure),
 		grpc.WithAuthority(e.Authority),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			if !t.begin() {
+				return nil, errClosed
+			}
 			conn, err := dialer.DialContext(ctx, e.Network, address)
 			t.dialedWith(err)
 			return conn, err

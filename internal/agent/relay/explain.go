@@ -23,11 +23,24 @@ import (
 // trail is how far a connection came: gRPC tells only a text.
 type trail struct {
 	mu        sync.Mutex
+	begun     bool
 	dialed    bool
 	dialError error
 	secured   bool
 	tlsError  error
 }
+
+// begin says whether this is the first connection.
+func (t *trail) begin() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := !t.begun
+	t.begun = true
+	return first
+}
+
+// errClosed is what gRPC, which connects again without a pause after a connection that worked, gets for that.
+var errClosed = errors.New("the connection was closed before a stream was open")
 
 func (t *trail) dialedWith(err error) {
 	t.mu.Lock()

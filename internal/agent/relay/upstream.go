@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -221,24 +220,29 @@ func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) []string
 func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address, method string) (*upstream, *Failure) {
 	md, err := u.signer.sign(ctx, e, method)
 	if err != nil {
-		return nil, &Failure{Endpoint: e.String(), Address: address, Step: StepCredentials, Reason: reason([]byte(err.Error())),
-			Tried: u.signer.words(), Do: "have the source of the credentials answer"}
+		return nil, &Failure{
+			Endpoint: e.String(), Address: address, Step: StepCredentials, Reason: reason([]byte(err.Error())),
+			Tried: u.signer.words(), Do: "have the source of the credentials answer",
+		}
 	}
 	t := &trail{}
 	conn, err := connect(u.dialer, e, address, u.caFile, u.signer.proof, u.userAgent, t)
 	if err != nil {
-		return nil, &Failure{Endpoint: e.String(), Address: address, Step: StepTLS, Reason: reason([]byte(err.Error())),
-			Do: "put a readable file in PEM form there"}
+		return nil, &Failure{
+			Endpoint: e.String(), Address: address, Step: StepTLS, Reason: reason([]byte(err.Error())),
+			Do: "put a readable file in PEM form there",
+		}
 	}
 	within, cancel := context.WithCancelCause(metadata.NewOutgoingContext(ctx, md))
 	up := &upstream{endpoint: e, address: address, conn: conn, cancel: func() { cancel(nil) }}
+	began := time.Now()
 	late := time.AfterFunc(connectWait, func() { cancel(errLate) })
 	up.ClientStream, err = conn.NewStream(within, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 	if !late.Stop() && err == nil {
 		err = errLate
 	}
 	if err != nil {
-		if errors.Is(context.Cause(within), errLate) {
+		if time.Since(began) >= connectWait { // gRPC's own limit is the same, and has other words
 			err = errLate
 		}
 		up.close()
