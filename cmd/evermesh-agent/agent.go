@@ -18,6 +18,7 @@ const helpText = `evermesh-agent runs beside a workload's Envoy, as the agent of
 
   evermesh-agent [flags] [-- flags of Envoy]     start Envoy for a virtual node or gateway
   evermesh-agent intercept [flags]               redirect the workload's traffic into Envoy
+  evermesh-agent hosts [NAME...]                 print where services are called without interception
   evermesh-agent wait [flags] [-- COMMAND …]     wait until Envoy is ready, then become COMMAND
   evermesh-agent status                          print how a running agent and its Envoy are
   evermesh-agent preflight                       try the way to the control plane, step by step

@@ -24,6 +24,7 @@ func verbs() []verb {
 		{"intercept", "redirect the workload's traffic into Envoy", interceptHelp, func(ctx context.Context, args []string, std streams) error {
 			return intercepting(ctx, args, os.Getenv, os.Environ(), std.in, std.out)
 		}},
+		{"hosts", "print where services are called without interception", hostsHelp, hosting},
 		{"wait", "wait until Envoy is ready, then become a command", waitHelp, waiting},
 		{"status", "print how a running agent and its Envoy are", statusHelp, asking("status")},
 		{"preflight", "try the way to the control plane, step by step", preflightHelp, preflight},
