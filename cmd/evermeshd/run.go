@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/sts/podidentity"
 )
 
@@ -145,6 +146,9 @@ func (d *daemon) run(ctx context.Context) error {
 		creds = credentials.NewTLS(l.xdsTLS)
 	}
 
+	creds, asked := ads.Beside(creds)
+	xdsServer := d.xdsServer()
+
 	// The parts outlive ctx until the streams have ended.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -167,6 +171,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("dns", func(ctx context.Context) error { return d.serveDNS(ctx, l) })
 	part("endpoints", d.endpoints.Run)
 	part("publishing", d.loop.Run)
+	part("drains", d.drains.Run)
 	part("ledger", d.ledger.Run)
 	part("certificates", d.certs.Run)
 	part("secrets", d.secrets.Run)
@@ -177,6 +182,7 @@ func (d *daemon) run(ctx context.Context) error {
 	part("certificate", func(ctx context.Context) error { return d.renew(ctx, l.ownDir) })
 	part("backups", d.backups.run)
 	part("heap", tuneHeap)
+	part("requests of proxies", func(context.Context) error { return serveHTTP(xdsServer, asked) })
 	part("api", func(context.Context) error { return serveHTTP(apiServer, l.api) })
 	part("admin", func(context.Context) error { return serveHTTP(adminServer, l.admin) })
 	part("shutdown", func(working context.Context) error {
@@ -186,6 +192,7 @@ func (d *daemon) run(ctx context.Context) error {
 		case <-working.Done(): // a part failed: there is no order to keep
 		}
 		_ = apiServer.Close()
+		_ = xdsServer.Close()
 		_ = adminServer.Close()
 		stop()
 		return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/cloudmap"
 	"github.com/evermesh/evermesh/internal/discovery"
+	"github.com/evermesh/evermesh/internal/drain"
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/ledger"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -49,6 +50,7 @@ type daemon struct {
 	proxies   *ads.Server
 	secrets   *secrets.Source
 	loop      *publish.Loop
+	drains    *drain.Drains
 	ledger    *ledger.Writer
 	api       *rest.Server
 	shares    *share.Shares
@@ -61,6 +63,7 @@ type daemon struct {
 	backups   *scheduled
 
 	*federation
+	streams *proxyauth.Streams
 
 	away bool // the store did not answer when the replica left
 }
@@ -142,7 +145,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	}
 	verifier := auth.NewVerifier(d.sessions, c.Region, rest.SigningNames(services), time.Now)
 
-	streams := &proxyauth.Streams{Verify: verifier.Verify, Roles: d.roles, Pods: d.pods}
+	d.streams = &proxyauth.Streams{Verify: verifier.Verify, Roles: d.roles, Pods: d.pods}
 
 	d.ledger = (&ledger.Writer{
 		Store: d.store, Replica: replica, Log: d.log, Now: time.Now,
@@ -164,11 +167,18 @@ func (d *daemon) wire(ctx context.Context) error {
 			if c.Auth == "off" {
 				return anonymous, nil
 			}
-			return streams.Authenticate(ctx, method, md)
+			return d.streams.Authenticate(ctx, method, md)
 		},
 		Authorize: d.mayStream, Keys: d.fromKeys, Room: d.room, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
-		Meter: d.metrics.meter(),
+		Joined: func() { d.drains.Joined() },
+		Meter:  d.metrics.meter(),
 	})
+	d.drains = drain.New(drain.Config{
+		Store: d.store, Ledger: reader, Endpoints: d.endpoints, Instances: d.proxies.Instances, Log: d.log, Now: time.Now,
+	})
+	if err := d.drains.Load(ctx); err != nil {
+		return err
+	}
 	d.loop = publish.New(publish.Config{
 		Store: d.store, Proxies: d.proxies, Endpoints: d.endpoints, Log: d.log, Workers: runtime.GOMAXPROCS(0),
 		Ledger: reader, Rows: d.store, PublishWait: c.PublishWait,
@@ -178,6 +188,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			d.ledger.Applied(revision)
 			d.issued.Look()
 		},
+		Drained: d.ledger.Drained,
 	})
 	d.proxies.Clients, reader.Affected = d.loop, d.loop.Affected
 	d.metrics.endpoints(d.endpoints.Age)
@@ -185,7 +196,7 @@ func (d *daemon) wire(ctx context.Context) error {
 
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
-		Ledger: reader, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
+		Ledger: reader, Drains: d.drains, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
 		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade, Certificates: d.certs.ResourceKeys, Authority: d.certs.AuthorityStatus,
 	}
 	if c.Auth != "off" {

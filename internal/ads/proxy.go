@@ -37,6 +37,7 @@ type proxy struct {
 	envoy     *string  // its version
 	said      []string // notes on what it said of itself
 	delta     bool     // its dialect
+	addresses []string // that it told of itself
 	connected time.Time
 	stream    grpc.ServerStream
 	ender     *ender
@@ -147,6 +148,9 @@ func (v service) serve(stream grpc.ServerStream, method string, delta bool) erro
 	defer s.leave(p)
 	s.open(&known)
 	s.dirty(p.client)
+	if s.Joined != nil {
+		s.Joined()
+	}
 	s.streamed(p.dialect(), 1)
 	defer s.streamed(p.dialect(), -1)
 	s.Log.Info("proxy connected", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance, "dialect", string(p.dialect()), "peer", p.peer)
@@ -194,7 +198,7 @@ func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth
 	s.mu.Lock()
 	p.allowed = s.reauthorized
 	s.mu.Unlock()
-	p.instance = instanceOf(node, p.peer)
+	p.instance, p.addresses = instanceOf(node, p.peer), addressesOf(node)
 	resolving, cancel := context.WithTimeout(ctx, resolveWait)
 	defer cancel()
 	client, owner, err := s.Clients.Resolve(resolving, node.GetId(), principal.Account)

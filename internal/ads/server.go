@@ -85,6 +85,9 @@ type Config struct {
 	Secrets Secrets
 	// Connected is told what happens to streams. It returns at once; nil is allowed.
 	Connected func(Connection)
+	// Joined is told that a proxy has connected, and is one of Instances. It returns at
+	// once; nil is allowed.
+	Joined func()
 	// Dirty is told of each client whose Row changed; nil is allowed.
 	Dirty func(mesh.Client)
 	// PublishWait is how long a proxy's routes wait for its silence about new

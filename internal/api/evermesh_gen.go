@@ -85,9 +85,9 @@ const (
 
 // Drain is the model's Drain.
 type Drain struct {
+	Addresses      []string    `json:"addresses"`
 	Clients        int64       `json:"clients"`
 	ClientsWaiting int64       `json:"clientsWaiting"`
-	Endpoints      []string    `json:"endpoints"`
 	Instance       string      `json:"instance"`
 	Message        string      `json:"message"`
 	ResourceARN    string      `json:"resourceArn"`
@@ -311,6 +311,7 @@ type Refusal struct {
 type Replica struct {
 	Address         *string   `json:"address,omitempty"`
 	AppliedRevision int64     `json:"appliedRevision"`
+	DrainsKept      []string  `json:"drainsKept,omitempty"`
 	DrainsRevision  *int64    `json:"drainsRevision,omitempty"`
 	ID              string    `json:"id"`
 	SeenAt          Timestamp `json:"seenAt"`

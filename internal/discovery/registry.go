@@ -60,6 +60,7 @@ type Registry struct {
 	users   map[envoy.EndpointQuery]map[mesh.Client]bool
 	since   map[envoy.EndpointQuery]time.Time // of the needed ones: since when
 	touched map[mesh.Client][]envoy.EndpointQuery
+	drains  drains
 }
 
 // set is the last known endpoints of a query.
@@ -68,6 +69,10 @@ type set struct {
 	Endpoints []envoy.Endpoint
 	At        time.Time
 	saved     bool // memory has it
+	// shown are Endpoints without those that drain, and kept the drains of which some are
+	// shown yet.
+	shown []envoy.Endpoint
+	kept  []string
 }
 
 // New makes a Registry; call Load before Run.
@@ -89,7 +94,7 @@ func (r *Registry) Known(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
 	if s == nil {
 		return nil, false
 	}
-	return s.Endpoints, true
+	return s.shown, true
 }
 
 // Age is how long ago the source last told a set that is needed, of all of them
@@ -125,6 +130,7 @@ func (r *Registry) Take() map[mesh.Client][]envoy.EndpointQuery {
 	defer r.mu.Unlock()
 	out := r.touched
 	r.touched = map[mesh.Client][]envoy.EndpointQuery{}
+	r.take()
 	return out
 }
 
@@ -176,7 +182,16 @@ func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) (uns
 		return &again
 	}
 	s := &set{Query: q, Endpoints: slices.Clone(endpoints), At: r.Now()}
+	r.drains.show(s)
 	r.known[q] = s
+	r.touch(q)
+	signal(r.changed)
+	made := *s
+	return &made
+}
+
+// touch says that the set of a query is another for whoever uses it.
+func (r *Registry) touch(q envoy.EndpointQuery) {
 	one := []envoy.EndpointQuery{q} // shared: mostly a client has one that changed
 	for c := range r.users[q] {
 		if touched := r.touched[c]; touched == nil {
@@ -185,9 +200,6 @@ func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) (uns
 			r.touched[c] = append(slices.Clip(touched), q)
 		}
 	}
-	signal(r.changed)
-	made := *s
-	return &made
 }
 
 // save notes that memory has the set, if it is still the one.

@@ -37,6 +37,7 @@ func (r *Registry) Load(ctx context.Context) error {
 			return fmt.Errorf("load endpoint set %s: %w", key, err)
 		}
 		s.saved = true
+		r.drains.show(s)
 		r.known[s.Query] = s
 	}
 	return nil

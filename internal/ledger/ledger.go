@@ -77,6 +77,7 @@ type Writer struct {
 	mu      sync.Mutex
 	dirty   map[mesh.Client]bool
 	applied int64
+	drains  drains
 	wake    chan struct{}
 	flushed chan struct{} // closed after each flush
 
@@ -84,6 +85,7 @@ type Writer struct {
 	keys    map[mesh.Client][]string // of the rows that may be stored
 	writes  int64                    // rows written so far
 	written int64                    // the applied revision that was written last
+	said    drains                   // the drains that were written last
 	reached time.Time                // before the last flush that succeeded
 	again   bool                     // everything is written once more
 	sweeps  int                      // so far
@@ -217,7 +219,7 @@ func (w *Writer) succeeds(other api.Replica) bool {
 func (w *Writer) flush(ctx context.Context) error {
 	began := w.Now()
 	w.mu.Lock()
-	dirty, applied := w.dirty, w.applied
+	dirty, applied, drains := w.dirty, w.applied, w.drains
 	w.dirty = map[mesh.Client]bool{}
 	w.mu.Unlock()
 	if !w.reached.IsZero() && w.since(began) > silentAfter {
@@ -227,7 +229,7 @@ func (w *Writer) flush(ctx context.Context) error {
 		w.all(dirty)
 	}
 
-	err := w.write(ctx, dirty, applied)
+	err := w.write(ctx, dirty, applied, drains)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
@@ -279,7 +281,7 @@ func (w *Writer) lose(ctx context.Context) {
 
 // write is one flush. If a node's row cannot be written, the replica's own says
 // that it lives, and nothing newer.
-func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied int64) error {
+func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied int64, drains drains) error {
 	if err := w.introduce(ctx); err != nil {
 		return err
 	}
@@ -287,7 +289,7 @@ func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied 
 	if err != nil {
 		return w.only(ctx, err)
 	}
-	own, err := w.own(applied)
+	own, err := w.own(applied, drains)
 	if err != nil {
 		return err
 	}
@@ -299,7 +301,7 @@ func (w *Writer) write(ctx context.Context, dirty map[mesh.Client]bool, applied 
 			return w.only(ctx, fmt.Errorf("write ledger: %w", err))
 		}
 	}
-	w.written = applied
+	w.written, w.said = applied, drains
 	for c, keys := range keys {
 		if w.keys[c] = keys; len(keys) == 0 {
 			delete(w.keys, c)
@@ -323,15 +325,16 @@ func (w *Writer) introduce(ctx context.Context) error {
 
 // only writes the replica's row alone, because of a fault of others.
 func (w *Writer) only(ctx context.Context, fault error) error {
-	own, err := w.own(w.written)
+	own, err := w.own(w.written, w.said)
 	if err == nil {
 		err = w.Store.Write(ctx, false, []store.Op{own})
 	}
 	return errors.Join(fault, err)
 }
 
-func (w *Writer) own(applied int64) (store.Op, error) {
+func (w *Writer) own(applied int64, drains drains) (store.Op, error) {
 	own := w.Replica
+	own.DrainsRevision, own.DrainsKept = &drains.revision, drains.kept
 	own.AppliedRevision, own.SeenAt = applied, api.Timestamp{Time: w.Now()}
 	value, err := json.Marshal(own)
 	if err != nil {

@@ -49,6 +49,7 @@ type member struct {
 	State     api.ProxyState `json:"s"`
 	Types     []typeState    `json:"t,omitempty"`
 	Notes     []string       `json:"n,omitempty"`
+	Addresses []string       `json:"x,omitempty"`
 }
 
 // typeState is how far a proxy is with one type.
@@ -135,7 +136,7 @@ func cut(c mesh.Client, replica string, row api.LedgerRow, write int64) ([]store
 func memberOf(p api.Proxy) member {
 	m := member{
 		Instance: p.Instance, Peer: p.Peer, Envoy: p.EnvoyVersion, Dialect: p.Dialect, Connected: p.ConnectedAt.UnixMilli(), State: p.State,
-		Types: make([]typeState, len(p.Types)),
+		Types: make([]typeState, len(p.Types)), Addresses: p.Addresses,
 	}
 	for i, t := range p.Types {
 		s := typeState{Type: t.Type, Wanted: t.Wanted, Accepted: t.Accepted}
@@ -161,7 +162,7 @@ func memberOf(p api.Proxy) member {
 // size is about how much the member takes; texts may double where JSON escapes
 // them.
 func (m *member) size() int {
-	n := 150 + len(m.Instance) + 180*len(m.Types)
+	n := 150 + len(m.Instance) + 180*len(m.Types) + 50*len(m.Addresses)
 	for _, t := range m.Types {
 		if t.Refusal != nil {
 			n += 100 + 2*len(t.Refusal.Message)
@@ -177,7 +178,7 @@ func (m *member) size() int {
 func (m *member) proxy(at place, arn string) api.Proxy {
 	p := api.Proxy{
 		ConnectedAt: stamp(m.Connected), Dialect: m.Dialect, EnvoyVersion: m.Envoy, Instance: m.Instance, Notes: m.Notes, Peer: m.Peer,
-		Replica: at.replica, ResourceARN: arn, State: m.State, Types: make([]api.TypeStatus, len(m.Types)),
+		Replica: at.replica, ResourceARN: arn, State: m.State, Types: make([]api.TypeStatus, len(m.Types)), Addresses: m.Addresses,
 	}
 	for i, s := range m.Types {
 		t := api.TypeStatus{Type: s.Type, Wanted: s.Wanted, Accepted: s.Accepted, Refusal: s.Refusal}

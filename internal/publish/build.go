@@ -129,4 +129,7 @@ func (l *Loop) refresh() {
 		state.bundle = now
 		l.Proxies.Set(c, l.Snapshot().Revision(), now)
 	}
+	if l.Drained != nil {
+		l.Drained(l.Endpoints.Drained())
+	}
 }

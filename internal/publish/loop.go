@@ -65,6 +65,9 @@ type Config struct {
 	Observe func(phase string, took time.Duration)
 	// Applied is told of every revision once its bundles are published.
 	Applied func(revision int64)
+	// Drained is told up to which revision drains are in the endpoint sets that were
+	// published, and which of them leave an endpoint in them yet; nil is allowed.
+	Drained func(revision int64, kept []string)
 	// Problematic is told of each client whose problems became others; nil is
 	// allowed.
 	Problematic func(c mesh.Client)

@@ -23,8 +23,8 @@ const (
 	batchBytes = 1 << 20
 )
 
-// Op writes one row, or deletes it when Value is nil. Rows are no resources:
-// nothing watches them and no rule guards them. Key is below <prefix>/v1/, such
+// Op writes one row, or deletes it when Value is nil. Rows are no resources: Watch
+// does not tell of them and no rule guards them. Key is below <prefix>/v1/, such
 // as ledger/replicas/a.
 type Op struct {
 	Key   string

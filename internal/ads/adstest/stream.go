@@ -50,7 +50,10 @@ var urls = map[string]string{
 type Options struct {
 	Node     string // node id
 	Instance string // evermesh.instance in the node's metadata
-	Delta    bool
+	// Addresses are those of the interface eth0 (aws.appmesh.task.interfaces), with their
+	// prefix lengths; those of IPv4 alone.
+	Addresses []string
+	Delta     bool
 	// Metrics: the node asks for the metrics extension, and its Envoy can have it.
 	Metrics bool
 	// Ingress: the node says that nothing redirects its workload's traffic, and that this is its address.
@@ -133,6 +136,20 @@ func open(ctx context.Context, conn *grpc.ClientConn, o Options) (*Stream, error
 	s := &Stream{options: o, node: &corev3.Node{Id: o.Node, Cluster: "test"}}
 	if o.Instance != "" {
 		s.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{"evermesh.instance": structpb.NewStringValue(o.Instance)}}
+	}
+	if len(o.Addresses) > 0 {
+		if s.node.Metadata == nil {
+			s.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		}
+		var list []any
+		for _, a := range o.Addresses {
+			list = append(list, a)
+		}
+		interfaces, err := structpb.NewValue(map[string]any{"ipv4": map[string]any{"lo": []any{"127.0.0.1/8"}, "eth0": list}, "ipv6": map[string]any{}})
+		if err != nil {
+			return nil, err
+		}
+		s.node.Metadata.Fields["aws.appmesh.task.interfaces"] = interfaces
 	}
 	if o.Metrics {
 		if s.node.Metadata == nil {

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -49,6 +50,25 @@ type Streams struct {
 // counts alone: who shows a bad one is refused, whatever certificate it has.
 func (s *Streams) Authenticate(ctx context.Context, method string, md metadata.MD) (auth.Principal, error) {
 	from, _ := peer.FromContext(ctx)
+	return s.authenticate(ctx, from, md, auth.StreamRequest(method, md))
+}
+
+// AuthenticateRequest is who makes a request of HTTP/1.1 on the port of the streams, by
+// the proofs that streams have; from is the connection's other end.
+func (s *Streams) AuthenticateRequest(r *http.Request, body []byte, from *peer.Peer) (auth.Principal, error) {
+	md := metadata.MD{}
+	for _, name := range []string{"authorization", RoleHeader, AccountHeader, "user-agent"} {
+		if values := r.Header.Values(name); len(values) > 0 {
+			md[name] = values
+		}
+	}
+	return s.authenticate(r.Context(), from, md, auth.Request{
+		Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, Body: body,
+	})
+}
+
+// authenticate tries the proofs; signed is what a signature would be of.
+func (s *Streams) authenticate(ctx context.Context, from *peer.Peer, md metadata.MD, signed auth.Request) (auth.Principal, error) {
 	authorization := md.Get("authorization")
 	role := one(md, RoleHeader)
 	if len(authorization) == 1 {
@@ -63,7 +83,7 @@ func (s *Streams) Authenticate(ctx context.Context, method string, md metadata.M
 			return p, known(err)
 		}
 	}
-	return s.Verify(ctx, auth.StreamRequest(method, md))
+	return s.Verify(ctx, signed)
 }
 
 func (s *Streams) token(ctx context.Context, raw, role, account string, keys map[string][]string) (auth.Principal, error) {

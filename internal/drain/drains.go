@@ -1,0 +1,290 @@
+package drain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/ads"
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/discovery"
+	"github.com/evermesh/evermesh/internal/ledger"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+const (
+	// Lasts is how long a drain outlasts its proxy's stream: for as long, whoever
+	// registered the instance has time to take it out of Cloud Map.
+	Lasts = 5 * time.Minute
+	// prolongEvery is how often the replica that a draining proxy is connected to prolongs
+	// its drain.
+	prolongEvery = Lasts / 5
+	// lookEvery is how often this replica's proxies are looked at while there are drains,
+	// beside when one connects.
+	lookEvery = 10 * time.Second
+	// appears is how long a proxy that is not known is waited for: it is in the ledger a
+	// little after it has connected.
+	appears = time.Second
+)
+
+// Store is where drains are kept; *store.Store is one.
+type Store interface {
+	WriteExpiring(ctx context.Context, key string, value []byte, lasts time.Duration) (revision int64, err error)
+	Prolong(ctx context.Context, key string) error
+	Write(ctx context.Context, lease bool, ops []store.Op) error
+	Read(ctx context.Context, prefix string) (map[string][]byte, error)
+	WatchRows(ctx context.Context, prefix string, fn func(store.RowBatch) error) error
+	Get(ctx context.Context, key api.Key) (*api.Resource, error)
+}
+
+// Ledger tells which proxies there are and what they have; *ledger.Reader is one.
+type Ledger interface {
+	Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error)
+	Drained(ctx context.Context, key api.Key, instance, drain string, revision int64) (ledger.Drained, error)
+	Changed() <-chan struct{}
+}
+
+// Config is what a Drains needs.
+type Config struct {
+	Store  Store
+	Ledger Ledger
+	// Endpoints leaves out what drains.
+	Endpoints *discovery.Registry
+	// Instances are the proxies of a node that are connected to this replica.
+	Instances func(key api.Key) []ads.Instance
+	// Wait bounds how long Drain waits for clients; 0 is 10 s.
+	Wait time.Duration
+	Log  *slog.Logger
+	Now  func() time.Time
+}
+
+// Drains knows which proxies drain. Its exported methods may be called from any
+// goroutine.
+type Drains struct {
+	Config
+	joined chan struct{}
+
+	mu  sync.Mutex
+	all map[string]*active // by name
+}
+
+// New makes a Drains; call Load and then Run.
+func New(c Config) *Drains {
+	if c.Wait == 0 {
+		c.Wait = waitMost
+	}
+	return &Drains{Config: c, joined: make(chan struct{}, 1), all: map[string]*active{}}
+}
+
+// Load reads the drains that there are, so that the first endpoints that are sent are
+// without those of draining proxies.
+func (d *Drains) Load(ctx context.Context) error {
+	values, err := d.Store.Read(ctx, prefix)
+	if err != nil {
+		return fmt.Errorf("load drains: %w", err)
+	}
+	b := store.RowBatch{Reset: true}
+	for key, value := range values {
+		b.Rows = append(b.Rows, store.Row{Key: key, Value: value})
+	}
+	d.take(b)
+	return nil
+}
+
+// Joined says that a proxy has connected here; it returns at once.
+func (d *Drains) Joined() {
+	select {
+	case d.joined <- struct{}{}:
+	default:
+	}
+}
+
+// Since is since when the proxy drains; false when it does not.
+func (d *Drains) Since(p api.Proxy) (time.Time, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, a := range d.all {
+		if a.Instance == p.Instance && a.ARN == p.ResourceARN {
+			return time.UnixMilli(a.At).UTC(), true
+		}
+	}
+	return time.Time{}, false
+}
+
+// Run follows the drains of all replicas until ctx ends.
+func (d *Drains) Run(ctx context.Context) error {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() { d.look(ctx) })
+	return d.Store.WatchRows(ctx, prefix, func(b store.RowBatch) error {
+		d.take(b)
+		d.Joined() // the proxy that ends a drain may have come before it was known here
+		return nil
+	})
+}
+
+// take takes in what has changed, and has endpoint sets follow.
+func (d *Drains) take(b store.RowBatch) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b.Reset {
+		d.all = map[string]*active{}
+	}
+	for _, key := range b.Gone {
+		if a := d.all[key]; a != nil {
+			d.Log.Info("proxy drains no more", "mesh", a.key.Mesh, "key", a.Key, "proxy", a.Instance)
+		}
+		delete(d.all, key)
+	}
+	for _, r := range b.Rows {
+		a, err := activeOf(r)
+		if err != nil {
+			d.Log.Warn("drain is left out", "err", err)
+			continue
+		}
+		if d.all[a.name] == nil {
+			d.Log.Info("proxy drains", "mesh", a.key.Mesh, "key", a.Key, "proxy", a.Instance)
+		}
+		a.prolonged = d.Now() // it was written with all of its time
+		d.all[a.name] = a
+	}
+	all := make([]discovery.Drain, 0, len(d.all))
+	for _, a := range d.all {
+		all = append(all, a.drain())
+	}
+	d.Endpoints.Drain(b.Revision, all)
+}
+
+// look looks at the proxies of this replica until ctx ends: those that drain have their
+// drains prolonged, and those that came in the place of one end its drain.
+func (d *Drains) look(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.joined:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, a := range d.list() {
+			if err := d.lookAt(ctx, a); err != nil && ctx.Err() == nil {
+				d.Log.Warn("drain was not looked after", "key", a.Key, "proxy", a.Instance, "err", err)
+			}
+		}
+	}
+}
+
+// list is a copy of the drains that there are.
+func (d *Drains) list() []active {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]active, 0, len(d.all))
+	for _, name := range slices.Sorted(maps.Keys(d.all)) {
+		out = append(out, *d.all[name])
+	}
+	return out
+}
+
+func (d *Drains) lookAt(ctx context.Context, a active) error {
+	here := false
+	for _, i := range d.Instances(a.key) {
+		switch {
+		case i.ID == a.Instance:
+			here = true
+		case a.succeeded(i):
+			d.Log.Info("proxy was started anew where another drained", "mesh", a.key.Mesh, "key", a.Key, "proxy", i.ID, "drained", a.Instance)
+			return d.Store.Write(ctx, false, []store.Op{{Key: a.name}})
+		}
+	}
+	if !here || d.Now().Sub(a.prolonged) < prolongEvery {
+		return nil
+	}
+	if err := d.Store.Prolong(ctx, a.name); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := d.all[a.name]; now != nil {
+		now.prolonged = d.Now()
+	}
+	return nil
+}
+
+// succeeded says whether a proxy of the same node is another process in the place of the
+// draining one: it has connected after that had, and has all of its addresses.
+func (a *active) succeeded(i ads.Instance) bool {
+	if len(a.Addresses) == 0 || i.Connected.UnixMilli() <= a.Connected {
+		return false
+	}
+	for _, address := range a.Addresses {
+		if !slices.Contains(i.Addresses, address) {
+			return false
+		}
+	}
+	return true
+}
+
+// Find is the connected proxy of that instance among those of the account's nodes and
+// gateways, and of those in its meshes, and the key of what it is of; arn says of which,
+// where several have one of that name, and may be empty. One that has just connected is
+// waited for. Its errors are *api.Error, or the store's.
+func (d *Drains) Find(ctx context.Context, account, instance, arn string) (p api.Proxy, key api.Key, err error) {
+	for began := d.Now(); ; {
+		if p, key, err = d.find(ctx, account, instance, arn); err == nil || d.Now().Sub(began) >= appears {
+			return p, key, err
+		}
+		if known, ok := errors.AsType[*api.Error](err); !ok || known.Code != api.CodeNotFound {
+			return p, key, err
+		}
+		select {
+		case <-time.After(appears / 4):
+		case <-ctx.Done():
+			return p, key, ctx.Err()
+		}
+	}
+}
+
+func (d *Drains) find(ctx context.Context, account, instance, arn string) (api.Proxy, api.Key, error) {
+	proxies, _, err := d.Ledger.Proxies(ctx, account)
+	if err != nil {
+		return api.Proxy{}, api.Key{}, err
+	}
+	var found []api.Proxy
+	for _, p := range proxies {
+		if p.Instance == instance && (arn == "" || p.ResourceARN == arn) &&
+			!slices.ContainsFunc(found, func(f api.Proxy) bool { return f.ResourceARN == p.ResourceARN }) {
+			found = append(found, p)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return api.Proxy{}, api.Key{}, api.Errorf(api.CodeNotFound, "No proxy %q of yours is connected.", clipped(instance))
+	case len(found) > 1:
+		return api.Proxy{}, api.Key{}, api.Errorf(api.CodeBadRequest, "%d proxies are called %q: say with resourceArn of which node or gateway it is.", len(found), clipped(instance))
+	}
+	a, err := api.ParseARN(found[0].ResourceARN)
+	if err != nil {
+		return api.Proxy{}, api.Key{}, fmt.Errorf("read ledger: %w", err)
+	}
+	key := api.Key{Owner: a.MeshOwner, Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
+	if key.Owner == "" {
+		key.Owner = a.Account
+	}
+	return found[0], key, nil
+}
+
+// clipped keeps an answer readable, whatever was asked for.
+func clipped(s string) string {
+	const most = 64
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}
