@@ -18,7 +18,7 @@ import (
 )
 
 // newTestRelay is a relay as Run makes it, from the variables' lines.
-func newTestRelay(t *testing.T, lines ...string) (*Relay, discoveryv3.AggregatedDiscoveryServiceClient) {
+func newTestRelay(t testing.TB, lines ...string) (*Relay, discoveryv3.AggregatedDiscoveryServiceClient) {
 	t.Helper()
 	s, err := settings.Parse(agenttest.Environment(append([]string{"APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "AWS_REGION=us-east-1"}, lines...)...), settings.Flags{}, 1000)
 	if err != nil {
@@ -35,7 +35,7 @@ func newTestRelay(t *testing.T, lines ...string) (*Relay, discoveryv3.Aggregated
 }
 
 // dialRelay connects as Envoy does.
-func dialRelay(t *testing.T, socket string) discoveryv3.AggregatedDiscoveryServiceClient {
+func dialRelay(t testing.TB, socket string) discoveryv3.AggregatedDiscoveryServiceClient {
 	t.Helper()
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))

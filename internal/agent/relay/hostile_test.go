@@ -18,7 +18,7 @@ import (
 )
 
 // proven needs no search for credentials: such tests may run beside others, whose environment differs.
-func proven(t *testing.T, endpoint string) (*Relay, discoveryv3.AggregatedDiscoveryServiceClient) {
+func proven(t testing.TB, endpoint string) (*Relay, discoveryv3.AggregatedDiscoveryServiceClient) {
 	return newTestRelay(t, "APPMESH_XDS_ENDPOINT="+endpoint, "EVERMESH_TOKEN_FILE="+write(t, "token", "a.b.c"))
 }
 
