@@ -6,7 +6,8 @@
 // that is wrong. Package platform asks the machine and ECS or EC2 about itself. Package bootstrap turns that and facts about the machine into Envoy's bootstrap; it is pure and covered by
 // golden files. Package relay stands between Envoy and the control plane: Envoy speaks plain HTTP/2 to the relay's unix
 // socket, and for each of its streams the relay opens one to the control plane, over TLS and signed. Package supervise
-// runs Envoy, package envoyadmin asks it, package httpapi tells how it goes. [Run] ties them together.
+// runs Envoy, package envoyadmin asks it, package httpapi tells how it goes, package logs is where it and Envoy say so.
+// [Run] ties them together.
 //
 // # What differs from the agent of App Mesh's image
 //
@@ -28,10 +29,4 @@
 //   - On SIGTERM Envoy's health checks are failed and the control plane is told, before the listeners drain; the end may
 //     come before LISTENER_DRAIN_WAIT_TIME_S, when no client may choose this proxy any more and nothing is open.
 //   - managementServerConnectionStatus is what the relay knows; Envoy is always connected to the relay.
-//
-// # What is not there yet
-//
-// Without effect, and said in the log when set: the relay mode (APPNET_ENABLE_RELAY_MODE_FOR_XDS and its variables), log files
-// (APPNET_ENVOY_LOG_DESTINATION and its variables), ENABLE_STATS_SNAPSHOT with `delta` of /stats/prometheus.
-// The configuration is not kept for a start without the control plane.
 package agent
