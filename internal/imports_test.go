@@ -107,6 +107,7 @@ var mayImport = map[string]struct {
 	"internal/testenv":                         {nil, "it says what tests need of the machine, and nothing of the product"},
 	"internal/ads/adstest":                     {[]string{"testenv"}, "it is the other end of the wire, for tests"},
 	"internal/intercept":                       {nil, "the init container does one thing"},
+	"internal/intercept/probe":                 {[]string{"intercept"}, "it proves rules by traffic and makes none"},
 	"internal/cni":                             {[]string{"intercept"}, "a plugin installs rules and knows no mesh"},
 }
 

@@ -21,6 +21,10 @@ route manager did. It needs the capability NET_ADMIN, and nft or iptables-restor
 rules. When its input is a terminal or a pipe that stays open it takes commands: status, enable, disable, quit.
 
   --remove          remove the rules
+  --check           prove with connections of its own that the rules work, a line for each proof: what the
+                    workload sends and gets arrives at Envoy's ports, and what Envoy sends, to the control plane
+                    of APPMESH_XDS_ENDPOINT too, does not. Arriving traffic needs the capability SYS_ADMIN,
+                    and is read from the rules without it. Exit code 1 if a proof fails.
   --backend NAME    nft, iptables, iptables-nft, iptables-legacy or auto (auto)
 
 Environment variables:
@@ -44,6 +48,7 @@ func intercepting(ctx context.Context, args []string, getenv func(string) string
 	flags := flag.NewFlagSet("evermesh-agent intercept", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	remove := flags.Bool("remove", false, "")
+	check := flags.Bool("check", false, "")
 	backend := flags.String("backend", "auto", "")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		_, err := fmt.Fprint(stdout, interceptHelp)
@@ -54,7 +59,13 @@ func intercepting(ctx context.Context, args []string, getenv func(string) string
 	if flags.NArg() > 0 {
 		return &exitError{exitUsage, fmt.Sprintf("intercept takes no arguments, but got %q", flags.Arg(0))}
 	}
+	if *check && *remove {
+		return &exitError{exitUsage, "intercept takes one of --check and --remove"}
+	}
 	backends, err := intercept.Find(*backend)
+	if *check && (err == nil || errors.Is(err, intercept.ErrNoTool)) {
+		return checkRules(ctx, backends, getenv, stdout)
+	}
 	if err != nil {
 		return err
 	}
