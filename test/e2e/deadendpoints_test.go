@@ -41,7 +41,7 @@ func TestDeadEndpoints(t *testing.T) {
 		all = append(all, endpoint)
 	}
 	began := time.Now()
-	s := m.sidecar(h, stage.SidecarOptions{Resource: "client", Env: []string{"APPMESH_XDS_ENDPOINT=" + strings.Join(all, ","), "ENVOY_LOG_LEVEL=info"}})
+	s := m.sidecar(h, stage.SidecarOptions{Resource: "client", Env: []string{"APPMESH_XDS_ENDPOINT=" + strings.Join(all, ","), "ENVOY_LOG_LEVEL=debug"}}) // which tells every attempt
 	t.Logf("Envoy was live after %v", time.Since(began).Round(time.Millisecond))
 	failures := func(t *testing.T) map[string]int {
 		t.Helper()

@@ -226,6 +226,18 @@ func TestIdentities(t *testing.T) {
 			": 7, ", "No association found for service account a in namespace shop",
 		},
 		{
+			"eks", "AGENT-044 the role of a service account's annotation, without an STS",
+			append([]string{"AWS_ROLE_ARN=" + federated, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token("b", "sts.amazonaws.com")}, noKey...),
+			append([]string{"AWS_ROLE_ARN=" + federated, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token("a", "sts.amazonaws.com")}, noKey...),
+			": 7, ", "Not authorized to perform sts:AssumeRoleWithWebIdentity",
+		},
+		{
+			"eks-pod", "AGENT-044 the pod identity that EKS gives to a pod",
+			append([]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.23/v1/credentials", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + token("b", sts.PodAudience)}, noKey...),
+			append([]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://169.254.170.23/v1/credentials", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=" + token("a", sts.PodAudience)}, noKey...),
+			": 7, ", "No association found for service account a in namespace shop",
+		},
+		{
 			"spiffe", "IAM-032 a certificate with a SPIFFE id",
 			certificate("b", "spiffe://prod.example/ns/shop/sa/b"), certificate("a", "spiffe://prod.example/ns/shop/sa/a"),
 			": 7, ", "Not authorized to perform sts:AssumeRoleWithWebIdentity",
@@ -264,7 +276,7 @@ func TestIdentities(t *testing.T) {
 			m.logs(connected[p.name], "gRPC config stream", "closed", ": 7, ", refusal)
 		}
 		took := time.Since(began)
-		t.Logf("five streams were closed within %v", took.Round(10*time.Millisecond))
+		t.Logf("%d streams were closed within %v", len(proofs), took.Round(10*time.Millisecond))
 		if took > 10*time.Second {
 			t.Errorf("it took %v", took)
 		}
