@@ -30,15 +30,34 @@ func TestMain(m *testing.M) {
 }
 
 // playAgent is the program without its command line; its Envoy is the stub, unless ENVOY_PATH says otherwise.
+// AGENT_TEST_WITH is a process with which it ends.
 func playAgent() int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
+	ctx, end := context.WithCancel(context.Background())
+	hurry, handOver := make(chan struct{}), make(chan struct{}, 1)
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		for times := 0; ; {
+			if <-got == syscall.SIGHUP {
+				handOver <- struct{}{}
+				continue
+			}
+			end()
+			if times++; times == 2 {
+				close(hurry)
+			}
+		}
+	}()
 	s, err := settings.Parse(os.Getenv, settings.Flags{}, os.Getuid())
 	if err == nil {
 		if s.EnvoyPath == "/proc/self/exe" {
 			os.Setenv(part, "envoy")
 		}
-		err = Run(ctx, s, Program{Version: "test", Stdout: os.Stdout, Stderr: os.Stderr, Log: logs.New(os.Stderr, s.LogLevel)})
+		with, _ := strconv.Atoi(os.Getenv("AGENT_TEST_WITH"))
+		err = Run(ctx, s, Program{
+			Version: "test", Stdout: os.Stdout, Stderr: os.Stderr, Log: logs.New(os.Stderr, s.LogLevel),
+			Hurry: hurry, HandOver: handOver, QuitWith: with,
+		})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

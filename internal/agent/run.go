@@ -86,29 +86,30 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 			}
 		})
 	}
-	dir, err := os.MkdirTemp("", "evermesh-agent-")
+	own := s.OwnBootstrap()
+	at, err := newPlace(p.Log)
 	if err != nil {
-		return fmt.Errorf("make the agent's directory: %w", err)
+		return err
 	}
-	defer os.RemoveAll(dir)
+	defer at.remove()
+	s.Bootstrap.AdminAccessLog = writable(s.Bootstrap.AdminAccessLog, p.Log)
 	var upstream *relay.Relay
 	if s.ServiceConnect == "" {
 		if s.SocketPath == "" {
-			s.SocketPath = filepath.Join(dir, "xds.sock")
+			s.SocketPath = filepath.Join(at.dir, "xds.sock")
 		}
 		if upstream, err = relay.Start(ctx, s, p.Version, p.Log); err != nil {
 			return err
 		}
 		defer upstream.Close()
 	}
-	own := s.OwnBootstrap()
 	machine.SocketPath = s.SocketPath
+	if s.ConfigFile == "" {
+		s.ConfigFile = filepath.Join(at.dir, "envoy-config.yaml")
+	}
 	file, err := writeBootstrap(s, machine, p.Log)
 	if err != nil {
 		return err
-	}
-	if s.ConfigFile == "" {
-		defer os.Remove(file)
 	}
 	admin := envoyadmin.New(s.Admin)
 	envoy := &supervise.Envoy{
@@ -161,7 +162,7 @@ func writeBootstrap(s settings.Settings, machine bootstrap.Facts, log *slog.Logg
 	for _, w := range warnings {
 		log.Warn("a file that goes into the bootstrap", "warning", w)
 	}
-	f, err := createConfigFile(s)
+	f, err := os.OpenFile(s.ConfigFile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, bootstrapMode)
 	if err != nil {
 		return "", settings.Wrong("ENVOY_CONFIG_FILE", "%v", err)
 	}
@@ -174,13 +175,15 @@ func writeBootstrap(s settings.Settings, machine bootstrap.Facts, log *slog.Logg
 
 const bootstrapMode fs.FileMode = 0o644
 
-func createConfigFile(s settings.Settings) (*os.File, error) {
-	if s.ConfigFile != "" {
-		return os.OpenFile(s.ConfigFile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, bootstrapMode)
+// writable is the file, if Envoy may write to it, which ends otherwise; else what takes and loses everything.
+func writable(file string, log *slog.Logger) string {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, bootstrapMode)
+	if err == nil {
+		err = f.Close()
 	}
-	f, err := os.CreateTemp("", "envoy-config-*.yaml")
-	if err != nil {
-		return nil, err
+	if err == nil || file == "" {
+		return file
 	}
-	return f, f.Chmod(bootstrapMode)
+	log.Warn("cannot write ENVOY_ADMIN_ACCESS_LOG_FILE: accesses of the administration interface are not logged", "err", err)
+	return os.DevNull
 }

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,7 +24,7 @@ import (
 // The stub's variables: STUB_DIR takes the file events, one line for each thing that happened to it; STUB_DO is what
 // the n-th start does, words separated by commas, the last one for all later ones: run, exit (with code 3), crash (by
 // a signal), segfault, deaf (runs without an administration interface), stubborn (runs and ignores SIGTERM), mute (runs,
-// and its administration interface falls silent after the first answer), early (is not live), orphan (leaves a process
+// and its administration interface falls silent after 3 s), early (is not live), orphan (leaves a process
 // behind and exits). STUB_OPEN is a file with the number of open requests.
 func stubEnvoy() int {
 	dir := os.Getenv("STUB_DIR")
@@ -50,11 +49,11 @@ func stubEnvoy() int {
 	case "crash":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "segfault":
-		signal.Reset(syscall.SIGSEGV)
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
-		select {}
+		if err := syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -SEGV $$"}, os.Environ()); err != nil {
+			return 1
+		}
 	case "orphan":
-		orphan := exec.Command("/bin/sh", "-c", "(sleep 0.2; exit 7) & echo orphan pid=$! >&3")
+		orphan := exec.Command("/bin/sh", "-c", "sleep 0.2 & echo orphan pid=$! >&3")
 		orphan.ExtraFiles = []*os.File{events}
 		if err := orphan.Run(); err != nil {
 			return 1
@@ -82,9 +81,9 @@ func stubEnvoy() int {
 }
 
 func stubAdmin(events *os.File, what string) http.Handler {
-	var answered atomic.Bool
+	started := time.Now()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if what == "mute" && answered.Swap(true) {
+		if what == "mute" && time.Since(started) > 3*time.Second {
 			<-r.Context().Done()
 			return
 		}
