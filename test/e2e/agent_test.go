@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,6 +196,28 @@ func TestAgent(t *testing.T) {
 			t.Errorf("status is %v", status)
 		}
 	})
+	t.Run("AGENT-041 it takes little memory, even when all statistics go through it", func(t *testing.T) {
+		c := client.Client()
+		defer c.CloseIdleConnections()
+		read, answers := 0, 0
+		m.until("ten answers, for the agent gives ten a second at most", func(context.Context) bool {
+			resp, err := c.Get("http://127.0.0.1:9902/stats/prometheus")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			n, err := io.Copy(io.Discard, resp.Body)
+			if err == nil && resp.StatusCode == http.StatusOK {
+				read, answers = read+int(n), answers+1
+			}
+			return answers == 10
+		})
+		anon, all := memory(t, out.Process.Pid())
+		t.Logf("agent: RssAnon %.1f MB, VmRSS %.1f MB after %.1f MB of statistics", anon, all, float64(read)/1e6)
+		if anon > 14 || all > 32 {
+			t.Errorf("the agent has %.1f MB of its own, %.1f MB in all; want at most 14 and 32", anon, all)
+		}
+	})
 	t.Run("AGENT-001 AGENT-047 Envoy is started again when it dies", func(t *testing.T) {
 		before := m.stat(out, "server.uptime")
 		m.until("Envoy is some seconds old", func(context.Context) bool { before = m.stat(out, "server.uptime"); return before >= 2 })
@@ -245,4 +269,32 @@ func (m *mesh) kill(s *stage.Sidecar) {
 	if err := s.KillEnvoy(); err != nil {
 		m.t.Fatal(err)
 	}
+}
+
+// memory is what a process has resident: of its own, and in all, in MB.
+func memory(t *testing.T, pid int) (anon, all float64) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		var kib float64
+		if name == "RssAnon" || name == "VmRSS" {
+			if _, err := fmt.Sscan(value, &kib); err != nil {
+				t.Fatal(err)
+			}
+		}
+		switch name {
+		case "RssAnon":
+			anon = kib * 1024 / 1e6
+		case "VmRSS":
+			all = kib * 1024 / 1e6
+		}
+	}
+	if anon == 0 || all == 0 {
+		t.Fatalf("no memory in %s", text)
+	}
+	return anon, all
 }
