@@ -175,10 +175,18 @@ func TestEnvoyAcceptsAnyMesh(t *testing.T) {
 				if seed > 2 {
 					continue
 				}
+				direct := *view
+				direct.Client.Traits.Direct = "none 80:18080 81:18081 443:18443"
+				bundle, _ = new(envoy.Builder).Build(&direct, nil)
+				for _, binary := range binaries {
+					validate(t, binary, bundle, view.Client.Key.String())
+				}
 				measured := *view
-				measured.Client.Traits.Metrics = true
-				bundle, _ = new(envoy.Builder).Build(&measured, nil)
-				validate(t, binaries[0], bundle, view.Client.Key.String())
+				for _, x := range []mesh.Direct{"", direct.Client.Traits.Direct} {
+					measured.Client.Traits = mesh.Traits{Metrics: true, Direct: x}
+					bundle, _ = new(envoy.Builder).Build(&measured, nil)
+					validate(t, binaries[0], bundle, view.Client.Key.String())
+				}
 			}
 		})
 	}

@@ -123,6 +123,16 @@ func TestWithoutInterception(t *testing.T) {
 			m.until("the Envoy on "+s.Host.Name()+" logs it", func(context.Context) bool { return strings.Contains(read(t, logOf(s)), line) })
 		}
 	})
+	t.Run("the agent tells where names are to resolve", func(t *testing.T) {
+		want := ""
+		for _, name := range []string{caches, colors, dbs, shade} {
+			want += loopback.Address(name).String() + "\t" + name + "\n"
+		}
+		text, err := callerHost.Run(t.Context(), ground.Command{Name: "hosts", Path: m.Programs.Agent, Args: []string{"hosts"}, Env: []string{}})
+		if err != nil || text != want {
+			t.Errorf("%v: %q, want %q", err, text, want)
+		}
+	})
 	t.Run("weights are obeyed", func(t *testing.T) {
 		shares(t, callerHost, url(colors, appPort), map[string]float64{"blue": 0.75, "green": 0.25})
 	})
@@ -141,6 +151,9 @@ func TestWithoutInterception(t *testing.T) {
 			if got := reach(t, callerHost, url(at, appPort), ""); got != "closed" {
 				t.Errorf("%s is answered: %s", at, got)
 			}
+		}
+		if got := reach(t, callerHost, url(shade, appPort), "other.local"); got != "404" {
+			t.Errorf("another host at a service's address: %s, want 404", got)
 		}
 		if got := reach(t, greenHost, url("127.200.1.2", appPort), ""); got != "closed" {
 			t.Errorf("an address that nobody listens at is answered: %s", got)
@@ -261,4 +274,115 @@ func TestWithoutInterception(t *testing.T) {
 			return err == nil && a.Status == http.StatusOK && a.App == "blue"
 		})
 	})
+}
+
+// TestWithoutInterceptionAllowAll is about what is no backend, where everything may be called.
+func TestWithoutInterceptionAllowAll(t *testing.T) {
+	m := newMesh(t, "barefree", "ALLOW_ALL")
+	m.app("blue")
+	outside := m.program("outside")
+	shop := m.service("shop", appPort, map[string]string{"rest": to("blue", `{"prefix": "/"}`)})
+	m.called(shop)
+	arn := m.create("VirtualNode", "caller", callerSpec(shop))
+	host := m.host("caller")
+	s := m.direct(host, "caller")
+	m.settle(arn)
+	at := fmt.Sprintf("http://%s:%d/", shop, appPort)
+	if got := reach(t, host, at, ""); got != "blue" {
+		t.Errorf("the service is %s", got)
+	}
+	before := m.stat(s, "http.egress.downstream_rq_total")
+	if got := reach(t, host, fmt.Sprintf("http://%s:%d/", outside.Addr(), appPort), ""); got != "outside" {
+		t.Errorf("what is outside is %s", got)
+	}
+	if after := m.stat(s, "http.egress.downstream_rq_total"); after != before {
+		t.Errorf("%d requests to the outside went through Envoy", after-before)
+	}
+	if got := reach(t, host, at, "other.local"); got != "503" {
+		t.Errorf("another host at the service's address: %s, want 503, and not Envoy calling itself", got)
+	}
+	ctx, cancel := m.context()
+	defer cancel()
+	e, err := m.explain(ctx, arn)
+	if err != nil || len(e.Problems) > 0 {
+		t.Errorf("%v: problems %v", err, e.Problems)
+	}
+}
+
+// TestWithoutInterceptionIPv6 has nodes that are reached by IPv6 alone, with Envoy on all addresses and on one. What the
+// caller sends goes to IPv4's loopback, as ever.
+func TestWithoutInterceptionIPv6(t *testing.T) {
+	m := newMesh(t, "baresix", "DROP_ALL")
+	services := []string{}
+	hosts := map[string]*ground.Host{}
+	for name, listen := range map[string]int{"all": insidePort, "own": appPort} {
+		h := m.host(name)
+		if !h.Addr6().IsValid() {
+			t.Skip("this machine has no IPv6")
+		}
+		env := fmt.Sprintf("EVERMESH_APP_PORTS=%d:%d", appPort, insidePort)
+		if name == "own" {
+			env = "EVERMESH_INGRESS_ADDRESS=" + h.Addr6().String()
+		}
+		m.DNS().Set(m.hostname(name), h.Addr6())
+		if _, err := m.App(h, stage.App{Name: name, Listen: []string{fmt.Sprintf("[::1]:%d", listen)}}); err != nil {
+			t.Fatal(err)
+		}
+		m.create("VirtualNode", name, fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}],
+			"serviceDiscovery": {"dns": {"hostname": %q, "ipPreference": "IPv6_ONLY"}}}`, appPort, m.hostname(name)))
+		m.direct(h, name, env)
+		services = append(services, m.service("to-"+name, appPort, map[string]string{"rest": to(name, `{"prefix": "/"}`)}))
+		hosts[name] = h
+	}
+	m.called(services...)
+	arn := m.create("VirtualNode", "caller", callerSpec(services...))
+	caller := m.host("caller")
+	m.direct(caller, "caller")
+	m.settle(arn)
+	for name := range hosts {
+		if got := reach(t, caller, fmt.Sprintf("http://%s:%d/", m.hostname("to-"+name), appPort), ""); got != name {
+			t.Errorf("%s is %s", name, got)
+		}
+	}
+	for _, at := range []string{"[::1]", "127.0.0.1", "127.200.1.2"} {
+		if got := reach(t, hosts["all"], fmt.Sprintf("http://%s:%d/", at, appPort), ""); got != "closed" {
+			t.Errorf("a workload's own port at %s is %s, want it closed", at, got)
+		}
+	}
+}
+
+// TestWithoutInterceptionDrains stops one of two replicas while requests are under way.
+func TestWithoutInterceptionDrains(t *testing.T) {
+	m := newMesh(t, "bareend", "DROP_ALL")
+	hostname, sidecars := m.hostname("blue"), []*stage.Sidecar{}
+	var addresses []netip.Addr
+	m.create("VirtualNode", "blue", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}], "serviceDiscovery": {"dns": {"hostname": %q, "responseType": "ENDPOINTS"}}}`, appPort, hostname))
+	for _, name := range []string{"one", "two"} {
+		h := m.host(name)
+		if _, err := m.App(h, stage.App{Name: name, Listen: []string{fmt.Sprintf("127.0.0.1:%d", insidePort)}}); err != nil {
+			t.Fatal(err)
+		}
+		sidecars = append(sidecars, m.direct(h, "blue", fmt.Sprintf("EVERMESH_APP_PORTS=%d:%d", appPort, insidePort)))
+		addresses = append(addresses, h.Addr())
+	}
+	m.DNS().Set(hostname, addresses...)
+	shop := m.service("shop", appPort, map[string]string{"rest": `{"httpRoute": {"match": {"prefix": "/"}, "action": {"weightedTargets": [{"virtualNode": "blue", "weight": 1}]},
+		"retryPolicy": {"maxRetries": 0, "perRetryTimeout": {"unit": "s", "value": 15}, "httpRetryEvents": ["server-error"]}}}`})
+	m.called(shop)
+	arn := m.create("VirtualNode", "caller", callerSpec(shop))
+	host := m.host("caller")
+	m.direct(host, "caller")
+	m.settle(arn)
+	s := stage.NewSteady(host, fmt.Sprintf("http://%s:%d/", shop, appPort), 4, time.Millisecond)
+	defer s.Stop()
+	m.reaches(t, s, "one", "two")
+	from := time.Now()
+	m.DNS().Set(hostname, addresses[1]) // as whatever runs the replicas does
+	ctx, cancel := m.context()
+	defer cancel()
+	if err := sidecars[0].Process.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.reaches(t, s, "two")
+	lossless(t, "a replica stopped without interception", s.Count(from, time.Time{}))
 }
