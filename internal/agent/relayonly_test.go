@@ -105,6 +105,11 @@ func TestRelayMode(t *testing.T) {
 			got := state(proxy)
 			return got.Health == "HEALTHY" && got.ManagementServer == "CONNECTED" && got.InitialUpdate == "UPDATE_SUCCESSFUL"
 		})
+		c.Stop()
+		testenv.Eventually(t, "the relay's agent says why there is no control plane", func() bool {
+			got := state(relaying)
+			return got.Health == "HEALTHY" && got.ManagementServer == "NOT_CONNECTED" && strings.Contains(got.Failures, "TCP failed: ")
+		})
 		if err := stop(); err != nil {
 			t.Error(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,8 +30,9 @@ type Status struct {
 	InitialUpdate    string     `json:"initialConfigUpdateStatus,omitempty"` // UPDATE_SUCCESSFUL or UPDATE_FAILED
 
 	// Beyond App Mesh's.
-	Source    string `json:"configurationSource,omitempty"` // CONTROL_PLANE or LAST_GOOD
-	Preflight string `json:"preflight,omitempty"`           // which step to the control plane failed, in one line
+	Source      string `json:"configurationSource,omitempty"`      // CONTROL_PLANE or LAST_GOOD, once it is known
+	LastGoodAge string `json:"lastGoodConfigurationAge,omitempty"` // since the control plane stood by that, "12s"
+	Failures    string `json:"managementServerFailures,omitempty"` // which steps on the way to it fail, while it is not connected
 }
 
 // The words of Status.
@@ -56,12 +58,10 @@ type HealthOptions struct {
 	Relay *relay.Relay // nil where Envoy has its own way to a control plane
 	// RelayOnly is an agent without an Envoy: its relay serves others.
 	RelayOnly bool
-	// Source and Preflight are members of the Status; nil for none.
-	Source, Preflight func() string
-	Interval          time.Duration
-	Limit             time.Duration // how long a lost control plane counts as healthy
-	Started           time.Time
-	Now               func() time.Time
+	Interval  time.Duration
+	Limit     time.Duration // how long a lost control plane counts as healthy
+	Started   time.Time
+	Now       func() time.Time
 }
 
 // Health polls Envoy and knows the Status.
@@ -191,13 +191,32 @@ func (h *Health) status() Status {
 	if s.State == stateLive && s.InitialUpdate != updateFailed && (h.RelayOnly || !lost || now.Sub(since) < h.Limit) {
 		s.Health = healthy
 	}
-	s.Source, s.Preflight = said(h.Source), said(h.Preflight)
+	if h.Relay != nil {
+		serving, age := h.Relay.LastGood()
+		s.tell(!lost, serving, age, h.Relay.Report())
+	}
 	return s
 }
 
-func said(by func() string) string {
-	if by == nil {
-		return ""
+// tell says where Envoy's configuration is from, and why it is not from the control plane.
+func (s *Status) tell(up, lastGood bool, age time.Duration, r relay.Report) {
+	switch {
+	case lastGood:
+		s.Source, s.LastGoodAge = "LAST_GOOD", fmt.Sprintf("%ds", int(age.Seconds()))
+	case up:
+		s.Source = "CONTROL_PLANE"
 	}
-	return by()
+	if up {
+		return
+	}
+	var failures []string
+	for _, e := range r.Endpoints {
+		for _, f := range e.Failures {
+			failures = append(failures, fmt.Sprintf("%s at %s: %s", f.Endpoint, f.Address, f.Error()))
+		}
+	}
+	s.Failures = strings.Join(failures[:min(len(failures), maxFailures)], " | ")
 }
+
+// maxFailures is how many are told; the log has all.
+const maxFailures = 4

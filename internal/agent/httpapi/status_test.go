@@ -5,12 +5,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
+	"github.com/evermesh/evermesh/internal/agent/relay"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
@@ -156,12 +158,35 @@ func TestStatusText(t *testing.T) {
 	if got := w.Body.String(); got != want {
 		t.Errorf("got %s", got)
 	}
-	h.Source, h.Preflight = func() string { return "LAST_GOOD" }, func() string { return "DNS: no such host" }
-	w = httptest.NewRecorder()
-	(&Server{ServerOptions: ServerOptions{Health: h}}).status(w, nil)
-	for _, line := range []string{`"configurationSource": "LAST_GOOD"`, `"preflight": "DNS: no such host"`} {
-		if !strings.Contains(w.Body.String(), line) {
-			t.Errorf("no %s in %s", line, w.Body)
-		}
+}
+
+func TestStatusTellsTheWay(t *testing.T) {
+	failure := &relay.Failure{Endpoint: "https://a:1", Address: "10.0.0.1:1", Step: relay.StepTCP, Reason: "connection refused", Do: "start it"}
+	failing := relay.Report{Endpoints: []relay.EndpointReport{{Endpoint: "https://a:1", Tried: true, Failures: []*relay.Failure{failure}}, {Endpoint: "https://b:1"}}}
+	const told = "https://a:1 at 10.0.0.1:1: TCP failed: connection refused; do: start it"
+	for _, test := range []struct {
+		name         string
+		up, lastGood bool
+		report       relay.Report
+		want         Status
+	}{
+		{"nothing is known yet", false, false, relay.Report{}, Status{}},
+		{"the control plane serves", true, false, failing, Status{Source: "CONTROL_PLANE"}},
+		{"it does not, and Envoy has what it had", false, true, failing, Status{Source: "LAST_GOOD", LastGoodAge: "90s", Failures: told}},
+		{"it does not, and there was nothing", false, false, failing, Status{Failures: told}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got Status
+			if got.tell(test.up, test.lastGood, 90*time.Second, test.report); got != test.want {
+				t.Errorf("got %+v", got)
+			}
+		})
 	}
+	t.Run("of many failures some", func(t *testing.T) {
+		var got Status
+		got.tell(false, false, 0, relay.Report{Endpoints: []relay.EndpointReport{{Failures: slices.Repeat([]*relay.Failure{failure}, 9)}}})
+		if n := strings.Count(got.Failures, told); n != maxFailures {
+			t.Errorf("%d", n)
+		}
+	})
 }
