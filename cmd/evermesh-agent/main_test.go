@@ -91,11 +91,9 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// inNamespace runs intercepting on a host of its own.
-func inNamespace(t *testing.T, h *ground.Host, args []string, env []string, stdin io.Reader) string {
-	t.Helper()
-	var out bytes.Buffer
-	getenv := func(name string) string {
+// environmentOf is a getenv of lines "K=V"; of a name that is there twice the first counts.
+func environmentOf(env []string) func(string) string {
+	return func(name string) string {
 		for _, line := range env {
 			if value, ok := strings.CutPrefix(line, name+"="); ok {
 				return value
@@ -103,7 +101,13 @@ func inNamespace(t *testing.T, h *ground.Host, args []string, env []string, stdi
 		}
 		return ""
 	}
-	if err := h.Do(func() error { return intercepting(t.Context(), args, getenv, env, stdin, &out) }); err != nil {
+}
+
+// inNamespace runs intercepting on a host of its own.
+func inNamespace(t *testing.T, h *ground.Host, args []string, env []string, stdin io.Reader) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := h.Do(func() error { return intercepting(t.Context(), args, environmentOf(env), env, stdin, &out) }); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	return out.String()
