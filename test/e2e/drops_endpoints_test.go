@@ -38,23 +38,7 @@ var replicaHosts = map[string]string{"one": "pool", "two": "pool", "three": "che
 func newPairs(t *testing.T) *pairs {
 	t.Helper()
 	onGround(t)
-	registry := cloudmaptest.New()
-	l, err := world.Home().Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: registry, ReadHeaderTimeout: wait}
-	served := make(chan struct{})
-	go func() { defer close(served); _ = server.Serve(l) }()
-	t.Cleanup(func() { _ = server.Close(); <-served })
-	control, err := world.Control(t.Context(), stage.ControlOptions{
-		Name: "cloudmap", Ports: []int{7110, 7111, 7112},
-		Args: []string{"--cloudmap-endpoint", "http://" + l.Addr().String(), "--cloudmap-poll", "1s"},
-		Env:  []string{"AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	control, registry := cloudMapControl(t, "cloudmap", 7110)
 	p := &pairs{
 		mesh: newMeshOn(t, control, "pairing", "DROP_ALL"), registry: registry, hosts: map[string]*ground.Host{},
 		sidecars: map[string]*stage.Sidecar{}, url: map[string]string{}, loads: map[string]*stage.Steady{},
