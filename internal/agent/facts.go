@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 
 	"github.com/evermesh/evermesh/internal/agent/bootstrap"
@@ -19,7 +20,10 @@ func facts(ctx context.Context, s settings.Settings, envoy string, log *slog.Log
 		return bootstrap.Facts{Instance: newInstance()}, s, nil
 	}
 	found, err := platform.Ask(ctx, s, platform.Machine{Dialer: relay.NewDialer(s.Mark), Envoy: envoy})
-	if err != nil && ctx.Err() == nil {
+	if ctx.Err() != nil {
+		return bootstrap.Facts{}, s, fmt.Errorf("ask the platform: %w", ctx.Err())
+	}
+	if err != nil {
 		log.Warn("not everything about the platform is known; that is for information only", "err", err)
 	}
 	found.Facts.Instance = newInstance()

@@ -35,7 +35,7 @@ func anyEnvironment(t *rapid.T, dir string) []string {
 	env = append(env, "APPMESH_RESOURCE_ARN="+resource, "APPMESH_XDS_ENDPOINT="+of("c:1", "http://[::1]:7071", "unix:///run/sc.sock").Draw(t, "endpoint"))
 	set("APPMESH_RESOURCE_CLUSTER", name)
 	set("ENVOY_INITIAL_FETCH_TIMEOUT", number(0, 1<<31-1))
-	set("ENVOY_ADMIN_ACCESS_PORT", port)
+	set("ENVOY_ADMIN_ACCESS_PORT", number(1, 14999))
 	set("ENVOY_ADMIN_MODE", of("tcp", "uds", "UDS"))
 	set("ENVOY_ADMIN_ACCESS_ENABLE_IPV6", truth)
 	set("MAX_REQUESTS_PER_IO_CYCLE", number(0, 1<<31-1))

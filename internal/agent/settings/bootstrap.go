@@ -2,7 +2,11 @@ package settings
 
 import (
 	"math"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/api"
 )
 
 // BootstrapSettings are the variables that only shape Envoy's bootstrap.
@@ -51,4 +55,24 @@ func (v *variables) bootstrap() BootstrapSettings {
 		b.Tracing = v.tracing()
 	}
 	return b
+}
+
+// Envoy's ports for redirected traffic, of a virtual node.
+const (
+	ingressPort = 15000
+	egressPort  = 15001
+)
+
+// adminPort refuses a port of Envoy's administration interface that is taken by what is known now (AGENT-008); the node's
+// own listeners are not.
+func (s *Settings) adminPort(v *variables) {
+	const name = "ENVOY_ADMIN_ACCESS_PORT"
+	port := s.Admin.Port
+	switch {
+	case s.Admin.Socket != "" || s.OwnBootstrap():
+	case s.Server.Network == "tcp" && strings.HasSuffix(s.Server.Address, ":"+strconv.Itoa(port)):
+		v.fail(name, "%d is the port of the agent's own interface too: set another one, or APPNET_AGENT_HTTP_PORT", port)
+	case s.Resource.Kind == api.KindVirtualNode && !s.Interception.None && (port == ingressPort || port == egressPort):
+		v.fail(name, "%d is where Envoy takes redirected traffic: set another one", port)
+	}
 }

@@ -140,3 +140,23 @@ func TestLocated(t *testing.T) {
 		}
 	})
 }
+
+func TestAdminPort(t *testing.T) {
+	for env, want := range map[string]string{
+		"ENVOY_ADMIN_ACCESS_PORT=9902 APPNET_AGENT_ADMIN_MODE=tcp":                                                        "9902 is the port of the agent's own interface too",
+		"ENVOY_ADMIN_ACCESS_PORT=8000 APPNET_AGENT_ADMIN_MODE=tcp APPNET_AGENT_HTTP_PORT=8000":                            "8000 is the port of the agent's own interface too",
+		"ENVOY_ADMIN_ACCESS_PORT=15000":                                                                                   "15000 is where Envoy takes redirected traffic",
+		"ENVOY_ADMIN_ACCESS_PORT=15001":                                                                                   "15001 is where Envoy takes redirected traffic",
+		"ENVOY_ADMIN_ACCESS_PORT=9902 APPNET_AGENT_ADMIN_MODE=uds":                                                        "",
+		"ENVOY_ADMIN_ACCESS_PORT=9902 APPNET_AGENT_ADMIN_MODE=tcp ENVOY_ADMIN_MODE=uds":                                   "",
+		"ENVOY_ADMIN_ACCESS_PORT=15001 EVERMESH_INTERCEPTION=none":                                                        "",
+		"ENVOY_ADMIN_ACCESS_PORT=15001 APPMESH_RESOURCE_NAME=mesh/m/virtualGateway/g APPMESH_RESOURCE_ARN= ENVOY_PATH=/e": "",
+	} {
+		t.Run("AGENT-008 "+env, func(t *testing.T) {
+			_, err := Parse(agenttest.Environment(append([]string{someResource, someEndpoint}, strings.Fields(env)...)...), Flags{}, 0)
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "ENVOY_ADMIN_ACCESS_PORT: "+want)) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
+	}
+}

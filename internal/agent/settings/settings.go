@@ -97,6 +97,7 @@ func Parse(getenv func(string) string, flags Flags, uid int) (Settings, error) {
 	s.xds(v)
 	s.Bootstrap = v.bootstrap()
 	s.Interception = v.interception()
+	s.adminPort(v)
 	s.Reports = v.reports()
 	v.former()
 	s.Warnings = v.warnings
