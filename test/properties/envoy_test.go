@@ -105,7 +105,7 @@ func (v *validator) says(t *rapid.T, binary string, all []sent) string {
 }
 
 // static is a bundle as a bootstrap, with certificates in place of files, names of
-// clusters that no other bundle has, and an address that no other has.
+// clusters that no other bundle has, and addresses that no other has.
 func (v *validator) static(i int, b *envoy.Bundle) (*bootstrapv3.Bootstrap, error) {
 	text, err := b.Static("test", "test")
 	if err != nil {
@@ -115,16 +115,25 @@ func (v *validator) static(i int, b *envoy.Bundle) (*bootstrapv3.Bootstrap, erro
 	if err := protojson.Unmarshal(bytes.ReplaceAll(text, []byte(`"cds_`), fmt.Appendf(nil, `"%d.cds_`, i)), out); err != nil {
 		return nil, err
 	}
+	hosts := map[string]int{} // without interception there are many
 	for _, l := range out.GetStaticResources().GetListeners() {
 		l.Name = fmt.Sprint(i, ".", l.GetName())
-		switch a := l.GetAddress().GetSocketAddress(); {
-		case a == nil:
+		a := l.GetAddress().GetSocketAddress()
+		if a == nil {
+			continue
+		}
+		host, known := hosts[a.GetAddress()]
+		if !known {
+			host = len(hosts) + 1
+			hosts[a.GetAddress()] = host
+		}
+		switch {
 		case a.GetIpv4Compat():
-			a.Address = fmt.Sprintf("::ffff:127.1.%d.1", i)
+			a.Address = fmt.Sprintf("::ffff:127.%d.%d.1", host, i)
 		case strings.Contains(a.GetAddress(), ":"):
-			a.Address = fmt.Sprintf("fd00::%x", i+1)
+			a.Address = fmt.Sprintf("fd00::%x:%x", host, i+1)
 		default:
-			a.Address = fmt.Sprintf("127.1.%d.1", i)
+			a.Address = fmt.Sprintf("127.%d.%d.1", host, i)
 		}
 	}
 	for _, s := range out.GetStaticResources().GetSecrets() {
