@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,12 +22,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 )
 
-const (
-	// refreshBefore is how long before their end credentials are replaced: by half to whole of it, so that the agents
-	// of a fleet do not ask all at once.
-	refreshBefore       = 5 * time.Minute
-	refreshBeforeJitter = 0.5
-)
+// refreshBefore is how long before their end credentials are replaced. They are asked for when a stream opens, so the
+// agents of a fleet do not ask all at once.
+const refreshBefore = 5 * time.Minute
 
 // chain finds credentials by the rules of AWS's tools: environment, shared files, web identity, the endpoints of ECS
 // and EKS, the instance's metadata (AGENT-044). Nothing is asked before the first signature. Shared files that change
@@ -38,7 +37,8 @@ type chain struct {
 	mu    sync.Mutex
 	found *aws.CredentialsCache // nil before the first search
 	files string                // what the shared files were like then
-	last  aws.Credentials       // the last good ones
+	last  aws.Credentials       // the last good ones; their end is refreshBefore after the one that is in them
+	again time.Time             // when their source, which was silent, is asked again
 }
 
 func newChain(dialer *net.Dialer) *chain { return &chain{dialer: dialer, getenv: os.Getenv} }
@@ -47,19 +47,36 @@ func newChain(dialer *net.Dialer) *chain { return &chain{dialer: dialer, getenv:
 func (c *chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	cache, err := c.load(ctx)
 	if err != nil {
-		return aws.Credentials{}, err
+		return aws.Credentials{}, c.discreet(err)
+	}
+	if last, ok := c.pausing(); ok {
+		return last, nil
 	}
 	got, err := cache.Retrieve(ctx)
+	err = c.discreet(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case err == nil:
-		c.last = got
+		c.last, c.again = got, time.Time{}
 		return got, nil
-	case c.last.HasKeys() && c.last.CanExpire && time.Now().Before(c.last.Expires.Add(time.Duration((1-refreshBeforeJitter)*float64(refreshBefore)))):
-		return c.last, nil // their end is not before that
+	case c.lasts():
+		c.again = time.Now().Add(credentialsRetry)
+		return c.last, nil
 	}
 	return aws.Credentials{}, err
+}
+
+// lasts says whether the last good credentials are good still. mu is held.
+func (c *chain) lasts() bool {
+	return c.last.HasKeys() && c.last.CanExpire && time.Now().Before(c.last.Expires.Add(refreshBefore))
+}
+
+// pausing returns the last good credentials while their source is left alone: a silent one would hold each stream up.
+func (c *chain) pausing() (aws.Credentials, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last, c.lasts() && time.Now().Before(c.again)
 }
 
 // load reads the settings of AWS's tools, again when a shared file changed.
@@ -81,7 +98,7 @@ func (c *chain) load(ctx context.Context) (*aws.CredentialsCache, error) {
 	settings, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }), // which has one of its own otherwise
 		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) {
-			o.ExpiryWindow, o.ExpiryWindowJitterFrac = refreshBefore, refreshBeforeJitter
+			o.ExpiryWindow = refreshBefore
 		}))
 	if err != nil {
 		return nil, fmt.Errorf("read AWS settings: %w", err)
@@ -98,7 +115,7 @@ func (c *chain) load(ctx context.Context) (*aws.CredentialsCache, error) {
 func (c *chain) invalidate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = aws.Credentials{}
+	c.last, c.again = aws.Credentials{}, time.Time{}
 	if c.found != nil {
 		c.found.Invalidate()
 	}
@@ -150,9 +167,9 @@ func (c *chain) words() string {
 	}
 	switch {
 	case has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
-		return "container credentials (http://169.254.170.2" + c.getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") + ")"
+		return "container credentials (" + discreetURI("http://169.254.170.2"+c.getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")) + ")"
 	case has("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
-		return "container credentials (" + c.getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI") + c.readable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") + ")"
+		return "container credentials (" + discreetURI(c.getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")) + c.readable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") + ")"
 	case strings.EqualFold(c.getenv("AWS_EC2_METADATA_DISABLED"), "true"):
 		return "nowhere (no variable, no file, AWS_EC2_METADATA_DISABLED)"
 	}
@@ -189,6 +206,42 @@ func (c *chain) shared() string {
 	}
 	return fmt.Sprintf("shared file (%s, profile %s%s)", strings.Join(files, ", "), cmp.Or(profile, "default"), way)
 }
+
+// discreetURI is a URI for the log. The last part of ECS's path is as good as the credentials to whoever can reach the
+// endpoint, and so may be a query or a password of others.
+func discreetURI(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return "a URI that cannot be read"
+	}
+	if u.Host == "" {
+		return "a URI without a host"
+	}
+	return u.Scheme + "://" + u.Host + strings.TrimSuffix(path.Dir(cmp.Or(u.Path, "/")), "/") + "/…"
+}
+
+// discreet is an error for the log: it repeats no URI of credentials.
+func (c *chain) discreet(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	for _, name := range []string{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"} {
+		if uri := c.getenv(name); len(uri) > 1 {
+			text = strings.ReplaceAll(text, uri, "…")
+		}
+	}
+	return &said{text, err}
+}
+
+// said is an error in other words.
+type said struct {
+	text string
+	err  error
+}
+
+func (s *said) Error() string { return s.text }
+func (s *said) Unwrap() error { return s.err }
 
 // readable names the file of a variable, and says when it cannot be read.
 func (c *chain) readable(variable string) string {

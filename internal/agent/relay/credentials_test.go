@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -105,12 +106,13 @@ func TestSourcesOfCredentials(t *testing.T) {
 		{"a profile of it", map[string]string{"AWS_SHARED_CREDENTIALS_FILE": write(t, "c", keys), "AWS_PROFILE": "other"}, "AKIAOTHER", "profile other", ""},
 		{"a profile that is not there", map[string]string{"AWS_SHARED_CREDENTIALS_FILE": write(t, "c", keys), "AWS_PROFILE": "third"}, "", "profile third", "third"},
 		{"a program of a profile", map[string]string{"AWS_CONFIG_FILE": write(t, "c", "[default]\ncredential_process = "+process+"\n")}, "ASIAPROCESS", "credential_process", ""},
-		{"AGENT-044 the role of an ECS task", map[string]string{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/0a1b"}, "ASIATASK", "http://169.254.170.2/v2/credentials/0a1b", ""},
-		{"a task that has none", map[string]string{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/other"}, "", "http://169.254.170.2/v2/credentials/other", "404"},
+		{"AGENT-044 the role of an ECS task", map[string]string{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/0a1b"}, "ASIATASK", "http://169.254.170.2/v2/credentials/…", ""},
+		{"a task that has none", map[string]string{"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/other"}, "", "http://169.254.170.2/v2/credentials/…", "404"},
 		{"a pod identity", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": pods.URL + "/v1/credentials", tokenFile: write(t, "t", "pod.identity.token")}, "ASIAPOD", pods.URL, ""},
+		{"a task whose endpoint is gone", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/v2/credentials/0a1b-secret"}, "", "http://127.0.0.1:1/v2/credentials/…", "connection refused"},
 		{"a pod without an association", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": pods.URL + "/v1/credentials", tokenFile: write(t, "t", "other")}, "", pods.URL, "no association"},
-		{"a pod's token that is not there", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": pods.URL, tokenFile: "/nowhere/token"}, "", "/nowhere/token, which is not there", "/nowhere/token"},
-		{"an address that is not allowed", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://192.0.2.1/x"}, "", "http://192.0.2.1/x", "192.0.2.1"},
+		{"a pod's token that is not there", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": pods.URL + "/v1/credentials", tokenFile: "/nowhere/token"}, "", "/nowhere/token, which is not there", "/nowhere/token"},
+		{"an address that is not allowed", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://192.0.2.1/x"}, "", "http://192.0.2.1/…", "192.0.2.1"},
 		{"AGENT-044 a web identity", map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": write(t, "t", "a.b.c"), "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/orders", "AWS_ENDPOINT_URL_STS": sts.URL}, "ASIAWEB", "web identity ( token ", ""},
 		{"a web identity that is refused", map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": write(t, "t", "b"), "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/orders", "AWS_ENDPOINT_URL_STS": sts.URL}, "", "STS " + sts.URL, "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
 		{"AGENT-048 TRBL-033 an instance's metadata, version 2 only", map[string]string{"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.URL}, "ASIAMETADATA", "EC2 instance metadata (IMDSv2", ""},
@@ -138,6 +140,11 @@ func TestSourcesOfCredentials(t *testing.T) {
 			}
 			if test.wrong != "" && (err == nil || !strings.Contains(err.Error(), test.wrong)) {
 				t.Errorf("%v: does not say %q", err, test.wrong)
+			}
+			for name, value := range test.env {
+				if strings.HasSuffix(name, "_URI") && len(value) > 8 && strings.Contains(fmt.Sprint(err, c.words()), value) {
+					t.Errorf("%s is told: %v, %s", name, err, c.words())
+				}
 			}
 			if words := c.words(); !strings.Contains(words, test.words) {
 				t.Errorf("said to be from %q, want %q", words, test.words)
@@ -185,7 +192,7 @@ func TestCredentialsAreReplacedInTime(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n := asked.Add(1)
 		if silent.Load() {
-			http.Error(w, "", http.StatusInternalServerError)
+			http.NotFound(w, nil) // what its client does not repeat
 			return
 		}
 		_, _ = io.WriteString(w, container(fmt.Sprint("ASIA", n), time.Now().Add(time.Duration(lasts.Load()))))
@@ -199,21 +206,23 @@ func TestCredentialsAreReplacedInTime(t *testing.T) {
 		silent bool
 		before func(*chain)
 		key    string // "" for an error
+		asked  int32  // how often, in all
 	}{
-		{"the first", time.Hour, false, nil, "ASIA1"},
-		{"the same again", time.Hour, false, nil, "ASIA1"},
-		{"refused: anew, with a few minutes to live", 2*time.Minute + 45*time.Second, false, (*chain).invalidate, "ASIA2"},
-		{"within five minutes of its end: another", 2 * time.Minute, false, nil, "ASIA3"},
-		{"its source is silent: the last one, as long as it lasts", 0, true, nil, "ASIA3"},
-		{"refused, and nothing else is to be had", 0, true, (*chain).invalidate, ""},
+		{"the first", time.Hour, false, nil, "ASIA1", 1},
+		{"the same again", time.Hour, false, nil, "ASIA1", 1},
+		{"refused: anew, with a few minutes to live", 2 * time.Minute, false, (*chain).invalidate, "ASIA2", 2},
+		{"within five minutes of its end: another", 2 * time.Minute, false, nil, "ASIA3", 3},
+		{"its source is silent: the last one, as long as it lasts", 0, true, nil, "ASIA3", 4},
+		{"which is not asked again at once", 0, true, nil, "ASIA3", 4},
+		{"refused, and nothing else is to be had", 0, true, (*chain).invalidate, "", 5},
 	} {
 		lasts.Store(int64(step.lasts))
 		silent.Store(step.silent)
 		if step.before != nil {
 			step.before(c)
 		}
-		if got, err := c.Retrieve(t.Context()); got.AccessKeyID != step.key || (err == nil) != (step.key != "") {
-			t.Errorf("%s: got %q, %v", step.name, got.AccessKeyID, err)
+		if got, err := c.Retrieve(t.Context()); got.AccessKeyID != step.key || (err == nil) != (step.key != "") || asked.Load() != step.asked {
+			t.Errorf("%s: got %q, %v after %d questions", step.name, got.AccessKeyID, err, asked.Load())
 		}
 	}
 }
@@ -237,5 +246,22 @@ func TestSilentMetadataService(t *testing.T) {
 	}
 	if r := relay.Report(); !strings.Contains(r.Proof, "EC2 instance metadata (IMDSv2 at http://"+silent.Addr().String()) || !strings.Contains(r.Proof, "none found, so not signed") {
 		t.Error(r.Proof)
+	}
+}
+
+// HTTP_PROXY and HTTPS_PROXY have no effect, neither on streams nor on the search for credentials. They are read once
+// in the life of a process, so this is another one.
+func TestForwardProxiesAreNotUsed_TRBL_016(t *testing.T) {
+	var asked atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.Error(w, "no", http.StatusForbidden)
+	}))
+	t.Cleanup(proxy.Close)
+	ctx := agenttest.Within(t)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.run=^(TestSourcesOfCredentials|TestRelaySignsOverTLS|TestRequest)$")
+	cmd.Env = append(os.Environ(), "HTTP_PROXY="+proxy.URL, "HTTPS_PROXY="+proxy.URL, "http_proxy="+proxy.URL, "https_proxy="+proxy.URL, "NO_PROXY=", "no_proxy=")
+	if out, err := cmd.CombinedOutput(); err != nil || asked.Load() != 0 {
+		t.Errorf("the proxy was asked %d times: %v\n%s", asked.Load(), err, out)
 	}
 }

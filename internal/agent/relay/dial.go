@@ -86,7 +86,8 @@ func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, pr
 	return conn, nil
 }
 
-// tlsConfig is for one connection to e: files are read anew. The server's name follows from the authority.
+// tlsConfig is for one connection to e: files are read anew. The server's name follows from the authority, unless its
+// SPIFFE id is asked for.
 func tlsConfig(caFile string, proof settings.Proof) (*tls.Config, error) {
 	roots, err := readRoots(caFile)
 	if err != nil {
@@ -96,7 +97,29 @@ func tlsConfig(caFile string, proof settings.Proof) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own}, nil
+	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own}
+	if proof.Server != "" {
+		c.InsecureSkipVerify = true // the name only: the rest is verified here
+		c.VerifyConnection = func(state tls.ConnectionState) error { return verifyID(state, roots, proof.Server) }
+	}
+	return c, nil
+}
+
+// verifyID verifies a chain as crypto/tls does, but that the certificate must have a SPIFFE id and not a name: an SVID
+// has one id, and no name to go by.
+func verifyID(state tls.ConnectionState, roots *x509.CertPool, id string) error {
+	between := x509.NewCertPool()
+	for _, c := range state.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	leaf := state.PeerCertificates[0]
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+	}
+	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != id {
+		return fmt.Errorf("certificate is valid for the ids %v, not %s", leaf.URIs, id)
+	}
+	return nil
 }
 
 // readRoots reads the CA at each connection, so that a new one needs no restart; nil is the system's.

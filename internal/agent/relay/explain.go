@@ -145,6 +145,9 @@ func (u *upstreams) adviseDNS(e settings.Endpoint, f *Failure) {
 
 func (u *upstreams) adviseTLS(e settings.Endpoint, f *Failure, err error) {
 	f.Tried = "CA file " + cmp.Or(u.caFile, "of the system")
+	if u.signer.proof.Server != "" {
+		f.Tried += ", server id " + u.signer.proof.Server
+	}
 	if u.signer.proof.CertFile != "" {
 		f.Tried += ", client certificate " + u.signer.proof.CertFile
 	}
@@ -156,6 +159,8 @@ func (u *upstreams) adviseTLS(e settings.Endpoint, f *Failure, err error) {
 		f.Do = "set APPMESH_XDS_CA_FILE to the CA of the control plane (DATA_DIR/tls/ca.pem of evermeshd)"
 	case strings.Contains(text, "expired or is not yet valid"):
 		f.Do = "compare this machine's clock with the certificate's times, and renew it if it ended"
+	case strings.Contains(text, "valid for the ids"):
+		f.Do = "EVERMESH_XDS_SERVER_ID must be the SPIFFE id in the server's certificate"
 	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "doesn't contain any IP SANs"), strings.Contains(text, "not valid for any names"):
 		f.Do = "APPMESH_XDS_ENDPOINT must be a name or address that is in the server's certificate"
 	case strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"), strings.Contains(text, "unknown certificate"):

@@ -64,7 +64,7 @@ func (u *upstreams) preflight(ctx context.Context, e settings.Endpoint, address 
 			u.reports.served(e, time.Now())
 			return
 		}
-		if s := status.Convert(err); s.Code() != codes.Unauthenticated || !u.signer.refused(s.Message()) {
+		if s := status.Convert(err); s.Code() != codes.Unauthenticated || !u.signer.refused(up.endpoint, s.Message()) {
 			u.tell(ctx, e, u.refusal(up, err), true)
 			return
 		}

@@ -97,6 +97,8 @@ func (s *signer) advice(refusal string) string {
 	switch {
 	case wrong != nil:
 		return "give the agent credentials of the control plane's IAM, a token (EVERMESH_TOKEN_FILE) or a client certificate; the search said: " + reason([]byte(wrong.Error()))
+	case skewed.MatchString(refusal) && s.clock.ahead() == 0:
+		return "correct this machine's clock"
 	case skewed.MatchString(refusal):
 		return "nothing: the next signature is made by the control plane's clock; correct this machine's: " + clockWords(s.clock.ahead())
 	case strings.Contains(refusal, "does not match the signature"):
@@ -109,10 +111,14 @@ func (s *signer) advice(refusal string) string {
 	return "the key must be one of the control plane's IAM or STS, not one of another account or of AWS itself"
 }
 
-// refused learns from a refusal with code 16: the time, and that credentials are to be asked for anew. It says whether
-// the next attempt can go better at once.
-func (s *signer) refused(refusal string) (again bool) {
+// refused learns from a refusal of e's with code 16: the time, and that credentials are to be asked for anew. It says
+// whether the next attempt can go better at once. Who could change what comes over plaintext could have signatures made
+// for later: there no time is taken.
+func (s *signer) refused(e settings.Endpoint, refusal string) (again bool) {
 	if s.proof.Unsigned() {
+		return false
+	}
+	if skewed.MatchString(refusal) && !e.TLS && !e.Here() {
 		return false
 	}
 	if offset, ok := s.clock.correct(refusal); ok {

@@ -48,6 +48,22 @@ func TestFailuresToFindCredentials(t *testing.T) {
 	}
 }
 
+// Over plaintext nobody tells the time: a signature for later could be made to be used then.
+func TestClockOverPlaintext(t *testing.T) {
+	t.Parallel()
+	log, _ := agenttest.Log(t)
+	s := newSigner(nil, "us-east-1", "appmesh", log)
+	const refusal = "Signature expired: 20260101T000000Z is now earlier than 20260101T235500Z (20260102T000000Z - 5 min.)"
+	e := settings.Endpoint{Network: "tcp", Address: "control.example:7071"}
+	if s.refused(e, refusal) || s.clock.ahead() != 0 || s.advice(refusal) != "correct this machine's clock" {
+		t.Errorf("off by %s, %q", s.clock.ahead(), s.advice(refusal))
+	}
+	e.TLS = true
+	if !s.refused(e, refusal) || s.clock.ahead() == 0 {
+		t.Error("not corrected over TLS")
+	}
+}
+
 // given is a source that the test writes.
 type given func(context.Context) (aws.Credentials, error)
 

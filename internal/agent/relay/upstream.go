@@ -172,7 +172,7 @@ func (u *upstreams) tell(ctx context.Context, e settings.Endpoint, f *Failure, a
 func (u *upstreams) ended(ctx context.Context, up *upstream, spoke bool, err error) {
 	again := false
 	if s := status.Convert(err); s.Code() == codes.Unauthenticated {
-		again = u.signer.refused(s.Message())
+		again = u.signer.refused(up.endpoint, s.Message())
 	}
 	failure := u.refusal(up, err)
 	if !again {

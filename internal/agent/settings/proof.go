@@ -3,6 +3,7 @@ package settings
 import (
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -19,6 +20,9 @@ type Proof struct {
 	// Role is the ARN of the role that token or certificate stand for (EVERMESH_ROLE_ARN); a token without it has the
 	// role of its pod identity association. Account is the one whose association that is; "" for the only one.
 	Role, Account string
+	// Server is the SPIFFE id that the control plane's certificate must have instead of the endpoint's name
+	// (EVERMESH_XDS_SERVER_ID); "" for the name.
+	Server string
 	// Pod says that TokenFile is one that the pod had for AWS.
 	Pod bool
 }
@@ -37,6 +41,11 @@ func (s *Settings) proof(v *variables) {
 	if p.Role != "" && p.TokenFile == "" && p.CertFile == "" {
 		v.fail("EVERMESH_ROLE_ARN", "takes EVERMESH_TOKEN_FILE or APPMESH_XDS_CLIENT_CERT_FILE: what signs has its role already")
 	}
+	if p.Server = v.text("EVERMESH_XDS_SERVER_ID", ""); p.Server != "" {
+		if id, err := url.Parse(p.Server); err != nil || id.Scheme != "spiffe" || id.Host == "" || id.RawQuery != "" || id.Fragment != "" {
+			v.fail("EVERMESH_XDS_SERVER_ID", "%q is no SPIFFE id, such as spiffe://prod.example/ns/evermesh/sa/evermeshd", p.Server)
+		}
+	}
 	if n, ok := api.ParseResourceName(s.Resource.ID); ok {
 		p.Account = n.Account
 	}
@@ -54,17 +63,15 @@ const (
 // is named. A token goes over TLS only, so an endpoint in plaintext leaves things as they are.
 func (s *Settings) ofThePod(v *variables) {
 	p := &s.Proof
-	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"} {
-		if v.has(name) {
-			return
-		}
+	if slices.ContainsFunc([]string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"}, v.has) {
+		return
 	}
 	for _, e := range s.Endpoints {
 		if !e.TLS && !e.Here() {
 			return
 		}
 	}
-	if *p != (Proof{Account: p.Account}) || len(s.Endpoints) == 0 || v.has("AWS_ENDPOINT_URL") || v.has("AWS_ENDPOINT_URL_STS") {
+	if *p != (Proof{Account: p.Account, Server: p.Server}) || len(s.Endpoints) == 0 || v.has("AWS_ENDPOINT_URL") || v.has("AWS_ENDPOINT_URL_STS") {
 		return
 	}
 	token, role := v.text("AWS_WEB_IDENTITY_TOKEN_FILE", ""), v.text("AWS_ROLE_ARN", "")

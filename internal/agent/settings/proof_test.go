@@ -26,6 +26,7 @@ func TestProofSettings(t *testing.T) {
 	}
 	for variable, extra := range map[string]map[string]string{
 		"APPMESH_XDS_CLIENT_CERT_FILE": {"APPMESH_XDS_CLIENT_CERT_FILE": "/c"},
+		"EVERMESH_XDS_SERVER_ID":       {"EVERMESH_XDS_SERVER_ID": "control.example"},
 		"EVERMESH_ROLE_ARN":            {"EVERMESH_ROLE_ARN": "orders", "EVERMESH_TOKEN_FILE": "/t"},
 	} {
 		_, err := parse(extra)
