@@ -143,8 +143,11 @@ var systemCAs = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cer
 func (v *variables) openTelemetry(signal, protocol string) *OpenTelemetry {
 	const general = "OTEL_EXPORTER_OTLP_ENDPOINT"
 	o := &OpenTelemetry{Service: v.text("OTEL_SERVICE_NAME", ""), Attributes: v.has("OTEL_RESOURCE_ATTRIBUTES"), Address: "127.0.0.1", Port: 4317}
-	if p := v.text(protocol, v.text("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")); p != "grpc" {
-		v.fail("OTEL_EXPORTER_OTLP_PROTOCOL", "%q: only grpc is taken", p)
+	if !v.has(protocol) {
+		protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
+	}
+	if p := v.text(protocol, "grpc"); p != "grpc" {
+		v.fail(protocol, "%q: only grpc is taken", p)
 	}
 	if v.has("OTEL_EXPORTER_OTLP_HEADERS") {
 		v.warn("OTEL_EXPORTER_OTLP_HEADERS is without effect: Envoy's bootstrap is no place for secrets; let a collector beside it add them")
