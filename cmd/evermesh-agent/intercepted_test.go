@@ -131,6 +131,12 @@ func TestInterceptedTraffic(t *testing.T) {
 			w.through(t, true)
 		})
 	}
+	if gid := w.ground.Owner().UID; gid != 0 {
+		t.Run("ICPT-007 ICPT-013 Envoy is left out by its group as by its user", func(t *testing.T) {
+			inNamespace(t, w.host, nil, append([]string{"APPMESH_IGNORE_UID=", fmt.Sprintf("APPMESH_IGNORE_GID=%d", gid)}, w.script()...), none)
+			w.through(t, true)
+		})
+	}
 	t.Run("--check proves it while Envoy runs", func(t *testing.T) {
 		inNamespace(t, w.host, nil, w.script(), none)
 		// Everything that a connection can reach stands for a control plane.

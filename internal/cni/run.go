@@ -116,16 +116,16 @@ func (c *call) run(ctx context.Context, stdin io.Reader) (any, error) {
 	if backend == "" {
 		backend = "auto"
 	}
+	cfg, err := c.network.config()
+	if err != nil && command != "DEL" {
+		return nil, &Error{Code: CodeConfig, Msg: "invalid network configuration", Details: err.Error()}
+	}
 	backends, err := intercept.Find(backend)
 	if command == "DEL" {
 		return nil, c.del(ctx, backends, err)
 	}
 	if err != nil {
 		return nil, err
-	}
-	cfg, err := c.network.config()
-	if err != nil {
-		return nil, &Error{Code: CodeConfig, Msg: "invalid network configuration", Details: err.Error()}
 	}
 	if command == "CHECK" {
 		return nil, c.check(ctx, backends, cfg)

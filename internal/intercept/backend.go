@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // Backend installs rules in the network namespace of the calling thread.
@@ -135,9 +136,13 @@ func apply(ctx context.Context, b Backend, cfg *Config) error {
 	return err
 }
 
+// killWait is how long a killed tool's output is waited for, which a child of its own may hold open.
+const killWait = time.Second
+
 // run executes one tool with stdin as given; the error carries what the tool said.
 func run(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.WaitDelay = killWait
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {

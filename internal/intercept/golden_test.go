@@ -131,3 +131,28 @@ COMMIT
 		}
 	})
 }
+
+// Whatever a tool printed, no line of what follows touches a chain of others, but to delete or insert jumps to ours.
+func FuzzSaved(f *testing.F) {
+	f.Add("*nat\n:OUTPUT ACCEPT [0:0]\n:APPMESH_EGRESS - [0:0]\n-A OUTPUT -p tcp -j APPMESH_EGRESS\n-A OUTPUT -j OTHER\n-A APPMESH_EGRESS -j RETURN\nCOMMIT\n", ":EVERMESH_DNS - [0:0]\n")
+	f.Add("*filter\n-A OUTPUT -j APPMESH_EGRESS\n*nat\n-A PREROUTING -g APPMESH_INGRESS\n", "-A X -j APPMESH_INGRESS")
+	cfg, err := Parse(environment("APPMESH_START_ENABLED=1", "APPMESH_IGNORE_UID=1337", "APPMESH_ENVOY_EGRESS_PORT=15001"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, saved, other string) {
+		for _, text := range []string{removeIPTables(saved), cfg.IPTables(false, saved), restoreIPTables(readSaved(saved), readSaved(other))} {
+			for line := range strings.Lines(text) {
+				words := strings.Fields(line)
+				switch {
+				case len(words) == 0 || words[0] == "*nat" || words[0] == "COMMIT":
+				case strings.HasPrefix(words[0], ":") && isOurs(words[0][1:]):
+				case len(words) >= 2 && isOurs(words[1]) && (words[0] == "-A" || words[0] == "-F" || words[0] == "-X"):
+				case len(words) >= 4 && (words[1] == "OUTPUT" || words[1] == "PREROUTING") && isOurs(words[len(words)-1]):
+				default:
+					t.Errorf("%q\n%s", line, text)
+				}
+			}
+		}
+	})
+}

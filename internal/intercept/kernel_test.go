@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,6 +47,11 @@ func TestMain(m *testing.M) {
 			}
 			os.Exit(0)
 		}
+	}
+	if slices.ContainsFunc(os.Args, func(arg string) bool {
+		return strings.HasPrefix(arg, "-test.fuzz=") || arg == "-test.fuzzworker"
+	}) {
+		os.Exit(m.Run()) // whose workers are started by a program that must be their parent
 	}
 	exit, inside, err := ground.Enter(context.Background())
 	if err != nil {
@@ -180,15 +186,8 @@ func (s *scene) apply(t *testing.T, b intercept.Backend, lines ...string) {
 }
 
 func TestKernel(t *testing.T) {
-	for _, tool := range []string{"nft", "iptables"} {
-		t.Run(tool, func(t *testing.T) {
-			s := newScene(t)
-			found, err := intercept.Find(tool)
-			if err != nil {
-				t.Skip("the tool is not on this machine: " + err.Error())
-			}
-			kernel(t, s, found[0])
-		})
+	for _, b := range variants(t) {
+		t.Run(b.Name(), func(t *testing.T) { kernel(t, newScene(t), b) })
 	}
 }
 
@@ -284,16 +283,12 @@ func status(t *testing.T, s *scene, b intercept.Backend) (text string) {
 
 // What a tool refuses changes nothing.
 func TestKernelRefused(t *testing.T) {
-	for _, tool := range []string{"nft", "iptables"} {
-		t.Run(tool, func(t *testing.T) {
+	for _, b := range variants(t) {
+		t.Run(b.Name(), func(t *testing.T) {
 			s := newScene(t)
-			found, err := intercept.Find(tool)
-			if err != nil {
-				t.Skip("the tool is not on this machine: " + err.Error())
-			}
-			s.apply(t, found[0], "APPMESH_START_ENABLED=1")
+			s.apply(t, b, "APPMESH_START_ENABLED=1")
 			bad := intercept.Config{Enabled: true, EgressPort: 15001, IngressPort: 15000, AppPorts: []intercept.PortRange{{First: 9, Last: 8}}}
-			if err := s.workload.Do(func() error { return found[0].Apply(t.Context(), bad) }); err == nil {
+			if err := s.workload.Do(func() error { return b.Apply(t.Context(), bad) }); err == nil {
 				t.Error("taken")
 			}
 			hears(t, s.workload, s.other.Addr(), "9080", "egress")

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/evermesh/evermesh/internal/intercept"
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
@@ -26,7 +27,7 @@ var tools = []string{
 
 // failing are stand-ins before the real tools on PATH. Each call that changes something counts; what the file
 // "plan" says of its number happens: "before" fails without doing it, "after" does it and fails, "kill" does it and kills the
-// caller. All other calls are the real tool's.
+// caller, "hang" never ends. All other calls are the real tool's.
 type failing struct{ dir string }
 
 func newFailing(t *testing.T) failing {
@@ -46,6 +47,7 @@ echo $n >%[2]s/calls
 case "$(grep "^$n " %[2]s/plan 2>/dev/null)" in
 *before) echo "refused by the test" >&2; exit 1;;
 *after) %[1]s "$@"; echo "failed by the test" >&2; exit 1;;
+*hang) exec sleep 600;;
 *kill) %[1]s "$@"; kill -9 $PPID; exit 1;;
 esac
 exec %[1]s "$@"
@@ -76,9 +78,7 @@ func (f failing) calls(t *testing.T) (n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Sscan(string(text), &n); err != nil {
-		t.Fatal(err)
-	}
+	_, _ = fmt.Sscan(string(text), &n) // it is empty for a moment, while a call is counted
 	return n
 }
 
@@ -425,6 +425,38 @@ func TestKernelKilled(t *testing.T) {
 				if text := all(t, h); strings.Contains(text, "APPMESH_") || strings.Contains(text, "evermesh") {
 					t.Errorf("left:\n%s", text)
 				}
+			}
+		})
+	}
+}
+
+// Whoever is interrupted while a tool works puts back what was there.
+func TestKernelInterrupted(t *testing.T) {
+	g := onGround(t)
+	f := newFailing(t)
+	number := 0
+	old, cfg := parsed(t, "APPMESH_ENABLE_IPV6=1", "APPMESH_APP_PORTS=90"), parsed(t, "APPMESH_APP_PORTS=80", "APPMESH_ENABLE_IPV6=1")
+	for _, b := range variants(t) {
+		t.Run(b.Name(), func(t *testing.T) {
+			h := host(t, g, &number)
+			f.plan(t)
+			change(t, h, b, &old)
+			before := all(t, h)
+			last := 2
+			if b.Name() == "nft" {
+				last = 1
+			}
+			f.plan(t, fmt.Sprintf("%d hang", last))
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() { ended <- h.Do(func() error { return b.Apply(ctx, cfg) }) }()
+			testenv.Eventually(t, "the tool hangs", func() bool { return f.calls(t) == last })
+			cancel()
+			if err := <-ended; err == nil {
+				t.Error("no error")
+			}
+			if diff := cmp.Diff(before, all(t, h)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
 	}
