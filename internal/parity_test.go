@@ -43,23 +43,25 @@ var (
 	testName = regexp.MustCompile(`^Test[A-Za-z0-9_]+(/.+)?$`)
 )
 
-// repositoryTests are the tests of each folder, and what could be a name of a part of one: texts in its tests, and first
-// lines of its cases.
+// repositoryTests are the tests of each folder, what could be a name of a part of one (texts in its tests, and first lines of
+// its cases), and whatever else its cases say.
 type repositoryTests struct {
-	functions map[string]bool   // by folder, space, name
-	texts     map[string]string // by folder
+	functions    map[string]bool   // by folder, space, name
+	texts, cases map[string]string // by folder
 }
 
 func findTests(t *testing.T) repositoryTests {
 	t.Helper()
-	found := repositoryTests{functions: map[string]bool{}, texts: map[string]string{}}
+	found := repositoryTests{functions: map[string]bool{}, texts: map[string]string{}, cases: map[string]string{}}
 	for _, name := range repositoryFiles(t, func(name string) bool {
 		return strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".txtar") && filepath.Base(filepath.Dir(name)) == "testdata"
 	}) {
 		folder := filepath.Dir(name)
 		if strings.HasSuffix(name, ".txtar") {
-			first, _, _ := strings.Cut(readFile(t, name), "\n")
+			text := readFile(t, name)
+			first, _, _ := strings.Cut(text, "\n")
 			found.texts[filepath.Dir(folder)] += first + "\n"
+			found.cases[filepath.Dir(folder)] += text
 			continue
 		}
 		_, f := parse(t, name)
@@ -84,6 +86,12 @@ func (r repositoryTests) has(folder, name string) bool {
 	return r.functions[folder+" "+function] && (part == "" || strings.Contains("\n"+r.texts[folder], "\n"+part+"\n"))
 }
 
+// says whether a text is in a test of the folder, or in one of its cases, as a word.
+func (r repositoryTests) says(folder, text string) bool {
+	word := regexp.MustCompile(`(^|[^A-Z0-9_])` + text + `($|[^A-Z0-9_])`)
+	return word.MatchString(r.texts[folder]) || word.MatchString(r.cases[folder])
+}
+
 // TestAgentParity holds docs/agent-parity.md against the code: every variable of App Mesh's images and every one that the
 // agent and the interception read has its row, every row says what becomes of it here, and the tests that it names exist.
 func TestAgentParity(t *testing.T) {
@@ -103,12 +111,15 @@ func TestAgentParity(t *testing.T) {
 		if !slices.ContainsFunc(parityVerdicts, func(v string) bool { return strings.HasPrefix(cells[1], v) }) {
 			t.Errorf("%s: %q does not begin with one of %s", cells[0], cells[1], strings.Join(parityVerdicts, ", "))
 		}
+		var variables []string
 		for _, m := range ticked.FindAllStringSubmatch(cells[0]+cells[1], -1) {
 			if variable.MatchString(m[1]) {
 				listed[m[1]] = cells[1]
+				variables = append(variables, m[1])
 			}
 		}
 		folder, shown := "", 0
+		var folders []string
 		for _, m := range ticked.FindAllStringSubmatch(cells[2], -1) {
 			switch {
 			case testName.MatchString(m[1]):
@@ -118,13 +129,22 @@ func TestAgentParity(t *testing.T) {
 				}
 			default:
 				folder = m[1]
+				folders = append(folders, folder)
 				if _, err := os.Stat(filepath.Join(root, folder)); err != nil {
 					t.Errorf("%s: there is no %s", cells[0], folder)
 				}
 			}
 		}
-		if reason := strings.HasPrefix(cells[1], "left out") || strings.HasPrefix(cells[1], "without effect"); shown == 0 && !reason {
+		if strings.HasPrefix(cells[1], "left out") || strings.HasPrefix(cells[1], "without effect") {
+			continue
+		}
+		if shown == 0 {
 			t.Errorf("%s: no test shows it", cells[0])
+		}
+		for _, name := range variables {
+			if !slices.ContainsFunc(folders, func(folder string) bool { return found.says(folder, name) }) {
+				t.Errorf("%s: nobody sets %s in %s", cells[0], name, strings.Join(folders, ", "))
+			}
 		}
 	}
 	if rows == 0 {

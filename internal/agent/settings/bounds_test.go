@@ -75,6 +75,8 @@ func TestPlainTexts(t *testing.T) {
 		{"AGENT-028 or the resource", "", func(s Settings) string { return s.Resource.Cluster }, "mesh/m/virtualNode/n"},
 		{"a key's file for what is kept", "EVERMESH_STATE_KEY_FILE=/key", func(s Settings) string { return s.LastGood.KeyFile }, "/key"},
 		{"Envoy's own place", "ENVOY_PATH=/opt/envoy", func(s Settings) string { return s.EnvoyPath }, "/opt/envoy"},
+		{"a pod's token is the proof", "AWS_ROLE_ARN=arn:aws:iam::111122223333:role/r AWS_WEB_IDENTITY_TOKEN_FILE=/t", func(s Settings) string { return s.Proof.TokenFile }, "/t"},
+		{"unless there is a place for AWS's services", "AWS_ENDPOINT_URL=https://evermesh:7070 AWS_ROLE_ARN=arn:aws:iam::111122223333:role/r AWS_WEB_IDENTITY_TOKEN_FILE=/t", func(s Settings) string { return s.Proof.TokenFile }, ""},
 		{"the file of the bootstrap", "ENVOY_CONFIG_FILE=/nowhere/envoy.yaml", func(s Settings) string { return s.ConfigFile }, "/nowhere/envoy.yaml"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
