@@ -6,10 +6,56 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	healthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/evermesh/evermesh/internal/api"
 )
+
+const (
+	// checker is the User-Agent with which Envoy checks.
+	checker = "Envoy/HC"
+	// grpcCheck is the path of a check by grpc.
+	grpcCheck = "/grpc.health.v1.Health/Check"
+)
+
+// answersChecks is the filter by which a proxy that is to stop fails the checks of its
+// clients by itself (POST /healthcheck/fail, AGENT-046): they choose it no more, at the
+// first one. Until then the application answers, as without it. It looks at checks of
+// Envoys alone: what it takes for a check is in no statistics of requests and in no
+// trace, and a check's path may be one that people use.
+func answersChecks(l *api.Listener) []*hcmv3.HttpFilter {
+	h := l.HealthCheck
+	if h == nil || h.Port != nil && *h.Port != l.PortMapping.Port {
+		return nil // it does not come here
+	}
+	path := grpcCheck
+	switch h.Protocol {
+	case api.PortProtocolHTTP, api.PortProtocolHTTP2:
+		path = checkPath(h)
+	case api.PortProtocolGRPC:
+		if !isHTTP2(l.PortMapping.Protocol) {
+			return nil
+		}
+	default:
+		return nil
+	}
+	return []*hcmv3.HttpFilter{{Name: "envoy.filters.http.health_check", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&healthv3.HealthCheck{
+		PassThroughMode: wrapperspb.Bool(true),
+		Headers:         []*routev3.HeaderMatcher{headerIs(":path", path), headerIs("user-agent", checker)},
+	})}}}
+}
+
+// checkPath is the path that a check by HTTP asks for.
+func checkPath(h *api.HealthCheckPolicy) string {
+	if h.Path != nil {
+		return cmp.Or(*h.Path, "/")
+	}
+	return "/"
+}
 
 // healthChecks are those that clients run against a node's listener (EMS-045).
 // host is the node's name in discovery. They speak TLS as the cluster does.
@@ -36,10 +82,7 @@ func healthChecks(node *api.Resource, l *api.Listener, host string, tls bool, f 
 	}
 	switch h.Protocol {
 	case api.PortProtocolHTTP, api.PortProtocolHTTP2:
-		http := &corev3.HealthCheck_HttpHealthCheck{Host: host + ":" + strconv.FormatInt(port, 10), Path: "/"}
-		if h.Path != nil {
-			http.Path = cmp.Or(*h.Path, "/")
-		}
+		http := &corev3.HealthCheck_HttpHealthCheck{Host: host + ":" + strconv.FormatInt(port, 10), Path: checkPath(h)}
 		if h.Protocol == api.PortProtocolHTTP2 {
 			http.CodecClientType = typev3.CodecClientType_HTTP2
 		} else if tls && isHTTP2(l.PortMapping.Protocol) {

@@ -85,17 +85,17 @@ func rds(direction string, protocol api.PortProtocol, port uint32) string {
 
 // connectionManager is the HTTP filter of a chain. Path normalisation is App
 // Mesh's, as routes match prefixes (RT-017, GR-012); websocket upgrades are
-// allowed everywhere (VN-007).
-func (b *build) connectionManager(prefix, routes string) *listenerv3.Filter {
+// allowed everywhere (VN-007). The router is its last filter, after others.
+func (b *build) connectionManager(prefix, routes string, before ...*hcmv3.HttpFilter) *listenerv3.Filter {
 	return filter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
 		StatPrefix: prefix,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: routes,
 			ConfigSource:    b.owner.steady().ads,
 		}},
-		HttpFilters: []*hcmv3.HttpFilter{{
+		HttpFilters: append(before, &hcmv3.HttpFilter{
 			Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})},
-		}},
+		}),
 		Tracing:                      &hcmv3.HttpConnectionManager_Tracing{},
 		AccessLog:                    append(b.accessLog(), b.requestMetrics(prefix)...),
 		UpgradeConfigs:               []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket", Enabled: wrapperspb.Bool(true)}},

@@ -120,7 +120,7 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 			routes := rds(ingressPrefix, protocol, port)
 			b.ingressRoutes(routes, fmt.Sprintf("%s_%s_%d", b.own.Key.Name, protocol, port), cluster, limit, idle)
 			in.chains = func() []*listenerv3.FilterChain {
-				return t.chains(port, true, tls, func() *listenerv3.Filter { return b.connectionManager(prefix, routes) })
+				return t.chains(port, true, tls, func() *listenerv3.Filter { return b.connectionManager(prefix, routes, answersChecks(l)...) })
 			}
 		} else {
 			// Only who must tell TLS from plaintext has to wait for the client's first

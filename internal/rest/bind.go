@@ -88,6 +88,9 @@ func (b *binder) bind(r *http.Request, body []byte) (map[string]any, error) {
 		return nil, refusal(found)
 	}
 	for _, member := range b.uri {
+		if member == "instance" {
+			continue // of a proxy: it may be the ARN of a task
+		}
 		if err := checkName(member, doc[member].(string)); err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	healthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
@@ -147,8 +148,11 @@ func (c *chain) end(f *listenerv3.Filter) ([]*accesslogv3.AccessLog, error) {
 		if err := packed.UnmarshalTo(c.http); err != nil {
 			return nil, fmt.Errorf("decode filter: %w", err)
 		}
-		if c.http.GetRds() == nil || len(c.http.GetHttpFilters()) != 1 {
-			return nil, errors.New("only the router, with routes by RDS, is simulated")
+		filters := c.http.GetHttpFilters()
+		if c.http.GetRds() == nil || len(filters) == 0 || slices.ContainsFunc(filters[:len(filters)-1], func(f *hcmv3.HttpFilter) bool {
+			return !f.GetTypedConfig().MessageIs(&healthv3.HealthCheck{})
+		}) {
+			return nil, errors.New("only the router, with routes by RDS and after checks of health, is simulated")
 		}
 		return c.http.GetAccessLog(), nil
 	case packed.MessageIs(&tcpv3.TcpProxy{}):

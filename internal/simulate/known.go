@@ -36,9 +36,11 @@ var understood = map[string]string{
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": "enabled upgrade_type",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":                          "name typed_config",
 	"envoy.extensions.filters.network.http_connection_manager.v3.Rds":                                 "route_config_name",
-	"envoy.extensions.filters.http.router.v3.Router":                                                  "",
-	"envoy.config.accesslog.v3.AccessLog":                                                             "name typed_config",
-	"envoy.extensions.access_loggers.file.v3.FileAccessLog":                                           "path",
+	// It passes on what it is asked for, until the proxy is to stop.
+	"envoy.extensions.filters.http.health_check.v3.HealthCheck": "headers pass_through_mode",
+	"envoy.extensions.filters.http.router.v3.Router":            "",
+	"envoy.config.accesslog.v3.AccessLog":                       "name typed_config",
+	"envoy.extensions.access_loggers.file.v3.FileAccessLog":     "path",
 
 	"envoy.config.route.v3.RouteConfiguration":                             "ignore_port_in_host_matching name virtual_hosts",
 	"envoy.config.route.v3.VirtualHost":                                    "domains name routes",

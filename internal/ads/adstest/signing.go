@@ -1,6 +1,7 @@
 package adstest
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -13,13 +14,17 @@ import (
 
 // Signing signs streams with a key as the agent does; it is a
 // credentials.PerRPCCredentials for connections in plaintext too.
-type Signing struct{ Key aws.Credentials }
+type Signing struct {
+	Key aws.Credentials
+	// Host is the connection's authority, when that is not evermesh.
+	Host string
+}
 
 // GetRequestMetadata signs the call that ctx is about.
 func (s Signing) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	const unsigned = "UNSIGNED-PAYLOAD"
 	info, _ := credentials.RequestInfoFromContext(ctx)
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://evermesh"+info.Method, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+cmp.Or(s.Host, "evermesh")+info.Method, nil)
 	if err != nil {
 		return nil, err
 	}
