@@ -143,27 +143,26 @@ func extensionFamilies(r io.Reader, limit int) (string, error) {
 	lines.Buffer(make([]byte, 0, 4<<10), maxStatsLine)
 	var families []string
 	var family strings.Builder
+	size, ours := 0, false
 	end := func() {
 		if family.Len() > 0 {
+			size += family.Len()
 			families = append(families, family.String())
 			family.Reset()
 		}
 	}
-	size, ours := 0, false
 	for lines.Scan() {
 		line := lines.Text()
 		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
 			end()
 			if name, ours = strings.CutPrefix(name, extensionPrefix); ours {
-				fmt.Fprintf(&family, "\n# TYPE %s\n", name)
+				family.WriteString("\n# TYPE " + name + "\n")
 			}
-			continue
-		}
-		if value, ok := strings.CutPrefix(line, extensionPrefix); ok && ours {
-			if size += len(value) + 1; size > limit {
-				return "", errTooLarge
-			}
+		} else if value, ok := strings.CutPrefix(line, extensionPrefix); ok && ours {
 			family.WriteString(value + "\n")
+		}
+		if size+family.Len() > limit {
+			return "", errTooLarge
 		}
 	}
 	if err := lines.Err(); err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
 	"github.com/evermesh/evermesh/internal/agent/settings"
@@ -162,4 +164,42 @@ func TestBrokenStatistics(t *testing.T) {
 	if err == nil {
 		t.Error("the answer is whole")
 	}
+}
+
+// Whatever Envoy says, what is kept of it is within the bound, has nothing else in it, and every line once.
+func TestAnyStatistics(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		line := rapid.OneOf(
+			rapid.StringMatching(`# TYPE (envoy_appmesh_)?[A-Z][a-z]{1,3} (counter|gauge|histogram)`),
+			rapid.StringMatching(`(envoy_appmesh_)?[A-Z][a-z]{1,3}\{[a-z"=,]{0,9}\} [0-9]{1,3}`),
+			rapid.StringMatching(`[ -~]{0,20}`),
+		)
+		lines := rapid.SliceOfN(line, 0, 30).Draw(t, "lines")
+		limit := rapid.IntRange(0, 400).Draw(t, "limit")
+		got, err := extensionFamilies(strings.NewReader(strings.Join(lines, "\n")), limit)
+		whole, wholeErr := extensionFamilies(strings.NewReader(strings.Join(lines, "\n")), 1<<20)
+		if wholeErr != nil {
+			t.Fatal(wholeErr)
+		}
+		if (err == nil) != (len(whole) <= limit) || (err == nil && got != whole) {
+			t.Fatalf("%d bytes of %d with limit %d: %v", len(got), len(whole), limit, err)
+		}
+		kept, ours := 0, false
+		for _, l := range lines {
+			if name, ok := strings.CutPrefix(l, "# TYPE "); ok {
+				ours = strings.HasPrefix(name, extensionPrefix)
+			} else if ours && strings.HasPrefix(l, extensionPrefix) {
+				kept++
+			}
+		}
+		samples := 0
+		for l := range strings.Lines(whole) {
+			if l != "\n" && !strings.HasPrefix(l, "# TYPE ") {
+				samples++
+			}
+		}
+		if samples != kept || strings.Contains(whole, "# TYPE "+extensionPrefix) {
+			t.Fatalf("%d samples, want %d: %q", samples, kept, whole)
+		}
+	})
 }

@@ -60,7 +60,7 @@ func Listen(o ServerOptions) (*Server, error) {
 	}
 	v := &Server{ServerOptions: o, limiter: rate.NewLimiter(requestRate, requestBurst)}
 	v.level = &levelSwitch{admin: o.Admin, envoy: o.Health.Envoy, base: o.Level, current: o.Level, reset: o.Reset, log: o.Log}
-	v.http = &http.Server{Handler: v.limited(v.routes()), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeader}
+	v.http = &http.Server{Handler: v.limited(v.routes()), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: answerTime, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeader}
 	v.wg.Go(func() {
 		if err := v.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			o.Log.Error("http server stopped", "err", err)
@@ -73,6 +73,7 @@ const (
 	requestRate  = 10 // a second
 	requestBurst = 20
 	maxHeader    = 16 << 10
+	answerTime   = 30 * time.Second // until who asked has taken the answer
 )
 
 func listenUnix(_, path string) (net.Listener, error) {
