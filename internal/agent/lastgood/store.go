@@ -47,12 +47,12 @@ type Store struct {
 	looked    bool           // at the file
 	confirmed time.Time      // when the control plane last stood by what is kept
 	unsaved   bool
-	before    *Stream // that before the newest, until its Envoy is known to have something newer
+	before    map[string]*kind // of streams before the newest, what is acknowledged and in nothing kept
 	newest    *Stream
 	serving   bool // an Envoy runs on what is kept, and the control plane has not answered since
 
-	told map[string]string // what was said of the file, by subject; saver's
-	keys string            // the fingerprint of those that the file was sealed with
+	told map[string]bool // what was said of the file, by subject
+	keys string          // the fingerprint of those that the file was sealed with
 }
 
 // configuration is what one Envoy had at one moment. It does not change.
@@ -70,7 +70,7 @@ type keptKind struct {
 
 // New returns a store that has looked at no file yet.
 func New(o Options) *Store {
-	return &Store{Options: o, stir: make(chan struct{}, 1), told: map[string]string{}}
+	return &Store{Options: o, stir: make(chan struct{}, 1), told: map[string]bool{}, before: map[string]*kind{}}
 }
 
 // Begin follows a new stream of Envoy. It is the one that counts from now on.
@@ -86,7 +86,7 @@ func (s *Store) Begin(delta bool) *Stream {
 		s.snapshot(old, now)
 		t.follows, t.changed = old.left(), old.changed
 		if old.spoke && !old.lost {
-			s.before = old
+			maps.Copy(s.before, old.types)
 		}
 	}
 	s.newest = t
@@ -95,13 +95,10 @@ func (s *Store) Begin(delta bool) *Stream {
 
 // knownTypes are those of which something was acknowledged before the newest stream, or is kept.
 func (s *Store) knownTypes() (out []string) {
-	if s.before != nil {
-		for typ, k := range s.before.types {
-			if len(k.held) > 0 {
-				out = append(out, typ)
-			}
+	for typ, k := range s.before {
+		if len(k.held) > 0 {
+			out = append(out, typ)
 		}
-		return out
 	}
 	if s.kept != nil {
 		for typ, k := range s.kept.kinds {
@@ -217,8 +214,8 @@ func (s *Store) age() time.Duration { return max(0, s.Now().Sub(s.confirmed)) }
 
 // known is a resource in the form that was acknowledged or kept last.
 func (s *Store) known(typ, name string) (resource, bool) {
-	if s.before != nil && s.before.types[typ] != nil {
-		if r, ok := s.before.types[typ].held[name]; ok {
+	if k := s.before[typ]; k != nil {
+		if r, ok := k.held[name]; ok {
 			return r, true
 		}
 	}
@@ -231,8 +228,8 @@ func (s *Store) known(typ, name string) (resource, bool) {
 
 // knownKind is what was acknowledged or kept of a type under that version of the state of the world; nil without.
 func (s *Store) knownKind(typ, version string) map[string]resource {
-	if s.before != nil && s.before.types[typ] != nil && s.before.types[typ].version == version {
-		return s.before.types[typ].held
+	if k := s.before[typ]; k != nil && k.version == version {
+		return k.held
 	}
 	if s.kept == nil || s.kept.kinds[typ].version != version {
 		return nil
@@ -261,7 +258,7 @@ func (s *Store) snapshot(t *Stream, now time.Time) {
 		return
 	}
 	s.kept, s.looked, s.unsaved = next, true, true
-	s.before = nil
+	clear(s.before)
 }
 
 // confirm notes that the control plane stands by what is kept now.
@@ -400,21 +397,17 @@ func (s *Store) identity(ctx context.Context, c *configuration) [][]byte {
 	return keys
 }
 
-// tell logs what is wrong with a subject, once until it is another thing. mu is held.
+// tell logs what is wrong with a subject, once until it was right again. mu is held.
 func (s *Store) tell(subject, text string, err error) {
-	now := text
-	if err != nil {
-		now = err.Error()
-	}
-	if s.told[subject] == now {
+	if s.told[subject] {
 		return
 	}
-	s.told[subject] = now
-	attrs := []any{}
+	s.told[subject] = true
 	if err != nil {
-		attrs = append(attrs, "err", err)
+		s.Log.Warn("last good configuration", "trouble", text, "err", err)
+		return
 	}
-	s.Log.Warn(text, attrs...)
+	s.Log.Warn("last good configuration", "trouble", text)
 }
 
 func (s *Store) tellLocked(subject, text string, err error) {

@@ -2,6 +2,7 @@ package lastgood
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"time"
 )
@@ -78,31 +79,35 @@ func newKind() *kind {
 }
 
 // request takes in what Envoy says. store.mu is held.
-func (s *Stream) request(r request) {
-	k := s.types[r.typ]
+func (t *Stream) request(r request) {
+	k := t.types[r.typ]
 	opens := k == nil
 	if opens {
 		k = newKind()
-		s.types[r.typ] = k
-		s.open(r, k)
+		t.types[r.typ] = k
+		t.open(r, k)
 	}
 	if r.nonce != "" {
-		s.settle(r, k)
+		t.settle(r, k)
 	}
-	if s.delta {
+	had := len(k.held)
+	if t.delta {
 		k.unsubscribe(r.unsubscribe)
 		k.subscribe(r.typ, r.subscribe, r.versions)
-		return
+	} else {
+		k.rename(r, opens)
 	}
-	k.rename(r, opens)
+	if len(k.held) < had {
+		t.change()
+	}
 }
 
 // open takes in what Envoy had of the type when the stream began.
-func (s *Stream) open(r request, k *kind) {
-	if s.delta {
+func (t *Stream) open(r request, k *kind) {
+	if t.delta {
 		k.all = wild(r.typ) && len(r.subscribe) == 0
 		for name, version := range r.versions {
-			if had, ok := s.store.known(r.typ, name); ok && had.version == version {
+			if had, ok := t.store.known(r.typ, name); ok && had.version == version {
 				k.held[name] = had
 			} else {
 				k.unknown[name] = struct{}{}
@@ -111,7 +116,7 @@ func (s *Stream) open(r request, k *kind) {
 		if k.all && len(r.versions) == 0 {
 			k.owed[everything] = struct{}{}
 		}
-		s.versions = s.versions || len(r.versions) > 0
+		t.versions = t.versions || len(r.versions) > 0
 		return
 	}
 	k.all = wild(r.typ) && len(r.names) == 0
@@ -121,27 +126,29 @@ func (s *Stream) open(r request, k *kind) {
 		}
 		return
 	}
-	s.versions, k.version = true, r.version
-	had := s.store.knownKind(r.typ, r.version)
+	t.versions, k.version = true, r.version
+	had := t.store.knownKind(r.typ, r.version)
 	switch {
 	case k.all && had == nil:
 		k.unknown[everything] = struct{}{}
 	case k.all:
-		for name, one := range had {
-			k.held[name] = one
-		}
+		maps.Copy(k.held, had)
 	}
 	for _, name := range r.names {
-		if one, ok := had[name]; ok {
+		one, ok := had[name]
+		switch {
+		case ok:
 			k.held[name] = one
-		} else {
+		case had != nil: // it never came
+			k.owed[name] = struct{}{}
+		default:
 			k.unknown[name] = struct{}{}
 		}
 	}
 }
 
 // settle takes in the answer to a response.
-func (s *Stream) settle(r request, k *kind) {
+func (t *Stream) settle(r request, k *kind) {
 	i := slices.IndexFunc(k.flights, func(f flight) bool { return f.nonce == r.nonce })
 	if i < 0 {
 		return
@@ -151,10 +158,8 @@ func (s *Stream) settle(r request, k *kind) {
 	if r.refused {
 		return
 	}
-	if s.changed.IsZero() {
-		s.changed = s.last
-	}
-	if !s.delta && wild(r.typ) {
+	t.change()
+	if !t.delta && wild(r.typ) {
 		clear(k.held)
 		clear(k.unknown)
 	}
@@ -171,6 +176,13 @@ func (s *Stream) settle(r request, k *kind) {
 		}
 	}
 	k.version = f.version
+}
+
+// change notes that Envoy has something else now.
+func (t *Stream) change() {
+	if t.changed.IsZero() {
+		t.changed = t.last
+	}
 }
 
 // subscribe adds names: each is answered, but those that Envoy says it has.
@@ -245,9 +257,9 @@ func (k *kind) rename(r request, opens bool) {
 }
 
 // response takes in what the control plane says. store.mu is held.
-func (s *Stream) response(r response) {
-	s.spoke = true
-	k := s.types[r.typ]
+func (t *Stream) response(r response) {
+	t.spoke = true
+	k := t.types[r.typ]
 	if k == nil {
 		return // nobody asked
 	}
@@ -257,7 +269,7 @@ func (s *Stream) response(r response) {
 		if one.fleeting {
 			one.any = nil
 		} else {
-			one = s.own(r.typ, one)
+			one = t.own(r.typ, one)
 		}
 		f.sent = append(f.sent, one)
 	}
@@ -266,16 +278,16 @@ func (s *Stream) response(r response) {
 	}
 	delete(k.owed, everything)
 	k.flights = append(k.flights, f)
-	if len(k.flights) > mostFlights || s.size() > mostBytes {
-		s.lose("more than is kept")
+	if len(k.flights) > mostFlights || t.size() > mostBytes {
+		t.lose("more than is kept")
 	}
 }
 
 // own is the resource with bytes of its own: those that are kept already when they are equal, else a copy.
-func (s *Stream) own(typ string, r resource) resource {
-	if had, ok := s.types[typ].held[r.name]; ok && bytes.Equal(had.any, r.any) {
+func (t *Stream) own(typ string, r resource) resource {
+	if had, ok := t.types[typ].held[r.name]; ok && bytes.Equal(had.any, r.any) {
 		r.any = had.any
-	} else if had, ok := s.store.known(typ, r.name); ok && bytes.Equal(had.any, r.any) {
+	} else if had, ok := t.store.known(typ, r.name); ok && bytes.Equal(had.any, r.any) {
 		r.any = had.any
 	} else {
 		r.any = bytes.Clone(r.any)
@@ -284,8 +296,8 @@ func (s *Stream) own(typ string, r resource) resource {
 }
 
 // size is how many bytes of resources the stream holds.
-func (s *Stream) size() (sum int) {
-	for _, k := range s.types {
+func (t *Stream) size() (sum int) {
+	for _, k := range t.types {
 		for _, one := range k.held {
 			sum += len(one.any)
 		}
@@ -299,25 +311,25 @@ func (s *Stream) size() (sum int) {
 }
 
 // lose gives up following the stream; what was kept before stays.
-func (s *Stream) lose(why string) {
-	if !s.lost && s.served == nil {
-		s.store.Log.Warn("this stream's configuration is not kept", "err", why)
+func (t *Stream) lose(why string) {
+	if !t.lost && t.served == nil {
+		t.store.Log.Warn("this stream's configuration is not kept", "err", why)
 	}
-	s.lost = true
-	s.types = nil
+	t.lost = true
+	t.types = nil
 }
 
 // whole says whether Envoy has all that it asked for, and asked for all: clusters, listeners, and each type that was kept
 // before. Late says that it is so but for what is due.
-func (s *Stream) whole() (whole, late bool) {
-	if s.lost {
+func (t *Stream) whole() (whole, late bool) {
+	if t.lost {
 		return false, false
 	}
-	due, some := s.types[clusterType] == nil || s.types[listenerType] == nil, false
-	for _, typ := range s.store.knownTypes() {
-		due = due || s.types[typ] == nil
+	due, some := t.types[clusterType] == nil || t.types[listenerType] == nil, false
+	for _, typ := range t.store.knownTypes() {
+		due = due || t.types[typ] == nil
 	}
-	for _, k := range s.types {
+	for _, k := range t.types {
 		if len(k.flights) > 0 || len(k.unknown) > 0 {
 			return false, false
 		}
@@ -328,28 +340,28 @@ func (s *Stream) whole() (whole, late bool) {
 }
 
 // ripe says whether what Envoy has now is to be kept: it is whole, or has been waiting for too long for what is due.
-func (s *Stream) ripe(now time.Time) bool {
-	if !s.end.IsZero() {
-		now = s.end
+func (t *Stream) ripe(now time.Time) bool {
+	if !t.end.IsZero() {
+		now = t.end
 	}
-	whole, late := s.whole()
+	whole, late := t.whole()
 	if whole {
-		s.settled = now
-		return now.Sub(s.last) >= rest || (!s.changed.IsZero() && now.Sub(s.changed) >= unrest)
+		t.settled = now
+		return now.Sub(t.last) >= rest || (!t.changed.IsZero() && now.Sub(t.changed) >= unrest)
 	}
-	return late && now.Sub(s.settled) >= patience
+	return late && now.Sub(t.settled) >= patience
 }
 
 // left says whether the stream left its Envoy with a configuration that was whole.
-func (s *Stream) left() bool {
+func (t *Stream) left() bool {
 	switch {
-	case s == nil:
+	case t == nil:
 		return false
-	case s.served != nil:
-		return s.served.Done()
-	case !s.spoke: // nothing came to Envoy
-		return s.follows && (s.versions || !s.begun)
+	case t.served != nil:
+		return t.served.Done()
+	case !t.spoke: // nothing came to Envoy
+		return t.follows && (t.versions || !t.begun)
 	}
-	whole, late := s.whole()
-	return whole || (late && s.last.Sub(s.settled) >= patience)
+	whole, late := t.whole()
+	return whole || (late && t.last.Sub(t.settled) >= patience)
 }

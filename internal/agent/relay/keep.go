@@ -19,14 +19,18 @@ import (
 const leastKey = 32
 
 // keeper is the store of what Envoy acknowledged.
-func keeper(s settings.LastGood, u *upstreams, log *slog.Logger) (*lastgood.Store, error) {
-	if s.KeyFile != "" {
-		if _, err := readKey(s.KeyFile); err != nil {
+func keeper(s settings.Settings, u *upstreams, log *slog.Logger) (*lastgood.Store, error) {
+	if s.RelayOnly { // the Envoys are of many nodes
+		return lastgood.New(lastgood.Options{Off: true, Log: log, Now: time.Now}), nil
+	}
+	asked := s.LastGood
+	if asked.KeyFile != "" {
+		if _, err := readKey(asked.KeyFile); err != nil {
 			return nil, settings.Wrong("EVERMESH_STATE_KEY_FILE", "%v", err)
 		}
 	}
-	dir := s.Dir
-	if dir == "" && !s.MemoryOnly {
+	dir := asked.Dir
+	if dir == "" && !asked.MemoryOnly {
 		if info, err := os.Stat(settings.DefaultStateDir); err == nil && info.IsDir() && unix.Access(settings.DefaultStateDir, unix.W_OK) == nil {
 			dir = settings.DefaultStateDir
 		} else {
@@ -35,7 +39,7 @@ func keeper(s settings.LastGood, u *upstreams, log *slog.Logger) (*lastgood.Stor
 	}
 	return lastgood.New(lastgood.Options{
 		Dir: dir, Log: log, Now: time.Now,
-		Keys: func(ctx context.Context) [][]byte { return u.keys(ctx, s.KeyFile) },
+		Keys: func(ctx context.Context) [][]byte { return u.keys(ctx, asked.KeyFile) },
 	}), nil
 }
 

@@ -121,7 +121,7 @@ func Start(ctx context.Context, s settings.Settings, version string, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	kept, err := keeper(s.LastGood, u, log)
+	kept, err := keeper(s, u, log)
 	if err != nil {
 		return nil, err
 	}
