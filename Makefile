@@ -35,6 +35,7 @@ build: ## Build the programs into bin/, static, to be copied anywhere
 man: build ## Write the manual pages into build/man
 	bin/evermesh man --out build/man
 	bin/evermeshd man --out build/man
+	bin/evermesh-agent man --out build/man
 
 # The first stage is everything that runs in one process or in a few; the second
 # runs whole meshes, one package at a time, because what it measures must not

@@ -2,32 +2,50 @@ package supervise
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 	"os"
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
 	"github.com/evermesh/evermesh/internal/agent/pause"
 )
 
 // baseIDScale is what Envoy multiplies a base id with, to leave room for the epochs of its sockets.
 const baseIDScale = 10
 
-// epochArgs are what Envoys that take each other's place have in common, and which of them this is. The base id is
-// the administration port: what shares a network namespace, and so the names of Envoy's sockets, has different ones.
+// baseIDs bounds the base ids, so that a scaled one is a number of 32 bits.
+const baseIDs = 400_000_000
+
+// baseID is what Envoys that take each other's place name their sockets and their memory by. It follows from the network
+// namespace and the administration port: other Envoys have another of these, and the next agent has the same, so that
+// nothing is left by one that was killed.
+func (s *Envoy) baseID() int {
+	var namespace unix.Stat_t
+	_ = unix.Stat("/proc/self/ns/net", &namespace) // without it the port alone tells them apart
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%d:%d", namespace.Ino, s.Settings.Admin.Port)
+	return int(h.Sum32() % baseIDs)
+}
+
+// epochArgs say which of the Envoys that take each other's place this is.
 func (s *Envoy) epochArgs(epoch int) []string {
 	if !s.Settings.HotRestart {
 		return nil
 	}
 	args := []string{"--restart-epoch", strconv.Itoa(epoch), "--parent-shutdown-time-s", strconv.Itoa(int((s.Settings.DrainTime + endWait) / time.Second))}
 	if !given(s.Args, "--base-id") {
-		args = append(args, "--base-id", strconv.Itoa(s.Settings.Admin.Port))
+		args = append(args, "--base-id", strconv.Itoa(s.baseID()))
 	}
 	return args
 }
 
 // handOver starts a new Envoy, from what is now at the binary's path, which takes over the listeners' sockets from the
 // old one when it has its configuration; then the old one drains and ends. It returns the Envoy that serves: the old
-// one where the new one ended before that.
+// one where the new one ended before that, perhaps without its administration interface, which is given up first.
 func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 	if !s.Settings.HotRestart {
 		s.Log.Warn("asked to hand over to a new envoy, but hot restart is off: set DISABLE_HOT_RESTART=false")
@@ -42,8 +60,9 @@ func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 	for pause.For(ctx, look) == nil {
 		switch {
 		case ended(p):
-			s.Log.Error("the new envoy ended before it had taken over; the old one goes on, without its administration interface", "pid", p.pid(), "status", p.exit())
+			s.Log.Error("the new envoy ended before it had taken over; the old one goes on", "pid", p.pid(), "status", p.exit())
 			s.running(old.pid())
+			old.mute = s.Admin.State(ctx) == envoyadmin.Unreachable
 			return old
 		case s.Admin.State(ctx) == "LIVE":
 			s.Log.Info("envoy has taken over", "pid", p.pid())
@@ -59,6 +78,6 @@ func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 // sweep removes the memory that the Envoys shared.
 func (s *Envoy) sweep() {
 	if s.Settings.HotRestart && !given(s.Args, "--base-id") {
-		_ = os.Remove("/dev/shm/envoy_shared_memory_" + strconv.Itoa(s.Settings.Admin.Port*baseIDScale)) // there or not
+		_ = os.Remove("/dev/shm/envoy_shared_memory_" + strconv.Itoa(s.baseID()*baseIDScale)) // there or not
 	}
 }
