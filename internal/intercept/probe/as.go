@@ -78,7 +78,7 @@ func (id identity) do(fn func() error) error {
 	if err != nil {
 		return fmt.Errorf("open the network namespace: %w", err)
 	}
-	defer unix.Close(namespace)
+	defer func() { _ = unix.Close(namespace) }()
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked

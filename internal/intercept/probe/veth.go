@@ -67,7 +67,7 @@ func (n *neighbour) join(ip6 bool) error {
 	}); err != nil {
 		return fmt.Errorf("open the new network namespace: %w", err)
 	}
-	defer unix.Close(far)
+	defer func() { _ = unix.Close(far) }()
 	own, err := openLinks()
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (l links) index(name string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
 		return 0, fmt.Errorf("find interface %s: %w", name, err)
 	}
