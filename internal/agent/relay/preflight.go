@@ -40,7 +40,12 @@ func Preflight(ctx context.Context, s settings.Settings, version string, log *sl
 		return Report{}, err
 	}
 	for _, e := range u.endpoints {
-		for _, address := range u.addresses(ctx, e) {
+		addresses, unknown := u.addresses(ctx, e)
+		if unknown != nil {
+			u.tell(ctx, e, unknown, true)
+			continue
+		}
+		for _, address := range addresses {
 			if ctx.Err() != nil {
 				return u.report(), nil
 			}

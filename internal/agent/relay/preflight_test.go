@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -88,7 +89,6 @@ func TestPreflightNamesTheStep(t *testing.T) {
 	}
 	plainWeb := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) }))
 	t.Cleanup(plainWeb.Close)
-	silent, _ := raw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	garbage, _ := raw(t, func(c net.Conn) { _, _ = c.Write([]byte(strings.Repeat("\xde\xad\xbe\xef", 4096))) })
 	nothing := grpc.NewServer()
 	unknown := listen(t, "tcp", "127.0.0.1:0")
@@ -109,7 +109,6 @@ func TestPreflightNamesTheStep(t *testing.T) {
 		{"a server with TLS, asked in plaintext", []string{"APPMESH_XDS_ENDPOINT=http://" + secure.Addr}, StepXDS, []string{"https:// if it has TLS"}},
 		{"garbage", []string{"APPMESH_XDS_ENDPOINT=http://" + garbage}, StepXDS, []string{"xDS port of evermeshd"}},
 		{"garbage instead of TLS", []string{"APPMESH_XDS_ENDPOINT=https://" + garbage}, StepTLS, []string{"speaks no TLS"}},
-		{"silence", []string{"APPMESH_XDS_ENDPOINT=http://" + silent}, StepXDS, []string{"no connection within 5s"}},
 		{"another service", []string{"APPMESH_XDS_ENDPOINT=http://" + unknown.Addr().String()}, StepXDS, []string{"code 12", "7071"}},
 		{"a token that is not there", []string{"APPMESH_XDS_ENDPOINT=https://localhost:" + port, "EVERMESH_TOKEN_FILE=/nowhere/token"}, StepCredentials, []string{"/nowhere/token, which is not there"}},
 		{"TRBL-002 no credentials", []string{"APPMESH_XDS_ENDPOINT=" + refusing(t, codes.Unauthenticated, "Missing Authentication Token")}, StepCredentials, []string{"code 16", "none found, so not signed", "EVERMESH_TOKEN_FILE"}},
@@ -139,6 +138,61 @@ func TestPreflightNamesTheStep(t *testing.T) {
 				t.Errorf("told %d times: %s; lines %q", n, lines.String(), r.Lines())
 			}
 		})
+	}
+}
+
+// A port that takes connections and says nothing, with and without TLS; what takes a stream and says nothing.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	silent, _ := raw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	hangs := agenttest.NewControlPlane(t, "")
+	hangs.Delta = func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+		<-s.Context().Done()
+		return nil
+	}
+	for _, test := range []struct {
+		name, endpoint string
+		step           Step
+		says           string
+	}{
+		{"plaintext", "http://" + silent, StepXDS, "no connection within 5s"},
+		{"TLS", "https://" + silent, StepTLS, "no connection within 5s"},
+		{"a stream", "http://" + hangs.Addr, StepService, "no answer to the first request within 5s"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			log, _ := agenttest.Log(t)
+			r := preflight(t, log, "APPMESH_XDS_ENDPOINT="+test.endpoint, "EVERMESH_TOKEN_FILE="+write(t, "token", "a.b.c"))
+			if f := r.Endpoints[0].Failures; len(f) != 1 || f[0].Step != test.step || !strings.Contains(f[0].Reason, test.says) {
+				t.Errorf("got %q", r.Lines())
+			}
+		})
+	}
+}
+
+// A name server that says nothing is a matter of DNS, too, and takes no longer than a connection may.
+func TestSilentNameServer(t *testing.T) {
+	t.Parallel()
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	relay, client := proven(t, "https://control.test:7071")
+	relay.upstreams.dialer.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", silent.LocalAddr().String())
+	}}
+	for range 3 { // the first one waits for it, the others are told at once
+		s, err := client.DeltaAggregatedResources(agenttest.Within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "DNS failed: ") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if r := relay.Report(); len(r.Endpoints[0].Failures) != 1 || r.Endpoints[0].Failures[0].Step != StepDNS {
+		t.Errorf("got %q", r.Lines())
 	}
 }
 

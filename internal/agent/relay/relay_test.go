@@ -296,14 +296,14 @@ func TestRelayToASocket(t *testing.T) {
 
 // An endpoint that takes connections and says nothing does not hold Envoy up.
 func TestRelaySilentEndpoint(t *testing.T) {
-	agenttest.Unsigned(t)
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
 	c := agenttest.NewControlPlane(t, "")
-	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+silent.Addr().String()+",http://"+c.Addr)
+	relay, client := proven(t, "http://"+silent.Addr().String()+",http://"+c.Addr)
 	address := silent.Addr().String()
 	for relay.upstreams.fault(address).until.IsZero() { // until it was its turn
 		converse(t, client)

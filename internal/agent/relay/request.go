@@ -32,16 +32,17 @@ func (r *Relay) Do(ctx context.Context, method, path string) ([]byte, error) {
 	}
 	var failed []error
 	for _, e := range r.upstreams.order() {
-		for _, address := range r.upstreams.addresses(ctx, e) {
-			body, status, err := r.upstreams.request(ctx, e, address, method, target)
-			if err == nil && status < http.StatusMultipleChoices {
+		addresses, unknown := r.upstreams.addresses(ctx, e)
+		if unknown != nil {
+			failed = append(failed, fmt.Errorf("%s: %s", e, unknown.what()))
+			continue
+		}
+		for _, address := range addresses {
+			body, final, err := r.upstreams.ask(ctx, e, address, method, target)
+			if err == nil {
 				return body, nil
 			}
-			if err == nil {
-				err = fmt.Errorf("answered %d %s: %s", status, http.StatusText(status), reason(body))
-			}
-			err = fmt.Errorf("%s at %s: %w", e, address, err)
-			if status != 0 && status < http.StatusInternalServerError {
+			if final {
 				return nil, fmt.Errorf("ask the management server: %w", err)
 			}
 			failed = append(failed, err)
@@ -51,6 +52,22 @@ func (r *Relay) Do(ctx context.Context, method, path string) ([]byte, error) {
 		}
 	}
 	return nil, fmt.Errorf("ask the management server: %w", errors.Join(failed...))
+}
+
+// ask asks one address of e, again when this machine's clock was all that was wrong. final says that others would answer
+// the same.
+func (u *upstreams) ask(ctx context.Context, e settings.Endpoint, address, method string, target *url.URL) (body []byte, final bool, err error) {
+	body, status, err := u.request(ctx, e, address, method, target)
+	if err == nil && status == http.StatusForbidden && skewed.Match(body) && u.signer.refused(e, string(body)) {
+		body, status, err = u.request(ctx, e, address, method, target)
+	}
+	switch {
+	case err != nil:
+		return nil, false, fmt.Errorf("%s at %s: %w", e, address, err)
+	case status >= http.StatusMultipleChoices:
+		return nil, status < http.StatusInternalServerError, fmt.Errorf("%s at %s: answered %d %s: %s", e, address, status, http.StatusText(status), reason(body))
+	}
+	return body, false, nil
 }
 
 // request asks one address of e; status is 0 without an answer.

@@ -46,6 +46,11 @@ func TestRequest(t *testing.T) {
 			t.Fatalf("got %q, %v", got, err)
 		}
 	}
+	// A clock that is off by a day costs one more request, and no error.
+	relay.upstreams.signer.clock.now = func() time.Time { return time.Now().Add(24 * time.Hour) }
+	if got, err := relay.Do(agenttest.Within(t), http.MethodPut, "/x"); err != nil || string(got) != "PUT /x" {
+		t.Errorf("with a clock that is off: %q, %v", got, err)
+	}
 	good.Close()
 	_, err := relay.Do(agenttest.Within(t), http.MethodPut, "/x")
 	for _, want := range []string{dead, bad.URL, "answered 503 Service Unavailable: cut off from the store", "connection refused"} {

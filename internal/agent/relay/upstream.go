@@ -96,7 +96,10 @@ func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) 
 			for _, a := range none.tried {
 				u.tell(ctx, a.endpoint, a.failure, false)
 			}
-			return up, ctx.Err()
+			if up != nil {
+				return up, nil
+			}
+			return nil, ctx.Err()
 		}
 	}
 	for _, a := range none.tried {
@@ -126,10 +129,18 @@ func (u *upstreams) order() []settings.Endpoint {
 // tryEndpoint tries the addresses of e that are not to be left alone; without success it notes in none why, and when to
 // try again.
 func (u *upstreams) tryEndpoint(ctx context.Context, e settings.Endpoint, method string, none *noAnswer) *upstream {
-	for _, address := range u.addresses(ctx, e) {
+	addresses := []string{e.Address}
+	var unknown *Failure // why the name has no address
+	if time.Now().After(u.fault(e.Address).until) {
+		addresses, unknown = u.addresses(ctx, e)
+	}
+	for _, address := range addresses {
 		f := u.fault(address)
 		if time.Now().After(f.until) {
-			up, failure := u.tryAddress(ctx, e, address, method)
+			up, failure := (*upstream)(nil), unknown
+			if unknown == nil {
+				up, failure = u.tryAddress(ctx, e, address, method)
+			}
 			if failure == nil {
 				u.putBehind(e, time.Time{})
 				return up
@@ -190,12 +201,12 @@ func (u *upstreams) putBehind(e settings.Endpoint, until time.Time) {
 	u.behind[e] = until
 }
 
-// addresses are those of e, in a random order; those without failure come first. When the name cannot be resolved
-// it is its own address, and connecting tells why.
-func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) []string {
+// addresses are those of e, in a random order; those without failure come first. When the name cannot be resolved it is
+// its own address, and the failure says why.
+func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) ([]string, *Failure) {
 	host, port, err := net.SplitHostPort(e.Address)
 	if e.Network == "unix" || err != nil || net.ParseIP(host) != nil {
-		return []string{e.Address}
+		return []string{e.Address}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectWait)
 	defer cancel()
@@ -205,7 +216,9 @@ func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) []string
 	}
 	found, err := resolver.LookupHost(ctx, host)
 	if err != nil {
-		return []string{e.Address}
+		f := &Failure{Endpoint: e.String(), Address: e.Address, Step: StepDNS, Reason: reason([]byte(err.Error()))}
+		u.adviseDNS(e, f)
+		return []string{e.Address}, f
 	}
 	var out []string
 	for _, i := range rand.Perm(len(found)) {
@@ -214,7 +227,7 @@ func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) []string
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	slices.SortStableFunc(out, func(a, b string) int { return u.faulty[a].count - u.faulty[b].count })
-	return out
+	return out, nil
 }
 
 func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address, method string) (*upstream, *Failure) {

@@ -57,6 +57,7 @@ func TestProofOfThePod(t *testing.T) {
 		{"the same over IPv6", pod, map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://[fd00:ec2::23]/v1/credentials"}, taken["/pod"]},
 		{"another source of credentials", pod, map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "https://evermesh.internal:7070/x"}, Proof{}},
 		{"an STS that is named", irsa, map[string]string{"AWS_ENDPOINT_URL_STS": "https://evermesh.internal:7070"}, Proof{}},
+		{"an endpoint of AWS that is named", pod, map[string]string{"AWS_ENDPOINT_URL": "https://evermesh.internal:7070"}, Proof{}},
 		{"a key", irsa, map[string]string{"AWS_ACCESS_KEY_ID": "AKIA"}, Proof{}},
 		{"a shared file", pod, map[string]string{"AWS_SHARED_CREDENTIALS_FILE": "/c"}, Proof{}},
 		{"a token of its own", irsa, map[string]string{"EVERMESH_TOKEN_FILE": "/t"}, Proof{TokenFile: "/t"}},
