@@ -107,7 +107,7 @@ func mergeFile(doc object, f userFile, text []byte) (warnings []string, _ error)
 	return warnings, nil
 }
 
-// readYAML reads a user's file. What looks like a time is a text, as it is to Envoy.
+// readYAML reads a user's file. Keys, and what looks like a time, are texts, as they are to Envoy.
 func readYAML(text []byte) (object, error) {
 	var (
 		document, more yaml.Node
@@ -122,17 +122,20 @@ func readYAML(text []byte) (object, error) {
 	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, errors.New("has more than one document")
 	}
-	keepTimes(&document)
+	keepTexts(&document)
 	err := document.Decode(&user)
 	return user, err
 }
 
-func keepTimes(n *yaml.Node) {
+func keepTexts(n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!timestamp" {
 		n.Tag, n.Style = "!!str", yaml.DoubleQuotedStyle
 	}
-	for _, below := range n.Content {
-		keepTimes(below)
+	for i, below := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 && below.Kind == yaml.ScalarNode && below.ShortTag() != "!!merge" {
+			below.Tag = "!!str"
+		}
+		keepTexts(below)
 	}
 }
 

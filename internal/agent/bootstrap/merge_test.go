@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/settings"
@@ -103,6 +104,37 @@ func TestOldVersion_IMG_016(t *testing.T) {
 			if _, _, err := merged(t, "ENVOY_RESOURCES_CONFIG_FILE", content); err != nil {
 				t.Errorf("%s: %v", content, err)
 			}
+		}
+	})
+}
+
+// FuzzUserFile has any file in any place: it is refused in one line that names it, or what comes of it is YAML that still
+// has the relay.
+func FuzzUserFile(f *testing.F) {
+	variables := []string{tracingFile, statsFile, sinksFile, resourcesFile}
+	for _, seed := range []string{
+		"", "a: [", "- a", "static_resources: {clusters: [{name: x, hosts: 1}], listeners: }", "tracing: {http: {name: n, config: {}}}", "stats_sinks: [null, 5, {}]",
+		"node: 5\nadmin: 2026-01-01\n1: 2", "a: &a [*a]", "x: &x {y: *x}", "static_resources: {1: [], clusters: {}}", "stats_config: {\"@type\": 7}\n---\n", "node: {metadata: [], id: null}",
+	} {
+		for i := range variables {
+			f.Add(uint8(i), seed)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, content string) {
+		variable := variables[int(which)%len(variables)]
+		text, _, err := merged(t, variable, content)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), variable+": user.yaml: ") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %q", err)
+			}
+			return
+		}
+		var doc object
+		if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if !strings.Contains(text, "name: relay_xds") {
+			t.Errorf("the relay is gone:\n%s", text)
 		}
 	})
 }

@@ -2,12 +2,15 @@ package platform
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -220,6 +223,44 @@ func TestAskInVain(t *testing.T) {
 		began := time.Now()
 		if _, err := Ask(ctx, parse(t, s, onInstance), Machine{}); err == nil || time.Since(began) > tryFor {
 			t.Errorf("got %v after %s", err, time.Since(began))
+		}
+	})
+}
+
+// TestDialer has all that is asked go by the dialer, which marks its sockets.
+func TestDialer(t *testing.T) {
+	var marked atomic.Int32
+	dialer := &net.Dialer{Control: func(string, string, syscall.RawConn) error { marked.Add(1); return nil }}
+	s := newStandIn(t)
+	if _, err := Ask(t.Context(), parse(t, s, onECS, "ECS_CONTAINER_METADATA_URI_V4=$URL/ecs/v4-ec2", onInstance), Machine{Dialer: dialer}); err != nil {
+		t.Fatal(err)
+	}
+	if opened := s.opened.Load(); opened == 0 || marked.Load() != opened {
+		t.Errorf("%d connections came, %d were marked", opened, marked.Load())
+	}
+}
+
+// FuzzTask has any description of a task.
+func FuzzTask(f *testing.F) {
+	for _, file := range []string{"v4-fargate-task", "v4-ec2-task", "v3-task", "v3"} {
+		text, err := os.ReadFile(filepath.Join("testdata", file+".json"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text, `{"a":"10.0.0.1"}`)
+	}
+	f.Add([]byte(`{"Containers": [null, {"Networks": [null, {"NetworkMode": "bridge"}]}]}`), `{"a": 5}`)
+	f.Fuzz(func(t *testing.T, text []byte, mapping string) {
+		var d description
+		if json.Unmarshal(text, &d) != nil {
+			return
+		}
+		var m map[string]any
+		_ = json.Unmarshal([]byte(mapping), &m)
+		switch got := families(d.Containers, m); got {
+		case "", "ALL", "IPv4_ONLY", "IPv6_ONLY":
+		default:
+			t.Errorf("got %q", got)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package platform
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -26,6 +28,8 @@ var instance = map[string]string{
 // task metadata endpoint, whose documents are files in testdata.
 type standIn struct {
 	*httptest.Server
+	opened atomic.Int32 // connections
+
 	mu   sync.Mutex
 	asks []string // method and path, with " without a token" for what had none
 
@@ -36,7 +40,13 @@ type standIn struct {
 func newStandIn(t *testing.T) *standIn {
 	t.Helper()
 	s := &standIn{wrong: map[string]http.HandlerFunc{}}
-	s.Server = httptest.NewServer(s)
+	s.Server = httptest.NewUnstartedServer(s)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.opened.Add(1)
+		}
+	}
+	s.Start()
 	t.Cleanup(s.Close)
 	return s
 }
