@@ -13,6 +13,9 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3" // the bootstraps of agents have them
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/stat_sinks/open_telemetry/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/resource_detectors/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/samplers/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -45,7 +48,7 @@ func TestEnvoy122KnowsEveryField(t *testing.T) {
 			}
 		}
 	}
-	paths, err := filepath.Glob("../agent/testdata/bootstrap/*.txtar")
+	paths, err := filepath.Glob("../agent/bootstrap/testdata/*.txtar")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no bootstraps: %v", err)
 	}
@@ -98,7 +101,26 @@ var newer = map[string]string{
 		"within a second and not within 30; an older Envoy refuses a bootstrap that has it, unless --allow-unknown-static-fields",
 	"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig.query_tries": "in the bootstrap, so that a name server " +
 		"that is silent for 3 s fails no request; an older Envoy refuses a bootstrap that has it, as above",
+	"envoy.config.trace.v3.OpenTelemetryConfig":                                                                  openTelemetry,
+	"envoy.config.trace.v3.OpenTelemetryConfig.grpc_service":                                                     openTelemetry,
+	"envoy.config.trace.v3.OpenTelemetryConfig.resource_detectors":                                               openTelemetry,
+	"envoy.config.trace.v3.OpenTelemetryConfig.sampler":                                                          openTelemetry,
+	"envoy.config.trace.v3.OpenTelemetryConfig.service_name":                                                     openTelemetry,
+	"envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig":                                                   openTelemetry,
+	"envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig.grpc_service":                                      openTelemetry,
+	"envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig.prefix":                                            openTelemetry,
+	"envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig.resource_detectors":                                openTelemetry,
+	"envoy.extensions.tracers.opentelemetry.resource_detectors.v3.EnvironmentResourceDetectorConfig":             openTelemetry,
+	"envoy.extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig":            openTelemetry,
+	"envoy.extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig.attributes": openTelemetry,
+	"envoy.extensions.tracers.opentelemetry.samplers.v3.ParentBasedSamplerConfig":                                openTelemetry,
+	"envoy.extensions.tracers.opentelemetry.samplers.v3.ParentBasedSamplerConfig.wrapped_sampler":                openTelemetry,
+	"envoy.extensions.tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig":                          openTelemetry,
+	"envoy.extensions.tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig.sampling_percentage":      openTelemetry,
 }
+
+// openTelemetry is what all of that is.
+const openTelemetry = "since 1.23 to 1.34, in the bootstrap of who asks the agent for OpenTelemetry; an older Envoy refuses it"
 
 // uses are names of messages, fields and values, each with a case that has it.
 type uses map[string]string
