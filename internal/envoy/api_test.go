@@ -120,7 +120,7 @@ var newer = map[string]string{
 }
 
 // openTelemetry is what all of that is.
-const openTelemetry = "since 1.23 to 1.34, in the bootstrap of who asks the agent for OpenTelemetry; an older Envoy refuses it"
+const openTelemetry = "newer than 1.22, in the bootstrap of who asks the agent for OpenTelemetry; an older Envoy refuses it"
 
 // uses are names of messages, fields and values, each with a case that has it.
 type uses map[string]string
