@@ -72,6 +72,21 @@ func TestFileTurns(t *testing.T) {
 	}
 }
 
+// The order of full files is that in which they were written, whatever the clock does.
+func TestFileTurnsWhenTheClockIsSetBack(t *testing.T) {
+	f, path, _ := newFile(t, 10, 9)
+	for i, at := range []int64{1_700_000_000, 1_700_086_400, 1_699_913_600, 1_700_086_400, 1_700_086_500} {
+		f.o.Now = func() time.Time { return time.Unix(at, 0) }
+		fmt.Fprintf(f, "line %d\n", i)
+	}
+	if got, want := contents(t, path), []string{"line 0\n", "line 1\n", "line 2\n", "line 3\n", "line 4\n"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, err := os.Stat(path + ".1700086500"); err != nil {
+		t.Error("the clock that is right again does not name the file")
+	}
+}
+
 func TestFileHoldsWholeLines(t *testing.T) {
 	f, path, _ := newFile(t, 10, 9)
 	fmt.Fprint(f, "aaa\nbbb\nccc\nddd\nmuch longer than a file\ne\nno end of a line, and long")
