@@ -1,6 +1,9 @@
 package settings
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Supervision is how the agent keeps Envoy running.
 type Supervision struct {
@@ -39,8 +42,12 @@ func ForClient(getenv func(string) string, uid int) Settings {
 	if v.softChoice("ENVOY_ADMIN_MODE", "tcp", "tcp", "uds") == "uds" {
 		s.Admin.Socket = adminSocket
 	}
-	if s.server(v, uid); s.Server.Network == "" {
-		s.Server = Server{Network: "tcp", Address: "[::]:9902"}
+	asked := func(name string) string {
+		if value := strings.TrimSpace(getenv(name)); value != "" || name != "APPNET_AGENT_ADMIN_MODE" {
+			return value
+		}
+		return "tcp" // who asks takes it for there
 	}
+	s.server(&variables{getenv: asked}, uid)
 	return s
 }
