@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -78,7 +79,19 @@ func TestRelayMode(t *testing.T) {
 		}
 		return out
 	}
-	relaying, stopRelaying := start("APPNET_ENABLE_RELAY_MODE_FOR_XDS=true", "APPMESH_XDS_ENDPOINT=http://"+c.Addr, "AWS_REGION=us-east-1",
+	// Its region is the machine's.
+	machine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/latest/api/token":
+			_, _ = w.Write([]byte("token"))
+		case "/latest/meta-data/placement/region":
+			_, _ = w.Write([]byte("us-east-1"))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer machine.Close()
+	relaying, stopRelaying := start("AWS_EC2_METADATA_DISABLED=", "AWS_EC2_METADATA_SERVICE_ENDPOINT="+machine.URL, "APPNET_ENABLE_RELAY_MODE_FOR_XDS=true", "APPMESH_XDS_ENDPOINT=http://"+c.Addr, "AWS_REGION=",
 		"APPNET_RELAY_LISTENER_UDS_PATH="+relaySocket, "APPNET_AGENT_ADMIN_MODE=uds", "APPNET_AGENT_ADMIN_UDS_PATH="+filepath.Join(dir, "r.sock"),
 		"ENVOY_PATH=/does/not/exist")
 	t.Run("healthy without an Envoy and before a stream", func(t *testing.T) {

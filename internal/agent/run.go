@@ -55,12 +55,12 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	if err := supervise.RaiseFileLimit(); err != nil {
 		p.Log.Warn("cannot raise the limit of open files", "err", err)
 	}
-	if s.RelayOnly {
-		return relayOnly(ctx, quit, s, p)
-	}
-	path, err := supervise.Find(s)
-	if err != nil {
-		return err
+	path := "" // there is no Envoy
+	if !s.RelayOnly {
+		var err error
+		if path, err = supervise.Find(s); err != nil {
+			return err
+		}
 	}
 	machine, s, err := facts(ctx, s, path, p.Log)
 	if err != nil {
@@ -85,6 +85,9 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 				p.Log.Error("cannot wait for the process of --quit-with: the agent goes on without", "err", err)
 			}
 		})
+	}
+	if s.RelayOnly {
+		return relayOnly(ctx, quit, s, p)
 	}
 	own := s.OwnBootstrap()
 	at, err := newPlace(p.Log)
