@@ -69,6 +69,29 @@ func completePath(c *cobra.Command, args []string, typed string) ([]string, cobr
 	return out, directive
 }
 
+// completeInstance completes what a connected proxy is called.
+func completeInstance(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(c.Context(), completeWithin)
+	defer cancel()
+	dir, _ := c.Flags().GetString("data-dir")
+	cfg, err := client.Load(ctx, dir)
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	caller, err := client.New(cfg)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	all, _ := listProxies(ctx, caller, api.ListProxiesInput{}) // what came before a fault will do
+	var out []string
+	for _, p := range all.Proxies {
+		if strings.HasPrefix(p.Instance, typed) {
+			out = append(out, p.Instance)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
 // kindsUnder are the kinds whose resources live under one of the kind.
 func kindsUnder(parent api.Kind) []string {
 	var out []string

@@ -186,7 +186,7 @@ func printReached(w io.Writer, e api.Explanation) error {
 	}
 	var rows [][]string
 	for _, p := range e.Proxies {
-		rows = append(rows, []string{shortForm(p.ResourceARN), shortInstance(p.Instance), string(p.State), p.Replica})
+		rows = append(rows, []string{shortForm(p.ResourceARN), shortInstance(p.Instance), stateOf(p), p.Replica})
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err

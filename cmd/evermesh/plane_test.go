@@ -18,9 +18,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/discovery"
+	"github.com/evermesh/evermesh/internal/drain"
+	kept "github.com/evermesh/evermesh/internal/ledger"
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/share"
 	"github.com/evermesh/evermesh/internal/store"
@@ -61,8 +65,14 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 	p := &plane{ledger: &ledger{realm: realm, changed: make(chan struct{}), answered: make(chan struct{})}, dir: dir}
 	data := storetest.New(t)
 	p.store, p.shares = data, sharing(t, data, realm)
+	log := slog.New(slog.DiscardHandler)
+	drains := drain.New(drain.Config{
+		Store: data, Ledger: p.ledger, Endpoints: discovery.New(discovery.Config{Memory: data, Log: log, Now: time.Now}),
+		Instances: func(api.Key) []ads.Instance { return nil }, Wait: time.Second, Log: log, Now: time.Now,
+	})
 	server, err := rest.New(rest.Config{
-		Store: data, Snapshot: storetest.Snapshot(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger, Shares: p.shares,
+		Drains: drains,
+		Store:  data, Snapshot: storetest.Snapshot(data), Realm: realm, Log: slog.New(slog.DiscardHandler), Ledger: p.ledger, Shares: p.shares,
 		Verify: auth.NewVerifier(keys{}, realm.Region, []string{"appmesh"}, time.Now).Verify,
 		Now:    time.Now, NewID: uuid.NewString,
 	})
@@ -130,6 +140,8 @@ type told struct {
 	Proxies  []api.Proxy   `json:"proxies"`
 	Replicas []api.Replica `json:"replicas"`
 	Rollout  *api.Rollout  `json:"rollout"`
+	// Waiting are clients that do not acknowledge that another proxy drains, of all others.
+	Waiting int64 `json:"waiting"`
 }
 
 // tell replaces what is known. Watchers are woken unless it comes from another
@@ -162,6 +174,19 @@ func (l *ledger) Rollout(_ context.Context, key api.Key) (api.Rollout, error) {
 	}
 	out := *l.now.Rollout
 	out.ResourceARN = l.realm.ARN(key, account)
+	return out, nil
+}
+
+// Drained counts all proxies but the one that drains.
+func (l *ledger) Drained(_ context.Context, _ api.Key, instance, _ string, _ int64) (out kept.Drained, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.now.Proxies {
+		if p.Instance != instance {
+			out.Clients++
+		}
+	}
+	out.Waiting = l.now.Waiting
 	return out, nil
 }
 

@@ -23,7 +23,8 @@ mesh/shop/virtualNode/web, shows those of one virtual node or gateway alone.
 
 For each type of configuration the table shows the version that the proxy
 accepted; "old > new" is one that it still has to answer for, and "old ! new"
-one that it refused. A version is a hash of the content: equal content has equal
+one that it refused. DRAINING is one that clients are not sent any more, because
+it is to stop (see evermesh drain). A version is a hash of the content: equal content has equal
 versions on every replica.`,
 		Example: `  evermesh proxies
   evermesh proxies --mesh shop
@@ -108,7 +109,7 @@ func printProxies(w io.Writer, all api.ListProxiesOutput) error {
 	headers := []string{"RESOURCE", "INSTANCE", "STATE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES", "ENVOY", "CONNECTED", "REPLICA"}
 	rows := make([][]string, 0, len(all.Proxies))
 	for _, p := range all.Proxies {
-		row := []string{shortForm(p.ResourceARN), shortInstance(p.Instance), string(p.State)}
+		row := []string{shortForm(p.ResourceARN), shortInstance(p.Instance), stateOf(p)}
 		for _, t := range shownTypes() {
 			row = append(row, versionOf(p, t))
 		}
@@ -129,6 +130,15 @@ func printProxies(w io.Writer, all api.ListProxiesOutput) error {
 		}
 	}
 	return nil
+}
+
+// stateOf is the word for how a proxy is: one that drains has what it is to have, or
+// has refused it.
+func stateOf(p api.Proxy) string {
+	if p.DrainingSince != nil && p.State != api.ProxyStateRefused {
+		return "DRAINING"
+	}
+	return string(p.State)
 }
 
 // versionOf is a cell of the table: what the proxy accepted of a type, and what
@@ -190,6 +200,10 @@ func refusals(p api.Proxy) []string {
 // notes are the other things that the control plane has to say of a proxy.
 func notes(p api.Proxy) []string {
 	var out []string
+	if p.DrainingSince != nil {
+		out = append(out, fmt.Sprintf("%s instance %s has drained since %s: its clients are not sent %s", shortForm(p.ResourceARN), shortInstance(p.Instance),
+			p.DrainingSince.UTC().Format(time.RFC3339), strings.Join(p.Addresses, ", ")))
+	}
 	for _, n := range p.Notes {
 		out = append(out, fmt.Sprintf("%s instance %s: %s", shortForm(p.ResourceARN), shortInstance(p.Instance), oneLine(n)))
 	}

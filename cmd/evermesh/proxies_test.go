@@ -44,15 +44,19 @@ func TestPrintProxies(t *testing.T) {
 		refused(api.DiscoveryTypeListener, "aaaaaaaaaaaa", "bbbbbbbbbbbb", "duplicate listener\n  0.0.0.0:15001"),
 		status(api.DiscoveryTypeRoute, "cccccccccccc", "dddddddddddd"))
 	web.Notes = []string{"its routes went out after 30s of silence"}
-	err := printProxies(&out, api.ListProxiesOutput{Proxies: []api.Proxy{web, proxy("api-with-a-long-name", "i-22", api.ProxyStatePending)}})
+	leaving := proxy("web", "i-3", api.ProxyStateCurrent)
+	leaving.DrainingSince, leaving.Addresses = &leaving.ConnectedAt, []string{"10.0.0.1", "10.0.0.2"}
+	err := printProxies(&out, api.ListProxiesOutput{Proxies: []api.Proxy{web, proxy("api-with-a-long-name", "i-22", api.ProxyStatePending), leaving}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `RESOURCE                                    INSTANCE  STATE    CLUSTERS  ENDPOINTS  LISTENERS            ROUTES               ENVOY   CONNECTED             REPLICA
-mesh/shop/virtualNode/web                   i-1       REFUSED  01234567  -          aaaaaaaa ! bbbbbbbb  cccccccc > dddddddd  1.40.0  2026-03-01T12:00:00Z  r1
-mesh/shop/virtualNode/api-with-a-long-name  i-22      PENDING  -         -          -                    -                    1.40.0  2026-03-01T12:00:00Z  r1
+	want := `RESOURCE                                    INSTANCE  STATE     CLUSTERS  ENDPOINTS  LISTENERS            ROUTES               ENVOY   CONNECTED             REPLICA
+mesh/shop/virtualNode/web                   i-1       REFUSED   01234567  -          aaaaaaaa ! bbbbbbbb  cccccccc > dddddddd  1.40.0  2026-03-01T12:00:00Z  r1
+mesh/shop/virtualNode/api-with-a-long-name  i-22      PENDING   -         -          -                    -                    1.40.0  2026-03-01T12:00:00Z  r1
+mesh/shop/virtualNode/web                   i-3       DRAINING  -         -          -                    -                    1.40.0  2026-03-01T12:00:00Z  r1
 mesh/shop/virtualNode/web instance i-1 refused its listener configuration bbbbbbbb at 2026-03-01T12:00:01Z: duplicate listener 0.0.0.0:15001
 mesh/shop/virtualNode/web instance i-1: its routes went out after 30s of silence
+mesh/shop/virtualNode/web instance i-3 has drained since 2026-03-01T12:00:00Z: its clients are not sent 10.0.0.1, 10.0.0.2
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -107,6 +107,7 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 			out.Proxies = append(out.Proxies, p)
 		}
 	}
+	e.s.drains(out.Proxies)
 	out.Problems = e.problems(rollout, out.ResourceARN)
 	servers := 0
 	for _, p := range proxies {
