@@ -84,12 +84,15 @@ func parseEnd(s string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(n)), nil
 }
 
-// arrivalWait is how long the other end of an established connection is looked for.
-const arrivalWait = time.Second
+// How long the far end of an established connection is looked for: it is there at once, or as soon as the kernel has
+// handled the last packet of three. A connection that should be elsewhere is looked for less long.
+const (
+	arrivalWait = 2 * time.Second
+	absenceWait = 300 * time.Millisecond
+)
 
-// arrived says whether the connection whose near end is client has its far end at port here. It looks for it for a while,
-// as the far end may be established a moment later.
-func arrived(ctx context.Context, client net.Addr, port uint16) (bool, error) {
+// arrived says whether the connection whose near end is client has its far end at port here.
+func arrived(ctx context.Context, client net.Addr, port uint16, within time.Duration) (bool, error) {
 	near, err := netip.ParseAddrPort(client.String())
 	if err != nil {
 		return false, err
@@ -97,7 +100,7 @@ func arrived(ctx context.Context, client net.Addr, port uint16) (bool, error) {
 	near = netip.AddrPortFrom(near.Addr().Unmap().WithZone(""), near.Port())
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(arrivalWait); ; {
+	for end := time.Now().Add(within); ; {
 		list, err := sockets()
 		if err != nil {
 			return false, err

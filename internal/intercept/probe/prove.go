@@ -157,8 +157,8 @@ func (c *check) target(ip6 bool) netip.AddrPort {
 	return netip.AddrPortFrom(addr, port)
 }
 
-// connect tries a connection as id, and says whether it came about and arrived at port.
-func connect(ctx context.Context, id identity, to string, within time.Duration, port uint16) (came, there bool, err error) {
+// connect tries a connection as id, and says whether it came about and arrived at port, where it is looked for as long as look says.
+func connect(ctx context.Context, id identity, to string, within time.Duration, port uint16, look time.Duration) (came, there bool, err error) {
 	doErr := id.do(func() error {
 		dialer := id.dialer(within)
 		conn, dialErr := dialer.DialContext(ctx, "tcp", to)
@@ -167,7 +167,7 @@ func connect(ctx context.Context, id identity, to string, within time.Duration, 
 		}
 		defer conn.Close()
 		came = true
-		there, err = arrived(ctx, conn.LocalAddr(), port)
+		there, err = arrived(ctx, conn.LocalAddr(), port, look)
 		return nil
 	})
 	return came, there, errors.Join(doErr, err)
@@ -188,7 +188,7 @@ func (c *check) egress(ctx context.Context, ip6 bool) {
 		c.byReading(what, err)
 		return
 	}
-	came, there, err := connect(ctx, c.workload, to.String(), connectWait, c.cfg.EgressPort)
+	came, there, err := connect(ctx, c.workload, to.String(), connectWait, c.cfg.EgressPort, arrivalWait)
 	switch {
 	case there:
 		c.say(what, OK, "a connection of %s to %s, where nobody is, arrived at port %d", c.workload, to, c.cfg.EgressPort)
@@ -248,7 +248,7 @@ func (c *check) arrives(ctx context.Context, n *neighbour, to netip.AddrPort) (b
 		return false, err
 	}
 	defer conn.Close()
-	there, err := arrived(ctx, conn.LocalAddr(), c.cfg.IngressPort)
+	there, err := arrived(ctx, conn.LocalAddr(), c.cfg.IngressPort, arrivalWait)
 	if !there && err == nil {
 		err = errElsewhere
 	}
@@ -262,7 +262,7 @@ func (c *check) own(ctx context.Context, id identity, ip6 bool) {
 		c.byReading(what, err)
 		return
 	}
-	came, there, err := connect(ctx, id, to.String(), silentWait, c.cfg.EgressPort)
+	came, there, err := connect(ctx, id, to.String(), silentWait, c.cfg.EgressPort, absenceWait)
 	switch {
 	case there:
 		c.say(what, Failed, "its connection to %s came back to port %d", to, c.cfg.EgressPort)
@@ -292,7 +292,7 @@ func (c *check) controlPlane(ctx context.Context) {
 			continue
 		}
 		for _, addr := range addrs {
-			came, there, err := connect(ctx, id, addr, connectWait, c.cfg.EgressPort)
+			came, there, err := connect(ctx, id, addr, connectWait, c.cfg.EgressPort, absenceWait)
 			switch {
 			case there:
 				c.say(what, Failed, "a connection of %s to %s (%s) came back to port %d", id, endpoint, addr, c.cfg.EgressPort)
