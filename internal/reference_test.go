@@ -66,6 +66,7 @@ var commands = [][]string{
 	{"evermesh", "proxies"},
 	{"evermesh", "rollout"},
 	{"evermesh", "settings"},
+	{"evermesh", "shift"},
 	{"evermesh", "xds"},
 }
 

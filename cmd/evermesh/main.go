@@ -33,6 +33,7 @@ const (
 	exitRefused = 3
 	exitTimeout = 4
 	exitChanges = 5
+	exitPutBack = 6
 )
 
 func main() {
@@ -80,7 +81,8 @@ evermesh shows what would become of them, and what became.
 
 Exit codes: 0 done; 1 something failed; 2 wrong usage, or a file that cannot be
 used; 3 a proxy refused the configuration (rollout); 4 time-out (rollout,
-drain); 5 there is something to change (plan --detailed-exitcode).`,
+drain); 5 there is something to change (plan --detailed-exitcode); 6 a route was
+put back (shift).`,
 		Example: `  eval "$(evermesh env)"
   aws appmesh update-route --cli-input-json file://route.json
   evermesh rollout mesh/shop/virtualRouter/orders/route/main
@@ -100,7 +102,7 @@ drain); 5 there is something to change (plan --detailed-exitcode).`,
 	})
 	pages := man.Command("Evermesh " + version)
 	pages.Args = noArguments
-	root.AddCommand(applyCommand(), drainCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), settingsCommand(), xdsCommand(), pages, &cobra.Command{
+	root.AddCommand(applyCommand(), drainCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), settingsCommand(), shiftCommand(), xdsCommand(), pages, &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,
