@@ -187,6 +187,9 @@ func TestSilentNameServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "t"}); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
 		if _, err := s.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "DNS failed: ") {
 			t.Errorf("got %v", err)
 		}
