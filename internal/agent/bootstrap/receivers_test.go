@@ -176,70 +176,91 @@ func run(t *testing.T, envoy string, lines ...string) (ask func(path, parent str
 	}
 }
 
+// together is how many spans Envoy sends at once; fewer wait for seconds.
+const together = 5
+
 // TestReceivers has the real thing send what the bootstrap says, to those who are to get it.
 func TestReceivers(t *testing.T) {
 	envoys := agenttest.Envoys(t)
-	each := func(name string, test func(t *testing.T, envoy string)) {
-		for _, envoy := range envoys {
-			t.Run(name+" from "+filepath.Base(filepath.Dir(envoy)), func(t *testing.T) { t.Parallel(); test(t, envoy) })
-		}
+	// each starts all Envoys before it looks at what the first sends.
+	each := func(name string, start func(t *testing.T, envoy string) (look func())) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var looks []func()
+			for _, envoy := range envoys {
+				looks = append(looks, start(t, envoy))
+			}
+			for i, look := range looks {
+				t.Log(envoys[i])
+				look()
+			}
+		})
 	}
 	await := func(t *testing.T, g *got, want string) {
 		t.Helper()
 		re := regexp.MustCompile("(?s)" + want)
 		testenv.Eventually(t, want+" has come", func() bool { return g.find(re) })
 	}
-	each("AGENT-026 OBS-031 DogStatsD gets tags", func(t *testing.T, envoy string) {
+	const tagged = `envoy\.server\.uptime:\d+\|g\|#(.*,)?appmesh\.mesh:colors`
+	each("AGENT-026 OBS-031 DogStatsD gets tags", func(t *testing.T, envoy string) func() {
 		g, at := datagrams(t, "udp", "127.0.0.1:0")
 		run(t, envoy, "ENABLE_ENVOY_DOG_STATSD=1", "ENABLE_ENVOY_STATS_TAGS=1", fmt.Sprintf("STATSD_PORT=%d", at.(*net.UDPAddr).Port))
-		await(t, g, `envoy\.server\.uptime:\d+\|g\|#(.*,)?appmesh\.mesh:colors`)
+		return func() { await(t, g, tagged) }
 	})
-	each("AGENT-027 DogStatsD on a socket", func(t *testing.T, envoy string) {
+	each("AGENT-027 DogStatsD on a socket", func(t *testing.T, envoy string) func() {
 		path := filepath.Join(agenttest.ShortDir(t), "dsd.socket")
 		g, _ := datagrams(t, "unixgram", path)
 		run(t, envoy, "ENABLE_ENVOY_DOG_STATSD=1", "ENABLE_ENVOY_STATS_TAGS=1", "STATSD_SOCKET_PATH="+path)
-		await(t, g, `envoy\.server\.uptime:\d+\|g\|#(.*,)?appmesh\.mesh:colors`)
+		return func() { await(t, g, tagged) }
 	})
-	each("StatsD gets none", func(t *testing.T, envoy string) {
+	each("StatsD gets none", func(t *testing.T, envoy string) func() {
 		g, at := datagrams(t, "udp", "[::1]:0")
 		run(t, envoy, "ENABLE_ENVOY_STATSD=1", "ENABLE_ENVOY_STATS_TAGS=1", "STATSD_ADDRESS=::1", fmt.Sprintf("STATSD_PORT=%d", at.(*net.UDPAddr).Port))
-		await(t, g, `(^|\n)envoy\.server\.uptime:\d+\|g($|\n)`)
-		if g.find(regexp.MustCompile(`\|#`)) {
-			t.Error("it has tags")
+		return func() {
+			await(t, g, `(^|\n)envoy\.server\.uptime:\d+\|g($|\n)`)
+			if g.find(regexp.MustCompile(`\|#`)) {
+				t.Error("it has tags")
+			}
 		}
 	})
-	each("OpenTelemetry gets metrics", func(t *testing.T, envoy string) {
-		g, at := otlp(t)
-		run(t, envoy, "ENABLE_ENVOY_OTEL_METRICS=1", "ENABLE_ENVOY_STATS_TAGS=1", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+at, "OTEL_RESOURCE_ATTRIBUTES=deployment.environment=testing")
-		await(t, g, `^/opentelemetry\.proto\.collector\.metrics\.v1\.MetricsService/Export\n`)
-		for _, want := range []string{`service\.name.{1,8}colors/front`, `deployment\.environment.{1,8}testing`, `envoy\.server\.uptime`, `appmesh\.mesh.{1,8}colors`} {
-			await(t, g, want)
+	each("OpenTelemetry gets metrics and spans", func(t *testing.T, envoy string) func() {
+		metrics, there := otlp(t)
+		spans, at := otlp(t)
+		ask := run(t, envoy, "ENABLE_ENVOY_OTEL_METRICS=1", "ENABLE_ENVOY_OTEL_TRACING=1", "ENABLE_ENVOY_STATS_TAGS=1", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+there,
+			"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="+at, "OTEL_RESOURCE_ATTRIBUTES=deployment.environment=testing")
+		return func() {
+			await(t, metrics, `^/opentelemetry\.proto\.collector\.metrics\.v1\.MetricsService/Export\n`)
+			for _, want := range []string{`service\.name.{1,8}colors/front`, `deployment\.environment.{1,8}testing`, `envoy\.server\.uptime`, `appmesh\.mesh.{1,8}colors`} {
+				await(t, metrics, want)
+			}
+			for range together {
+				ask("/traced", "")
+			}
+			await(t, spans, `^/opentelemetry\.proto\.collector\.trace\.v1\.TraceService/Export\n.*/traced`)
+			for _, want := range []string{`service\.name.{1,8}colors/front`, `deployment\.environment.{1,8}testing`} {
+				await(t, spans, want)
+			}
 		}
 	})
-	each("OpenTelemetry gets spans", func(t *testing.T, envoy string) {
-		g, at := otlp(t)
-		ask := run(t, envoy, "ENABLE_ENVOY_OTEL_TRACING=1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="+at, "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_RESOURCE_ATTRIBUTES=deployment.environment=testing")
-		ask("/traced", "")
-		await(t, g, `^/opentelemetry\.proto\.collector\.trace\.v1\.TraceService/Export\n.*/traced`)
-		for _, want := range []string{`service\.name.{1,8}colors/front`, `deployment\.environment.{1,8}testing`} {
-			await(t, g, want)
-		}
-	})
-	each("OpenTelemetry gets the share that it is to get, and what another sampled", func(t *testing.T, envoy string) {
+	each("OpenTelemetry gets the share that it is to get, and what another sampled", func(t *testing.T, envoy string) func() {
 		g, at := otlp(t)
 		ask := run(t, envoy, "ENABLE_ENVOY_OTEL_TRACING=1", "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+at, "OTEL_SERVICE_NAME=mine",
 			"OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=0")
-		for range 20 {
-			ask("/begun-here", "")
-		}
-		ask("/not-sampled", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
-		ask("/sampled", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-		await(t, g, `service\.name.{1,8}mine.*127\.0\.0\.1:\d+/sampled`)
-		if g.find(regexp.MustCompile(`/begun-here|/not-sampled`)) {
-			t.Error("what is not sampled has come too")
+		return func() {
+			for range 20 {
+				ask("/begun-here", "")
+			}
+			ask("/not-sampled", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
+			for range together {
+				ask("/sampled", "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+			}
+			await(t, g, `service\.name.{1,8}mine.*127\.0\.0\.1:\d+/sampled`)
+			if g.find(regexp.MustCompile(`/begun-here|/not-sampled`)) {
+				t.Error("what is not sampled has come too")
+			}
 		}
 	})
-	each("AGENT-021 OBS-039 X-Ray's daemon gets what the rules of a file say", func(t *testing.T, envoy string) {
+	each("AGENT-021 OBS-039 X-Ray's daemon gets what the rules of a file say", func(t *testing.T, envoy string) func() {
 		rules := filepath.Join(t.TempDir(), "rules.json")
 		if err := os.WriteFile(rules, []byte(`{"version": 2, "default": {"fixed_target": 0, "rate": 0},
 			"rules": [{"description": "some", "host": "*", "http_method": "*", "url_path": "/wanted", "fixed_target": 0, "rate": 1}]}`), 0o600); err != nil {
@@ -247,13 +268,15 @@ func TestReceivers(t *testing.T) {
 		}
 		g, at := datagrams(t, "udp", "127.0.0.1:0")
 		ask := run(t, envoy, "ENABLE_ENVOY_XRAY_TRACING=1", "AWS_XRAY_DAEMON_ADDRESS="+at.String(), "XRAY_SAMPLING_RATE=0", "XRAY_SAMPLING_RULE_MANIFEST="+rules, "XRAY_SEGMENT_NAME=mine")
-		for range 20 {
-			ask("/unwanted", "")
-		}
-		ask("/wanted", "")
-		await(t, g, `"name":"mine".*/wanted|/wanted.*"name":"mine"`)
-		if g.find(regexp.MustCompile(`/unwanted`)) {
-			t.Error("what no rule wants has come too")
+		return func() {
+			for range 20 {
+				ask("/unwanted", "")
+			}
+			ask("/wanted", "")
+			await(t, g, `"name":"mine".*/wanted|/wanted.*"name":"mine"`)
+			if g.find(regexp.MustCompile(`/unwanted`)) {
+				t.Error("what no rule wants has come too")
+			}
 		}
 	})
 }
