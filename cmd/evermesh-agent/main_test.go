@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/intercept"
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
@@ -178,12 +182,31 @@ func TestIntercept(t *testing.T) {
 	})
 	t.Run("ICPT-022 again, and with the other back end, one set of rules is there", func(t *testing.T) {
 		for _, tool := range []string{tools[len(tools)-1].Name(), "auto", "auto"} {
-			inNamespace(t, h, []string{"--backend", tool}, env, none)
-		}
-		for name, there := range rules() {
-			if there != (name == tools[0].Name()) {
-				t.Errorf("rules of %s: %t", name, there)
+			if got := inNamespace(t, h, []string{"--backend", tool}, env, none); strings.Contains(got, "interrupted") {
+				t.Errorf("nobody was interrupted:\n%s", got)
 			}
+			if tool == "auto" {
+				tool = tools[0].Name()
+			}
+			for name, there := range rules() {
+				if there != (name == tool) {
+					t.Errorf("rules of %s: %t", name, there)
+				}
+			}
+		}
+		for _, tool := range tools { // as somebody leaves them who is killed
+			if err := h.Do(func() error {
+				cfg, err := intercept.Parse(environmentOf(env))
+				if err != nil {
+					return err
+				}
+				return tool.Apply(t.Context(), cfg)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := inNamespace(t, h, nil, env, none); len(tools) > 1 && !strings.Contains(got, "an earlier run was interrupted: rules were in "+tools[0].Name()+", ") {
+			t.Errorf("got\n%s", got)
 		}
 	})
 	t.Run("ICPT-018 commands", func(t *testing.T) {
@@ -200,6 +223,47 @@ func TestIntercept(t *testing.T) {
 			t.Errorf("goes on after quit:\n%s", got)
 		}
 	})
+	t.Run("a signal has what was there put back", func(t *testing.T) {
+		inNamespace(t, h, nil, env, none)
+		tool := map[string]string{"nft": "nft"}[tools[0].Name()]
+		if tool == "" {
+			tool = tools[0].Name() + "-restore"
+		}
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		// It does its work, says so, and never ends.
+		script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *-f*|*--noflush*) [ -e %[2]s/hangs ] || { %[1]s \"$@\"; touch %[2]s/hangs; exec sleep 600; };; esac\nexec %[1]s \"$@\"\n", path, dir)
+		if err := os.WriteFile(filepath.Join(dir, tool), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		other := append([]string{"APPMESH_ENVOY_EGRESS_PORT=15901", part + "=agent", "PATH=" + dir + ":" + os.Getenv("PATH")}, env...)
+		p, err := h.Start(ground.Command{Name: "intercept", Path: "/proc/self/exe", Args: []string{"intercept", "--backend", tools[0].Name()}, Env: unique(other)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		testenv.Eventually(t, "the tool hangs", func() bool {
+			_, err := os.Stat(filepath.Join(dir, "hangs"))
+			return err == nil
+		})
+		if err := p.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Err(); err == nil {
+			t.Error("it ended with 0")
+		}
+		if err := h.Do(func() error {
+			text, err := tools[0].Status(t.Context())
+			if strings.Contains(text, "15901") || !strings.Contains(text, "15001") {
+				t.Errorf("rules:\n%s", text)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Run("--remove, twice", func(t *testing.T) {
 		inNamespace(t, h, nil, env, none)
 		for range 2 {
@@ -211,4 +275,17 @@ func TestIntercept(t *testing.T) {
 			}
 		}
 	})
+}
+
+// unique keeps the first of the variables of one name, as environmentOf does.
+func unique(env []string) (out []string) {
+	seen := map[string]bool{}
+	for _, line := range env {
+		name, _, _ := strings.Cut(line, "=")
+		if !seen[name] {
+			out = append(out, line)
+		}
+		seen[name] = true
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -16,14 +17,16 @@ type Installed struct {
 	HalfDone bool
 }
 
-// Install installs cfg with the first back end that can, and takes away what the others hold, or both would redirect.
-// All of it is one transaction: where a step fails, every back end is as it was before, and the error says which step.
+// Install installs cfg with the first back end that can, and takes away what the others and the machine's further ones
+// hold, or both would redirect. All of it is one transaction: where a step fails, every back end is as it was before, and
+// the error says which step.
 func Install(ctx context.Context, backends []Backend, cfg Config) (Installed, error) {
+	all := withFurther(backends)
 	var errs []error
-	for i, b := range backends {
+	for _, b := range backends {
 		steps := b.steps(&cfg)
-		for j, other := range backends {
-			if j != i {
+		for _, other := range all {
+			if !same(b, other) {
 				steps = append(steps, optional(other.steps(nil))...)
 			}
 		}
@@ -37,6 +40,25 @@ func Install(ctx context.Context, backends []Backend, cfg Config) (Installed, er
 		}
 	}
 	return Installed{}, errors.Join(errs...)
+}
+
+// withFurther appends the machine's other back ends to those that somebody chose.
+func withFurther(chosen []Backend) []Backend {
+	all := slices.Clone(chosen)
+	found, _ := Find("auto") // without tools there are none
+	for _, b := range found {
+		if !slices.ContainsFunc(all, func(other Backend) bool { return same(b, other) }) {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// same says whether both hold the same rules: iptables may be iptables-nft by another name.
+func same(a, b Backend) bool {
+	x, ok := a.(iptables)
+	y, too := b.(iptables)
+	return ok == too && x.legacy == y.legacy
 }
 
 // Uninstall removes what any of the back ends holds, or nothing where one of them fails. It returns the tools in which there was
