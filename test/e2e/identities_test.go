@@ -257,6 +257,8 @@ func TestIdentities(t *testing.T) {
 			m.logs(other, "gRPC config stream", "closed", ": 7, ", "Unauthorized to perform appmesh:StreamAggregatedResources for "+arns["serviceA"]+".")
 			wrong := m.sidecar(m.host(p.name+"-wrong"), stage.SidecarOptions{Resource: "serviceBv1", Alone: true, Early: true, Env: append(p.wrong, ca)})
 			m.logs(wrong, "gRPC config stream", "closed", p.code, p.reason)
+			step := map[string]string{": 7, ": "step=permission", ": 16, ": "step=credentials"}[p.code]
+			m.logs(wrong, "management server does not answer", step, p.reason, "node mesh/app1/virtualNode/serviceBv1, proof: ")
 			for _, s := range []*stage.Sidecar{other, wrong} {
 				if err := s.Process.Kill(); err != nil {
 					t.Error(err)
