@@ -2,8 +2,10 @@
 // each of its streams the relay opens one to an endpoint of the control plane, over TLS and signed.
 //
 // Read it in this order: relay.go serves Envoy; call.go is one of its streams; keep.go has what it acknowledges kept;
-// upstream.go chooses endpoints and addresses, with fail-over and
-// back-off; dial.go makes connections; sign.go, credentials.go and proof.go say who the agent is.
+// upstream.go chooses endpoints and addresses, with fail-over and back-off; dial.go makes connections; sign.go, clock.go,
+// credentials.go and proof.go say who the agent is. Why there is no stream is a Failure (report.go), which explain.go and
+// capture.go find out and reports.go remembers; preflight.go tries the way without an Envoy, request.go makes single
+// requests on it.
 package relay
 
 import (
