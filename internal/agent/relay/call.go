@@ -75,7 +75,7 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 		}
 		c.seen.End()
 	}()
-	late := time.NewTimer(answerWait)
+	late := time.NewTimer(r.patience)
 	defer late.Stop()
 	for {
 		select {

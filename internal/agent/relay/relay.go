@@ -39,6 +39,7 @@ type Relay struct {
 	server    *grpc.Server
 	listener  net.Listener
 	kept      *lastgood.Store
+	patience  time.Duration // answerWait
 	log       *slog.Logger
 	stop      context.CancelFunc
 	wg        sync.WaitGroup // the serving goroutine, the one that keeps, and those of each stream
@@ -55,7 +56,7 @@ func newRelay(path string, u *upstreams, kept *lastgood.Store, log *slog.Logger)
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, stop: stop, since: time.Now()}
+	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, stop: stop, since: time.Now()}
 	r.server = grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
