@@ -125,7 +125,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	}
 	h := httpapi.NewHealth(httpapi.HealthOptions{
 		Envoy: envoy, Admin: admin, Relay: upstream, Interval: s.HealthInterval, Limit: s.DisconnectedLimit,
-		Started: time.Now(), Now: time.Now,
+		Started: time.Now(), Now: time.Now, Apart: s.Interception.None,
 	})
 	if own {
 		h.Relay = nil // it may lead elsewhere: only Envoy knows

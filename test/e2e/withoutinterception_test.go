@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"os/exec"
@@ -197,6 +198,14 @@ func TestWithoutInterception(t *testing.T) {
 		if got := reach(t, callerHost, url(shade, appPort), ""); got != "green" {
 			t.Errorf("another service: %s", got)
 		}
+		if err := caller.KillEnvoy(); err != nil {
+			t.Fatal(err)
+		}
+		m.until("an Envoy that starts with it serves the others, and is healthy", func(ctx context.Context) bool {
+			text, err := page(ctx, callerHost, "http://127.0.0.1:9902/status")
+			return err == nil && strings.Contains(text, `"healthStatus": "HEALTHY"`) && strings.Contains(text, `"envoyRestartCount": "1"`) &&
+				reach(t, callerHost, url(shade, appPort), "") == "green"
+		})
 		m.update("VirtualRouter", "shade", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}]}`, appPort+1))
 		m.until("a change after that is taken", func(context.Context) bool { return reach(t, callerHost, url(shade, appPort+1), "") == "green" })
 		m.settle(m.update("VirtualNode", "caller", spec(colors, shade, dbs, caches, late)))
@@ -274,6 +283,23 @@ func TestWithoutInterception(t *testing.T) {
 			return err == nil && a.Status == http.StatusOK && a.App == "blue"
 		})
 	})
+}
+
+// page is what a host gets from a page of its own.
+func page(ctx context.Context, h *ground.Host, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	c := h.Client()
+	defer c.CloseIdleConnections()
+	resp, err := c.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return string(text), err
 }
 
 // TestWithoutInterceptionAllowAll is about what is no backend, where everything may be called.

@@ -58,10 +58,13 @@ type HealthOptions struct {
 	Relay *relay.Relay // nil where Envoy has its own way to a control plane
 	// RelayOnly is an agent without an Envoy: its relay serves others.
 	RelayOnly bool
-	Interval  time.Duration
-	Limit     time.Duration // how long a lost control plane counts as healthy
-	Started   time.Time
-	Now       func() time.Time
+	// Apart: without interception each of Envoy's listeners is for a port of its own, and one that it cannot open leaves
+	// the others as they are. Such a configuration has not failed, as long as some are open.
+	Apart    bool
+	Interval time.Duration
+	Limit    time.Duration // how long a lost control plane counts as healthy
+	Started  time.Time
+	Now      func() time.Time
 }
 
 // Health polls Envoy and knows the Status.
@@ -112,12 +115,13 @@ const (
 	createFailure  = "listener_manager.listener_create_failure"
 	updateRejected = "listener_manager.lds.update_rejected"
 	updateSuccess  = "listener_manager.lds.update_success"
+	listenersOpen  = "listener_manager.total_listeners_active"
 )
 
 func (h *Health) poll(ctx context.Context) {
 	of := lifeOf(h.Envoy)
 	state := h.Admin.State(ctx)
-	stats, err := h.Admin.Stats(ctx, connectedState, createFailure, updateRejected, updateSuccess)
+	stats, err := h.Admin.Stats(ctx, connectedState, createFailure, updateRejected, updateSuccess, listenersOpen)
 	if of != lifeOf(h.Envoy) {
 		return // nobody knows which one answered
 	}
@@ -129,7 +133,9 @@ func (h *Health) poll(ctx context.Context) {
 	h.state = state
 	h.live = h.live || state == stateLive
 	if h.live && err == nil && h.initial != updateSuccessful {
-		h.initial = initialUpdate(stats)
+		if h.initial = initialUpdate(stats); h.Apart && stats[listenersOpen] > 0 {
+			h.initial = updateSuccessful
+		}
 	}
 	switch {
 	case stats[connectedState] == 1:
