@@ -44,6 +44,9 @@ type Instance struct {
 	ID        string
 	Addresses []string // that it told of itself, sorted
 	Connected time.Time
+	// Serves says that it has answered to all that it was sent at first: before that it has no listeners, and who
+	// connects to it is refused.
+	Serves bool
 }
 
 // Instances are the proxies of a node or gateway that are connected to this replica,
@@ -57,7 +60,7 @@ func (s *Server) Instances(key api.Key) []Instance {
 			continue
 		}
 		for p := range g.members {
-			out = append(out, Instance{p.instance, p.addresses, p.connected})
+			out = append(out, Instance{p.instance, p.addresses, p.connected, p.serves.Load()})
 		}
 	}
 	return out

@@ -44,6 +44,7 @@ type proxy struct {
 
 	stale   atomic.Bool // something is new beside requests
 	suspect atomic.Bool // it is to be authorised again
+	serves  atomic.Bool // it has answered to all that it was sent at first
 	allowed int64       // Server.reauthorized when it was authorised first
 	queued  bool        // guarded by the queue's mutex
 
@@ -407,7 +408,16 @@ func (p *proxy) take(goal *goal, r *request) error {
 		}
 	}
 	defer p.s.dirty(p.client)
-	return p.m.receive(p.s.Now(), *r)
+	if err := p.m.receive(p.s.Now(), *r); err != nil {
+		return err
+	}
+	if !p.serves.Load() && p.state(goal) != api.ProxyStatePending {
+		p.serves.Store(true)
+		if p.s.Joined != nil {
+			p.s.Joined()
+		}
+	}
+	return nil
 }
 
 // arm has the proxy looked at again at a time; turn is held.

@@ -85,7 +85,7 @@ type Config struct {
 	Secrets Secrets
 	// Connected is told what happens to streams. It returns at once; nil is allowed.
 	Connected func(Connection)
-	// Joined is told that a proxy has connected, and is one of Instances. It returns at
+	// Joined is told that a proxy has connected, and is one of Instances, or that one serves now. It returns at
 	// once; nil is allowed.
 	Joined func()
 	// Dirty is told of each client whose Row changed; nil is allowed.

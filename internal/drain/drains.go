@@ -218,9 +218,10 @@ func (d *Drains) lookAt(ctx context.Context, a active) error {
 }
 
 // succeeded says whether a proxy of the same node is another process in the place of the
-// draining one: it has connected after that had, and has all of its addresses.
+// draining one: it has connected after that had, has all of its addresses, and serves. Clients that were sent it before
+// would be refused connections.
 func (a *active) succeeded(i ads.Instance) bool {
-	if len(a.Addresses) == 0 || i.Connected.UnixMilli() <= a.Connected {
+	if !i.Serves || len(a.Addresses) == 0 || i.Connected.UnixMilli() <= a.Connected {
 		return false
 	}
 	for _, address := range a.Addresses {
