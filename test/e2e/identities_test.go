@@ -169,12 +169,12 @@ func TestIdentities(t *testing.T) {
 	}
 	m.iam("", "CreateUser", "UserName", "proxy")
 	m.iam("", "AttachUserPolicy", "UserName", "proxy", "PolicyArn", policy)
-	id, secret := "", ""
-	{
-		form := url.Values{"Action": {"CreateAccessKey"}, "Version": {"2010-05-08"}, "UserName": {"proxy"}}
+	key := func(user string) (id, secret string) {
+		form := url.Values{"Action": {"CreateAccessKey"}, "Version": {"2010-05-08"}, "UserName": {user}}
 		text := m.post(control.Key, facts, "iam", "application/x-www-form-urlencoded", "/", form.Encode())
-		id, secret = element1(t, text, "AccessKeyId"), element1(t, text, "SecretAccessKey")
+		return element1(t, text, "AccessKeyId"), element1(t, text, "SecretAccessKey")
 	}
+	id, secret := key("proxy")
 	name := strings.TrimPrefix(issuer.URL, "https://")
 	provider := m.iam("OpenIDConnectProviderArn", "CreateOpenIDConnectProvider", "Url", issuer.URL, "ClientIDList.member.1", "sts.amazonaws.com",
 		"Tags.member.1.Key", iam.ClusterTag, "Tags.member.1.Value", "prod")
@@ -306,6 +306,24 @@ func TestIdentities(t *testing.T) {
 		m.iam("", "UpdateAccessKey", "UserName", "proxy", "AccessKeyId", id, "Status", "Inactive")
 		m.logs(connected["key"], "gRPC config stream", "closed", ": 16, ", "The security token included in the request is invalid.")
 		m.until("the others go on", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv1"]) == len(proofs)-1 })
+	})
+	t.Run("AGENT-044 a key in a shared file that is switched off, and replaced there", func(t *testing.T) {
+		m := &mesh{Stage: m.Stage, t: t, name: m.name, control: control}
+		m.iam("", "CreateUser", "UserName", "filed")
+		m.iam("", "AttachUserPolicy", "UserName", "filed", "PolicyArn", policy)
+		file := func(id, secret string) string {
+			return m.publish("credentials", "[default]\naws_access_key_id = "+id+"\naws_secret_access_key = "+secret+"\n")
+		}
+		first, firstSecret := key("filed")
+		s := m.sidecar(m.host("filed"), stage.SidecarOptions{
+			Resource: "serviceBv2", Alone: true, Env: append([]string{"AWS_SHARED_CREDENTIALS_FILE=" + file(first, firstSecret), ca}, noKey...),
+		})
+		m.until("it is served", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv2"]) == 1 })
+		m.iam("", "UpdateAccessKey", "UserName", "filed", "AccessKeyId", first, "Status", "Inactive")
+		m.logs(s, "gRPC config stream", "closed", ": 16, ")
+		m.logs(s, "management server does not answer", "step=credentials", "shared file (")
+		file(key("filed"))
+		m.until("it is served again, by the new key", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv2"]) == 1 })
 	})
 	t.Run("IAM-037 a role that is deleted", func(t *testing.T) {
 		m := &mesh{Stage: m.Stage, t: t, name: m.name, control: control}
