@@ -77,6 +77,7 @@ func TestAgentsDrain(t *testing.T) {
 		early         bool
 	}{
 		{"EMS-052 AGENT-046 found by Cloud Map, which still names it", "pool", "one", "two", true},
+		{"AGENT-046 BP-001 found by a name that still leads to it, with a health check that its application passes", "checked", "three", "four", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			url := fmt.Sprintf("http://%s/", net.JoinHostPort(services[test.node], fmt.Sprint(appPort)))
