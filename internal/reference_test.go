@@ -61,6 +61,7 @@ var commands = [][]string{
 	{"evermesh", "env"},
 	{"evermesh", "apply"},
 	{"evermesh", "export"},
+	{"evermesh", "drain"},
 	{"evermesh", "explain"},
 	{"evermesh", "plan"},
 	{"evermesh", "proxies"},

@@ -10,5 +10,5 @@
 //
 // A drain ends when it is resumed, when another process connects as the same node from
 // the same addresses, or when its lease does: it is prolonged while its proxy is
-// connected, and lasts for Lasts after that.
+// connected, and lasts for Config.Lasts after that.
 package drain

@@ -51,7 +51,7 @@ func (d *Drains) Drain(ctx context.Context, p api.Proxy, key api.Key) (api.Drain
 	if err != nil {
 		return out, fmt.Errorf("encode drain: %w", err)
 	}
-	revision, err := d.Store.WriteExpiring(ctx, a.name, value, Lasts)
+	revision, err := d.Store.WriteExpiring(ctx, a.name, value, d.Lasts)
 	if err != nil {
 		return out, err
 	}

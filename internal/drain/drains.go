@@ -19,15 +19,11 @@ import (
 )
 
 const (
-	// Lasts is how long a drain outlasts its proxy's stream: for as long, whoever
-	// registered the instance has time to take it out of Cloud Map.
-	Lasts = 5 * time.Minute
-	// prolongEvery is how often the replica that a draining proxy is connected to prolongs
-	// its drain.
-	prolongEvery = Lasts / 5
-	// lookEvery is how often this replica's proxies are looked at while there are drains,
-	// beside when one connects.
-	lookEvery = 10 * time.Second
+	// lasts is how long a drain outlasts its proxy's stream: for as long, whoever
+	// registered the instance has time to take it out of Cloud Map. A fifth of that after
+	// it was prolonged last it is prolonged again, and twice as often proxies are looked
+	// at, beside when one connects.
+	lasts = 5 * time.Minute
 	// appears is how long a proxy that is not known is waited for: it is in the ledger a
 	// little after it has connected.
 	appears = time.Second
@@ -58,6 +54,8 @@ type Config struct {
 	Endpoints *discovery.Registry
 	// Instances are the proxies of a node that are connected to this replica.
 	Instances func(key api.Key) []ads.Instance
+	// Lasts is how long a drain outlasts its proxy's stream, to the second; 0 is 5 minutes.
+	Lasts time.Duration
 	// Wait bounds how long Drain waits for clients; 0 is 10 s.
 	Wait time.Duration
 	Log  *slog.Logger
@@ -78,6 +76,9 @@ type Drains struct {
 func New(c Config) *Drains {
 	if c.Wait == 0 {
 		c.Wait = waitMost
+	}
+	if c.Lasts == 0 {
+		c.Lasts = lasts
 	}
 	return &Drains{Config: c, joined: make(chan struct{}, 1), all: map[string]*active{}}
 }
@@ -164,7 +165,7 @@ func (d *Drains) take(b store.RowBatch) {
 // look looks at the proxies of this replica until ctx ends: those that drain have their
 // drains prolonged, and those that came in the place of one end its drain.
 func (d *Drains) look(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(d.Lasts / 10)
 	defer tick.Stop()
 	for {
 		select {
@@ -203,7 +204,7 @@ func (d *Drains) lookAt(ctx context.Context, a active) error {
 			return d.Store.Write(ctx, false, []store.Op{{Key: a.name}})
 		}
 	}
-	if !here || d.Now().Sub(a.prolonged) < prolongEvery {
+	if !here || d.Now().Sub(a.prolonged) < d.Lasts/5 {
 		return nil
 	}
 	if err := d.Store.Prolong(ctx, a.name); err != nil {
