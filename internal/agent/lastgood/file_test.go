@@ -208,7 +208,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(killed); dir != "" {
 		for i := 0; ; i++ {
 			c := &configuration{node: nodeID, kinds: map[string]keptKind{clusterType: {resources: map[string]resource{}}}}
-			text := strings.Repeat(string(rune('a'+i%26)), 200_000)
+			text := strings.Repeat(string(rune('a'+(i+os.Getpid())%26)), 200_000)
 			for _, name := range []string{"a", "b"} {
 				c.kinds[clusterType].resources[name] = resource{name: name, any: bare(clusterType, appendString(appendString(nil, 1, name), 5, text))}
 			}
@@ -400,7 +400,7 @@ func FuzzMessages(f *testing.F) {
 		for range 2 {
 			s := b.Begin(delta)
 			s.Request(ask)
-			s.Response(answer)
+			s.Response(pieces(answer))
 			s.Request(ask)
 			b.pass(t, unrest)
 			if a := s.Answers(t.Context()); a != nil {

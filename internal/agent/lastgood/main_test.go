@@ -12,6 +12,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -102,7 +103,7 @@ func speak(t testing.TB, s *Stream, of map[string]map[string]string, metadata ma
 		for name, text := range of[typ] {
 			r.Resources = append(r.Resources, &discoveryv3.Resource{Name: name, Version: "v-" + text, Resource: thing(t, typ, name, text)})
 		}
-		s.Response(encoded(t, r))
+		s.Response(pieces(encoded(t, r)))
 		s.Request(encoded(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ, ResponseNonce: "n-" + typ}))
 	}
 }
@@ -209,8 +210,14 @@ func unlike(got, want map[string]string) (out []string) {
 func say(t testing.TB, s *Stream, name string, content *anypb.Any) {
 	t.Helper()
 	s.Request(encoded(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: secretType, ResourceNamesSubscribe: []string{name}}))
-	s.Response(encoded(t, &discoveryv3.DeltaDiscoveryResponse{
+	s.Response(pieces(encoded(t, &discoveryv3.DeltaDiscoveryResponse{
 		TypeUrl: secretType, Nonce: "s-" + name, Resources: []*discoveryv3.Resource{{Name: name, Version: "1", Resource: content}},
-	}))
+	})))
 	s.Request(encoded(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: secretType, ResponseNonce: "s-" + name}))
+}
+
+// pieces is a message as gRPC gives it.
+func pieces(message []byte) Reader {
+	half := len(message) / 2
+	return mem.BufferSlice{mem.SliceBuffer(message[:half]), mem.SliceBuffer(message[half:])}.Reader()
 }

@@ -2,7 +2,9 @@ package lastgood
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
+	"io"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -31,6 +33,7 @@ type response struct {
 	version    string // state of the world
 	resources  []resource
 	removed    []string // delta
+	fresh      bool     // the resources' bytes are nobody else's
 }
 
 // resource is one as Envoy has it: any is the encoded google.protobuf.Any.
@@ -153,8 +156,59 @@ func (r *request) readNode(b []byte) error {
 
 // readResponse reads a DiscoveryResponse, or a DeltaDiscoveryResponse.
 func readResponse(b []byte, delta bool) (response, error) {
+	return walkResponse(func(visit visitor) error { return fields(b, visit) }, delta)
+}
+
+// visitor is called with each field of a message.
+type visitor = func(n protowire.Number, v []byte) error
+
+// Reader is an encoded message that does not lie in one piece.
+type Reader interface {
+	io.Reader
+	io.ByteReader
+	Remaining() int
+}
+
+// pour is fields for a Reader: what visit is given is its own.
+func pour(r Reader, visit visitor) error {
+	for r.Remaining() > 0 {
+		tag, err := binary.ReadUvarint(r)
+		if err != nil {
+			return errMessage
+		}
+		length := uint64(0)
+		switch protowire.Type(tag & 7) {
+		case protowire.VarintType:
+			_, err = binary.ReadUvarint(r)
+		case protowire.Fixed32Type:
+			length = 4
+		case protowire.Fixed64Type:
+			length = 8
+		case protowire.BytesType:
+			length, err = binary.ReadUvarint(r)
+		default:
+			err = errMessage
+		}
+		if err != nil || length > uint64(r.Remaining()) {
+			return errMessage
+		}
+		v := make([]byte, length)
+		if _, err := io.ReadFull(r, v); err != nil {
+			return errMessage
+		}
+		if protowire.Type(tag&7) != protowire.BytesType {
+			continue
+		}
+		if err := visit(protowire.Number(tag>>3), v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func walkResponse(walk func(visitor) error, delta bool) (response, error) {
 	r := response{}
-	err := fields(b, func(n protowire.Number, v []byte) error {
+	err := walk(func(n protowire.Number, v []byte) error {
 		switch {
 		case n == 1:
 			r.version = string(v)

@@ -117,14 +117,14 @@ func (p *proxy) serve(t *rapid.T, typ string) {
 		for name, text := range f.set {
 			r.Resources = append(r.Resources, &discoveryv3.Resource{Name: name, Version: text[:8], Resource: thing(p.t, typ, name, text)})
 		}
-		p.s.Response(encoded(p.t, r))
+		p.s.Response(pieces(encoded(p.t, r)))
 		return
 	}
 	r := &discoveryv3.DiscoveryResponse{TypeUrl: typ, Nonce: f.nonce, VersionInfo: f.version}
 	for name, text := range f.set {
 		r.Resources = append(r.Resources, thing(p.t, typ, name, text))
 	}
-	p.s.Response(encoded(p.t, r))
+	p.s.Response(pieces(encoded(p.t, r)))
 }
 
 // answer acknowledges the oldest response, or refuses it.

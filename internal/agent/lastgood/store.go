@@ -143,7 +143,15 @@ func (t *Stream) Request(message []byte) {
 }
 
 // Response shows the stream a message of the control plane's.
-func (t *Stream) Response(message []byte) {
+func (t *Stream) Response(message Reader) {
+	t.say(func() (response, error) {
+		r, err := walkResponse(func(visit visitor) error { return pour(message, visit) }, t.delta)
+		r.fresh = true
+		return r, err
+	})
+}
+
+func (t *Stream) say(read func() (response, error)) {
 	s := t.store
 	defer s.stirred()
 	s.mu.Lock()
@@ -153,7 +161,7 @@ func (t *Stream) Response(message []byte) {
 	if t.lost {
 		return
 	}
-	r, err := readResponse(message, t.delta)
+	r, err := read()
 	if err != nil {
 		t.lose(err.Error())
 		return

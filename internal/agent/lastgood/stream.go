@@ -269,7 +269,7 @@ func (t *Stream) response(r response) {
 		if one.fleeting {
 			one.any = nil
 		} else {
-			one = t.own(r.typ, one)
+			one = t.own(r.typ, one, r.fresh)
 		}
 		f.sent = append(f.sent, one)
 	}
@@ -283,13 +283,19 @@ func (t *Stream) response(r response) {
 	}
 }
 
-// own is the resource with bytes of its own: those that are kept already when they are equal, else a copy.
-func (t *Stream) own(typ string, r resource) resource {
-	if had, ok := t.types[typ].held[r.name]; ok && bytes.Equal(had.any, r.any) {
+// own is the resource with bytes of its own: the one that is kept already when they are equal.
+func (t *Stream) own(typ string, r resource, fresh bool) resource {
+	had, ok := t.types[typ].held[r.name]
+	if !ok {
+		had, ok = t.store.known(typ, r.name)
+	}
+	switch {
+	case ok && bytes.Equal(had.any, r.any):
+		if had.version == r.version {
+			return had
+		}
 		r.any = had.any
-	} else if had, ok := t.store.known(typ, r.name); ok && bytes.Equal(had.any, r.any) {
-		r.any = had.any
-	} else {
+	case !fresh:
 		r.any = bytes.Clone(r.any)
 	}
 	return r

@@ -251,7 +251,9 @@ func (c *call) descend(got reached) error {
 	c.upstreams.reports.served(got.up.endpoint, time.Now())
 	c.log.Info("management server connected", "endpoint", got.up.endpoint.String(), "address", got.up.address)
 	for f := got.first; ; {
-		show(f, c.seen.Response)
+		message := f.data.Reader()
+		c.seen.Response(message)
+		_ = message.Close()
 		if err := c.down.SendMsg(f); err != nil {
 			return c.ended(got.up, true, status.Error(codes.Canceled, "Envoy's stream is gone"))
 		}
@@ -320,7 +322,7 @@ func (c *call) end() {
 	c.over = true
 }
 
-// show shows a message to what follows the stream, which keeps nothing of it.
+// show shows a message of Envoy's to what follows the stream, which keeps nothing of it.
 func show(f *frame, to func([]byte)) {
 	whole := f.data.MaterializeToBuffer(mem.DefaultBufferPool())
 	to(whole.ReadOnlyData())
