@@ -123,6 +123,7 @@ func newGround(t *testing.T) *ground.Ground {
 		_, _, err := ground.Enter(t.Context())
 		t.Skipf("this machine allows no network namespaces with redirection: %v", err)
 	}
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock")) // the machine's is root's
 	g, err := ground.New()
 	if err != nil {
 		t.Fatal(err)

@@ -221,6 +221,7 @@ func numbered(first int) string {
 }
 
 func TestPlugin(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock")) // the machine's is root's
 	backends, err := intercept.Find("auto")
 	if err != nil {
 		t.Skipf("this machine allows no network namespaces with redirection: %v", err)

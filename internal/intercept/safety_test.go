@@ -141,6 +141,7 @@ func output(t *testing.T, h *ground.Host, stdin, name string, args ...string) (t
 // variants are the back ends of this machine, each alone.
 func variants(t *testing.T) []intercept.Backend {
 	t.Helper()
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock")) // the machine's is root's
 	found, err := intercept.Find("auto")
 	if err != nil {
 		t.Skip("the tool is not on this machine: " + err.Error())

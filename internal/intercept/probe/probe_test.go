@@ -108,7 +108,7 @@ func config(lines ...string) intercept.Config {
 
 func (s *scene) config(lines ...string) intercept.Config {
 	if s.ground.Owner().Mark != 0 {
-		lines = append([]string{"APPMESH_IGNORE_UID="}, append(lines, s.ground.Owner().Env()...)...)
+		lines = append(append([]string{"APPMESH_IGNORE_UID="}, s.ground.Owner().Env()...), lines...)
 	}
 	return config(lines...)
 }
