@@ -118,7 +118,9 @@ func TestDrain(t *testing.T) {
 
 	whole := t
 	t.Run("AGENT-046 BP-001 TRBL-020 the answer comes when no client has the endpoint any more", func(t *testing.T) {
+		began := time.Now()
 		status, out, body := first.drain(t, http.MethodPut, "r-1")
+		t.Logf("drained, over two replicas, after %v", time.Since(began))
 		if status != http.StatusOK || out.Status != api.DrainStatusDrained || out.Clients != 3 || out.ClientsWaiting != 0 {
 			t.Fatalf("%d %s", status, body) // its sibling reads the node, too
 		}
