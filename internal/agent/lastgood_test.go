@@ -319,7 +319,7 @@ func TestStartWithoutControlPlane(t *testing.T) {
 				testenv.Eventually(t, "load", func() bool { return done.Load() > many+200 })
 				cancel()
 				wg.Wait()
-				t.Logf("drops: control plane returns: %d requests, %d failed", done.Load(), failed.Load())
+				t.Logf("drops: control plane returns to a last good configuration: %d requests, %d failed", done.Load(), failed.Load())
 				if failed.Load() > 0 {
 					t.Errorf("%d of %d requests failed", failed.Load(), done.Load())
 				}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"io"
 	"path/filepath"
 	"slices"
@@ -78,7 +79,7 @@ func start(ctx context.Context, client discoveryv3.AggregatedDiscoveryServiceCli
 		return nil, "", err
 	}
 	for _, typ := range []string{cdsType, ldsType} {
-		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{Node: self, TypeUrl: typ}); err != nil && err != io.EOF {
+		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{Node: self, TypeUrl: typ}); err != nil && !errors.Is(err, io.EOF) {
 			return given, who, err
 		}
 		r, err := s.Recv()
@@ -91,7 +92,7 @@ func start(ctx context.Context, client discoveryv3.AggregatedDiscoveryServiceCli
 		for _, one := range r.Resources {
 			given = append(given, one.Name+" "+one.Version)
 		}
-		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ, ResponseNonce: r.Nonce}); err != nil && err != io.EOF {
+		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ, ResponseNonce: r.Nonce}); err != nil && !errors.Is(err, io.EOF) {
 			return given, who, err
 		}
 	}
