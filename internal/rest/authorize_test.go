@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
@@ -242,6 +243,24 @@ func TestCertificatesOfOthers(t *testing.T) {
 	}
 }
 
+// asked knows every proxy, of the node n of the mesh apps, and is never to drain one.
+type asked struct{ t *testing.T }
+
+func (asked) Find(_ context.Context, account, instance, _ string) (api.Proxy, api.Key, error) {
+	return api.Proxy{Instance: instance}, api.Key{Owner: account, Mesh: "apps", Kind: api.KindVirtualNode, Name: "n"}, nil
+}
+
+func (a asked) Drain(context.Context, api.Proxy, api.Key) (api.Drain, error) {
+	a.t.Error("a proxy drains")
+	return api.Drain{}, nil
+}
+
+func (a asked) Resume(ctx context.Context, p api.Proxy, key api.Key) (api.Drain, error) {
+	return a.Drain(ctx, p, key)
+}
+
+func (asked) Since(api.Proxy) (time.Time, bool) { return time.Time{}, false }
+
 // Every operation asks the policies for the action that is named like it: who may do
 // all but one is refused that one, and nothing happens.
 func TestEveryOperationAsksItsAction(t *testing.T) {
@@ -252,7 +271,7 @@ func TestEveryOperationAsksItsAction(t *testing.T) {
 		policies[o.name] = allow(`"*"`, `"*"`) + `,{"Effect":"Deny","Action":"` + o.action + `","Resource":"*"}`
 	}
 	l := &ledger{changed: make(chan struct{}), rollout: api.Rollout{State: api.RolloutStateDone}}
-	s := judged(t, func(c *rest.Config) { c.Ledger = l }, policies)
+	s := judged(t, func(c *rest.Config) { c.Ledger, c.Drains = l, asked{t} }, policies)
 	s.mesh(t)
 	for _, o := range operations {
 		t.Run("IAM-002 "+o.name, func(t *testing.T) {
