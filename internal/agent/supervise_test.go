@@ -26,7 +26,13 @@ type played struct {
 
 func play(t *testing.T, s *stub) *played {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	return playWith(t, s, "/proc/self/exe")
+}
+
+// playWith is play with another program.
+func playWith(t *testing.T, s *stub, program string) *played {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Env = append(append(os.Environ(), s.lines...), part+"=agent")
 	p := &played{stub: s, cmd: cmd, out: &testenv.Output{}}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
@@ -277,18 +283,32 @@ func TestHundredRestarts(t *testing.T) {
 	})
 	t.Run("a hundred of the agent, by kill -9: what an earlier one left is taken over or gone", func(t *testing.T) {
 		t.Parallel()
+		root, err := testenv.Root()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The program as it ships starts faster than a test, a hundred times.
+		program := filepath.Join(root, "bin", "evermesh-agent")
+		if _, err := os.Stat(program); err != nil {
+			t.Fatalf("%v: make build", err)
+		}
 		s := newStub(t, "run")
-		s.lines = append(s.lines, "APPNET_RELAY_LISTENER_UDS_PATH="+filepath.Join(s.dir, "xds.sock"), "ENVOY_CONFIG_FILE="+filepath.Join(s.dir, "envoy.yaml"),
+		envoy := filepath.Join(t.TempDir(), "envoy")
+		script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *--version*) exit 1;; esac\necho start pid=$$ >> %[1]s/events\necho ready >> %[1]s/events\nexec sleep 1000\n", s.dir)
+		if err := os.WriteFile(envoy, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s.lines = append(s.lines, "ENVOY_PATH="+envoy, "APPNET_RELAY_LISTENER_UDS_PATH="+filepath.Join(s.dir, "xds.sock"), "ENVOY_CONFIG_FILE="+filepath.Join(s.dir, "envoy.yaml"),
 			"APPNET_AGENT_ADMIN_MODE=uds", "APPNET_AGENT_ADMIN_UDS_PATH="+filepath.Join(s.dir, "agent.sock"))
 		for n := 1; n <= 100; n++ {
-			p := play(t, s)
+			p := playWith(t, s, program)
 			testenv.Eventually(t, "Envoy runs", func() bool { return strings.Count(s.events(), "ready") == n })
 			kill(t, p.cmd.Process.Pid)
 			_ = p.cmd.Wait()
 			pid := lastStart(t, s.events())
 			testenv.Eventually(t, "Envoy ends with its agent", func() bool { return gone(pid) })
 		}
-		p := play(t, s)
+		p := playWith(t, s, program)
 		testenv.Eventually(t, "Envoy runs", func() bool { return strings.Count(s.events(), "ready") == 101 })
 		p.tell(t, syscall.SIGTERM)
 		p.tell(t, syscall.SIGTERM)
