@@ -90,6 +90,7 @@ var mayImport = map[string]struct {
 	"internal/manifest":                        {[]string{"model", "api", "document"}, "it turns manifests into inputs of the API, and asks nobody"},
 	"internal/cloudformation":                  {[]string{"model", "api", "document"}, "a template is resolved from its text and its options alone"},
 	"internal/man":                             {nil, "pages are made of commands, whatever they do"},
+	"internal/ecs":                             {[]string{"document"}, "what a task definition comes to follows from its text alone"},
 	"internal/client":                          {[]string{"model", "api", "auth"}, "a client knows the wire and not the server"},
 	"internal/agent":                           {[]string{"agent/bootstrap", "agent/envoyadmin", "agent/httpapi", "agent/logs", "agent/pause", "agent/platform", "agent/relay", "agent/settings", "agent/supervise"}, "it ties the agent's parts together; it runs beside every workload and stays small"},
 	"internal/agent/settings":                  {[]string{"api"}, "what is asked for, before anything is done"},

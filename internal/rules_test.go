@@ -70,7 +70,7 @@ func parse(t *testing.T, name string) (*token.FileSet, *ast.File) {
 
 // pure are the packages that compute and do nothing else, so that the same
 // input gives the same configuration on every replica, in a test and offline.
-var pure = []string{"internal/model", "internal/api", "internal/mesh", "internal/envoy", "internal/simulate", "internal/policy"}
+var pure = []string{"internal/model", "internal/api", "internal/mesh", "internal/envoy", "internal/ecs", "internal/simulate", "internal/policy"}
 
 var impureImports = []string{"net", "net/http", "os", "os/exec", "log", "log/slog", "context", "math/rand", "math/rand/v2", "crypto/rand"}
 

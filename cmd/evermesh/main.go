@@ -102,7 +102,7 @@ put back (shift).`,
 	})
 	pages := man.Command("Evermesh " + version)
 	pages.Args = noArguments
-	root.AddCommand(applyCommand(), drainCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), settingsCommand(), shiftCommand(), xdsCommand(), pages, &cobra.Command{
+	root.AddCommand(applyCommand(), drainCommand(), ecsCommand(), envCommand(), explainCommand(), exportCommand(), planCommand(), proxiesCommand(), rolloutCommand(), settingsCommand(), shiftCommand(), xdsCommand(), pages, &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,
