@@ -31,9 +31,9 @@ func TestContents(t *testing.T) {
 		"envoy":         {"/bin/busybox", "/usr/bin/agent", "/usr/bin/curl", "/usr/bin/envoy"},
 		"route-manager": {"/opt/cni/bin/aws-appmesh", "/usr/bin/evermesh-agent", "/usr/sbin/nft"},
 	}
-	for _, image := range images() {
+	for _, image := range Names() {
 		t.Run("IMG-008 programs of "+image, func(t *testing.T) {
-			root := filepath.Join(world.roots, image)
+			root := filepath.Join(world.roots.Dir, image)
 			var programs []string
 			err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 				place := strings.TrimPrefix(path, root)
@@ -77,7 +77,7 @@ func TestDockerfiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	entry, packages := regexp.MustCompile(`(?m)^ENTRYPOINT \["([^"]+)"`), regexp.MustCompile(`\./cmd/\S+`)
-	for _, image := range images() {
+	for _, image := range Names() {
 		text, err := os.ReadFile(filepath.Join(repository, "deploy", "images", image, "Dockerfile"))
 		if err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func TestDockerfiles(t *testing.T) {
 		if start == nil {
 			t.Fatalf("%s starts nothing", image)
 		}
-		if _, err := os.Stat(filepath.Join(world.roots, image, start[1])); err != nil {
+		if _, err := os.Stat(filepath.Join(world.roots.Dir, image, start[1])); err != nil {
 			t.Errorf("%s starts %v", image, err)
 		}
 		// Nothing of a shell: instructions are lists.
@@ -130,7 +130,7 @@ func TestWorkload(t *testing.T) {
 	}
 	ca, err := os.ReadFile(control.CAFile)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(world.roots, "envoy", "etc", "ca.pem"), ca, 0o644)
+		err = os.WriteFile(filepath.Join(world.roots.Dir, "envoy", "etc", "ca.pem"), ca, 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -184,6 +184,15 @@ func TestWorkload(t *testing.T) {
 		var seen stage.Seen
 		if err := json.NewDecoder(answer.Body).Decode(&seen); err != nil || answer.StatusCode != http.StatusOK || seen.Header.Get("X-Envoy-Expected-Rq-Timeout-Ms") == "" {
 			t.Errorf("answered %d, %v; the application saw %v", answer.StatusCode, err, seen.Header)
+		}
+	})
+	t.Run("what Envoy has is kept in the image's folder for it", func(t *testing.T) {
+		err := stage.Until(ctx, "it is kept", func(context.Context) bool {
+			kept, err := os.ReadDir(filepath.Join(world.roots, "envoy", "var", "lib", "evermesh-agent"))
+			return err == nil && len(kept) > 0
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("AGENT-046 SIGTERM ends it with 0", func(t *testing.T) {
