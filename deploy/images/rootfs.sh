@@ -62,6 +62,9 @@ envoy)
 	put "$parts/envoy" /usr/bin/envoy
 	user envoy 1337
 	authorities
+	# Where the agent keeps what Envoy has, for a start without the control plane.
+	mkdir -p "$dest/var/lib/evermesh-agent" && chmod 0700 "$dest/var/lib/evermesh-agent"
+	[ "$(id -u)" != 0 ] || chown 1337:1337 "$dest/var/lib/evermesh-agent"
 	mkdir -p "$dest/run/ecs" && chmod 1777 "$dest/run/ecs" # the agent's socket, in uds mode
 	system busybox /bin/busybox
 	for name in sh sleep grep cat wget; do ln -s busybox "$dest/bin/$name"; done

@@ -188,7 +188,7 @@ func TestWorkload(t *testing.T) {
 	})
 	t.Run("what Envoy has is kept in the image's folder for it", func(t *testing.T) {
 		err := stage.Until(ctx, "it is kept", func(context.Context) bool {
-			kept, err := os.ReadDir(filepath.Join(world.roots, "envoy", "var", "lib", "evermesh-agent"))
+			kept, err := os.ReadDir(filepath.Join(world.roots.Dir, "envoy", "var", "lib", "evermesh-agent"))
 			return err == nil && len(kept) > 0
 		})
 		if err != nil {
