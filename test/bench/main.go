@@ -55,6 +55,7 @@ type scale struct {
 	services         int // that the weighed Envoys call
 	weighings        int
 	accounts         int // with ten policies each, of authorisation
+	starts           int // pairs of starts of an Envoy
 }
 
 func full() scale {
@@ -62,7 +63,7 @@ func full() scale {
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
 		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
 		rows: 31, inRow: 100, pairs: 21, conns: 16, pairTime: 5 * time.Second,
-		services: 50, weighings: 3, accounts: 1000,
+		services: 50, weighings: 3, accounts: 1000, starts: 21,
 	}
 }
 
@@ -72,7 +73,7 @@ func quick() scale {
 		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
 		calls: 50 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
 		rows: 3, inRow: 2, pairs: 1, conns: 2, pairTime: 100 * time.Millisecond,
-		services: 3, weighings: 1, accounts: 5,
+		services: 3, weighings: 1, accounts: 5, starts: 1,
 	}
 }
 
@@ -101,6 +102,7 @@ const (
 	rowAudit1    = "audit-1"
 	rowStreams   = "streams"
 	rowAgent     = "agent"
+	rowColdStart = "cold-start"
 	rowTranslate = "translate"
 	rowAuthorize = "authorize"
 	rowTraffic   = "traffic"
@@ -116,6 +118,7 @@ func measurements() []measurement {
 		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe, rowAudit32, rowAudit1}, measureCalls},
 		{[]string{rowStreams}, measureStreams},
 		{[]string{rowAgent}, measureAgent},
+		{[]string{rowColdStart}, measureColdStart},
 		{[]string{rowTranslate}, measureTranslation},
 		{[]string{rowAuthorize}, measureAuthorization},
 		{[]string{rowTraffic}, measureTraffic},
@@ -183,6 +186,7 @@ func run(ctx context.Context, args []string, lay func() (*ground.Ground, error),
 	keep := flags.Bool("keep", false, "keep the logs of all programs, and say where")
 	flags.IntVar(&s.changes, "changes", s.changes, "changes in a row")
 	flags.IntVar(&s.pairs, "pairs", s.pairs, "pairs of measurements of requests through sidecars")
+	flags.IntVar(&s.starts, "starts", s.starts, "pairs of starts of an agent and of a bare Envoy")
 	flags.IntVar(&s.streams, "streams", s.streams, "streams of the widest change")
 	flags.IntVar(&s.agent, "agent-bytes", s.agent, "bytes of configuration of the measured agent, about")
 	if err := flags.Parse(args); err != nil {
