@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -97,7 +98,8 @@ func (p *proxy) start(t *testing.T, args ...string) *running {
 		_ = r.cmd.Process.Kill()
 		<-r.ended
 		if t.Failed() {
-			t.Logf("the agent said:\n%s", r.out)
+			lines := strings.Split(r.out.String(), "\n")
+			t.Logf("the agent said:\n%s", strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "[main] [source/server/server.cc:4") }), "\n"))
 		}
 	})
 	return r
