@@ -49,52 +49,43 @@ func TestRestarts(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
+	t.Parallel()
 	t.Run("AGENT-001 AGENT-046 drains, waits, then ends Envoy", func(t *testing.T) {
-		s := newStub(t, "exit,run")
-		ctx, cancel := context.WithCancel(t.Context())
-		var asked time.Time
-		waited := s.happens(t, "ready", 1, func() { asked = time.Now(); cancel() })
-		log, err := s.run(ctx, t)
-		took := time.Since(asked)
-		waited()
-		if err != nil {
-			t.Errorf("got %v", err)
-		}
-		if took < 5*time.Second || took > 9*time.Second {
+		t.Parallel()
+		p := play(t, newStub(t, "exit,run"))
+		p.until(t, "ready")
+		p.tell(t, syscall.SIGTERM)
+		if took := p.ends(t, 0); took < 4900*time.Millisecond || took > 10*time.Second {
 			t.Errorf("ended after %s, want the 5 s of LISTENER_DRAIN_WAIT_TIME_S", took)
 		}
-		_, events, _ := strings.Cut(s.events(), "ready\n")
+		_, events, _ := strings.Cut(p.events(), "ready\n")
 		if events != "POST /healthcheck/fail\nPOST /drain_listeners?graceful\nterm\n" {
 			t.Errorf("what happened to Envoy: %q", events)
 		}
-		if !strings.Contains(log.String(), "envoy stopped") {
+		if !strings.Contains(p.out.String(), "envoy stopped") {
 			t.Error("the log does not tell the end")
 		}
-		if left, _ := filepath.Glob(filepath.Join(s.dir, "*")); len(left) != 1 {
+		if left, _ := filepath.Glob(filepath.Join(p.dir, "*")); len(left) != 1 {
 			t.Errorf("files left: %q, want events alone", left)
 		}
 	})
 	t.Run("at once when it cannot be asked to drain", func(t *testing.T) {
-		s := newStub(t, "deaf")
-		ctx, cancel := context.WithCancel(t.Context())
-		var asked time.Time
-		waited := s.happens(t, "ready", 1, func() { asked = time.Now(); cancel() })
-		if _, err := s.run(ctx, t); err != nil {
-			t.Errorf("got %v", err)
-		}
-		if took := time.Since(asked); took > 4*time.Second {
+		t.Parallel()
+		p := play(t, newStub(t, "deaf"))
+		p.until(t, "ready")
+		p.tell(t, syscall.SIGTERM)
+		if took := p.ends(t, 0); took > 4*time.Second {
 			t.Errorf("ended after %s", took)
 		}
-		waited()
 	})
 	t.Run("killed when it does not end", func(t *testing.T) {
-		s := newStub(t, "stubborn")
-		ctx, cancel := context.WithCancel(t.Context())
-		waited := s.happens(t, "ready", 1, cancel)
-		log, err := s.run(ctx, t)
-		waited()
-		if err != nil || !strings.Contains(log.String(), `status="signal killed"`) {
-			t.Errorf("got %v", err)
+		t.Parallel()
+		p := play(t, newStub(t, "stubborn"))
+		p.until(t, "ready")
+		p.tell(t, syscall.SIGTERM)
+		p.ends(t, 0)
+		if !strings.Contains(p.out.String(), `status="signal killed"`) {
+			t.Error("the log does not tell it")
 		}
 	})
 }

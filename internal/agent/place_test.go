@@ -90,6 +90,7 @@ func TestReadOnlyAndFull(t *testing.T) {
 				t.Error("want the bootstrap in shared memory, and no access log")
 			}
 			p.tell(t, syscall.SIGTERM)
+			p.until(t, "POST")
 			p.tell(t, syscall.SIGTERM)
 			p.ends(t, 0)
 		})
