@@ -76,7 +76,7 @@ func TestReadOnlyAndFull(t *testing.T) {
 		t.Run("a directory for temporary files that is "+test.name, func(t *testing.T) {
 			dir := agenttest.ShortDir(t)
 			if err := syscall.Mount("none", dir, "tmpfs", test.flags, test.data); err != nil {
-				t.Skipf("this user may mount nothing: %v", err)
+				t.Skipf("this machine lets nobody but root mount: %v", err)
 			}
 			defer func() {
 				if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {

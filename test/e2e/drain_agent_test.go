@@ -108,7 +108,11 @@ func TestAgentsDrain(t *testing.T) {
 			all := load.Count(from, time.Time{})
 			add(&all, slow.wait(t))
 			t.Logf("the agent ended after %s", took)
-			dropped(t, "one of two replicas told to end: "+test.node, all)
+			if test.node == "pool" {
+				dropped(t, "one of two replicas told to end, Cloud Map", all)
+			} else {
+				dropped(t, "one of two replicas told to end, health check", all)
+			}
 			if n := m.stat(client, fmt.Sprintf("cluster.cds_egress_%s_%s_http_%d.upstream_rq_retry", m.name, test.node, appPort)); n > 0 {
 				t.Errorf("%d requests were repeated", n)
 			}

@@ -48,5 +48,5 @@ func TestEnvoysHandOver(t *testing.T) {
 	m.answers(t, load, 500)
 	all := load.Count(from, time.Time{})
 	add(&all, slow.wait(t))
-	dropped(t, "a new binary of Envoy takes over on both sides", all)
+	dropped(t, "a new binary of Envoy takes over", all)
 }
