@@ -162,7 +162,7 @@ func (c *checker) checkProxy() {
 			c.problem(item(n.Get("properties"), "name", want.Name), "%s is %s, where Envoy does not listen: set it to %s", want.Name, got, want.Value)
 		}
 	}
-	if p.Property(AppPorts) == "" && c.servesPorts() {
+	if len(p.List(AppPorts)) == 0 && c.servesPorts() {
 		c.problem(n, "%s is missing: nothing that arrives would go through Envoy; list the ports of the virtual node's listeners", AppPorts)
 	}
 	if missing := c.Proxy.IgnoredAddresses()[len(p.List(EgressIgnoredIPs)):]; len(missing) > 0 {
