@@ -59,8 +59,11 @@ func (Keys) Credential(_ context.Context, id, _ string) (auth.Credential, bool, 
 }
 
 // Verifying lets only streams pass that are signed, with the words of the real control plane's codes.
-func Verifying() grpc.ServerOption {
-	v := auth.NewVerifier(Keys{}, "us-east-1", []string{"appmesh"}, time.Now)
+func Verifying() grpc.ServerOption { return VerifyingBy(Keys{}, time.Now) }
+
+// VerifyingBy is Verifying with keys and a clock of the test's own.
+func VerifyingBy(keys auth.Keys, now func() time.Time) grpc.ServerOption {
+	v := auth.NewVerifier(keys, "us-east-1", []string{"appmesh"}, now)
 	return grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		md, _ := metadata.FromIncomingContext(s.Context())
 		p, err := v.Verify(s.Context(), auth.StreamRequest(info.FullMethod, md))
@@ -70,6 +73,9 @@ func Verifying() grpc.ServerOption {
 		return next(srv, s)
 	})
 }
+
+// Key is the environment of an agent with the one key that Verifying knows.
+func Key() []string { return []string{"AWS_ACCESS_KEY_ID=" + keyID, "AWS_SECRET_ACCESS_KEY=" + secret} }
 
 // Certificate makes a server's certificate for names and a file with the CA that signed it.
 func Certificate(t testing.TB, names []string, ips ...net.IP) (option grpc.ServerOption, caFile string) {
