@@ -90,6 +90,12 @@ func canonicalNFT(text string) []string {
 			words = words[:4]
 		}
 		for i, word := range words {
+			if i > 0 && words[i-1] == "l4proto" { // a number where the machine has no /etc/protocols, as images do not
+				words[i] = map[string]string{"6": "tcp", "17": "udp"}[word]
+				if words[i] == "" {
+					words[i] = word
+				}
+			}
 			if i > 0 && words[i-1] == "mark" {
 				var mark uint32
 				if _, err := fmt.Sscanf(word, "0x%x", &mark); err == nil {
