@@ -52,14 +52,14 @@ func rulesOf(old, now *api.Resource) []rule {
 	case api.KindVirtualRouter:
 		return append(rules, routerListensWhenItSays, routerListenersDiffer, routesMatchPorts)
 	case api.KindRoute:
-		return append(rules, routeHasOneKind, routePathIsOne, routePathIsAbsolute, retryEventsAreKnown, methodNeedsService,
+		return append(rules, routeHasOneKind, routePathIsOne, routePathIsAbsolute, patternsAreKnown, retryEventsAreKnown, methodNeedsService,
 			routeMatchesPort, targetsExist, targetsHavePorts)
 	case api.KindVirtualService:
 		return append(rules, providerExists)
 	case api.KindVirtualGateway:
 		return append(rules, gatewayListenersDiffer, gatewayPoolFitsProtocol, gatewayNamesAreUsable, gatewayRoutesMatchPorts)
 	case api.KindGatewayRoute:
-		return append(rules, gatewayRouteHasOneKind, hostnameIsOne, gatewayPathIsOne, gatewayPathIsAbsolute, prefixIsNotReserved, serviceNameIsNotReserved,
+		return append(rules, gatewayRouteHasOneKind, hostnameIsOne, gatewayPathIsOne, gatewayPathIsAbsolute, patternsAreKnown, prefixIsNotReserved, serviceNameIsNotReserved,
 			rewriteIsOne, prefixRewriteIsWhole, gatewayRouteMatchesPort, serviceExists, serviceHasPort)
 	}
 	return rules

@@ -11,6 +11,7 @@ import (
 // what it refers to exists, and what must agree agrees. It leaves alone what no
 // rule is about.
 func fit(kind api.Kind, doc map[string]any) {
+	fitPatterns(doc)
 	switch kind {
 	case api.KindVirtualNode, api.KindVirtualGateway:
 		fitListeners(doc)
@@ -77,6 +78,23 @@ func fitNames(v any) {
 	case []any:
 		for _, item := range v {
 			fitNames(item)
+		}
+	}
+}
+
+// fitPatterns makes patterns of all regular expressions.
+func fitPatterns(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if _, has := v["regex"].(string); has {
+			v["regex"] = "a.*"
+		}
+		for _, member := range v {
+			fitPatterns(member)
+		}
+	case []any:
+		for _, item := range v {
+			fitPatterns(item)
 		}
 	}
 }

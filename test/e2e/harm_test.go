@@ -167,10 +167,10 @@ func TestNothingHarmsTheRest(t *testing.T) {
 		heal       func()
 	}{
 		{
-			name:   "a regex that is none",
-			harm:   func() string { return m.route("odd", "bad", when("green", `{"path": {"regex": "/bad("}}`)) },
+			name:   "a regex that is too large",
+			harm:   func() string { return m.route("odd", "bad", when("green", `{"path": {"regex": "/bad(x{1000})?"}}`)) },
 			of:     route,
-			reason: "Invalid", words: "/bad(",
+			reason: "Invalid", words: "too large",
 			sees: func() string { return get(victimHost, odd, appPort, "/bad") },
 			then: "blue", well: "green", // the route of all else has it meanwhile
 			heal: func() { m.put("Update", "Route", "odd", "bad", when("green", `{"path": {"regex": "/bad"}}`)) },
