@@ -118,7 +118,11 @@ func (c *call) reach(ctx context.Context) reached {
 		c.attach(up)
 		f := &frame{}
 		if err = up.RecvMsg(f); err == nil {
-			return reached{up: up, first: f}
+			if err = f.answers(); err == nil {
+				return reached{up: up, first: f}
+			}
+			f.data.Free()
+			err = status.Error(codes.Unimplemented, err.Error())
 		}
 		c.attach(nil)
 		if err = c.ended(up, false, err); definite(err) || !c.patient(ctx) {

@@ -1,9 +1,13 @@
 package relay
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // frame is one message as it came over the wire. Whoever sends it gives its buffers away.
@@ -32,5 +36,49 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	data.Ref()
 	f.data = data
+	return nil
+}
+
+// typeURL is the field of an answer of ADS, in both dialects, that every one of them has.
+const typeURL = protowire.Number(4)
+
+var errNoAnswer = errors.New("what it sends is no xDS")
+
+// answers says whether a message can be an answer of ADS: fields as protobuf encodes them, with a type's URL among them.
+// What is in them is not looked at.
+func (f *frame) answers() error {
+	r := f.data.Reader()
+	defer r.Close()
+	typed := false
+	for r.Remaining() > 0 {
+		tag, err := binary.ReadUvarint(r)
+		number, kind := protowire.DecodeTag(tag)
+		if err != nil || number < protowire.MinValidNumber {
+			return errNoAnswer
+		}
+		length := uint64(0)
+		switch kind {
+		case protowire.VarintType:
+			_, err = binary.ReadUvarint(r)
+		case protowire.Fixed32Type:
+			length = 4
+		case protowire.Fixed64Type:
+			length = 8
+		case protowire.BytesType:
+			length, err = binary.ReadUvarint(r)
+			typed = typed || number == typeURL && length > 0
+		default:
+			return errNoAnswer
+		}
+		if err != nil || length > uint64(r.Remaining()) {
+			return errNoAnswer
+		}
+		if _, err := r.Discard(int(length)); err != nil && !errors.Is(err, io.EOF) {
+			return errNoAnswer
+		}
+	}
+	if !typed {
+		return errNoAnswer
+	}
 	return nil
 }

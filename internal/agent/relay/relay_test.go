@@ -83,7 +83,7 @@ func TestRelayMessagesUnread(t *testing.T) {
 		if got, err = s.Recv(); err != nil {
 			return err
 		}
-		r := &discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{{TypeUrl: "t", Value: large}}}
+		r := &discoveryv3.DiscoveryResponse{TypeUrl: "t", Resources: []*anypb.Any{{TypeUrl: "t", Value: large}}}
 		r.ProtoReflect().SetUnknown(unknown)
 		return s.Send(r)
 	}
