@@ -91,9 +91,7 @@ func (s *Envoy) once(ctx context.Context) (ran time.Duration, exit string, err e
 	for {
 		watching, stop := context.WithCancel(ctx)
 		hangs := make(chan bool, 1)
-		watch := s.Watch
-		watch.Lenient = watch.Lenient || p.mute
-		go func() { hangs <- watch.hangs(watching, s.Admin) }()
+		go func() { hangs <- s.Watch.hangs(watching, s.Admin) }()
 		next := p
 		select {
 		case <-p.done:

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,7 @@ func (s *Envoy) epochArgs(epoch int) []string {
 
 // handOver starts a new Envoy, from what is now at the binary's path, which takes over the listeners' sockets from the
 // old one when it has its configuration; then the old one drains and ends. It returns the Envoy that serves: the old
-// one where the new one ended before that, perhaps without its administration interface, which is given up first.
+// one where the new one ended before it had asked for anything. Where it ended later, the old one is ended as well.
 func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 	if !s.Settings.HotRestart {
 		s.Log.Warn("asked to hand over to a new envoy, but hot restart is off: set DISABLE_HOT_RESTART=false")
@@ -60,9 +61,15 @@ func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 	for pause.For(ctx, look) == nil {
 		switch {
 		case ended(p):
-			s.Log.Error("the new envoy ended before it had taken over; the old one goes on", "pid", p.pid(), "status", p.exit())
+			s.Log.Error("the new envoy ended before it had taken over", "pid", p.pid(), "status", p.exit())
 			s.running(old.pid())
-			old.mute = s.Admin.State(ctx) == envoyadmin.Unreachable
+			if s.Admin.State(ctx) == envoyadmin.Unreachable && ctx.Err() == nil {
+				// It has given up its administration interface, and perhaps its listeners: nobody can tell any more.
+				s.Log.Error("the old envoy had begun to hand over: it is ended, and one is started anew", "pid", old.pid())
+				if err := old.end(syscall.SIGTERM, endWait); err != nil {
+					s.Log.Error("cannot end the old envoy", "err", err)
+				}
+			}
 			return old
 		case s.Admin.State(ctx) == "LIVE":
 			s.Log.Info("envoy has taken over", "pid", p.pid())

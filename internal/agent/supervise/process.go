@@ -13,8 +13,7 @@ import (
 // process is a child that dies with the agent, also when the agent is killed.
 type process struct {
 	cmd     *exec.Cmd
-	epoch   int  // of hot restart
-	mute    bool // has given up its administration interface
+	epoch   int // of hot restart
 	started time.Time
 	done    chan struct{}
 	err     error // set before done is closed
