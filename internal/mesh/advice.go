@@ -14,13 +14,13 @@ const defaultPerRequest = 15 * time.Second
 // Advice is what is recommended and the resource does otherwise, as sentences for
 // people. Everything acts as it says all the same: advice is no problem. Routes
 // have what App Mesh's guide recommends (RT-033, RT-037, RT-038); routes and nodes,
-// what keeps requests from being lost (advice_leaving.go); and there is what the
+// what keeps requests from being lost (advice_leaving.go, advice_retries.go); and there is what the
 // guide warns of (advice_guide.go).
 func Advice(r Reader, of *api.Resource) []string {
 	if of.VirtualNodeSpec() != nil {
 		return slices.Concat(unseen(of), outside(r, of), entitled(of))
 	}
-	return slices.Concat(tries(r, of), literals(of.Spec))
+	return slices.Concat(routed(r, of), tries(r, of), literals(of.Spec))
 }
 
 // tries is the advice on how a route tries.
@@ -33,7 +33,7 @@ func tries(r Reader, of *api.Resource) []string {
 	if t == nil {
 		return nil
 	}
-	return slices.Concat(t.retries(), t.cutOff(), t.bounded(r, of), t.lost(r, of))
+	return slices.Concat(t.unrepeated(r, of), t.retries(), t.cutOff(), t.bounded(r, of), t.lost(r, of))
 }
 
 // trying is how long a route tries, and how often.

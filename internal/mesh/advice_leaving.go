@@ -57,6 +57,5 @@ func (t *trying) repeats(r Reader, of *api.Resource) bool {
 	if t.explicit {
 		return t.maxRetries > 0 && (slices.Contains(t.events, "connection-error") || slices.Contains(t.events, "stream-error"))
 	}
-	m := r.Get(of.Key.MeshKey())
-	return m == nil || m.Settings.DefaultRetry != api.DefaultRetryOff
+	return repeatsByDefault(r, of)
 }

@@ -115,7 +115,7 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 			servers++
 		}
 	}
-	out.Advice = append(mesh.Advice(snapshot, r), mesh.Checked(r, len(proxies)-servers, servers)...)
+	out.Advice = slices.Concat(mesh.Advice(snapshot, r), mesh.Tried(r), mesh.Checked(r, len(proxies)-servers, servers))
 	out.Conditions = []api.Condition{accepted(r), e.resolved(), programmed(r, out, proxies)}
 	if out.Unknown == nil {
 		out.Unknown = []string{}

@@ -165,7 +165,7 @@ func TestEndpointsComeAndGo(t *testing.T) {
 		p.row(t, "endpoint added, Cloud Map", "pool", from, nil)
 		p.row(t, "endpoint added, DNS", "plain", from, nil)
 	})
-	t.Run("EMS-052 AGENT-046 replicas leave, and come back", func(t *testing.T) {
+	t.Run("EMS-052 AGENT-046 BP-005 replicas leave when others have come, and come back", func(t *testing.T) {
 		slow := map[string]*slow{}
 		for name, url := range p.url {
 			slow[name] = p.slowly(t, p.hosts["client"], url, 4, 3*time.Second, p.replicas()...)

@@ -152,7 +152,8 @@ func TestAdvice(t *testing.T) {
 spec.httpRoute.retryPolicy.httpRetryEvents is without stream-error, which is recommended
 spec.httpRoute.retryPolicy.httpRetryEvents is without gateway-error, which is recommended
 spec.httpRoute.retryPolicy.tcpRetryEvents is without connection-error, which is recommended
-spec.httpRoute loses requests while a replica of virtual node blue ends: the node is found by DNS and has no healthCheck, and the route repeats neither connection-error nor stream-error`
+spec.httpRoute loses requests while a replica of virtual node blue ends: the node is found by DNS and has no healthCheck, and the route repeats neither connection-error nor stream-error
+spec.httpRoute.retryPolicy may add 5s to a request: maxRetries 1 × perRetryTimeout 5s. A try at an endpoint that is gone takes all of its 5s`
 		if got := advice(); got != want {
 			t.Errorf("advice is\n%s\nwant\n%s", got, want)
 		}
@@ -160,10 +161,11 @@ spec.httpRoute loses requests while a replica of virtual node blue ends: the nod
 			t.Errorf("a request that fails twice is answered %d, want 503", got)
 		}
 	})
-	t.Run("RT-033 what is advised helps, and is advised no more", func(t *testing.T) {
+	t.Run("RT-033 BP-002 BP-003 what is advised helps, and is advised no more; what it may take is told", func(t *testing.T) {
 		m.settle(m.put("Update", "Route", "web", "all", good))
-		if got := advice(); got != "" {
-			t.Errorf("advice is\n%s\nwant none", got)
+		const want = `spec.httpRoute.retryPolicy may add 10s to a request: maxRetries 2 × perRetryTimeout 5s. A try at an endpoint that is gone takes all of its 5s`
+		if got := advice(); got != want {
+			t.Errorf("advice is\n%s\nwant\n%s", got, want)
 		}
 		if got := failing("good"); got != 200 {
 			t.Errorf("a request that fails twice is answered %d, want 200", got)

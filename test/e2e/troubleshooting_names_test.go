@@ -89,7 +89,7 @@ func TestLookups(t *testing.T) {
 		if six(preference) {
 			first, second = second, first
 		}
-		t.Run("DISC-014 a name of both families, with preference "+max(preference, "(none)"), func(t *testing.T) {
+		t.Run("DISC-014 BP-007 a name of both families, with preference "+max(preference, "(none)"), func(t *testing.T) {
 			check(t, preference, "both", "both", first, second)
 		})
 		t.Run("DISC-014 a name of the other family alone, with preference "+max(preference, "(none)"), func(t *testing.T) {
