@@ -93,7 +93,8 @@ func (p *place) remove() {
 	_ = p.lock.Close()
 }
 
-// sweepPlaces removes what agents left that were killed: directories that this user may remove and nobody has locked.
+// sweepPlaces removes what agents left that were killed: directories that this user may remove and nobody has locked, and
+// Envoys that have their bootstrap there.
 func sweepPlaces(root string) {
 	dirs, _ := filepath.Glob(filepath.Join(root, placePrefix+"*")) // the pattern is well-formed, but for a strange root
 	for _, dir := range dirs {
@@ -105,6 +106,7 @@ func sweepPlaces(root string) {
 		if err != nil {
 			continue // an agent that lives, or another user's
 		}
+		endOrphans(dir)
 		(&place{dir, lock}).remove()
 	}
 }

@@ -32,6 +32,7 @@ type proxy struct {
 	dir     string // holds tmp, state, log and the sockets
 	admin   int
 	room    *room
+	into    []string // nsenter's arguments, for the room of another process
 	lines   []string // of the environment
 }
 
@@ -69,6 +70,18 @@ func (p *proxy) at(name string) string { return filepath.Join(p.dir, name) }
 // set adds to the environment; the last line of a name counts.
 func (p *proxy) set(lines ...string) { p.lines = append(p.lines, lines...) }
 
+// program is evermesh-agent as it ships.
+func program(t *testing.T) string {
+	t.Helper()
+	root, err := testenv.Root()
+	must(t, err)
+	file := filepath.Join(root, "bin", "evermesh-agent")
+	if _, err := os.Stat(file); err != nil {
+		t.Fatalf("%v: make build", err)
+	}
+	return file
+}
+
 // running is one evermesh-agent.
 type running struct {
 	p     *proxy
@@ -80,15 +93,11 @@ type running struct {
 // start starts an agent, which is gone when the test ends.
 func (p *proxy) start(t *testing.T, args ...string) *running {
 	t.Helper()
-	root, err := testenv.Root()
-	if err != nil {
-		t.Fatal(err)
+	words := append([]string{program(t)}, args...)
+	if p.into != nil {
+		words = append(append(append([]string{"nsenter"}, p.into...), "--"), words...)
 	}
-	program := filepath.Join(root, "bin", "evermesh-agent")
-	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("%v: make build", err)
-	}
-	r := &running{p: p, cmd: exec.Command(program, args...), out: &testenv.Output{}, ended: make(chan struct{})}
+	r := &running{p: p, cmd: exec.Command(words[0], words[1:]...), out: &testenv.Output{}, ended: make(chan struct{})}
 	r.cmd.Env = p.lines
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.WaitDelay = time.Second

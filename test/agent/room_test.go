@@ -106,9 +106,23 @@ func (r *room) furnish() error {
 		}
 	}
 	if r.Net {
-		return exec.Command("ip", "link", "set", "lo", "up").Run()
+		return loopback()
 	}
 	return nil
+}
+
+// loopback has the network's loopback carry packets.
+func loopback() error {
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("have the loopback up: %w", err)
+	}
+	return errors.Join(unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo), unix.Close(s))
 }
 
 const filler = "filler"
