@@ -16,8 +16,8 @@ type noEnvoy struct{}
 func (noEnvoy) Process() (pid, restarted int) { return 0, 0 }
 
 // relayOnly serves the streams of Envoys that others run, until ctx ends: the relay mode of App Mesh's agent.
-func relayOnly(ctx context.Context, quit func(), s settings.Settings, p Program) error {
-	upstream, err := relay.Start(ctx, s, p.Version, p.Log)
+func relayOnly(ctx context.Context, quit func(), s settings.Settings, found *relay.Search, p Program) error {
+	upstream, err := relay.Start(s, found, p.Version, p.Log)
 	if err != nil {
 		return err
 	}

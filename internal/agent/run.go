@@ -62,14 +62,17 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 			return err
 		}
 	}
-	machine, s, err := facts(ctx, s, path, p.Log)
-	if err != nil {
-		return err
-	}
 	if p.Harden && !s.Supervision.KeepCapabilities {
 		if err := supervise.DropPrivileges(s, path); err != nil {
 			p.Log.Warn("cannot give up privileges", "err", err)
 		}
+	}
+	// Both wait for services that may be silent: at the same time.
+	found := relay.Begin(ctx, s, p.Log)
+	defer found.Close()
+	machine, s, err := facts(ctx, s, path, p.Log)
+	if err != nil {
+		return err
 	}
 	beside, end := context.WithCancel(context.WithoutCancel(ctx)) // what goes on while Envoy drains
 	var wg sync.WaitGroup
@@ -87,7 +90,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 		})
 	}
 	if s.RelayOnly {
-		return relayOnly(ctx, quit, s, p)
+		return relayOnly(ctx, quit, s, found, p)
 	}
 	own := s.OwnBootstrap()
 	at, err := newPlace(p.Log)
@@ -101,7 +104,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 		if s.SocketPath == "" {
 			s.SocketPath = filepath.Join(at.dir, "xds.sock")
 		}
-		if upstream, err = relay.Start(ctx, s, p.Version, p.Log); err != nil {
+		if upstream, err = relay.Start(s, found, p.Version, p.Log); err != nil {
 			return err
 		}
 		defer upstream.Close()

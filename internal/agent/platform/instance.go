@@ -20,14 +20,16 @@ const tokenSeconds = "2"
 
 var (
 	aName  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-	aToken = regexp.MustCompile(`^[!-~]{1,1000}$`)
+	aToken = regexp.MustCompile(`^[!-~]+$`) // of mostToken at most: counted by the pattern it would take 2 ms of each start
 )
+
+const mostToken = 1000
 
 // instance asks the instance metadata service, by its version 2 only: without a token nothing is asked (AGENT-048). The
 // zone's name is wanted by Kubernetes' platform alone.
 func (c client) instance(ctx context.Context, p settings.PlatformSettings) (place, error) {
 	token, err := c.fetch(ctx, http.MethodPut, p.InstanceMetadata+"/latest/api/token", http.Header{"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": {tokenSeconds}})
-	if err == nil && !aToken.Match(token) {
+	if err == nil && (len(token) > mostToken || !aToken.Match(token)) {
 		err = errors.New("answered what is no token")
 	}
 	if err != nil {

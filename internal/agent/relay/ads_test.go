@@ -26,7 +26,9 @@ func newTestRelay(t testing.TB, lines ...string) (*Relay, discoveryv3.Aggregated
 	}
 	log, _ := agenttest.Log(t)
 	s.SocketPath = filepath.Join(agenttest.ShortDir(t), "xds.sock")
-	r, err := Start(t.Context(), s, "test", log)
+	found := Begin(t.Context(), s, log)
+	t.Cleanup(found.Close)
+	r, err := Start(s, found, "test", log)
 	if err != nil {
 		t.Fatal(err)
 	}

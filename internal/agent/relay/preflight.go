@@ -35,10 +35,9 @@ func (u *upstreams) report() Report {
 // the control plane that is a proxy of the node which leaves after its first answer. It ends at the latest when ctx
 // does; what was not tried by then is not in the report.
 func Preflight(ctx context.Context, s settings.Settings, version string, log *slog.Logger) (Report, error) {
-	u, err := newUpstreams(ctx, s, "evermesh-agent/"+version, log)
-	if err != nil {
-		return Report{}, err
-	}
+	found := Begin(ctx, s, log)
+	defer found.Close()
+	u := newUpstreams(s, found, "evermesh-agent/"+version, log)
 	for _, e := range u.endpoints {
 		addresses, unknown := u.addresses(ctx, e)
 		if unknown != nil {

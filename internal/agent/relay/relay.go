@@ -109,9 +109,9 @@ func (r *Relay) Close() {
 // started, and how long ago the control plane stood by that.
 func (r *Relay) LastGood() (serving bool, age time.Duration) { return r.kept.LastGood() }
 
-// Start checks what can be checked without the control plane, and listens on s.SocketPath. version is the program's, for
-// the user agent. What is wrong with a setting is a *settings.ConfigError.
-func Start(ctx context.Context, s settings.Settings, version string, log *slog.Logger) (*Relay, error) {
+// Start checks what can be checked without the control plane, and listens on s.SocketPath. Streams are proven with what
+// the search finds, which goes on meanwhile. version is the program's, for the user agent. What is wrong with a setting is a *settings.ConfigError.
+func Start(s settings.Settings, found *Search, version string, log *slog.Logger) (*Relay, error) {
 	if s.CAFile != "" {
 		if _, err := readRoots(s.CAFile); err != nil {
 			return nil, settings.Wrong("APPMESH_XDS_CA_FILE", "%v", err)
@@ -120,10 +120,7 @@ func Start(ctx context.Context, s settings.Settings, version string, log *slog.L
 	if _, err := certificates(s.Proof); err != nil {
 		return nil, settings.Wrong("APPMESH_XDS_CLIENT_CERT_FILE", "%v", err)
 	}
-	u, err := newUpstreams(ctx, s, "evermesh-agent/"+version, log)
-	if err != nil {
-		return nil, err
-	}
+	u := newUpstreams(s, found, "evermesh-agent/"+version, log)
 	kept, err := keeper(s, u, log)
 	if err != nil {
 		return nil, err
@@ -136,12 +133,10 @@ func Start(ctx context.Context, s settings.Settings, version string, log *slog.L
 }
 
 // newUpstreams prepares the way to the control plane; nothing is connected yet.
-func newUpstreams(ctx context.Context, s settings.Settings, userAgent string, log *slog.Logger) (*upstreams, error) {
-	dialer := newDialer(s.Mark)
-	signer := newSigner(newChain(dialer), s.Region, s.SigningName, log)
-	signer.proof = s.Proof
+func newUpstreams(s settings.Settings, found *Search, userAgent string, log *slog.Logger) *upstreams {
+	found.signer.region = s.Region // the machine's, where nobody named one
 	return &upstreams{
-		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: dialer,
-		signer: signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
-	}, nil
+		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: found.dialer,
+		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
+	}
 }

@@ -50,6 +50,7 @@ type signer struct {
 	proof       settings.Proof
 
 	mu      sync.Mutex
+	looking *looking  // nil while nobody searches
 	nextTry time.Time // after a search that found nothing
 	found   bool      // credentials, once
 	said    bool      // that there are none
@@ -178,9 +179,9 @@ func (s *signer) headers(ctx context.Context, e settings.Endpoint, method string
 	return r.Header, nil
 }
 
-// retrieve finds the credentials now valid; none after a search that found nothing. Who once had credentials is to have
-// them again: without them the control plane refuses the stream, so a failure is an error, and the stream tried again.
-func (s *signer) retrieve(ctx context.Context) (aws.Credentials, error) {
+// search is retrieve for one at a time. Who once had credentials is to have them again: without them the control plane
+// refuses the stream, so a failure is an error, and the stream tried again.
+func (s *signer) search(ctx context.Context) (aws.Credentials, error) {
 	s.mu.Lock()
 	wait := s.clock.now().Before(s.nextTry)
 	s.mu.Unlock()
