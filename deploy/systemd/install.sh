@@ -57,6 +57,8 @@ case ${1:-} in
 	remove
 	rm -rf "$etc" "$dest/var/lib/evermesh-agent"
 	if [ -z "$dest" ] && getent passwd envoy > /dev/null; then userdel envoy; fi
+	# userdel leaves the group on some systems.
+	if [ -z "$dest" ] && getent group envoy > /dev/null; then groupdel envoy; fi
 	;;
 -*)
 	say "$1 is neither --remove nor --purge"

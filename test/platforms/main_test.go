@@ -1,0 +1,116 @@
+//go:build linux
+
+// Package platforms runs Evermesh beside services as the pages docs/systemd.md, docs/compose.md and docs/kubernetes.md say:
+// the commands of the pages, the files of deploy/, and the images' files, on hosts of the ground. What no test machine has
+// (systemd as the first process, Docker's engine, a Kubernetes cluster) is stood in for by as much of it as the files use:
+// what they say that is not understood here fails the test.
+//
+// Read it in this order: box_test.go runs one program as a unit or container; shim_test.go gives a page's commands such as
+// docker to the test; page_test.go takes commands out of pages; then one file for each platform.
+package platforms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/evermesh/evermesh/internal/testenv"
+	"github.com/evermesh/evermesh/test/ground"
+	"github.com/evermesh/evermesh/test/images"
+	"github.com/evermesh/evermesh/test/stage"
+)
+
+const wait = 90 * time.Second
+
+// world is what all tests of the run stand on.
+var world struct {
+	*stage.Stage
+	roots      *images.Roots
+	repository string
+	missing    *ground.Missing // why there is no ground; everything else is unset then
+	without    string          // what the tests need and this machine lacks
+}
+
+func TestMain(m *testing.M) {
+	stage.Play()
+	playBox()
+	playShim()
+	exit, inside, err := ground.Enter(context.Background())
+	switch {
+	case inside:
+		os.Exit(runInside(m))
+	case errors.As(err, &world.missing):
+		os.Exit(m.Run()) // every test says why it is skipped
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(exit)
+}
+
+func runInside(m *testing.M) (code int) {
+	g, err := ground.New()
+	if err == nil {
+		defer func() {
+			away := world.roots.TakeAway()
+			g.Keep = code != 0 || away != nil
+			if err := errors.Join(away, g.Close()); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = max(code, 1)
+			}
+		}()
+		err = begin(g)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func begin(g *ground.Ground) error {
+	programs, err := stage.Find()
+	if err != nil {
+		return err
+	}
+	if world.Stage, err = stage.New(g, programs); err != nil {
+		return err
+	}
+	if world.repository, err = testenv.Root(); err != nil {
+		return err
+	}
+	if world.without = images.Missing(); world.without != "" {
+		return nil
+	}
+	world.roots, err = images.LayOut(g, programs)
+	return err
+}
+
+// ready skips the test where there is no ground, or no tool that images are made with.
+func ready(t *testing.T) {
+	t.Helper()
+	if world.missing != nil {
+		t.Skipf("this machine allows no ground: %v", world.missing)
+	}
+	if world.without != "" {
+		t.Skipf("this machine has no %s", world.without)
+	}
+}
+
+func newHost(t *testing.T, name string) *ground.Host {
+	t.Helper()
+	h, err := world.Host(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// tools are where the programs of the repository and those that tests use are, as a PATH.
+func tools() string {
+	return filepath.Join(world.repository, "bin") + ":" + filepath.Join(world.repository, "build", "tools", "bin") + ":" + os.Getenv("PATH")
+}
