@@ -31,6 +31,7 @@ type box struct {
 	Groups   []int    // further ones
 	Caps     []int    // the only capabilities that root, or the programs it starts, may have
 	NoGain   bool     // no_new_privs
+	Hostname string   // "" is the machine's
 	Dir      string   // working directory; "" is /
 	Args     []string // the program by its path in the root, and its arguments
 }
@@ -87,6 +88,14 @@ func (b *box) enter() error {
 	}
 	if err := unix.Mount(b.Root, b.Root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", b.Root, err)
+	}
+	if b.Hostname != "" {
+		if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
+			return fmt.Errorf("unshare the host's name: %w", err)
+		}
+		if err := unix.Sethostname([]byte(b.Hostname)); err != nil {
+			return fmt.Errorf("set the host's name: %w", err)
+		}
 	}
 	for _, v := range b.Mounts {
 		if err := v.mount(b.Root); err != nil {

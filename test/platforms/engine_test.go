@@ -3,6 +3,7 @@
 package platforms
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,6 +21,7 @@ import (
 // container is what Docker, Compose and Kubernetes say of one, in the words that they share.
 type container struct {
 	Name, Image      string
+	Hostname         string
 	Entry, Args      []string // in place of the image's; nil is the image's
 	Env              []string
 	User             string // "" is the image's
@@ -72,7 +74,7 @@ func (c container) box() (box, []string, error) {
 	if err != nil {
 		return box{}, nil, err
 	}
-	b := box{Root: filepath.Join(world.roots.Dir, imageName(c.Image)), ReadOnly: c.ReadOnly, NoGain: c.NoGain, Mounts: c.Volumes, Groups: c.Groups}
+	b := box{Root: filepath.Join(world.roots.Dir, imageName(c.Image)), ReadOnly: c.ReadOnly, NoGain: c.NoGain, Mounts: c.Volumes, Groups: c.Groups, Hostname: c.Hostname}
 	b.Args = image.entry
 	if c.Entry != nil {
 		b.Args, image.command = c.Entry, nil
@@ -114,6 +116,19 @@ func (c container) start(h *ground.Host) (*ground.Process, error) {
 		return nil, fmt.Errorf("container %s: %w", c.Name, err)
 	}
 	return b.start(h, c.Name, env)
+}
+
+// run runs the container to its end and returns what it printed.
+func (c container) run(ctx context.Context, h *ground.Host) (string, error) {
+	b, env, err := c.box()
+	if err != nil {
+		return "", fmt.Errorf("container %s: %w", c.Name, err)
+	}
+	command, err := b.command(c.Name, env)
+	if err != nil {
+		return "", err
+	}
+	return h.Run(ctx, command)
 }
 
 // imageName is the folder of deploy/images for an image such as registry.example/evermesh/envoy:1.
@@ -170,4 +185,24 @@ func dockerRun(args []string, root string) (c container, detach bool, err error)
 		}
 	}
 	return c, detach, fmt.Errorf("docker run: no image")
+}
+
+// emptyDir is a new folder of the images' file system, for what a container writes; named ones stay for the next one.
+func emptyDir(name string, mode os.FileMode, owner int) (string, error) {
+	dir := filepath.Join(world.roots.Dir, "volumes", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		return "", err
+	}
+	if world.Owner().Mark != 0 {
+		owner = 0
+	}
+	return dir, os.Chown(dir, owner, owner)
+}
+
+// quick are variables of agents that make a test shorter: they drain for 5 s and are asked each second.
+func quick() []string {
+	return []string{"LISTENER_DRAIN_WAIT_TIME_S=5", "APPNET_AGENT_POLL_ENVOY_READINESS_INTERVAL_S=1", "ENVOY_CONCURRENCY=1"}
 }
