@@ -184,6 +184,7 @@ func TestKilledAgents(t *testing.T) {
 					r.waits(t, "envoy started")
 				}
 				signal(t, r.pid(), syscall.SIGKILL)
+				testenv.Eventually(t, "the agent is gone", r.isOver)
 				if hot && n%3 == 0 {
 					continue // it stands still until the next agent ends it
 				}
