@@ -55,6 +55,7 @@ func TestQuickRun(t *testing.T) {
 	for _, figure := range []string{
 		"weight change that 20 of 40", "in a mesh of 60 nodes, against 25", "weight change that all 40", "endpoint added to a service that all 40 use", "one EDS resource each", "cold start", "memory of evermeshd", "certificates of different names",
 		"32 callers on 32 meshes", "one caller", "32 callers on one mesh", "DescribeRoute, 32 callers", "against --audit off, 32 callers", "against --audit off, one caller", "80 streams", "etcd transactions", "p99 of DescribeRoute", "evermesh-agent",
+		"added by the relay", "of a large node", "start of an agent until its Envoy is live", "start without a metadata service", "after a search for credentials",
 		"translation of a node with 3 backends, from nothing", "after a change of one of its routes",
 		"50 policies in 5 accounts",
 		"requests per second through two sidecars", "growth of Envoy's memory with 3 backends",

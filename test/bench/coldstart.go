@@ -44,11 +44,8 @@ func measureColdStart(ctx context.Context, r *rig) ([]figure, error) {
 	if err := makeLarge(ctx, c, r.scale.backends); err != nil {
 		return nil, err
 	}
-	state := filepath.Join(r.Dir(), "run", r.name("state"))
-	if err := os.Mkdir(state, 0o755); err != nil {
-		return nil, err
-	}
-	if err := os.Chown(state, int(r.Owner().UID), int(r.Owner().UID)); err != nil {
+	state, err := r.stateDir()
+	if err != nil {
 		return nil, err
 	}
 	s, err := r.Sidecar(ctx, r.Home(), stage.SidecarOptions{
@@ -96,6 +93,18 @@ func measureColdStart(ctx context.Context, r *rig) ([]figure, error) {
 		name: "start of an agent until its Envoy is live", ours: ms(duration(ours)), floor: ms(duration(floor)), factor: fmt.Sprintf("%.2f×", ours/floor),
 		note: fmt.Sprintf("medians of %d starts by turns; %.0f to %.0f ms and %.0f to %.0f ms with 95 %% confidence. The floor is the same Envoy with the same configuration in a file: %d backends, %d clusters.", r.scale.starts, low, high, lowest, highest, r.scale.backends, clusters),
 	}.must("≤ 1.2×", ours <= 1.2*floor)}, nil
+}
+
+// stateDir makes a directory for a last good configuration.
+func (r *rig) stateDir() (string, error) {
+	dir := filepath.Join(r.Dir(), "run", r.name("state"))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make directory: %w", err)
+	}
+	if err := os.Chown(dir, int(r.Owner().UID), int(r.Owner().UID)); err != nil {
+		return "", fmt.Errorf("make directory: %w", err)
+	}
+	return dir, nil
 }
 
 // timeStart is how long a start takes until Envoy is live. What was started is ended again.

@@ -56,6 +56,7 @@ type scale struct {
 	weighings        int
 	accounts         int // with ten policies each, of authorisation
 	starts           int // pairs of starts of an Envoy
+	turns            int // of asking for an answer, directly and through a relay
 	searches         int // pairs of starts of an agent that finds no metadata service
 }
 
@@ -64,7 +65,7 @@ func full() scale {
 		nodes: 1000, few: 100, many: 3000, backends: 20, changes: 200, streams: 10_000,
 		calls: 2 * time.Second, settle: 10 * time.Second, agent: 1 << 20, agentWait: 30 * time.Second,
 		rows: 31, inRow: 100, pairs: 21, conns: 16, pairTime: 5 * time.Second,
-		services: 50, weighings: 3, accounts: 1000, starts: 21, searches: 3,
+		services: 50, weighings: 3, accounts: 1000, starts: 21, turns: 1000, searches: 3,
 	}
 }
 
@@ -74,7 +75,7 @@ func quick() scale {
 		nodes: 40, few: 25, many: 60, backends: 3, changes: 3, streams: 80,
 		calls: 50 * time.Millisecond, settle: 100 * time.Millisecond, agent: 20_000, agentWait: 100 * time.Millisecond,
 		rows: 3, inRow: 2, pairs: 1, conns: 2, pairTime: 100 * time.Millisecond,
-		services: 3, weighings: 1, accounts: 5, starts: 1, searches: 1,
+		services: 3, weighings: 1, accounts: 5, starts: 1, turns: 10, searches: 1,
 	}
 }
 
@@ -103,6 +104,7 @@ const (
 	rowAudit1    = "audit-1"
 	rowStreams   = "streams"
 	rowAgent     = "agent"
+	rowRelay     = "relay"
 	rowColdStart = "cold-start"
 	rowMetadata  = "metadata"
 	rowTranslate = "translate"
@@ -120,6 +122,7 @@ func measurements() []measurement {
 		{[]string{rowCalls32, rowCalls1, rowCallsMesh, rowDescribe, rowAudit32, rowAudit1}, measureCalls},
 		{[]string{rowStreams}, measureStreams},
 		{[]string{rowAgent}, measureAgent},
+		{[]string{rowRelay}, measureRelay},
 		{[]string{rowColdStart}, measureColdStart},
 		{[]string{rowMetadata}, measureMetadata},
 		{[]string{rowTranslate}, measureTranslation},
