@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -105,5 +106,72 @@ func TestTaskDefinitions(t *testing.T) {
 				t.Errorf("described (-sent +answered):\n%s", diff)
 			}
 		})
+	}
+}
+
+// block finds the commands of a document that are to be run as they stand.
+var block = regexp.MustCompile("(?s)\n```sh\n(.*?)```")
+
+// TestECSDocument runs the commands of docs/ecs.md: those of the control plane's here, those of AWS's at another AWS.
+func TestECSDocument(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/ecs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := block.FindAllSubmatch(text, -1)
+	if len(blocks) != 2 {
+		t.Fatalf("%d blocks, want one for the control plane and one for AWS", len(blocks))
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/evermesh").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), []byte("-----BEGIN CERTIFICATE-----\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	theirs := moto(t)
+	shell := func(at endpoint, script string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-euc", script)
+		cmd.Dir = dir
+		cmd.Env = []string{
+			"PATH=" + dir + ":" + filepath.Dir(tool(t, "aws")) + ":" + os.Getenv("PATH"), "HOME=" + dir, "AWS_EC2_METADATA_DISABLED=true", "AWS_ENDPOINT_URL=" + at.URL,
+			"AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1", "AWS_PAGER=", "AWS_ACCESS_KEY_ID=" + at.ID, "AWS_SECRET_ACCESS_KEY=" + at.Secret, "PYTHONDONTWRITEBYTECODE=1",
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s\n%s", err, script, out)
+		}
+		return string(out)
+	}
+	sample, err := filepath.Abs("../../internal/ecs/testdata/guide/ec2.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell(evermeshd(t), string(blocks[0][1]))
+	shell(theirs, tool(t, "python")+` -c '
+import boto3, json
+ecs = boto3.client("ecs")
+ecs.create_cluster(clusterName="apps")
+ecs.register_task_definition(**json.load(open("'`+sample+`'")))
+ecs.create_service(cluster="apps", serviceName="taskB", taskDefinition="taskB", desiredCount=2)'`)
+	out := shell(theirs, string(blocks[1][1]))
+	for _, want := range []string{`"revision": 2`, `"maximumPercent": 125`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the commands do not say %s:\n%s", want, out)
+		}
+	}
+	made, err := os.ReadFile(filepath.Join(dir, "new.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := readTask(t, "new.json", made).Check(); len(got) > 0 {
+		t.Errorf("what is registered has problems: %v", got)
+	}
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "APPMESH_XDS_CA_FILE"} {
+		if !strings.Contains(string(made), name) {
+			t.Errorf("%s is not in what is registered:\n%s", name, made)
+		}
 	}
 }

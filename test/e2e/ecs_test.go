@@ -250,6 +250,25 @@ func TestECS(t *testing.T) {
 		lossless(t, "a deployment of four tasks, one after the other", load.count(began))
 	})
 	m.outOfCapture(t, c, front)
+	t.Run("ECS-014 a task of another account is in the mesh", func(t *testing.T) {
+		g := m.guest("999900003333")
+		g.share()
+		g.make("VirtualNode", fmt.Sprintf(`{"virtualNodeName": "guest", "spec": {"backends": [{"virtualService": {"virtualServiceName": "serviceb.apps.local"}}],
+			"listeners": [{"portMapping": {"port": %d, "protocol": "http2"}}], "serviceDiscovery": {"awsCloudMap": {"namespaceName": "apps.local", "serviceName": "guest"}}}}`, ecsPort))
+		def := c.taskOf("guest", ecs.Pair{Name: "APPMESH_RESOURCE_ARN", Value: "mesh/" + m.name + "@" + m.control.Account + "/virtualNode/guest"},
+			ecs.Pair{Name: "AWS_ACCESS_KEY_ID", Value: g.key.AccessKeyID}, ecs.Pair{Name: "AWS_SECRET_ACCESS_KEY", Value: g.key.SecretAccessKey})
+		ctx, cancel := m.context()
+		defer cancel()
+		k, err := c.start(ctx, "guest-1", def)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := http2Client(k.host)
+		defer client.CloseIdleConnections()
+		m.until("it calls a service of the owner's", func(context.Context) bool {
+			return strings.HasPrefix(stage.Ask(client, url).App, "newer-")
+		})
+	})
 	t.Run("ECS-018 without metadata and role a task starts all the same", func(t *testing.T) {
 		const nobodys = "169.254.170.9"
 		def := c.taskOf("serviceA", ecs.Pair{Name: "ECS_CONTAINER_METADATA_URI_V4", Value: "http://" + nobodys + "/v4/x"},
@@ -264,6 +283,9 @@ func TestECS(t *testing.T) {
 		m.until("the application answers", func(context.Context) bool {
 			return reach(t, k.host, fmt.Sprintf("http://127.0.0.1:%d/", ecsPort), "") == k.id
 		})
+		if text := bodyOf(t, k.host, "http://127.0.0.1:9901/server_info"); strings.Contains(text, k.arn()) {
+			t.Error("it was told about its task")
+		}
 		t.Logf("the proxy was healthy after %s", k.healthy.Sub(began).Round(100*time.Millisecond))
 		if err := k.stop(ctx); err != nil {
 			t.Error(err)
