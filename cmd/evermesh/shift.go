@@ -72,8 +72,9 @@ type shift struct {
 	input  map[string]any // names the route in calls
 	spec   map[string]any // as it was
 	before weights
-	// version is that of the route as this command left it.
+	// version is that of the route as this command left it, and sent what it sent last.
 	version int64
+	sent    map[string]any
 	gate    gate
 	every   time.Duration
 	timeout time.Duration
@@ -248,7 +249,7 @@ func (s *shift) mine(ctx context.Context) error {
 
 func (s *shift) update(ctx context.Context, spec map[string]any) error {
 	in := maps.Clone(s.input)
-	in["spec"] = spec
+	in["spec"], s.sent = spec, spec
 	var out struct {
 		Route struct {
 			Metadata api.ResourceMetadata `json:"metadata"`
@@ -303,14 +304,11 @@ func (s *shift) back(ctx context.Context, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backWithin)
 	defer cancel()
 	spec, meta, err := s.describe(ctx)
+	// An update whose answer was lost is this command's own, when the route is what was sent and was changed once.
+	own := meta.Version == s.version || meta.Version == s.version+1 && reflect.DeepEqual(spec, s.sent)
 	switch {
-	case err == nil && meta.Version != s.version && !reflect.DeepEqual(spec, s.spec):
-		// An update whose answer was lost is this command's own: it has the weights of a step, and nothing else is
-		// another.
-		if !reflect.DeepEqual(withWeights(spec, s.before), withWeights(s.spec, s.before)) {
-			return fmt.Errorf("%s: %s; %w", shortForm(s.arn), reason, errTheirs)
-		}
-		err = s.update(ctx, s.spec)
+	case err == nil && !own:
+		return fmt.Errorf("%s: %s; %w", shortForm(s.arn), reason, errTheirs)
 	case err == nil && !reflect.DeepEqual(spec, s.spec):
 		err = s.update(ctx, s.spec)
 	}
