@@ -117,6 +117,25 @@ func (c *Client) State(ctx context.Context) string {
 	return strings.TrimSpace(text)
 }
 
+// Epoch is State, and which of the Envoys that take each other's place answered: they share a port, and the one that is
+// to go answers until the other one has come.
+func (c *Client) Epoch(ctx context.Context) (state string, epoch int) {
+	text, err := c.OK(ctx, http.MethodGet, "/server_info", Wait)
+	if err != nil {
+		return Unreachable, 0
+	}
+	var answer struct {
+		State   string `json:"state"`
+		Options struct {
+			Epoch int `json:"restart_epoch"`
+		} `json:"command_line_options"`
+	}
+	if json.Unmarshal([]byte(text), &answer) != nil {
+		return Unreachable, 0
+	}
+	return answer.State, answer.Options.Epoch
+}
+
 // Stats are some of Envoy's counters and gauges, by name.
 func (c *Client) Stats(ctx context.Context, names ...string) (map[string]int, error) {
 	quoted := make([]string, len(names))

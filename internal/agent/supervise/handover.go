@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
-	"github.com/evermesh/evermesh/internal/agent/pause"
 )
 
 // baseIDScale is what Envoy multiplies a base id with, to leave room for the epochs of its sockets.
@@ -44,9 +43,13 @@ func (s *Envoy) epochArgs(epoch int) []string {
 	return args
 }
 
+// takeOverWait is how long a new Envoy may take to begin, and, when the agent is to end, to finish.
+const takeOverWait = 30 * time.Second
+
 // handOver starts a new Envoy, from what is now at the binary's path, which takes over the listeners' sockets from the
 // old one when it has its configuration; then the old one drains and ends. It returns the Envoy that serves: the old
 // one where the new one ended before it had asked for anything. Where it ended later, the old one is ended as well.
+// When ctx ends meanwhile, the one that serves is to drain: what has not begun is given up, what has is waited for.
 func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 	if !s.Settings.HotRestart {
 		s.Log.Warn("asked to hand over to a new envoy, but hot restart is off: set DISABLE_HOT_RESTART=false")
@@ -58,28 +61,68 @@ func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 		return old
 	}
 	s.Log.Info("envoy hands over", "from", old.pid(), "to", p.pid())
-	for pause.For(ctx, look) == nil {
+	asking, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	late := time.NewTimer(takeOverWait)
+	defer late.Stop()
+	for ending := ctx.Done(); ; {
+		state, epoch := s.Admin.Epoch(asking)
+		begun := state == envoyadmin.Unreachable || epoch != old.epoch // the old one has given its interface up
 		switch {
 		case ended(p):
-			s.Log.Error("the new envoy ended before it had taken over", "pid", p.pid(), "status", p.exit())
-			s.running(old.pid())
-			if s.Admin.State(ctx) == envoyadmin.Unreachable && ctx.Err() == nil {
-				// It has given up its administration interface, and perhaps its listeners: nobody can tell any more.
-				s.Log.Error("the old envoy had begun to hand over: it is ended, and one is started anew", "pid", old.pid())
-				if err := old.end(syscall.SIGTERM, endWait); err != nil {
-					s.Log.Error("cannot end the old envoy", "err", err)
-				}
-			}
+			s.notTakenOver(p, old, begun)
 			return old
-		case s.Admin.State(ctx) == "LIVE":
+		case begun && state == "LIVE":
 			s.Log.Info("envoy has taken over", "pid", p.pid())
 			return p
 		case ended(old):
 			s.Log.Warn("the old envoy ended before it had handed over", "pid", old.pid(), "status", old.exit())
 			return p
+		case ending == nil && !begun:
+			return s.giveUp(p, old)
 		}
+		look := time.NewTimer(look)
+		select {
+		case <-look.C:
+		case <-ending:
+			ending = nil
+			late.Reset(takeOverWait)
+		case <-s.Hurry:
+			return p
+		case <-late.C:
+			if !begun {
+				s.Log.Error("the new envoy does not begin to take over", "pid", p.pid())
+				return s.giveUp(p, old)
+			}
+			if ending == nil {
+				return p
+			}
+		}
+		look.Stop()
 	}
-	return p
+}
+
+// notTakenOver tells of a new Envoy that has ended before it was live.
+func (s *Envoy) notTakenOver(p, old *process, begun bool) {
+	s.Log.Error("the new envoy ended before it had taken over", "pid", p.pid(), "status", p.exit())
+	s.running(old.pid())
+	if !begun {
+		return
+	}
+	// The old one has given up its administration interface, and perhaps its listeners: nobody can tell any more.
+	s.Log.Error("the old envoy had begun to hand over: it is ended, and one is started anew", "pid", old.pid())
+	if err := old.end(syscall.SIGTERM, endWait); err != nil {
+		s.Log.Error("cannot end the old envoy", "err", err)
+	}
+}
+
+// giveUp ends a new Envoy that has not begun to take over.
+func (s *Envoy) giveUp(p, old *process) *process {
+	if err := p.end(syscall.SIGKILL, endWait); err != nil {
+		s.Log.Error("cannot end the new envoy", "pid", p.pid(), "err", err)
+	}
+	s.running(old.pid())
+	return old
 }
 
 // sweep removes the memory that the Envoys shared.
