@@ -42,7 +42,8 @@ put() {
 	fi
 	install -m 0644 "$here/evermesh-intercept.service" "$here/evermesh-agent.service" "$units/"
 	install -m 0644 "$here/evermesh.conf" "$users/"
-	[ -e "$etc/agent.env" ] || install -m 0644 "$here/agent.env" "$etc/agent.env"
+	# It may hold keys; systemd reads it as root.
+	[ -e "$etc/agent.env" ] || install -m 0600 "$here/agent.env" "$etc/agent.env"
 	live systemd-sysusers "$users/evermesh.conf"
 	live systemctl daemon-reload
 }

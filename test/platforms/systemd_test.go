@@ -25,10 +25,6 @@ import (
 
 // The units are what systemd takes, and are shut in.
 func TestUnits(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("this machine has no systemd-analyze")
-	}
 	ready(t)
 	root := t.TempDir()
 	install := exec.Command(filepath.Join(world.repository, "deploy/systemd/install.sh"))
@@ -38,6 +34,13 @@ func TestUnits(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		install = &exec.Cmd{Path: install.Path, Args: install.Args, Env: install.Env}
+	}
+	if info, err := os.Stat(filepath.Join(root, "etc/evermesh/agent.env")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("agent.env, which may hold keys: %v, %v", info, err)
+	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("this machine has no systemd-analyze")
 	}
 	// What every system has, as far as systemd-analyze asks for it.
 	for _, name := range []string{"sysinit.target", "basic.target", "shutdown.target", "multi-user.target", "network.target", "network-online.target", "umount.target", "-.slice", "system.slice"} {

@@ -52,12 +52,13 @@ func (u *upstreams) keys(ctx context.Context, keyFile string) (out [][]byte) {
 		}
 	}
 	p := u.signer.proof
-	for kind, name := range map[string]string{"token": p.TokenFile, "certificate": p.KeyFile} {
-		if name == "" {
+	// The order is always the same: the first key is what secrets are sealed with, and what tells whether the identity is another.
+	for _, k := range []struct{ kind, file string }{{"token", p.TokenFile}, {"certificate", p.KeyFile}} {
+		if k.file == "" {
 			continue
 		}
-		if text, err := os.ReadFile(name); err == nil && len(text) >= leastKey {
-			add(kind, text)
+		if text, err := os.ReadFile(k.file); err == nil && len(text) >= leastKey {
+			add(k.kind, text)
 		}
 	}
 	if !p.Unsigned() {
