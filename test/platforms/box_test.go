@@ -147,6 +147,9 @@ func (b *box) drop() error {
 
 func (v volume) mount(root string) error {
 	target := filepath.Join(root, v.Target)
+	if rest, ok := strings.CutPrefix(v.Target, "/var/run/"); ok { // a link to /run, of the root and not of the machine
+		target = filepath.Join(root, "run", rest)
+	}
 	info, err := os.Stat(v.Source)
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", v.Source, err)
