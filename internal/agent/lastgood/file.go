@@ -44,7 +44,7 @@ func path(dir, node string) string {
 }
 
 // read reads a file of a node and when it was right. It is whole or an error: a file that is half there, was changed, is of
-// another node or form, or could be anybody's.
+// another node or form, or could be somebody else's.
 func read(name, node string) (*configuration, time.Time, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -55,8 +55,8 @@ func read(name, node string) (*configuration, time.Time, error) {
 	switch {
 	case err != nil:
 		return nil, time.Time{}, fmt.Errorf("read last good configuration: %w", err)
-	case !info.Mode().IsRegular() || info.Mode().Perm()&0o002 != 0:
-		return nil, time.Time{}, fmt.Errorf("read %s: everybody may write to it, or it is no file", name)
+	case !info.Mode().IsRegular() || !closed(info):
+		return nil, time.Time{}, fmt.Errorf("read %s: others may write to it, or it is no file", name)
 	case info.Size() > mostFile:
 		return nil, time.Time{}, fmt.Errorf("read %s: it has more than %d bytes", name, mostFile)
 	}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,15 +114,30 @@ func TestFileIsNotUsed(t *testing.T) {
 			}
 		})
 	}
-	t.Run("everybody may write to it", func(t *testing.T) {
-		dir, _ := whole(t)
-		if err := os.Chmod(path(dir, nodeID), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		if got := ask(t, newBench(dir).Store, true, names); got != nil {
-			t.Errorf("served %v", got)
-		}
-	})
+	nobody := 65534
+	for _, test := range []struct {
+		name string
+		do   func(dir, file string) error
+	}{
+		{"everybody may write to it", func(_, file string) error { return os.Chmod(file, 0o606) }},
+		{"a group may write to it", func(_, file string) error { return os.Chmod(file, 0o660) }},
+		{"it is another user's", func(_, file string) error { return os.Chown(file, nobody, nobody) }},
+		{"its directory is another user's", func(dir, _ string) error { return os.Chown(dir, nobody, nobody) }},
+		{"everybody may write to its directory", func(dir, _ string) error { return os.Chmod(dir, 0o777|os.ModeSticky) }},
+		{"a group may write to its directory", func(dir, _ string) error { return os.Chmod(dir, 0o770) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, _ := whole(t)
+			if err := test.do(dir, path(dir, nodeID)); errors.Is(err, fs.ErrPermission) {
+				t.Skip("only root may give files away")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if got := ask(t, newBench(dir).Store, true, names); got != nil {
+				t.Errorf("served %v", got)
+			}
+		})
+	}
 	t.Run("a link", func(t *testing.T) {
 		dir, _ := whole(t)
 		if err := os.Rename(path(dir, nodeID), filepath.Join(dir, "there")); err != nil {
@@ -409,4 +427,59 @@ func FuzzMessages(f *testing.F) {
 			s.End()
 		}
 	})
+}
+
+// Where others may write to the directory, one of this user's own in it is used, and nothing else.
+func TestDirectoryOfOthers(t *testing.T) {
+	open := func(t *testing.T) (dir, own string) {
+		dir = t.TempDir()
+		if err := os.Chmod(dir, 0o777); err != nil { // as an emptyDir of Kubernetes is
+			t.Fatal(err)
+		}
+		return dir, filepath.Join(dir, "evermesh-agent-"+strconv.Itoa(os.Geteuid()))
+	}
+	t.Run("it is made, and read again", func(t *testing.T) {
+		dir, own := open(t)
+		kept(t, dir)
+		info, err := os.Stat(own)
+		if err != nil || info.Mode().Perm() != 0o700 {
+			t.Fatalf("%v, %v", info, err)
+		}
+		if got := ask(t, newBench(dir).Store, true, names); len(got) != 4 {
+			t.Errorf("served %v", got)
+		}
+	})
+	for _, test := range []struct {
+		name string
+		do   func(dir, own string) error
+	}{
+		{"others may write to that, too", func(_, own string) error { return os.Chmod(own, 0o777) }},
+		{"it is another user's", func(_, own string) error { return os.Chown(own, 65534, 65534) }},
+		{"it is a link", func(dir, own string) error {
+			return errors.Join(os.Rename(own, filepath.Join(dir, "there")), os.Symlink("there", own))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, own := open(t)
+			kept(t, dir)
+			if err := test.do(dir, own); errors.Is(err, fs.ErrPermission) {
+				t.Skip("only root may give files away")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			b := newBench(dir)
+			for range 3 {
+				if got := ask(t, b.Store, true, names); got != nil {
+					t.Errorf("served %v", got)
+				}
+			}
+			if n := strings.Count(b.out.String(), "make one of them this user's own"); n != 1 {
+				t.Errorf("said %d times: %s", n, b.out)
+			}
+			b = kept(t, dir)
+			if !strings.Contains(b.out.String(), "cannot be kept on disk") {
+				t.Errorf("kept: %s", b.out)
+			}
+		})
+	}
 }

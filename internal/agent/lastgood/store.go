@@ -308,7 +308,12 @@ func (s *Store) look() {
 		return
 	}
 	s.looked = true
-	c, at, err := read(path(s.Dir, s.node), s.node)
+	var c *configuration
+	var at time.Time
+	dir, err := place(s.Dir)
+	if err == nil {
+		c, at, err = read(path(dir, s.node), s.node)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -322,7 +327,9 @@ func (s *Store) look() {
 // Run writes the file until ctx ends, at most every second, and once more then.
 func (s *Store) Run(ctx context.Context) {
 	if s.Dir != "" {
-		sweep(s.Dir)
+		if dir, err := place(s.Dir); err == nil {
+			sweep(dir)
+		}
 	}
 	confirm := time.NewTicker(confirmEvery)
 	defer confirm.Stop()
@@ -361,7 +368,11 @@ func (s *Store) save(ctx context.Context, anyway bool) (again bool) {
 		return again
 	}
 	keys := s.identity(ctx, c)
-	if err := write(s.Dir, c, keys); err != nil {
+	dir, err := place(s.Dir)
+	if err == nil {
+		err = write(dir, c, keys)
+	}
+	if err != nil {
 		s.tellLocked("write", "the last good configuration cannot be kept on disk", err)
 		s.mu.Lock()
 		s.unsaved = true // tried again with the next change, or in a minute
@@ -387,7 +398,11 @@ func (s *Store) reconfirm(ctx context.Context) {
 		s.save(ctx, true)
 	case confirmed:
 		now := s.Now()
-		if err := os.Chtimes(path(s.Dir, c.node), now, now); err != nil {
+		dir, err := place(s.Dir)
+		if err == nil {
+			err = os.Chtimes(path(dir, c.node), now, now)
+		}
+		if err != nil {
 			s.tellLocked("mark", "the last good configuration cannot be marked as right", err)
 		}
 	}
