@@ -436,7 +436,7 @@ func TestDirectoryOfOthers(t *testing.T) {
 		if err := os.Chmod(dir, 0o777); err != nil { // as an emptyDir of Kubernetes is
 			t.Fatal(err)
 		}
-		return dir, filepath.Join(dir, "evermesh-agent-"+strconv.Itoa(os.Geteuid()))
+		return dir, filepath.Join(dir, "evermesh-state-"+strconv.Itoa(os.Geteuid()))
 	}
 	t.Run("it is made, and read again", func(t *testing.T) {
 		dir, own := open(t)

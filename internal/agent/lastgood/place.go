@@ -30,7 +30,7 @@ func place(dir string) (string, error) {
 	case err != nil:
 		return "", err
 	}
-	own := filepath.Join(dir, "evermesh-agent-"+strconv.Itoa(os.Geteuid()))
+	own := filepath.Join(dir, "evermesh-state-"+strconv.Itoa(os.Geteuid()))
 	info, err = os.Lstat(own)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
