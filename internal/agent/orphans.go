@@ -16,8 +16,9 @@ import (
 const orphanWait = 2 * time.Second
 
 // endOrphans kills the Envoys that were started with a bootstrap in the directory, whose agent is dead. The kernel ends
-// an Envoy with its agent; but with hot restart Envoy has itself told by SIGTERM instead, which one that hangs does not
-// heed: it would keep its ports and its base id from the next one.
+// an Envoy with its agent, but not every one. With hot restart Envoy has itself told by SIGTERM instead, which one that
+// hangs does not heed; and a binary with file capabilities loses the kernel's promise when it is started by another user
+// than root. They would keep their ports and their base id from the next one.
 func endOrphans(dir string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well-formed
 	for _, file := range files {

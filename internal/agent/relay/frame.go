@@ -48,7 +48,7 @@ var errNoAnswer = errors.New("what it sends is no xDS")
 // What is in them is not looked at.
 func (f *frame) answers() error {
 	r := f.data.Reader()
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	typed := false
 	for r.Remaining() > 0 {
 		tag, err := binary.ReadUvarint(r)
