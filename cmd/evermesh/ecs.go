@@ -35,7 +35,7 @@ YAML: one, several, or a list. "-" is standard input. No AWS is asked.
 
   --to task-definition  the same definition with the smallest change that makes it
                         work: the image of Envoy, the control plane's endpoint,
-                        its CA and a key where they are given, a stopTimeout that
+                        its region, CA and a key where they are given, a stopTimeout that
                         is longer than the drain time, and port 2049 left alone
                         where there are EFS volumes
   --to compose          a Compose file for a Docker host: one network namespace for
@@ -67,6 +67,7 @@ a file that is no task definition.`,
 	f.String("image", "", "`image` of Envoy with its agent; without it App Mesh's becomes "+ecs.DefaultImage)
 	f.String("route-manager-image", ecs.DefaultRouteManagerImage, "`image` of the route manager, for compose")
 	f.String("endpoint", "", "the control plane for the proxy, as `HOST:PORT` or https://HOST:PORT")
+	f.String("region", "", "the control plane's `region`, which the proxy signs for")
 	f.String("ca-secret", "", "`ARN` of the secret or parameter that holds the control plane's CA, as PEM")
 	f.String("credentials-secret", "", "`ARN` of the secret that holds a key of the control plane: AccessKeyId and SecretAccessKey")
 	f.Bool("against", false, "compare the ports with the virtual node's listeners in the control plane")
@@ -117,6 +118,9 @@ func convertTasks(c *cobra.Command, args []string) error {
 			}
 			out.Problems = append(out.Problems, found...)
 		}
+		if to != toTaskDefinition {
+			out.Problems = append(out.Problems, adapted.CheckOutside()...)
+		}
 		switch to {
 		case toCompose:
 			manager, _ := f.GetString("route-manager-image")
@@ -137,9 +141,10 @@ func taskOptions(c *cobra.Command) (o ecs.Options, err error) {
 	f := c.Flags()
 	o.Image, _ = f.GetString("image")
 	o.Endpoint, _ = f.GetString("endpoint")
+	o.Region, _ = f.GetString("region")
 	o.CASecret, _ = f.GetString("ca-secret")
 	o.Credentials, _ = f.GetString("credentials-secret")
-	for name, value := range map[string]string{"image": o.Image, "endpoint": o.Endpoint, "ca-secret": o.CASecret, "credentials-secret": o.Credentials} {
+	for name, value := range map[string]string{"image": o.Image, "endpoint": o.Endpoint, "region": o.Region, "ca-secret": o.CASecret, "credentials-secret": o.Credentials} {
 		if f.Changed(name) && strings.TrimSpace(value) == "" || strings.ContainsAny(value, " \t\n") {
 			return o, usagef("--%s %q: want a value without spaces", name, value)
 		}

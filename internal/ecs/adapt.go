@@ -19,6 +19,7 @@ type Options struct {
 	Endpoint    string // APPMESH_XDS_ENDPOINT; "" leaves it
 	CASecret    string // ARN of a secret or parameter with the CA of the control plane, as PEM; "" is none
 	Credentials string // ARN of a secret with a key as create-access-key answers it; "" is none
+	Region      string // the control plane's, for signing; "" leaves it to the resource's ARN, and to what the task is told
 }
 
 // Change is one that Adapt made.
@@ -67,6 +68,9 @@ func (d *Definition) Adapt(o Options) (*Definition, []Change, error) {
 	}
 	if o.Endpoint != "" {
 		a.env("APPMESH_XDS_ENDPOINT", o.Endpoint)
+	}
+	if o.Region != "" {
+		a.env("AWS_REGION", o.Region)
 	}
 	if o.CASecret != "" {
 		a.authority(envoy, o)

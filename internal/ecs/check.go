@@ -107,6 +107,9 @@ func (c *checker) checkReach() {
 	if !e.has("APPMESH_XDS_ENDPOINT") {
 		c.problem(c.container(e.Name, "environment"), "%s has no APPMESH_XDS_ENDPOINT: it would look for App Mesh itself; set it to host:port of the control plane", e.Name)
 	}
+	if !c.regional() {
+		c.note(c.container(e.Name, "environment"), "%s signs for the region that ECS or the instance tells it: give it AWS_REGION where the control plane has another", e.Name)
+	}
 	own := slices.ContainsFunc([]string{"AWS_ACCESS_KEY_ID", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "EVERMESH_TOKEN_FILE", "APPMESH_XDS_CLIENT_CERT_FILE"}, e.has)
 	switch {
 	case own:
@@ -117,6 +120,20 @@ func (c *checker) checkReach() {
 	default:
 		c.note(nil, "%s signs with the credentials of the instance role, if the task may reach the instance's metadata, and the control plane has to know them", e.Name)
 	}
+}
+
+// regional says whether the container says which region the control plane has, by AWS_REGION or the ARN of its node or gateway.
+func (c *checker) regional() bool {
+	return c.envoy.has("AWS_REGION") || strings.HasPrefix(c.envoy.Resource(), "arn:") || slices.ContainsFunc(resourceVariables(), c.envoy.secret)
+}
+
+// CheckOutside says what the proxy lacks where no ECS tells it: the region that it signs for.
+func (d *Definition) CheckOutside() []Problem {
+	c := &checker{Definition: d, envoy: d.Envoy()}
+	if c.envoy != nil && !c.regional() {
+		c.problem(c.container(c.envoy.Name, "environment"), "%s has no AWS_REGION, and outside of ECS nothing tells it: set it to the control plane's", c.envoy.Name)
+	}
+	return c.found
 }
 
 // checkGateway looks at what a gateway must not have (ECS-013).

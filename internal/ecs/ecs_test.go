@@ -278,6 +278,10 @@ func TestCheck(t *testing.T) {
 		{"no control plane", "ec2", []string{`APPMESH_XDS_ENDPOINT`, `APPMESH_XDS`}, []string{
 			`envoy has no APPMESH_XDS_ENDPOINT: it would look for App Mesh itself; set it to host:port of the control plane`,
 		}},
+		{"no region", "ec2", []string{`"AWS_REGION"`, `"REGION"`}, []string{
+			`~envoy signs for the region that ECS or the instance tells it: give it AWS_REGION where the control plane has another`,
+		}},
+		{"the region of the resource", "ec2", []string{`"AWS_REGION"`, `"REGION"`, `"mesh/apps`, `"arn:aws:appmesh:us-east-1:111122223333:mesh/apps`}, nil},
 		{"two containers of one name", "ec2", []string{`"name": "app"`, `"name": "evermesh-ca"`}, []string{`the name evermesh-ca stands for two containers: rename one of them`}},
 		{"an endpoint from a secret", "ec2", []string{`"secrets": [`, secretKey + `"x": [`, `{"name": "AWS_ACCESS_KEY_ID"`, `{"name": "APPMESH_XDS_ENDPOINT", "valueFrom": "e"}, {"name": "AWS_ACCESS_KEY_ID"`, `"name": "APPMESH_XDS_ENDPOINT",` + "\n", `"name": "X",` + "\n"}, nil},
 	}
@@ -369,6 +373,19 @@ func TestAdapt(t *testing.T) {
 				t.Errorf("once more it changes: %v", more)
 			}
 		})
+	}
+}
+
+// Where there is no ECS, nothing tells the region.
+func TestOutside(t *testing.T) {
+	t.Parallel()
+	d := read(t, load(t, "testdata", "guide", "ec2"))
+	if diff := cmp.Diff([]string{"envoy has no AWS_REGION, and outside of ECS nothing tells it: set it to the control plane's"}, lines(d.CheckOutside())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	a, _ := adapt(t, d, ecs.Options{Region: "eu-west-1"})
+	if got := a.CheckOutside(); len(got) > 0 {
+		t.Errorf("%v", lines(got))
 	}
 }
 

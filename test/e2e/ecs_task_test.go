@@ -231,7 +231,7 @@ func (k *task) startAll(ctx context.Context) error {
 				return err
 			}
 		}
-		p, err := k.launch(&c)
+		p, err := k.launch(ctx, &c)
 		if err != nil {
 			return err
 		}
@@ -298,10 +298,14 @@ func (k *task) health(ctx context.Context, name string) error {
 const applicationImage = "appImage"
 
 // launch starts a container: the application, or a program of the image of Envoy.
-func (k *task) launch(c *ecs.Container) (*ground.Process, error) {
+func (k *task) launch(ctx context.Context, c *ecs.Container) (*ground.Process, error) {
 	if c.Image == applicationImage {
 		k.started = time.Now()
-		return k.App(k.host, stage.App{Name: k.id, Listen: []string{fmt.Sprintf(":%d", c.Ports[0].Container)}})
+		p, err := k.App(k.host, stage.App{Name: k.id, Listen: []string{fmt.Sprintf(":%d", c.Ports[0].Container)}})
+		if err != nil {
+			return nil, err
+		}
+		return p, k.listens(ctx, c.Ports[0].Container)
 	}
 	env := []string{ // what the image says, and ECS
 		"PATH=" + k.tools, "HOME=" + k.dir, "TMPDIR=" + k.dir, "ENVOY_PATH=" + k.Programs.Envoy, "ENVOY_CONCURRENCY=1", "ENVOY_LOG_LEVEL=warning", "ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null",
@@ -334,6 +338,15 @@ func (k *task) launch(c *ecs.Container) (*ground.Process, error) {
 		}
 	}
 	return k.host.Start(ground.Command{Name: c.Name, Path: args[0], Args: args[1:], Env: env, UID: uid})
+}
+
+// listens waits until the application listens, as a health check of its container has ECS do: a task whose application has none
+// is registered before it can answer.
+func (k *task) listens(ctx context.Context, port int) error {
+	return stage.Until(ctx, "the application of task "+k.id+" listens", func(ctx context.Context) bool {
+		conn, err := k.host.Dial(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		return err == nil && conn.Close() == nil
+	})
 }
 
 // stop ends the task as ECS does: SIGTERM to containers in the reverse of the order in which they depend on each other, each

@@ -280,9 +280,6 @@ func TestECS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.until("the application answers", func(context.Context) bool {
-			return reach(t, k.host, fmt.Sprintf("http://127.0.0.1:%d/", ecsPort), "") == k.id
-		})
 		if text := bodyOf(t, k.host, "http://127.0.0.1:9901/server_info"); strings.Contains(text, k.arn()) {
 			t.Error("it was told about its task")
 		}

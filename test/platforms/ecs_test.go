@@ -96,7 +96,7 @@ func TestTaskDefinitionOnDocker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, _, err := all[0].Adapt(ecs.Options{Image: "registry.example/envoy:1", Endpoint: control.XDS, CASecret: "arn:ca", Credentials: "arn:key"})
+	d, _, err := all[0].Adapt(ecs.Options{Image: "registry.example/envoy:1", Endpoint: control.XDS, Region: control.Region, CASecret: "arn:ca", Credentials: "arn:key"})
 	if err != nil {
 		t.Fatal(err)
 	}
