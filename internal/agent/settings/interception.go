@@ -41,13 +41,7 @@ func (v *variables) interception() Interception {
 		}
 	}
 	i.AppPorts = v.text("EVERMESH_APP_PORTS", "")
-	pairs := strings.Split(i.AppPorts, ",")
-	for _, pair := range pairs {
-		from, to, _ := strings.Cut(strings.TrimSpace(pair), ":")
-		if i.AppPorts != "" && (!isPort(from) || !isPort(to) || len(pairs) > maxAppPorts) {
-			v.fail("EVERMESH_APP_PORTS", "%q is no list of at most %d pairs of ports, such as 8080:18080", i.AppPorts, maxAppPorts)
-		}
-	}
+	v.appPorts(i)
 	for _, name := range []string{"EVERMESH_INGRESS_ADDRESS", "EVERMESH_APP_PORTS"} {
 		if v.has(name) && !i.None {
 			v.warn("%s has no effect without EVERMESH_INTERCEPTION=none", name)
@@ -56,7 +50,37 @@ func (v *variables) interception() Interception {
 	return i
 }
 
-func isPort(s string) bool {
+// appPorts refuses pairs that the control plane would refuse, or of which it could make nothing: Envoy would get no
+// configuration, or the port would be left out of it, and only the control plane's log would tell.
+func (v *variables) appPorts(i Interception) {
+	if i.AppPorts == "" {
+		return
+	}
+	pairs := strings.Split(i.AppPorts, ",")
+	application := map[uint64]uint64{} // by listener's port
+	for _, pair := range pairs {
+		pair = strings.TrimSpace(pair)
+		left, right, _ := strings.Cut(pair, ":")
+		from, to := port(left), port(right)
+		old, twice := application[from]
+		switch {
+		case from == 0 || to == 0 || len(pairs) > maxAppPorts:
+			v.fail("EVERMESH_APP_PORTS", "%q is no list of at most %d pairs of ports, such as 8080:18080", i.AppPorts, maxAppPorts)
+			return
+		case twice && old != to:
+			v.fail("EVERMESH_APP_PORTS", "%s and %d:%d are two ports of the application for one", pair, from, old)
+		case from == to && i.Ingress == "":
+			v.fail("EVERMESH_APP_PORTS", "%s: Envoy takes that port on all addresses, so the application must listen on another one; or set EVERMESH_INGRESS_ADDRESS", pair)
+		}
+		application[from] = to
+	}
+}
+
+// port is a port's number, or 0.
+func port(s string) uint64 {
 	n, err := strconv.ParseUint(s, 10, 16)
-	return err == nil && n > 0
+	if err != nil {
+		return 0
+	}
+	return n
 }

@@ -34,6 +34,15 @@ func TestInterception(t *testing.T) {
 		{"a port that is none", []string{"EVERMESH_INTERCEPTION=none", "EVERMESH_APP_PORTS=8080:0"}, Interception{}, "EVERMESH_APP_PORTS: ", ""},
 		{"an end that says nothing", []string{"EVERMESH_INTERCEPTION=none", "EVERMESH_APP_PORTS=8080:1,"}, Interception{}, "EVERMESH_APP_PORTS: ", ""},
 		{"more than the control plane takes", []string{"EVERMESH_INTERCEPTION=none", "EVERMESH_APP_PORTS=" + strings.Repeat("1:2,", 64) + "1:2"}, Interception{}, "at most 64", ""},
+		{"a port for two of the application", []string{"EVERMESH_INTERCEPTION=none", "EVERMESH_APP_PORTS=28081:1, 28081:2"}, Interception{}, "EVERMESH_APP_PORTS: 28081:2 and 28081:1 are two ports", ""},
+		{"a pair that is there twice", []string{"EVERMESH_INTERCEPTION=none", "EVERMESH_APP_PORTS=28081:1,28081:1"}, Interception{None: true, AppPorts: "28081:1,28081:1"}, "", ""},
+		{"a port that Envoy and the application want", []string{"EVERMESH_INTERCEPTION=none", "EVERMESH_APP_PORTS=8080:1,28081:28081"}, Interception{}, "EVERMESH_APP_PORTS: 28081:28081: Envoy takes that port on all addresses", ""},
+		{
+			"a port that they have at an address each",
+			[]string{"EVERMESH_INTERCEPTION=none", "EVERMESH_APP_PORTS=28081:28081", "EVERMESH_INGRESS_ADDRESS=auto"},
+			Interception{None: true, Ingress: IngressAuto, AppPorts: "28081:28081"},
+			"", "",
+		},
 		{"an address without the mode", []string{"EVERMESH_INGRESS_ADDRESS=auto"}, Interception{Ingress: IngressAuto}, "", "EVERMESH_INGRESS_ADDRESS has no effect"},
 		{"ports without the mode", []string{"EVERMESH_APP_PORTS=1:2"}, Interception{AppPorts: "1:2"}, "", "EVERMESH_APP_PORTS has no effect"},
 	} {
