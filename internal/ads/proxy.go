@@ -274,13 +274,16 @@ func (p *proxy) answer(v service, in *incoming) error {
 		return p.ender.because(status.FromContextError(ctx.Err()).Err())
 	}
 	in.anonymous, in.node = false, nil
-	for {
+	for told := false; ; told = true {
 		r := &in.request
 		if r.typ == noType { // the first one, which said whose stream it is
 			r = nil
 		}
 		p.turn.Lock()
 		_, err := p.advance(ctx, r, true)
+		if err == nil && !told {
+			_ = p.stream.SendHeader(served) // in vain after a message, with which the head went
+		}
 		p.turn.Unlock()
 		if err != nil {
 			return err

@@ -220,6 +220,22 @@ func (s *Stream) send(r Request) error {
 	})
 }
 
+// Head waits for the head of the stream; it is nil when the stream ended without one.
+func (s *Stream) Head(t testing.TB) metadata.MD {
+	t.Helper()
+	late := time.AfterFunc(Patience, s.cancel)
+	defer late.Stop()
+	var stream grpc.ClientStream = s.sotw
+	if s.options.Delta {
+		stream = s.delta
+	}
+	md, err := stream.Header()
+	if err != nil {
+		t.Fatalf("head of the stream: %v", err)
+	}
+	return md
+}
+
 // Recv waits for a response or the stream's end.
 func (s *Stream) Recv() (Response, error) {
 	if s.options.Delta {
