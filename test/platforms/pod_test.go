@@ -230,7 +230,7 @@ func (k *cluster) container(p *pod, c podContainer) (container, error) {
 func (k *cluster) launch(p *pod, c podContainer) (*ground.Process, error) {
 	switch imageName(c.Image) {
 	case "http-echo":
-		return world.App(p.host, stage.App{Name: strings.TrimPrefix(c.Args[1], "-text="), Listen: []string{strings.TrimPrefix(c.Args[0], "-listen=")}})
+		return world.App(p.host, stage.App{Name: p.name, Listen: []string{strings.TrimPrefix(c.Args[0], "-listen=")}})
 	case "curl":
 		return p.host.Start(ground.Command{Name: c.Name, Path: "/bin/sleep", Args: c.Command[1:]})
 	}
