@@ -2,7 +2,7 @@
 // each of its streams the relay opens one to an endpoint of the control plane, over TLS and signed.
 //
 // Read it in this order: relay.go serves Envoy; call.go is one of its streams; keep.go has what it acknowledges kept;
-// upstream.go chooses endpoints and addresses, with fail-over and back-off; dial.go makes connections; sign.go, clock.go,
+// upstream.go chooses endpoints and addresses, with fail-over and back-off, and ready.go has a connection for the first stream; dial.go makes connections; sign.go, clock.go,
 // credentials.go and proof.go say who the agent is. Why there is no stream is a Failure (report.go), which explain.go and
 // capture.go find out and reports.go remembers; preflight.go tries the way without an Envoy, request.go makes single
 // requests on it.
@@ -41,6 +41,7 @@ type Relay struct {
 	kept      *lastgood.Store
 	patience  time.Duration // answerWait
 	log       *slog.Logger
+	ctx       context.Context // ends with Close
 	stop      context.CancelFunc
 	wg        sync.WaitGroup // the serving goroutine, the one that keeps, and those of each stream
 
@@ -56,7 +57,7 @@ func newRelay(path string, u *upstreams, kept *lastgood.Store, log *slog.Logger)
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, stop: stop, since: time.Now()}
+	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, ctx: ctx, stop: stop, since: time.Now()}
 	r.server = grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessage),

@@ -357,7 +357,7 @@ func TestRelayLeavesRefusingEndpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{}); err != nil && !errors.Is(err, io.EOF) {
+		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "type"}); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		if _, err := s.Recv(); err != nil {

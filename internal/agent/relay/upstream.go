@@ -45,6 +45,7 @@ type upstreams struct {
 	mu     sync.Mutex
 	faulty map[string]fault                // by address
 	behind map[settings.Endpoint]time.Time // until when an endpoint whose addresses all failed comes after the others
+	ready  *ready                          // nil, or what waits for the first stream
 }
 
 // fault is what an address did last, when that was a failure.
@@ -90,6 +91,17 @@ func (u *upstream) close() {
 // takes it the error is a *noAnswer. When ctx ends it is ctx's.
 func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) {
 	none := &noAnswer{next: time.Now().Add(lastBackoff)}
+	if r := u.prepared(); r != nil {
+		up, failure := u.openOn(ctx, r, method)
+		if failure == nil {
+			return up, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		u.failed(r.address, failure.what())
+		none.tried = append(none.tried, attempt{r.endpoint, failure})
+	}
 	for _, e := range u.order() {
 		up := u.tryEndpoint(ctx, e, method, none)
 		if up != nil || ctx.Err() != nil {
@@ -231,13 +243,6 @@ func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) ([]strin
 }
 
 func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address, method string) (*upstream, *Failure) {
-	md, err := u.signer.sign(ctx, e, method)
-	if err != nil {
-		return nil, &Failure{
-			Endpoint: e.String(), Address: address, Step: StepCredentials, Reason: reason([]byte(err.Error())),
-			Tried: u.signer.words(), Do: "have the source of the credentials answer",
-		}
-	}
 	t := &trail{}
 	conn, err := connect(u.dialer, e, address, u.caFile, u.signer.proof, u.userAgent, t)
 	if err != nil {
@@ -246,11 +251,25 @@ func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address
 			Do: "put a readable file in PEM form there",
 		}
 	}
+	return u.openOn(ctx, &ready{e, address, conn, t}, method)
+}
+
+// openOn opens a stream on a connection that has none, and that is closed when it takes none.
+func (u *upstreams) openOn(ctx context.Context, r *ready, method string) (*upstream, *Failure) {
+	e, address := r.endpoint, r.address
+	md, err := u.signer.sign(ctx, e, method)
+	if err != nil {
+		_ = r.conn.Close() // it has no stream
+		return nil, &Failure{
+			Endpoint: e.String(), Address: address, Step: StepCredentials, Reason: reason([]byte(err.Error())),
+			Tried: u.signer.words(), Do: "have the source of the credentials answer",
+		}
+	}
 	within, cancel := context.WithCancelCause(metadata.NewOutgoingContext(ctx, md))
-	up := &upstream{endpoint: e, address: address, conn: conn, cancel: func() { cancel(nil) }}
+	up := &upstream{endpoint: e, address: address, conn: r.conn, cancel: func() { cancel(nil) }}
 	began := time.Now()
 	late := time.AfterFunc(connectWait, func() { cancel(errLate) })
-	up.ClientStream, err = conn.NewStream(within, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+	up.ClientStream, err = r.conn.NewStream(within, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 	if !late.Stop() && err == nil {
 		err = errLate
 	}
@@ -259,7 +278,7 @@ func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address
 			err = errLate
 		}
 		up.close()
-		return nil, u.explain(e, address, t, err)
+		return nil, u.explain(e, address, r.trail, err)
 	}
 	return up, nil
 }

@@ -1,0 +1,114 @@
+package relay
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/stats"
+
+	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/testenv"
+)
+
+// connections counts those that a control plane takes.
+type connections struct{ opened, closed atomic.Int32 }
+
+func (*connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (*connections) HandleRPC(context.Context, stats.RPCStats)                       {}
+
+func (*connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+func (c *connections) HandleConn(_ context.Context, s stats.ConnStats) {
+	switch s.(type) {
+	case *stats.ConnBegin:
+		c.opened.Add(1)
+	case *stats.ConnEnd:
+		c.closed.Add(1)
+	}
+}
+
+// isReady waits until the connection that waits for Envoy is open.
+func isReady(t *testing.T, r *Relay) {
+	t.Helper()
+	testenv.Eventually(t, "a connection waits for Envoy", func() bool {
+		r.upstreams.mu.Lock()
+		defer r.upstreams.mu.Unlock()
+		return r.upstreams.ready != nil && r.upstreams.ready.conn.GetState() == connectivity.Ready
+	})
+}
+
+func answered(t *testing.T, client discoveryv3.AggregatedDiscoveryServiceClient) {
+	t.Helper()
+	s, err := client.DeltaAggregatedResources(agenttest.Within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "type"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Recv(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPrepare(t *testing.T) {
+	t.Parallel()
+	t.Run("Envoy's first stream finds a connection, the second one has its own", func(t *testing.T) {
+		t.Parallel()
+		var seen connections
+		c := agenttest.NewControlPlane(t, "", grpc.StatsHandler(&seen))
+		r, client := proven(t, "http://"+c.Addr)
+		r.Prepare()
+		isReady(t, r)
+		for want := int32(1); want <= 2; want++ {
+			answered(t, client)
+			if got := seen.opened.Load(); got != want {
+				t.Errorf("%d connections, want %d", got, want)
+			}
+		}
+	})
+	t.Run("one that nobody takes ends with the relay", func(t *testing.T) {
+		t.Parallel()
+		var seen connections
+		c := agenttest.NewControlPlane(t, "", grpc.StatsHandler(&seen))
+		r, _ := proven(t, "http://"+c.Addr)
+		r.Prepare()
+		isReady(t, r)
+		r.Close()
+		testenv.Eventually(t, "it is closed", func() bool { return seen.opened.Load() == 1 && seen.closed.Load() == 1 })
+	})
+	t.Run("one that broke meanwhile costs no stream", func(t *testing.T) {
+		t.Parallel()
+		gone := agenttest.NewControlPlane(t, "")
+		r, client := proven(t, "http://"+gone.Addr)
+		r.Prepare()
+		isReady(t, r)
+		conn := r.upstreams.ready.conn
+		gone.Stop()
+		testenv.Eventually(t, "it is lost", func() bool { return conn.GetState() != connectivity.Ready })
+		agenttest.NewControlPlane(t, gone.Addr)
+		answered(t, client)
+	})
+	t.Run("where nobody listens the stream says so", func(t *testing.T) {
+		t.Parallel()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		r, client := proven(t, "http://"+l.Addr().String())
+		r.Prepare()
+		s, err := client.DeltaAggregatedResources(agenttest.Within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); err == nil {
+			t.Error("it was answered")
+		}
+	})
+}
