@@ -90,3 +90,25 @@ func TestAnswers(t *testing.T) {
 		}
 	})
 }
+
+func TestEpoch(t *testing.T) {
+	answer, code := "", http.StatusOK
+	c := newClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, answer)
+	})
+	for _, test := range []struct {
+		answer, state string
+		code, epoch   int
+	}{
+		{`{"state": "PRE_INITIALIZING", "command_line_options": {"restart_epoch": 7, "base_id": "1"}}`, "PRE_INITIALIZING", http.StatusOK, 7},
+		{`{"state": "LIVE"}`, "LIVE", http.StatusOK, 0},
+		{"not JSON", Unreachable, http.StatusOK, 0},
+		{`{"state": "LIVE"}`, Unreachable, http.StatusServiceUnavailable, 0},
+	} {
+		answer, code = test.answer, test.code
+		if state, epoch := c.Epoch(t.Context()); state != test.state || epoch != test.epoch {
+			t.Errorf("%s: got %s, %d", test.answer, state, epoch)
+		}
+	}
+}
