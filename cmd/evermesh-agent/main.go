@@ -24,6 +24,7 @@ var version = "devel"
 const (
 	exitFailure  = 1
 	exitUsage    = 2
+	exitNotTold  = 125 // wait --quit-after: the agent goes on
 	exitCannot   = 126 // wait: the command cannot be run
 	exitNotFound = 127 // wait: there is no such command
 	exitSignal   = 128 // and the signal's number: the command of wait was ended by one

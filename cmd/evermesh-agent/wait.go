@@ -26,14 +26,14 @@ the same process, so signals and the exit code are COMMAND's. Without COMMAND it
 
   --timeout D    how long to wait, such as 90s; 0 asks once (APPNET_AGENT_POLL_ENVOY_READINESS_TIMEOUT_S, else 180 s)
   --quit-after   for jobs: COMMAND becomes a child, which gets the signals that come; when it ends, the agent is told
-                 to drain and end, and its exit code is this one's
+                 to drain and end, for up to 10 s, and its exit code is this one's
 
 The agent is asked over its HTTP interface, which it has with APPNET_AGENT_ADMIN_MODE. The same variables say here
 where that is: APPNET_AGENT_ADMIN_MODE (tcp), APPNET_AGENT_HTTP_PORT (9902), APPNET_AGENT_ADMIN_UDS_PATH.
 
 Exit codes: 0 Envoy is ready and there is no COMMAND, 1 it was not ready in time, 2 wrong use, 126 COMMAND cannot be
 run, 127 there is no COMMAND of that name; with --quit-after COMMAND's, or 128 and the number of the signal that
-ended it.
+ended it, or 125 when COMMAND ended with 0, but an agent that is there was not told to end.
 `
 
 // waitPoll is how often the agent is asked: it takes ten requests a second, of all who ask.
@@ -116,8 +116,9 @@ func runThenQuit(s settings.Settings, path string, command []string, std streams
 		}
 		break
 	}
-	if _, err := ask(context.Background(), s, http.MethodPost, "/quit"); err != nil {
-		fmt.Fprintf(std.err, "evermesh-agent: the agent was not told to end: %v\n", err)
+	left := quitAgent(s, got)
+	if left != nil {
+		fmt.Fprintf(std.err, "evermesh-agent: the agent was not told to end: %s\n", oneLine(left))
 	}
 	w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
@@ -125,6 +126,41 @@ func runThenQuit(s settings.Settings, path string, command []string, std streams
 		return &exitError{exitSignal + int(w.Signal()), ""}
 	case cmd.ProcessState.ExitCode() != 0:
 		return &exitError{cmd.ProcessState.ExitCode(), ""}
+	case left != nil && !errors.Is(left, fs.ErrNotExist) && !errors.Is(left, syscall.ECONNREFUSED): // it runs on
+		return &exitError{exitNotTold, ""}
 	}
 	return nil
+}
+
+const (
+	quitWait = 10 * time.Second // in which the agent must hear of a job's end
+	quitPoll = 200 * time.Millisecond
+)
+
+// quitAgent tells the agent to end until it has heard it, or a signal says that there is no time for that.
+func quitAgent(s settings.Settings, got <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), quitWait)
+	defer cancel()
+	var failed error
+	for {
+		_, err := ask(ctx, s, http.MethodPost, "/quit")
+		if err == nil {
+			return nil
+		}
+		if failed == nil || ctx.Err() == nil { // the end of the time says least
+			failed = err
+		}
+		for again := time.After(quitPoll); again != nil; {
+			select {
+			case <-ctx.Done():
+				return failed
+			case sig := <-got:
+				if sig == syscall.SIGTERM || sig == syscall.SIGINT {
+					return failed
+				}
+			case <-again:
+				again = nil
+			}
+		}
+	}
 }

@@ -21,7 +21,8 @@ type statusOf struct {
 	healthy atomic.Bool
 	asked   atomic.Int64
 	quit    atomic.Int64
-	env     []string // says where it is
+	refuse  atomic.Int64 // so many of the next /quit
+	env     []string     // says where it is
 }
 
 func newStatus(t *testing.T, network string) *statusOf {
@@ -50,6 +51,9 @@ func newStatus(t *testing.T, network string) *statusOf {
 			fmt.Fprintf(w, `{"healthStatus": %q}`, health)
 		case "POST/quit":
 			s.quit.Add(1)
+			if s.refuse.Add(-1) >= 0 {
+				http.Error(w, "Too Many Requests", http.StatusTooManyRequests)
+			}
 		default:
 			http.NotFound(w, r)
 		}
@@ -202,6 +206,41 @@ func TestJobs(t *testing.T) {
 			t.Errorf("%d: %s", got, out)
 		}
 	})
+	t.Run("the agent answers others first: it is told again", func(t *testing.T) {
+		t.Parallel()
+		s := newStatus(t, "tcp")
+		s.healthy.Store(true)
+		s.refuse.Store(3)
+		cmd, out := s.program(t, "wait", "--quit-after", "--", "true")
+		if got := code(cmd); got != 0 || out.String() != "" || s.quit.Load() != 4 {
+			t.Errorf("%d: told %d times: %s", got, s.quit.Load(), out)
+		}
+	})
+	for _, test := range []struct {
+		name, script string
+		code         int
+		hurry        bool
+	}{
+		{"a job that succeeded ends with 125", "exit 0", 125, false},
+		{"the code of a job that failed counts", "exit 6", 6, true},
+	} {
+		t.Run("the agent refuses all the time: "+test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStatus(t, "unix")
+			s.healthy.Store(true)
+			s.refuse.Store(1 << 30)
+			cmd, out := s.program(t, "wait", "--quit-after", "--", "sh", "-c", test.script)
+			if test.hurry { // no time for the rest
+				testenv.Eventually(t, "it is told again", func() bool { return s.quit.Load() >= 3 })
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := code(cmd); got != test.code || !strings.Contains(out.String(), "the agent was not told to end: ask the agent: 429") {
+				t.Errorf("%d: %s", got, out)
+			}
+		})
+	}
 	t.Run("evermesh-agent quit", func(t *testing.T) {
 		t.Parallel()
 		s := newStatus(t, "tcp")

@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/agent/socket"
@@ -35,13 +33,13 @@ type ServerOptions struct {
 	Log  *slog.Logger
 }
 
-// Server is the agent's HTTP interface: 10 requests a second for all of it.
+// Server is the agent's HTTP interface: 10 requests a second for this host, and 10 for all others.
 type Server struct {
 	ServerOptions
-	limiter *rate.Limiter
-	level   *levelSwitch
-	http    *http.Server
-	wg      sync.WaitGroup
+	doors *doors
+	level *levelSwitch
+	http  *http.Server
+	wg    sync.WaitGroup
 }
 
 // Listen starts the interface where the options say; nil without an address. A socket's directory is made, and the socket is
@@ -58,9 +56,12 @@ func Listen(o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, settings.Wrong(variable, "%v", err)
 	}
-	v := &Server{ServerOptions: o, limiter: rate.NewLimiter(requestRate, requestBurst)}
+	v := &Server{ServerOptions: o, doors: newDoors()}
 	v.level = &levelSwitch{admin: o.Admin, envoy: o.Health.Envoy, base: o.Level, current: o.Level, reset: o.Reset, log: o.Log}
-	v.http = &http.Server{Handler: v.limited(v.routes()), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: answerTime, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeader}
+	v.http = &http.Server{
+		Handler: v.limited(v.routes()), ConnState: v.doors.state, MaxHeaderBytes: maxHeader,
+		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, WriteTimeout: answerTime, IdleTimeout: time.Minute,
+	}
 	v.wg.Go(func() {
 		if err := v.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			o.Log.Error("http server stopped", "err", err)
@@ -73,6 +74,8 @@ const (
 	requestRate  = 10 // a second
 	requestBurst = 20
 	maxHeader    = 16 << 10
+	headerTime   = 5 * time.Second
+	readTime     = 15 * time.Second // header and body; nothing that is answered takes longer
 	answerTime   = 30 * time.Second // until who asked has taken the answer
 )
 
@@ -107,7 +110,7 @@ func (v *Server) routes() *http.ServeMux {
 
 func (v *Server) limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !v.limiter.Allow() {
+		if !v.doors.of(r.RemoteAddr).limiter.Allow() {
 			http.Error(w, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
 			return
 		}
