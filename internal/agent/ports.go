@@ -2,11 +2,14 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,18 +47,40 @@ func watchPorts(ctx context.Context, admin *envoyadmin.Client, s settings.Settin
 			return
 		}
 	}
-	for _, of := range []struct{ resources, pattern string }{
-		{"dynamic_listeners", fmt.Sprintf("lds_.*_%d", s.Admin.Port)}, {"dynamic_active_clusters", fmt.Sprintf("cds_ingress_.*_%d", s.Admin.Port)},
-	} {
-		path := "/config_dump?resource=" + of.resources + "&name_regex=" + url.QueryEscape(of.pattern)
-		text, err := admin.OK(ctx, http.MethodGet, path, envoyadmin.Wait)
+	for _, kind := range []struct{ resources, before string }{{"dynamic_listeners", "lds_"}, {"dynamic_active_clusters", "cds_ingress_"}} {
+		names, err := namesOf(ctx, admin, kind.resources, fmt.Sprintf("%s.*_%d", kind.before, s.Admin.Port))
 		if err != nil {
 			log.Debug("cannot ask envoy for its ports", "err", err)
 			continue
 		}
-		if strings.Contains(text, `"name"`) {
+		// Envoy's filter lets every listener pass that it has refused.
+		if slices.ContainsFunc(names, func(name string) bool {
+			return strings.HasPrefix(name, kind.before) && strings.HasSuffix(name, "_"+strconv.Itoa(s.Admin.Port))
+		}) {
 			log.Error("a listener has the port of envoy's administration interface: set ENVOY_ADMIN_ACCESS_PORT to another one, or ENVOY_ADMIN_MODE=uds", "port", s.Admin.Port)
 			return
 		}
 	}
+}
+
+// namesOf are the names of Envoy's resources of a kind that match a pattern, and of others.
+func namesOf(ctx context.Context, admin *envoyadmin.Client, resources, pattern string) ([]string, error) {
+	text, err := admin.OK(ctx, http.MethodGet, "/config_dump?resource="+resources+"&name_regex="+url.QueryEscape(pattern), envoyadmin.Wait)
+	if err != nil {
+		return nil, err
+	}
+	var dump struct {
+		Configs []struct {
+			Name    string                // a listener's
+			Cluster struct{ Name string } // a cluster's
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &dump); err != nil {
+		return nil, fmt.Errorf("read envoy's %s: %w", resources, err)
+	}
+	var names []string
+	for _, c := range dump.Configs {
+		names = append(names, c.Name, c.Cluster.Name)
+	}
+	return names, nil
 }

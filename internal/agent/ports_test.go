@@ -27,7 +27,6 @@ dynamic_resources:
 `
 
 const dynamicListener = `
-resources:
 - "@type": type.googleapis.com/envoy.config.listener.v3.Listener
   name: lds_ingress_0.0.0.0_%[1]d
   address: {socket_address: {address: 0.0.0.0, port_value: %[1]d}}
@@ -73,9 +72,10 @@ func TestPorts(t *testing.T) {
 		}
 	})
 	for name, clash := range map[string]func(admin int) (lds, cds int){
-		"a gateway's listener": func(admin int) (int, int) { return admin, 1 },
-		"a node's listener":    func(admin int) (int, int) { return 0, admin },
-		"no listener":          func(int) (int, int) { return 0, 1 },
+		"a gateway's listener":     func(admin int) (int, int) { return admin, 1 },
+		"a node's listener":        func(admin int) (int, int) { return 0, admin },
+		"no listener":              func(int) (int, int) { return 0, 1 },
+		"no listener, one refused": func(int) (int, int) { return 0, 1 },
 	} {
 		t.Run("AGENT-008 "+name+" on the port of the administration interface", func(t *testing.T) {
 			t.Parallel()
@@ -84,8 +84,17 @@ func TestPorts(t *testing.T) {
 			if lds == 0 {
 				lds = agenttest.FreePort(t)
 			}
+			listeners, none := "resources:\n"+fmt.Sprintf(dynamicListener, lds), strings.HasPrefix(name, "no listener")
+			if strings.HasSuffix(name, "refused") {
+				l, err := net.Listen("tcp4", "0.0.0.0:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { l.Close() })
+				listeners += fmt.Sprintf(dynamicListener, l.Addr().(*net.TCPAddr).Port)
+			}
 			for file, text := range map[string]string{
-				"lds.yaml": fmt.Sprintf(dynamicListener, lds), "cds.yaml": fmt.Sprintf(dynamicCluster, cds), "envoy.yaml": fmt.Sprintf(dynamic, admin, dir),
+				"lds.yaml": listeners, "cds.yaml": fmt.Sprintf(dynamicCluster, cds), "envoy.yaml": fmt.Sprintf(dynamic, admin, dir),
 			} {
 				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
@@ -102,8 +111,13 @@ func TestPorts(t *testing.T) {
 			log, written := agenttest.Log(t)
 			client := envoyadmin.New(s.Admin)
 			testenv.Eventually(t, "Envoy answers", func() bool { return client.State(t.Context()) == "LIVE" })
+			if strings.HasSuffix(name, "refused") { // which Envoy tells whatever it is asked for
+				if names, err := namesOf(t.Context(), client, "dynamic_listeners", "none"); err != nil || len(names) == 0 {
+					t.Errorf("Envoy refused no listener: %v", err)
+				}
+			}
 			watchPorts(agenttest.Within(t), client, s, log)
-			if said := strings.Contains(written.String(), "a listener has the port"); said == (name == "no listener") {
+			if said := strings.Contains(written.String(), "a listener has the port"); said == none {
 				t.Errorf("got %q", written)
 			}
 		})
