@@ -42,11 +42,12 @@ type asked struct {
 	some  bool              // state of the world: it came with something
 }
 
-// Answers begins to talk to the stream's Envoy; nil when nothing is kept for it. The stream is not followed any more.
+// Answers begins to talk to the stream's Envoy, which has waited for long enough; nil when nothing is kept for it. The
+// stream is not followed any more.
 func (t *Stream) Answers(ctx context.Context) *Answers {
 	s := t.store
 	s.mu.Lock()
-	if !s.fits(t) {
+	if !s.fits(t, true) {
 		s.mu.Unlock()
 		return nil
 	}

@@ -1,11 +1,9 @@
 package lastgood
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
-	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -120,38 +118,17 @@ func readRequest(b []byte, delta bool) (request, error) {
 	return r, err
 }
 
-// traitKeys are the metadata that a node's configuration depends on, beside those that begin with traitPrefix;
-// instanceKey tells only proxies apart.
-const (
-	traitPrefix = "evermesh."
-	instanceKey = "evermesh.instance"
-	metricKey   = "aws.appmesh.metric_filter"
-)
-
-// readNode reads an envoy.config.core.v3.Node. Envoy sorts the metadata.
+// readNode reads an envoy.config.core.v3.Node.
 func (r *request) readNode(b []byte) error {
-	traits := sha256.New()
-	some := false
-	err := fields(b, func(n protowire.Number, v []byte) error {
+	return fields(b, func(n protowire.Number, v []byte) (err error) {
 		switch n {
 		case 1:
 			r.node = string(v)
-		case 3: // metadata, a google.protobuf.Struct
-			return fields(v, func(_ protowire.Number, entry []byte) error {
-				key := first(entry, 1)
-				if key != instanceKey && (key == metricKey || strings.HasPrefix(key, traitPrefix)) {
-					some = true
-					_, _ = traits.Write(protowire.AppendBytes(nil, entry)) // never fails
-				}
-				return nil
-			})
+		case 3: // metadata
+			r.traits, err = traitsOf(v)
 		}
-		return nil
+		return err
 	})
-	if some {
-		r.traits = string(traits.Sum(nil))
-	}
-	return err
 }
 
 // readResponse reads a DiscoveryResponse, or a DeltaDiscoveryResponse.

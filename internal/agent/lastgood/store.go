@@ -4,7 +4,8 @@
 // It knows nothing of servers: it is shown the messages of Envoy's streams, and it gives messages. Read it in this
 // order: stream.go follows a stream, and says what its Envoy has; store.go (here) keeps that, and has it written once
 // it is whole; file.go is the file, and seal.go the part of it that only the same identity can read; answer.go talks to
-// an Envoy in place of the control plane; message.go reads and writes the messages of both dialects.
+// an Envoy in place of the control plane; message.go reads and writes the messages of both dialects,
+// and traits.go what of a node its configuration depends on.
 package lastgood
 
 import (
@@ -24,6 +25,8 @@ const (
 	saveEvery = time.Second
 	// confirmEvery is how often the file is marked as still right, and looked at whether the identity is another.
 	confirmEvery = time.Minute
+	// certain is how long nobody must have answered an Envoy for what is not served to it to be worth a word.
+	certain = 3 * time.Second
 )
 
 // Options are what a Store is made of.
@@ -49,7 +52,8 @@ type Store struct {
 	unsaved   bool
 	before    map[string]*kind // of streams before the newest, what is acknowledged and in nothing kept
 	newest    *Stream
-	serving   bool // an Envoy runs on what is kept, and the control plane has not answered since
+	serving   bool      // an Envoy runs on what is kept, and the control plane has not answered since
+	unfit     time.Time // since when what is kept is not for the Envoy that lacks one, while nobody answers; zero else
 
 	told map[string]bool // what was said of the file, by subject
 	keys string          // the fingerprint of those that the file was sealed with
@@ -151,12 +155,24 @@ func (t *Stream) Response(message Reader) {
 	})
 }
 
+// Served says that the control plane serves the stream. It may say no more: then its Envoy has what it is to have.
+func (t *Stream) Served() {
+	s := t.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answered()
+	t.granted = true
+}
+
+// answered notes that the control plane has said something. mu is held.
+func (s *Store) answered() { s.serving, s.unfit = false, time.Time{} }
+
 func (t *Stream) say(read func() (response, error)) {
 	s := t.store
 	defer s.stirred()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.serving = false
+	s.answered()
 	t.last = s.Now()
 	if t.lost {
 		return
@@ -190,20 +206,27 @@ func (t *Stream) Needy() bool {
 func (t *Stream) Kept() bool {
 	t.store.mu.Lock()
 	defer t.store.mu.Unlock()
-	return t.store.fits(t)
+	return t.store.fits(t, false)
 }
 
-// fits is Kept with mu held.
-func (s *Store) fits(t *Stream) bool {
+// fits is Kept with mu held. That what is kept is for another Envoy is told when it would have been served by now, which
+// late says for sure: before, the control plane may answer yet.
+func (s *Store) fits(t *Stream, late bool) bool {
 	s.look()
 	if s.kept == nil || !t.begun || (t.lost && t.served == nil) {
 		return false
 	}
-	if s.kept.traits != t.traits {
-		s.tell("traits", "what is kept was made for an Envoy that was asked for otherwise: it is not used", nil)
-		return false
+	if s.kept.traits == t.traits {
+		return true
 	}
-	return true
+	now := s.Now()
+	if s.unfit.IsZero() {
+		s.unfit = now
+	}
+	if late || now.Sub(s.unfit) >= certain {
+		s.tell("traits", "what is kept was made for an Envoy that was asked for otherwise: it is not used", nil)
+	}
+	return false
 }
 
 // LastGood says whether an Envoy runs on what is kept because the control plane has not answered since, and how long ago
@@ -272,7 +295,10 @@ func (s *Store) snapshot(t *Stream, now time.Time) {
 // confirm notes that the control plane stands by what is kept now.
 func (s *Store) confirm(now time.Time) bool {
 	t := s.newest
-	if t == nil || !t.end.IsZero() || t.lost || !t.spoke || !t.changed.IsZero() {
+	if t == nil || !t.end.IsZero() || t.lost || !t.changed.IsZero() {
+		return false
+	}
+	if !t.spoke && (!t.granted || !t.ripe(now)) { // its silence says so when Envoy has told all that it has
 		return false
 	}
 	s.confirmed = now

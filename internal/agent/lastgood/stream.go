@@ -43,7 +43,8 @@ type Stream struct {
 	follows  bool      // the stream before it left its Envoy with a whole configuration
 	begun    bool      // a request came
 	versions bool      // Envoy came with something that it had
-	spoke    bool      // the control plane answered
+	granted  bool      // the control plane serves it
+	spoke    bool      // and has said something
 	lost     bool      // it cannot be followed any more, or is answered from what is kept
 	changed  time.Time // the first change that is in no snapshot; zero without one
 	settled  time.Time // when it was last whole, or began
