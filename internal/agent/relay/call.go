@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,11 +50,11 @@ type call struct {
 	answers *lastgood.Answers // or this does
 }
 
-// reached is the first answer to a call: the endpoint's first message, or why there is none.
+// reached is the first answer to a call, or why there is none.
 type reached struct {
 	up    *upstream // nil without an answer
-	first *frame
-	err   error // nil with status 0
+	first *frame    // nil when the endpoint has said nothing yet but that it serves
+	err   error     // nil with status 0
 }
 
 // relay is one stream of Envoy, from its first to its last message.
@@ -97,7 +98,9 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 
 func (g reached) close() {
 	if g.up != nil {
-		g.first.data.Free()
+		if g.first != nil {
+			g.first.data.Free()
+		}
 		g.up.close()
 	}
 }
@@ -116,19 +119,42 @@ func (c *call) reach(ctx context.Context) reached {
 			return reached{err: status.FromContextError(err).Err()}
 		}
 		c.attach(up)
-		f := &frame{}
-		if err = up.RecvMsg(f); err == nil {
-			if err = f.answers(); err == nil {
-				return reached{up: up, first: f}
-			}
-			f.data.Free()
-			err = status.Error(codes.Unimplemented, err.Error())
+		var f *frame
+		if f, err = up.answered(); err == nil {
+			return reached{up: up, first: f}
 		}
 		c.attach(nil)
 		if err = c.ended(up, false, err); definite(err) || !c.patient(ctx) {
 			return reached{err: err}
 		}
 	}
+}
+
+// answered waits for the endpoint's answer to a stream: that it is served, which the control plane says in the stream's
+// head even to an Envoy that lacks nothing, or else (a release that does not say so) the first message, which then is
+// returned. The error is the stream's end.
+func (u *upstream) answered() (*frame, error) {
+	head, err := u.Header() // why there is none is learned by receiving
+	if err == nil && slices.Contains(head.Get(headKey), headServed) {
+		return nil, nil
+	}
+	return u.message()
+}
+
+// What the head of a stream says that the control plane serves.
+const headKey, headServed = "evermesh-stream", "served"
+
+// message receives the first message of a stream, which must be one of ADS.
+func (u *upstream) message() (*frame, error) {
+	f := &frame{}
+	if err := u.RecvMsg(f); err != nil {
+		return nil, err
+	}
+	if err := f.answers(); err != nil {
+		f.data.Free()
+		return nil, status.Error(codes.Unimplemented, err.Error())
+	}
+	return f, nil
 }
 
 // definite says whether the end of a stream that was never answered is the control plane's word on this proxy, which
@@ -254,7 +280,15 @@ func (c *call) descend(got reached) error {
 	c.upstreams.served(got.up.address)
 	c.upstreams.reports.served(got.up.endpoint, time.Now())
 	c.log.Info("management server connected", "endpoint", got.up.endpoint.String(), "address", got.up.address)
-	for f := got.first; ; {
+	c.seen.Served()
+	f := got.first
+	if f == nil {
+		var err error
+		if f, err = got.up.message(); err != nil {
+			return c.ended(got.up, true, err)
+		}
+	}
+	for {
 		message := f.data.Reader()
 		c.seen.Response(message)
 		_ = message.Close()

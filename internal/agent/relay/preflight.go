@@ -20,8 +20,8 @@ import (
 // preflightName is the user agent name of the node in a preflight's request.
 const preflightName = "evermesh-agent-preflight"
 
-// listenerType is the first thing that Envoy asks for.
-const listenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+// clusterType is the first thing that Envoy asks for, and what the control plane answers first.
+const clusterType = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 
 // Report is what the relay knows of the way to the control plane, from the streams that it opened and did not open.
 func (r *Relay) Report() Report { return r.upstreams.report() }
@@ -31,7 +31,7 @@ func (u *upstreams) report() Report {
 }
 
 // Preflight goes the whole way to the control plane that a stream of Envoy's goes, once for every address of every
-// endpoint, and says how far it came: it asks for the node's listeners, since only an answer shows the permission. To
+// endpoint, and says how far it came: it asks for the node's clusters, since only an answer shows the permission. To
 // the control plane that is a proxy of the node which leaves after its first answer. It ends at the latest when ctx
 // does; what was not tried by then is not in the report.
 func Preflight(ctx context.Context, s settings.Settings, version string, log *slog.Logger) (Report, error) {
@@ -75,12 +75,12 @@ func (u *upstreams) preflight(ctx context.Context, e settings.Endpoint, address 
 	}
 }
 
-// firstAnswer asks for the node's listeners and waits for an answer, whatever is in it. Without one err is the end of
+// firstAnswer asks for the node's clusters and waits for an answer, whatever is in it. Without one err is the end of
 // the stream, nil for status 0.
 func (u *upstreams) firstAnswer(ctx context.Context, up *upstream) (answered bool, err error) {
 	ask, err := proto.Marshal(&discoveryv3.DeltaDiscoveryRequest{
 		Node:    &corev3.Node{Id: u.node, Cluster: u.node, UserAgentName: preflightName},
-		TypeUrl: listenerType, ResourceNamesSubscribe: []string{"*"},
+		TypeUrl: clusterType, ResourceNamesSubscribe: []string{"*"},
 	})
 	if err != nil {
 		return false, err
@@ -92,10 +92,11 @@ func (u *upstreams) firstAnswer(ctx context.Context, up *upstream) (answered boo
 	if err := up.SendMsg(&frame{data: mem.BufferSlice{mem.SliceBuffer(ask)}}); err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
-	answer := &frame{}
-	switch err := up.RecvMsg(answer); {
+	switch first, err := up.answered(); {
 	case err == nil:
-		answer.data.Free()
+		if first != nil {
+			first.data.Free()
+		}
 		return true, nil
 	case ctx.Err() != nil:
 		return false, context.Cause(ctx)

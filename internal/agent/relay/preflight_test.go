@@ -217,7 +217,7 @@ func TestPreflightOfAllThatServes(t *testing.T) {
 	}
 	log, lines := agenttest.Log(t)
 	r := preflight(t, log, "APPMESH_XDS_ENDPOINT=http://"+a.Addr+",http://127.0.0.1:1")
-	if ask := <-got; ask.GetNode().GetId() != "mesh/m/virtualNode/n" || ask.GetTypeUrl() != listenerType {
+	if ask := <-got; ask.GetNode().GetId() != "mesh/m/virtualNode/n" || ask.GetTypeUrl() != cdsType {
 		t.Errorf("asked %v", ask)
 	}
 	if !r.OK() || !r.Endpoints[0].Served || r.Endpoints[1].Served || !strings.Contains(r.Proof, "signature, credentials from environment") {
