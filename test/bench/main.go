@@ -13,7 +13,7 @@
 // measurement.
 //
 // main.go says what is measured; rig.go runs the processes; mesh.go makes the meshes; changes.go, start.go,
-// endpoints.go, calls.go, wide.go and agent.go measure; floor.go, floorapi.go and floorevents.go are the floors, cache.go is a
+// endpoints.go, calls.go, wide.go and agent.go measure, as do relay.go, coldstart.go and metadata.go, which are about the agent; floor.go, floorapi.go and floorevents.go are the floors, cache.go is a
 // comparison. translate.go measures in this program what a node's configuration takes to make, authorize.go what policies take to
 // ask; traffic.go sends
 // requests through real Envoys (envoys.go, way.go, load.go) and envoymemory.go weighs them, with testdata's
