@@ -43,57 +43,104 @@ var (
 	testName = regexp.MustCompile(`^Test[A-Za-z0-9_]+(/.+)?$`)
 )
 
-// repositoryTests are the tests of each folder, what could be a name of a part of one (texts in its tests, and first lines of
-// its cases), and whatever else its cases say.
+// repositoryTests are the tests of each folder, the texts in them, and their cases.
 type repositoryTests struct {
-	functions    map[string]bool   // by folder, space, name
+	folders      map[string]*testFolder
 	texts, cases map[string]string // by folder
 }
 
 func findTests(t *testing.T) repositoryTests {
 	t.Helper()
-	found := repositoryTests{functions: map[string]bool{}, texts: map[string]string{}, cases: map[string]string{}}
+	found := repositoryTests{map[string]*testFolder{}, map[string]string{}, map[string]string{}}
+	of := func(folder string) *testFolder {
+		if found.folders[folder] == nil {
+			found.folders[folder] = newTestFolder()
+		}
+		return found.folders[folder]
+	}
 	for _, name := range repositoryFiles(t, func(name string) bool {
 		return strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".txtar") && filepath.Base(filepath.Dir(name)) == "testdata"
 	}) {
 		folder := filepath.Dir(name)
 		if strings.HasSuffix(name, ".txtar") {
 			text := readFile(t, name)
-			first, _, _ := strings.Cut(text, "\n")
-			found.texts[filepath.Dir(folder)] += first + "\n"
-			found.cases[filepath.Dir(folder)] += text
+			folder = filepath.Dir(folder)
+			of(folder).cases["testdata/"+filepath.Base(name)], _, _ = strings.Cut(text, "\n")
+			found.cases[folder] += text
 			continue
 		}
 		_, f := parse(t, name)
-		for _, d := range f.Decls {
-			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
-				found.functions[folder+" "+fn.Name.Name] = true
-			}
-		}
+		of(folder).add(f)
+		var said strings.Builder
 		ast.Inspect(f, func(n ast.Node) bool {
 			if text, ok := quoted(n); ok {
-				found.texts[folder] += text + "\n"
+				said.WriteString(text + "\n")
 			}
 			return true
 		})
+		found.texts[folder] += said.String()
 	}
 	return found
 }
 
-// has says whether such a test is there: TestX, TestX/part, or TestX/part/part of that.
+// has says whether such a test is there: TestX, TestX/part, or TestX/part/part of that. What parts lie in may have a name
+// that cannot be told from the code.
 func (r repositoryTests) has(folder, name string) bool {
-	function, part, _ := strings.Cut(name, "/")
-	said := func(text string) bool { return strings.Contains("\n"+r.texts[folder], "\n"+text+"\n") }
-	if !r.functions[folder+" "+function] {
+	function, part, parts := strings.Cut(name, "/")
+	d := r.folders[folder]
+	if d == nil || d.functions[function] == nil {
 		return false
 	}
-	for !said(part) && part != "" {
-		_, part, _ = strings.Cut(part, "/") // what parts lie in may have a name that the test makes up
-		if part == "" {
-			return false
+	if !parts {
+		return true
+	}
+	names := d.subtests(function)
+	for more := true; more; _, part, more = strings.Cut(part, "/") {
+		if slices.ContainsFunc(names, func(name *regexp.Regexp) bool { return name.MatchString(part) }) {
+			return true
 		}
 	}
-	return true
+	return false
+}
+
+// TestParityNamesParts wants names of parts that the named test has: those of another one, and other texts, are none.
+func TestParityNamesParts(t *testing.T) {
+	found := findTests(t)
+	for _, test := range []struct {
+		folder, name string
+		want         bool
+	}{
+		{"internal/agent", "TestRestarts", true},
+		{"internal/agent", "TestNoSuchTest", false},
+		{"internal/no/such/folder", "TestRestarts", false},
+		// Of a table.
+		{"internal/agent", "TestRestarts/AGENT-011 none when 0 is asked for", true},
+		{"internal/agent", "TestStatusOfARunningAgent/AGENT-011 none when 0 is asked for", false},
+		{"internal/agent", "TestRestarts/APPNET_ENVOY_RESTART_COUNT=0", false},
+		// Said where it runs, alone and with what the table says.
+		{"internal/agent", "TestStatusOfARunningAgent/AGENT-037 health and restarts", true},
+		{"internal/agent", "TestStatusOfARunningAgent/", false},
+		{"internal/agent", "TestPorts/AGENT-008 no listener on the port of the administration interface", true},
+		{"internal/agent", "TestPorts/no listener", false},
+		{"cmd/evermesh-agent", "TestPreflight/TRBL-002 preflight where nobody is", true},
+		{"cmd/evermesh-agent", "TestPreflight/TRBL-002 preflight where somebody is", false},
+		// Of a field that is not called name, and of the keys of a map.
+		{"internal/agent/settings", "TestBounds/HC_POLL_INTERVAL_MS", true},
+		{"internal/agent/settings", "TestBounds/2000 2s", false},
+		{"internal/agent/settings", "TestRelayMode/a port that is none", true},
+		// In a function that the test calls, and given to one that it makes.
+		{"internal/intercept", "TestKernel/nft/ICPT-004 nor those to ignored addresses", true},
+		{"internal/intercept", "TestKernelDNS/nft/ICPT-004 nor those to ignored addresses", false},
+		{"internal/agent/bootstrap", "TestReceivers/OpenTelemetry gets metrics and spans", true},
+		// The first line of a case.
+		{"internal/agent/bootstrap", "TestBootstrap/AGENT-024 Jaeger", true},
+		{"internal/agent/bootstrap", "TestReceivers/AGENT-024 Jaeger", false},
+		{"internal/agent/bootstrap", "TestBootstrap/AGENT-024", false},
+	} {
+		if got := found.has(test.folder, test.name); got != test.want {
+			t.Errorf("%s in %s: found %t", test.name, test.folder, got)
+		}
+	}
 }
 
 // says whether a text is in a test of the folder, or in one of its cases, as a word.
