@@ -81,7 +81,7 @@ var mayImport = map[string]struct {
 	"internal/secrets":                         {[]string{"api", "auth", "envoy"}, "it makes what bundles only name, and knows no stream"},
 	"internal/secrets/secretstest":             {[]string{"api", "auth", "envoy/sdstest", "secrets"}, "it is an issuer, for tests"},
 	"internal/publish":                         {[]string{"api", "mesh", "envoy", "store", "discovery", "ads"}, "the one loop from the store to the streams"},
-	"internal/drain":                           {[]string{"api", "store", "discovery", "ledger", "ads"}, "it says which endpoints nobody is to be sent, and asks the ledger who has followed"},
+	"internal/drain":                           {[]string{"api", "mesh", "envoy", "store", "discovery", "ledger", "ads"}, "it says which endpoints nobody is to be sent, of those that a node's queries find, and asks the ledger who has followed"},
 	"internal/plan":                            {[]string{"api", "mesh", "envoy"}, "what a change would do is a pure function of a snapshot"},
 	"internal/rest":                            {[]string{"model", "api", "api/pcaapi", "mesh", "plan", "store", "auth", "service", "wire", "forward"}, "the API reaches proxies only through the store"},
 	"internal/rest/resttest":                   {[]string{"api", "auth", "rest", "service", "store", "store/storetest", "testenv"}, "it serves any service to real clients, for tests"},

@@ -45,6 +45,16 @@ type gate struct {
 
 // state satisfies http.Server.ConnState.
 func (g *gate) state(c net.Conn, s http.ConnState) {
+	if longest := g.note(c, s); longest != nil {
+		if t, ok := longest.(interface{ NetConn() net.Conn }); ok { // TLS
+			longest = t.NetConn() // a polite end would wait for its peer
+		}
+		_ = longest.Close()
+	}
+}
+
+// note notes a connection's state, and returns the one that is to make room for it.
+func (g *gate) note(c net.Conn, s http.ConnState) (longest net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if e := g.at[c]; e != nil {
@@ -61,14 +71,11 @@ func (g *gate) state(c net.Conn, s http.ConnState) {
 		g.open--
 	}
 	if first := g.waiting.Front(); s == http.StateNew && g.open > g.most && first != nil {
-		longest, _ := first.Value.(net.Conn)
+		longest, _ = first.Value.(net.Conn)
 		g.waiting.Remove(first)
 		delete(g.at, longest)
-		if t, ok := longest.(*tls.Conn); ok {
-			longest = t.NetConn() // a polite end would wait for its peer
-		}
-		_ = longest.Close()
 	}
+	return longest
 }
 
 // mostConnections is how many connections the API may have: half of what the

@@ -51,6 +51,11 @@ def user(name, action, node):
 user("red", "appmesh:StreamAggregatedResources", "red")
 user("front", "appmesh:StreamAggregatedResources", "front")
 user("person", "evermesh:DrainProxy", "*")
+found = boto3.client("servicediscovery")
+made = found.create_http_namespace(Name="apps")
+service = found.create_service(Name="red", NamespaceId=found.list_namespaces()["Namespaces"][0]["Id"])["Service"]["Id"]
+for i in "1", "2":
+    found.register_instance(ServiceId=service, InstanceId=i, Attributes={"AWS_INSTANCE_IPV4": "10.0.0." + i, "AWS_INSTANCE_PORT": "8080"})
 `)) {
 		word := strings.Fields(line)
 		keys[word[0]] = aws.Credentials{AccessKeyID: word[1], SecretAccessKey: word[2]}

@@ -70,8 +70,13 @@ func (r *registrar) service(name string) string {
 
 func (r *registrar) register(service, id, address string) {
 	r.t.Helper()
+	r.registerAt(service, id, address, "9080")
+}
+
+func (r *registrar) registerAt(service, id, address, port string) {
+	r.t.Helper()
 	_, err := r.client.RegisterInstance(r.t.Context(), &servicediscovery.RegisterInstanceInput{
-		ServiceId: &service, InstanceId: &id, Attributes: map[string]string{"AWS_INSTANCE_IPV4": address, "AWS_INSTANCE_PORT": "9080"},
+		ServiceId: &service, InstanceId: &id, Attributes: map[string]string{"AWS_INSTANCE_IPV4": address, "AWS_INSTANCE_PORT": port},
 	})
 	r.check(err)
 }

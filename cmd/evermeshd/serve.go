@@ -175,6 +175,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	})
 	d.drains = drain.New(drain.Config{
 		Store: d.store, Ledger: reader, Endpoints: d.endpoints, Instances: d.proxies.Instances, Log: d.log, Now: time.Now,
+		Snapshot: func(ctx context.Context) (*mesh.Snapshot, error) { return d.loop.Fresh(ctx) },
 	})
 	if err := d.drains.Load(ctx); err != nil {
 		return err

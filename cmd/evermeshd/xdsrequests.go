@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -26,8 +25,9 @@ const (
 	// xdsRequests is how many of their requests are at work: each may wait for 10 s. More
 	// are told to ask another replica.
 	xdsRequests = 1024
-	// xdsBody bounds what a request may carry, in bytes: none needs any.
-	xdsBody = 4 << 10
+	// xdsHeaderTime is how long a header may take, from the connection: an agent sends it
+	// at once. What follows it is not read, and the connection ends.
+	xdsHeaderTime = 3 * time.Second
 )
 
 // otherEnd is where a request's connection comes from, in its context.
@@ -40,6 +40,7 @@ func (d *daemon) xdsServer() *http.Server {
 	mux.Handle("PUT /evermesh/v1/proxies/{instance}/drain", d.drainOf("DrainProxy", d.drains.Drain))
 	mux.Handle("DELETE /evermesh/v1/proxies/{instance}/drain", d.drainOf("ResumeProxy", d.drains.Resume))
 	server := httpServer(mux, nil, d.log, xdsConnections)
+	server.ReadHeaderTimeout = xdsHeaderTime
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		from := &peer.Peer{Addr: c.RemoteAddr()}
 		if proven, ok := c.(*ads.Proven); ok {
@@ -55,15 +56,13 @@ func (d *daemon) drainOf(operation string, do func(context.Context, api.Proxy, a
 	atWork := make(chan struct{}, xdsRequests)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		var out api.Drain
-		err := error(api.Errorf(api.CodeServiceUnavailable, "%d other requests are at work here: ask another replica.", xdsRequests))
-		record := service.Record{ID: uuid.NewString(), Source: "evermesh.amazonaws.com", Operation: operation, At: began, UserAgent: r.UserAgent()}
-		select {
-		case atWork <- struct{}{}:
-			out, err = d.drainBy(r, &record, do)
-			<-atWork
-		default:
+		if r.ContentLength != 0 {
+			// It is not waited for, neither now nor when the connection ends.
+			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(began)
 		}
+		record := service.Record{ID: uuid.NewString(), Source: "evermesh.amazonaws.com", Operation: operation, At: began, UserAgent: r.UserAgent()}
+		out, err := d.drainBy(r, &record, atWork, do)
 		if err == nil {
 			record.Response = out
 		}
@@ -79,17 +78,16 @@ func (d *daemon) drainOf(operation string, do func(context.Context, api.Proxy, a
 }
 
 // drainBy authenticates, finds and authorises, and then does it; the record learns who
-// asked for what.
-func (d *daemon) drainBy(r *http.Request, record *service.Record, do func(context.Context, api.Proxy, api.Key) (api.Drain, error)) (api.Drain, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, xdsBody+1))
-	if err != nil || len(body) > xdsBody {
-		return api.Drain{}, api.Errorf(api.CodeBadRequest, "The request's body cannot be read, or has more than %d bytes.", xdsBody)
+// asked for what. What waits takes one of atWork, which who is not known cannot.
+func (d *daemon) drainBy(r *http.Request, record *service.Record, atWork chan struct{}, do func(context.Context, api.Proxy, api.Key) (api.Drain, error)) (out api.Drain, err error) {
+	if r.ContentLength != 0 {
+		return out, api.Errorf(api.CodeBadRequest, "The request must have no body.")
 	}
 	from, _ := r.Context().Value(otherEnd{}).(*peer.Peer)
 	principal := iam.Root(d.config.Partition, d.config.Account)
 	if d.config.Auth != "off" {
-		if principal, err = d.streams.AuthenticateRequest(r, body, from); err != nil {
-			return api.Drain{}, err
+		if principal, err = d.streams.AuthenticateRequest(r, nil, from); err != nil {
+			return out, err
 		}
 	}
 	instance, arn := r.PathValue("instance"), r.URL.Query().Get("resourceArn")
@@ -98,14 +96,28 @@ func (d *daemon) drainBy(r *http.Request, record *service.Record, do func(contex
 		origin.Address = from.Addr.String()
 		record.SourceIP, _, _ = net.SplitHostPort(origin.Address)
 	}
-	record.Principal, record.Request = principal, map[string]any{"instance": instance}
-	proxy, key, err := d.drains.Find(r.Context(), principal.Account, instance, arn)
-	if err != nil {
-		return api.Drain{}, err
+	asked := map[string]any{"instance": instance}
+	if arn != "" {
+		asked["resourceArn"] = arn
 	}
-	record.Resources = []string{proxy.ResourceARN}
-	if err := d.mayStream(principal, origin, key); err != nil {
-		return api.Drain{}, err
+	record.Principal, record.Request = principal, asked
+	if err := d.api.Throttle(r, principal); err != nil {
+		return out, err
+	}
+	select {
+	case atWork <- struct{}{}:
+		defer func() { <-atWork }()
+	default:
+		return out, api.Errorf(api.CodeServiceUnavailable, "%d other requests are at work here: ask another replica.", xdsRequests)
+	}
+	proxy, key, err := d.drains.Find(r.Context(), principal.Account, instance, arn, func(key api.Key) error {
+		return d.mayStream(principal, origin, key)
+	})
+	if proxy.ResourceARN != "" {
+		record.Resources = []string{proxy.ResourceARN}
+	}
+	if err != nil {
+		return out, err
 	}
 	return do(r.Context(), proxy, key)
 }

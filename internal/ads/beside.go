@@ -69,7 +69,12 @@ func (o *Others) give(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 type Proven struct {
 	net.Conn
 	TLS credentials.TLSInfo
+
+	raw net.Conn
 }
+
+// NetConn is the connection below TLS, as of a tls.Conn: to close it waits for nobody.
+func (p *Proven) NetConn() net.Conn { return p.raw }
 
 // secure splits by what TLS agreed on.
 type secure struct {
@@ -84,7 +89,7 @@ func (s secure) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 		return c, info, err
 	}
 	if shown, ok := info.(credentials.TLSInfo); ok && shown.State.NegotiatedProtocol == http1 {
-		return s.others.give(&Proven{c, shown})
+		return s.others.give(&Proven{c, shown, raw})
 	}
 	return c, info, nil
 }

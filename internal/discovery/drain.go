@@ -10,45 +10,68 @@ import (
 // A proxy that drains is left out of the sets that clients are given: it is to be chosen
 // no more before it stops to listen. Sources and memory go on to have its endpoints.
 
-// Drain is a draining proxy: its endpoints are those of a service that have one of its
-// addresses, whatever the port.
+// Drain is a draining proxy: these endpoints of a service are its, in whichever sets of
+// the service they are.
 type Drain struct {
 	Name      string // of the drain, for Drained
-	Account   string // that the service is of; compared where queries say whose they mean
+	Account   string // that queries for the service name; empty where they name none
 	Namespace string
 	Service   string
-	Addresses []string
+	Endpoints []envoy.Endpoint
 	Order     int64 // of drains; the younger the greater
 }
 
-func (d *Drain) has(e envoy.Endpoint) bool { return slices.Contains(d.Addresses, e.Address) }
+// place is a service of Cloud Map.
+type place struct{ account, namespace, service string }
+
+func placeOf(q envoy.EndpointQuery) place { return place{q.Account, q.Namespace, q.Service} }
+
+// draining are the drains of a service.
+type draining struct {
+	all []Drain                // the oldest first
+	by  map[envoy.Endpoint]int // the youngest drain that has it
+}
 
 // drains are all drains, and up to which revision.
 type drains struct {
 	revision int64
-	of       map[[2]string][]Drain // by namespace and service, the oldest first
+	of       map[place]*draining
 
 	// When Take was last called:
 	taken int64
 	kept  []string
 }
 
+// drainsOf sorts drains by the services that they are of.
+func drainsOf(all []Drain) map[place]*draining {
+	out := map[place]*draining{}
+	for _, d := range all {
+		at := place{d.Account, d.Namespace, d.Service}
+		if out[at] == nil {
+			out[at] = &draining{by: map[envoy.Endpoint]int{}}
+		}
+		out[at].all = append(out[at].all, d)
+	}
+	for _, of := range out {
+		slices.SortFunc(of.all, func(a, b Drain) int { return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.Name, b.Name)) })
+		for i := range of.all {
+			for _, e := range of.all[i].Endpoints {
+				of.by[e] = i
+			}
+		}
+	}
+	return out
+}
+
 // Drain makes these the drains that there are, up to a revision.
 func (r *Registry) Drain(revision int64, all []Drain) {
-	now := map[[2]string][]Drain{}
-	for _, d := range all {
-		at := [2]string{d.Namespace, d.Service}
-		now[at] = append(now[at], d)
-	}
-	for _, list := range now {
-		slices.SortFunc(list, func(a, b Drain) int { return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.Name, b.Name)) })
-	}
+	now := drainsOf(all)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.drains.of
 	r.drains.of, r.drains.revision = now, revision
 	for q, s := range r.known {
-		at := [2]string{q.Namespace, q.Service}
+		at := placeOf(q)
 		if before[at] == nil && now[at] == nil {
 			continue
 		}
@@ -93,20 +116,15 @@ func (r *Registry) take() {
 // because others drain, too: of a set of which all drain, what drained last stays.
 func (d *drains) show(s *set) {
 	s.shown, s.kept = s.Endpoints, nil
-	all := d.of[[2]string{s.Query.Namespace, s.Query.Service}]
-	if len(all) == 0 || len(s.Endpoints) == 0 {
+	of := d.of[placeOf(s.Query)]
+	if of == nil || len(s.Endpoints) == 0 {
 		return
 	}
 	shown, last, keeper := []envoy.Endpoint{}, -1, []envoy.Endpoint(nil)
 	for _, e := range s.Endpoints {
-		by := -1
-		for i := range all {
-			if (s.Query.Account == "" || s.Query.Account == all[i].Account) && all[i].has(e) {
-				by = i
-			}
-		}
+		by, drains := of.by[e]
 		switch {
-		case by < 0:
+		case !drains:
 			shown = append(shown, e)
 		case by > last:
 			last, keeper = by, []envoy.Endpoint{e}
@@ -115,6 +133,6 @@ func (d *drains) show(s *set) {
 		}
 	}
 	if s.shown = shown; len(shown) == 0 {
-		s.shown, s.kept = keeper, []string{all[last].Name}
+		s.shown, s.kept = keeper, []string{of.all[last].Name}
 	}
 }

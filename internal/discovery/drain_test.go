@@ -1,8 +1,11 @@
 package discovery_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -14,7 +17,11 @@ import (
 
 // drainOf is the drain of a proxy of the service s.
 func drainOf(name string, order int64, addresses ...string) discovery.Drain {
-	return discovery.Drain{Name: name, Namespace: "ns", Service: "s", Order: order, Addresses: addresses}
+	d := discovery.Drain{Name: name, Namespace: "ns", Service: "s", Order: order}
+	for _, a := range addresses {
+		d.Endpoints = append(d.Endpoints, envoy.Endpoint{Address: a, Port: 8080})
+	}
+	return d
 }
 
 // What drains is not in the sets, what drained once does not come back as others drain,
@@ -36,9 +43,11 @@ func TestDrain(t *testing.T) {
 	}{
 		{"one drains", []discovery.Drain{drainOf("one", 1, "10.0.0.1", "172.17.0.1")}, "10.0.0.2 10.0.0.3 ", nil, true},
 		{"nothing new", []discovery.Drain{drainOf("one", 1, "10.0.0.1", "172.17.0.1")}, "10.0.0.2 10.0.0.3 ", nil, false},
-		{"one of another service", []discovery.Drain{drainOf("one", 1, "10.0.0.1"), {Name: "x", Namespace: "ns", Service: "t", Order: 2, Addresses: []string{"10.0.0.2"}}}, "10.0.0.2 10.0.0.3 ", nil, false},
+		{"one of another service", []discovery.Drain{drainOf("one", 1, "10.0.0.1"), {Name: "x", Namespace: "ns", Service: "t", Order: 2, Endpoints: drainOf("", 0, "10.0.0.2").Endpoints}}, "10.0.0.2 10.0.0.3 ", nil, false},
 		{"all drain: the youngest stays", []discovery.Drain{drainOf("three", 9, "10.0.0.3"), drainOf("one", 1, "10.0.0.1"), drainOf("two", 5, "10.0.0.2")}, "10.0.0.3 ", []string{"three"}, true},
-		{"two with one address", []discovery.Drain{drainOf("one", 1, "10.0.0.1"), drainOf("again", 3, "10.0.0.1")}, "10.0.0.2 10.0.0.3 ", nil, true},
+		{"one of another port", []discovery.Drain{drainOf("one", 1, "10.0.0.1"), {Name: "x", Namespace: "ns", Service: "s", Order: 2, Endpoints: []envoy.Endpoint{{Address: "10.0.0.2", Port: 8081}}}}, "10.0.0.2 10.0.0.3 ", nil, true},
+		{"one of another account", []discovery.Drain{drainOf("one", 1, "10.0.0.1"), {Name: "x", Account: "444455556666", Namespace: "ns", Service: "s", Order: 2, Endpoints: drainOf("", 0, "10.0.0.2").Endpoints}}, "10.0.0.2 10.0.0.3 ", nil, false},
+		{"two with one address", []discovery.Drain{drainOf("one", 1, "10.0.0.1"), drainOf("again", 3, "10.0.0.1")}, "10.0.0.2 10.0.0.3 ", nil, false},
 		{"none drains", nil, "10.0.0.1 10.0.0.2 10.0.0.3 ", nil, true},
 	} {
 		r.Drain(int64(len(step.drains)), step.drains)
@@ -75,9 +84,52 @@ func TestDrainsOfAccounts(t *testing.T) {
 	mine.Account, theirs.Account = account, "444455556666"
 	for _, q := range []envoy.EndpointQuery{mine, theirs} {
 		got := discovery.Shown(q, []envoy.Endpoint{{Address: "10.0.0.1", Port: 80}, {Address: "10.0.0.2", Port: 81}},
-			discovery.Drain{Account: account, Namespace: "ns", Service: "s", Addresses: []string{"10.0.0.2"}})
+			discovery.Drain{Account: account, Namespace: "ns", Service: "s", Endpoints: []envoy.Endpoint{{Address: "10.0.0.2", Port: 81}}})
 		if want := map[string]int{account: 1, "444455556666": 2}[q.Account]; len(got) != want {
 			t.Errorf("of account %s: %v", q.Account, got)
 		}
+	}
+}
+
+// Who drains a proxy is told what a query finds, whether or not a client needs it.
+func TestAsk(t *testing.T) {
+	book := newPhoneBook()
+	book.write("s", "10.0.0.1")
+	book.write("needed", "10.0.0.2")
+	r, _ := run(t, book, storetest.New(t))
+	ask := func(services ...string) map[envoy.EndpointQuery][]envoy.Endpoint {
+		var queries []envoy.EndpointQuery
+		for _, s := range services {
+			queries = append(queries, query(t, s))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return r.Ask(ctx, queries)
+	}
+	at := func(address string) []envoy.Endpoint { return []envoy.Endpoint{{Address: address, Port: 8080}} }
+	r.Need(client("a"), bundle(t, "needed"))
+	want := map[envoy.EndpointQuery][]envoy.Endpoint{query(t, "s"): at("10.0.0.1"), query(t, "needed"): at("10.0.0.2")}
+	if diff := cmp.Diff(want, ask("s", "needed")); diff != "" {
+		t.Errorf("asked for two: %s", diff)
+	}
+	// What nobody needs is followed no longer than it is asked for, and asked anew.
+	testenv.Eventually(t, "the watch ends", func() bool { watched, _ := book.count("s"); return watched == 0 })
+	book.write("s", "10.0.0.9")
+	if diff := cmp.Diff(at("10.0.0.9"), ask("s")[query(t, "s")]); diff != "" {
+		t.Errorf("asked again: %s", diff)
+	}
+	if set, ok := r.Current(query(t, "s")); ok {
+		t.Errorf("%v is taken for current", set)
+	}
+	if set, ok := r.Current(query(t, "needed")); !ok || !slices.Equal(set, at("10.0.0.2")) {
+		t.Errorf("of what is needed: %v, %v", set, ok)
+	}
+	testenv.Eventually(t, "the watch ends", func() bool { watched, _ := book.count("s"); return watched == 0 })
+	book.fail(errors.New("away"))
+	if diff := cmp.Diff(at("10.0.0.9"), ask("s")[query(t, "s")]); diff != "" {
+		t.Errorf("while the source is away: %s", diff)
+	}
+	if got := ask("never"); len(got) != 0 {
+		t.Errorf("of what was never known: %v", got)
 	}
 }

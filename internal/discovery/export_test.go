@@ -5,7 +5,7 @@ import "github.com/evermesh/evermesh/internal/envoy"
 // Shown is what a set of these endpoints shows while one proxy drains.
 func Shown(q envoy.EndpointQuery, endpoints []envoy.Endpoint, d Drain) []envoy.Endpoint {
 	s := &set{Query: q, Endpoints: endpoints}
-	all := drains{of: map[[2]string][]Drain{{d.Namespace, d.Service}: {d}}}
+	all := drains{of: drainsOf([]Drain{d})}
 	all.show(s)
 	return s.shown
 }

@@ -61,6 +61,8 @@ type Registry struct {
 	since   map[envoy.EndpointQuery]time.Time // of the needed ones: since when
 	touched map[mesh.Client][]envoy.EndpointQuery
 	drains  drains
+	asks    map[envoy.EndpointQuery]*ask
+	told    chan struct{} // closed at the next set that is found; nil when nobody waits
 }
 
 // set is the last known endpoints of a query.
@@ -83,6 +85,7 @@ func New(c Config) *Registry {
 		since:   map[envoy.EndpointQuery]time.Time{},
 		known:   map[envoy.EndpointQuery]*set{}, needs: map[mesh.Client][]envoy.EndpointQuery{},
 		users: map[envoy.EndpointQuery]map[mesh.Client]bool{}, touched: map[mesh.Client][]envoy.EndpointQuery{},
+		asks: map[envoy.EndpointQuery]*ask{},
 	}
 }
 
@@ -173,6 +176,7 @@ func (r *Registry) Need(c mesh.Client, b *envoy.Bundle) {
 func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) (unsaved *set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.answer(q)
 	if old := r.known[q]; old != nil && slices.Equal(old.Endpoints, endpoints) {
 		old.At = r.Now()
 		if old.saved {

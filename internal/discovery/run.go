@@ -82,6 +82,9 @@ func (r *Registry) needed() map[envoy.EndpointQuery]bool {
 	for q := range r.users {
 		out[q] = true
 	}
+	for q := range r.asks {
+		out[q] = true
+	}
 	return out
 }
 

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,61 +23,89 @@ const (
 	mostNamed = 3
 )
 
-// Drain takes the endpoints of a proxy, which Find returned, out of what the node's
-// clients are sent, and returns when each of them has acknowledged that (DRAINED), or
-// after Wait (TIMED_OUT). Where nothing is sent of them, as with a node that is found by
-// DNS, it says so at once, with the count of clients (NOTHING_TO_DO). A proxy that drains
-// already goes on to.
+// Drain takes the endpoints of a proxy, which Find returned, out of what the clients are
+// sent, and returns when each of them has acknowledged that (DRAINED), or after Wait
+// (TIMED_OUT). Where nothing is sent of them, as with a node that is found by DNS or an
+// address that clients do not have, it says so at once, with the count of clients
+// (NOTHING_TO_DO). A drain that is ended while it waits is none (RESUMED). A proxy that
+// drains already goes on to.
 func (d *Drains) Drain(ctx context.Context, p api.Proxy, key api.Key) (api.Drain, error) {
 	out := api.Drain{Instance: p.Instance, ResourceARN: p.ResourceARN, Addresses: []string{}, Status: api.DrainStatusNothingToDo}
 	if key.Kind != api.KindVirtualNode {
 		out.Message = "Clients of a virtual gateway are outside the mesh: nothing is sent to anybody of where it is."
 		return out, nil
 	}
-	node, err := d.Store.Get(ctx, key)
+	snapshot, err := d.Snapshot(ctx)
 	if err != nil {
 		return out, err
 	}
+	node := snapshot.Get(key)
 	if node == nil || node.VirtualNodeSpec() == nil {
 		return out, api.Errorf(api.CodeNotFound, "%s does not exist.", p.ResourceARN)
 	}
-	a := d.active(p, key, node)
-	if why := unsent(node.VirtualNodeSpec(), &a.record); why != "" {
-		clients, err := d.Ledger.Drained(ctx, key, p.Instance, a.name, 0)
+	why, c := unsent(node.VirtualNodeSpec(), p.Addresses), (*claim)(nil)
+	if why == "" {
+		if c, err = d.claim(ctx, snapshot, p, node); err != nil {
+			return out, err
+		}
+		why = c.why
+	}
+	if why != "" {
+		clients, err := d.Ledger.Drained(ctx, []api.Key{key}, p.Instance, rowKey(key, p.Instance), 0)
 		out.Clients, out.Message = clients.Clients, why
 		return out, err
 	}
-	out.Addresses = a.Addresses
-	value, err := json.Marshal(a.record)
-	if err != nil {
-		return out, fmt.Errorf("encode drain: %w", err)
+	for _, e := range c.endpoints {
+		if !slices.Contains(out.Addresses, e.Address) {
+			out.Addresses = append(out.Addresses, e.Address)
+		}
 	}
-	revision, err := d.Store.WriteExpiring(ctx, a.name, value, d.Lasts)
-	if err != nil {
+	a := d.active(p, key, c)
+	if err := d.mark(ctx, a); err != nil {
 		return out, err
 	}
-	return d.await(ctx, a, revision, out)
+	return d.await(ctx, a, c.nodes, out)
 }
 
-// active is the drain of the proxy as it is to be stored.
-func (d *Drains) active(p api.Proxy, key api.Key, node *api.Resource) *active {
-	spec := node.VirtualNodeSpec()
+// active is the drain of the proxy as it is to be stored. One that drains already does so
+// since when it did, and who was beside it then stays that.
+func (d *Drains) active(p api.Proxy, key api.Key, c *claim) *active {
 	a := &active{name: rowKey(key, p.Instance), key: key, record: record{
-		Instance: p.Instance, Key: key.String(), ARN: p.ResourceARN, Addresses: p.Addresses, Account: node.Owner,
+		Instance: p.Instance, Key: key.String(), ARN: p.ResourceARN, Addresses: p.Addresses, Beside: c.beside,
+		Account: c.account, Namespace: c.namespace, Service: c.service, Endpoints: c.endpoints,
 		Connected: p.ConnectedAt.UnixMilli(), At: d.Now().UnixMilli(),
 	}}
-	if since, ok := d.Since(p); ok {
-		a.At = since.UnixMilli()
-	}
-	if spec.ServiceDiscovery != nil && spec.ServiceDiscovery.AWSCloudMap != nil {
-		a.Namespace, a.Service = spec.ServiceDiscovery.AWSCloudMap.NamespaceName, spec.ServiceDiscovery.AWSCloudMap.ServiceName
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if before := d.all[a.name]; before != nil {
+		a.At, a.Beside, a.written = before.At, before.Beside, before.written
 	}
 	return a
 }
 
+// mark stores the drain, or prolongs the same one that is there, and notes the revision
+// at which it was written.
+func (d *Drains) mark(ctx context.Context, a *active) (err error) {
+	value, err := json.Marshal(a.record)
+	if err != nil {
+		return fmt.Errorf("encode drain: %w", err)
+	}
+	if a.written > 0 {
+		there, err := d.Store.Read(ctx, a.name)
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(there[a.name], value) {
+			return d.Store.Prolong(ctx, a.name)
+		}
+	}
+	a.written, err = d.Store.WriteExpiring(ctx, a.name, value, d.Lasts)
+	return err
+}
+
 // unsent is why nothing that clients are sent has an endpoint of the proxy; empty when
 // something may have.
-func unsent(spec *api.VirtualNodeSpec, r *record) string {
+func unsent(spec *api.VirtualNodeSpec, addresses []string) string {
 	found := spec.ServiceDiscovery
 	switch {
 	case len(spec.Listeners) == 0:
@@ -85,27 +114,26 @@ func unsent(spec *api.VirtualNodeSpec, r *record) string {
 		return "Clients find the node by DNS, as " + found.DNS.Hostname + ": they may choose the proxy until the name is answered without it."
 	case found == nil || found.AWSCloudMap == nil:
 		return "The node has no service discovery: nobody is sent endpoints of it."
-	case len(r.Addresses) == 0:
+	case len(addresses) == 0:
 		return "The proxy told no address of its own (aws.appmesh.task.interfaces): which endpoints are its is not known."
 	}
 	return ""
 }
 
-// await returns when the clients have followed, or cannot be waited for any longer.
-func (d *Drains) await(ctx context.Context, a *active, revision int64, out api.Drain) (api.Drain, error) {
+// await returns when the clients of the nodes have followed, or cannot be waited for any
+// longer.
+func (d *Drains) await(ctx context.Context, a *active, nodes []api.Key, out api.Drain) (api.Drain, error) {
 	late := time.NewTimer(d.Wait)
 	defer late.Stop()
 	for {
 		changed := d.Ledger.Changed()
-		now, err := d.Ledger.Drained(ctx, a.key, a.Instance, a.name, revision)
+		now, err := d.Ledger.Drained(ctx, nodes, a.Instance, a.name, a.written)
 		if err != nil {
 			return out, err
 		}
 		out.Clients, out.ClientsWaiting, out.Unknown = now.Clients, now.Waiting, now.Unknown
 		if now.Done() {
-			out.Status = api.DrainStatusDrained
-			out.Message = fmt.Sprintf("No client is sent its endpoints any more: %d have acknowledged that.", now.Clients)
-			return out, nil
+			return d.drained(ctx, a, out)
 		}
 		select {
 		case <-changed:
@@ -118,6 +146,23 @@ func (d *Drains) await(ctx context.Context, a *active, revision int64, out api.D
 			return out, ctx.Err()
 		}
 	}
+}
+
+// drained is the answer when the clients have followed, if the drain is there yet: else
+// they may have been sent the endpoints again meanwhile.
+func (d *Drains) drained(ctx context.Context, a *active, out api.Drain) (api.Drain, error) {
+	there, err := d.Store.Read(ctx, a.name)
+	if err != nil {
+		return out, err
+	}
+	if there[a.name] == nil {
+		out.Status, out.Addresses = api.DrainStatusResumed, []string{}
+		out.Message = "The drain was ended while clients were waited for, by somebody or by another process in the proxy's place: clients are sent its endpoints."
+		return out, nil
+	}
+	out.Status = api.DrainStatusDrained
+	out.Message = fmt.Sprintf("No client is sent its endpoints any more: %d have acknowledged that.", out.Clients)
+	return out, nil
 }
 
 // waited says for whom it was waited in vain.

@@ -15,8 +15,9 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/drain"
+	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/ledger"
-	"github.com/evermesh/evermesh/internal/store"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store/storetest"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
@@ -32,6 +33,10 @@ type proxies struct {
 	mu     sync.Mutex
 	all    []ads.Instance
 	looked int
+	peer   *string           // of all of them
+	peers  map[string]string // of some
+	// waiting is how many clients have not followed; revision of the drain that was asked for last.
+	waiting, revision int64
 }
 
 func (p *proxies) set(all ...ads.Instance) {
@@ -60,22 +65,47 @@ func (p *proxies) count() int {
 // Proxies has those that are connected in the ledger's words.
 func (p *proxies) Proxies(context.Context, string) (out []api.Proxy, _ []api.Replica, _ error) {
 	for _, i := range p.of(key) {
+		peer := p.peer
+		if at, ok := p.peers[i.ID]; ok {
+			peer = &at
+		}
 		out = append(out, api.Proxy{
-			Instance: i.ID, Addresses: i.Addresses, ConnectedAt: api.Timestamp{Time: i.Connected},
+			Peer: peer, Instance: i.ID, Addresses: i.Addresses, ConnectedAt: api.Timestamp{Time: i.Connected},
 			ResourceARN: "arn:aws:appmesh:us-east-1:" + account + ":mesh/m/virtualNode/n",
 		})
 	}
 	return out, nil, nil
 }
 
-// Drained says that nobody is waited for.
-func (*proxies) Drained(context.Context, api.Key, string, string, int64) (ledger.Drained, error) {
-	return ledger.Drained{}, nil
+// Drained says how many are waited for.
+func (p *proxies) Drained(_ context.Context, _ []api.Key, _, _ string, revision int64) (ledger.Drained, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.revision = revision
+	return ledger.Drained{Clients: p.waiting, Waiting: p.waiting}, nil
+}
+
+// written is the revision of the drain that was asked for last.
+func (p *proxies) written() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.revision
 }
 
 func (*proxies) Changed() <-chan struct{} { return nil }
 
-// begin makes the node and runs the drains of two replicas.
+// book is a source that tells these endpoints of every query.
+type book []envoy.Endpoint
+
+func (b book) Watch(ctx context.Context, _ envoy.EndpointQuery, found func([]envoy.Endpoint)) error {
+	found(b)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+var registered = book{{Address: "10.0.0.1", Port: 80}, {Address: "10.0.0.2", Port: 80}}
+
+// begin knows the node and runs the drains of two replicas.
 func begin(t *testing.T, connected *proxies, lasts time.Duration) [2]*drain.Drains {
 	t.Helper()
 	stores := storetest.Replicas(t, 2)
@@ -84,24 +114,27 @@ func begin(t *testing.T, connected *proxies, lasts time.Duration) [2]*drain.Drai
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stores[0].Update(t.Context(), []store.Scope{store.MeshScope(key.Owner, key.Mesh)}, func(tx *store.Tx) error {
-		tx.Put(&api.Resource{Key: key, UID: "u", Version: 1, Owner: account, Document: []byte(document), Spec: spec, Created: time.Now(), Updated: time.Now()})
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
 	var out [2]*drain.Drains
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for i, s := range stores {
 		quiet := slog.New(slog.DiscardHandler)
+		endpoints := discovery.New(discovery.Config{Source: registered, Own: true, Memory: s, Log: quiet, Now: time.Now})
 		out[i] = drain.New(drain.Config{
-			Store: s, Ledger: connected, Endpoints: discovery.New(discovery.Config{Memory: s, Log: quiet, Now: time.Now}),
+			Store: s, Ledger: connected, Endpoints: endpoints,
+			Snapshot: func(context.Context) (*mesh.Snapshot, error) {
+				return mesh.NewSnapshot(1, []*api.Resource{{Key: key, Owner: account, Document: []byte(document), Spec: spec}}), nil
+			},
 			Instances: connected.of, Lasts: lasts, Log: quiet, Now: time.Now,
 		})
 		if err := out[i].Load(ctx); err != nil {
 			t.Fatal(err)
 		}
+		running.Go(func() {
+			if err := endpoints.Run(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("Run of endpoints ended with %v", err)
+			}
+		})
 		running.Go(func() {
 			if err := out[i].Run(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("Run ended with %v", err)
@@ -115,7 +148,7 @@ func begin(t *testing.T, connected *proxies, lasts time.Duration) [2]*drain.Drai
 // drains starts the drain of an instance, as a request does.
 func drains(t *testing.T, d *drain.Drains, instance string) api.Proxy {
 	t.Helper()
-	p, of, err := d.Find(t.Context(), account, instance, "")
+	p, of, err := d.Find(t.Context(), account, instance, "", nil)
 	if err != nil || of != key {
 		t.Fatalf("%v, %v", of, err)
 	}
@@ -142,6 +175,93 @@ func TestADrainEndsWithItsProxysLease(t *testing.T) {
 	}
 	connected.set()
 	testenv.Eventually(t, "it ends", func() bool { _, a := replicas[0].Since(p); _, b := replicas[1].Since(p); return !a && !b })
+}
+
+// A proxy that was there when another one began to drain does not end that.
+func TestWhoWasBesideEndsNoDrain(t *testing.T) {
+	t.Parallel()
+	peer := "10.0.0.1:4000"
+	connected := &proxies{peer: &peer}
+	began := time.Now()
+	one := ads.Instance{ID: "one", Addresses: []string{"10.0.0.1", "10.0.0.2"}, Connected: began}
+	two := ads.Instance{ID: "two", Addresses: []string{"10.0.0.1", "10.0.0.2"}, Connected: began.Add(time.Second), Serves: true}
+	connected.set(one, two)
+	replicas := begin(t, connected, time.Minute)
+	p, of, err := replicas[0].Find(t.Context(), account, "one", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What both tell is neither's.
+	out, err := replicas[0].Drain(t.Context(), p, of)
+	if err != nil || out.Status != api.DrainStatusNothingToDo || !strings.Contains(out.Message, "proxy two tells 10.0.0.1, too") {
+		t.Errorf("%+v, %v", out, err)
+	}
+	one.Addresses = []string{"10.0.0.1", "10.0.0.9"}
+	two.Addresses = []string{"10.0.0.1", "10.0.0.9", "10.0.0.2"}
+	connected.set(one, two)
+	connected.mu.Lock()
+	connected.peers = map[string]string{"two": "10.0.0.2:4000"} // one alone comes from 10.0.0.1
+	connected.mu.Unlock()
+	drains(t, replicas[0], "one")
+	before := connected.count()
+	testenv.Eventually(t, "it is looked at", func() bool { replicas[1].Joined(); return connected.count() > before+6 })
+	if _, ok := replicas[0].Since(p); !ok {
+		t.Error("it ended")
+	}
+	two.ID = "three"
+	connected.set(one, two)
+	replicas[1].Joined()
+	testenv.Eventually(t, "one that came later ends it", func() bool { _, ok := replicas[0].Since(p); return !ok })
+}
+
+// A drain that ends while its clients are waited for is not said to be done.
+func TestADrainThatEndsMeanwhile(t *testing.T) {
+	t.Parallel()
+	connected := &proxies{}
+	connected.set(ads.Instance{ID: "one", Addresses: []string{"10.0.0.1"}, Connected: time.Now()})
+	replicas := begin(t, connected, time.Minute)
+	p, of, err := replicas[0].Find(t.Context(), account, "one", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected.mu.Lock()
+	connected.waiting = 1
+	connected.mu.Unlock()
+	answered := make(chan api.Drain, 1)
+	go func() {
+		out, err := replicas[0].Drain(t.Context(), p, of)
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- out
+	}()
+	testenv.Eventually(t, "it drains", func() bool { _, ok := replicas[1].Since(p); return ok })
+	if out, err := replicas[1].Resume(t.Context(), p, of); err != nil || out.Status != api.DrainStatusResumed {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	connected.mu.Lock()
+	connected.waiting = 0
+	connected.mu.Unlock()
+	if out := <-answered; out.Status != api.DrainStatusResumed || len(out.Addresses) > 0 {
+		t.Errorf("%+v", out)
+	}
+}
+
+// Whoever drains again and again prolongs what is there: neither a write nor a lease more.
+func TestDrainingAgainWritesNothing(t *testing.T) {
+	t.Parallel()
+	connected := &proxies{}
+	connected.set(ads.Instance{ID: "one", Addresses: []string{"10.0.0.1"}, Connected: time.Now()})
+	replicas := begin(t, connected, time.Minute)
+	p := drains(t, replicas[0], "one")
+	testenv.Eventually(t, "both replicas know it", func() bool { _, a := replicas[0].Since(p); _, b := replicas[1].Since(p); return a && b })
+	revision := connected.written()
+	for range 5 {
+		drains(t, replicas[1], "one")
+	}
+	if now := connected.written(); now != revision {
+		t.Errorf("written at %d and again at %d", revision, now)
+	}
 }
 
 // Another process in its place ends a drain, and nobody else does.
@@ -192,14 +312,14 @@ func TestFind(t *testing.T) {
 	d := begin(t, connected, time.Minute)[0]
 	found := make(chan error, 1)
 	go func() {
-		_, _, err := d.Find(t.Context(), account, "late", "")
+		_, _, err := d.Find(t.Context(), account, "late", "", nil)
 		found <- err
 	}()
 	connected.set(ads.Instance{ID: "late", Connected: time.Now()})
 	if err := <-found; err != nil {
 		t.Errorf("one that has just connected: %v", err)
 	}
-	if _, _, err := d.Find(t.Context(), account, "late", "arn:aws:appmesh:us-east-1:"+account+":mesh/m/virtualNode/other"); err == nil || !strings.Contains(err.Error(), api.CodeNotFound) {
+	if _, _, err := d.Find(t.Context(), account, "late", "arn:aws:appmesh:us-east-1:"+account+":mesh/m/virtualNode/other", nil); err == nil || !strings.Contains(err.Error(), api.CodeNotFound) {
 		t.Errorf("of another node: %v", err)
 	}
 }

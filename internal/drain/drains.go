@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/ledger"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -36,13 +38,12 @@ type Store interface {
 	Write(ctx context.Context, lease bool, ops []store.Op) error
 	Read(ctx context.Context, prefix string) (map[string][]byte, error)
 	WatchRows(ctx context.Context, prefix string, fn func(store.RowBatch) error) error
-	Get(ctx context.Context, key api.Key) (*api.Resource, error)
 }
 
 // Ledger tells which proxies there are and what they have; *ledger.Reader is one.
 type Ledger interface {
 	Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error)
-	Drained(ctx context.Context, key api.Key, instance, drain string, revision int64) (ledger.Drained, error)
+	Drained(ctx context.Context, nodes []api.Key, instance, drain string, revision int64) (ledger.Drained, error)
 	Changed() <-chan struct{}
 }
 
@@ -50,6 +51,8 @@ type Ledger interface {
 type Config struct {
 	Store  Store
 	Ledger Ledger
+	// Snapshot is one as new as the store is; its errors are *api.Error.
+	Snapshot func(ctx context.Context) (*mesh.Snapshot, error)
 	// Endpoints leaves out what drains.
 	Endpoints *discovery.Registry
 	// Instances are the proxies of a node that are connected to this replica.
@@ -219,10 +222,11 @@ func (d *Drains) lookAt(ctx context.Context, a active) error {
 }
 
 // succeeded says whether a proxy of the same node is another process in the place of the
-// draining one: it has connected after that had, has all of its addresses, and serves. Clients that were sent it before
-// would be refused connections.
+// draining one: it was not there when the drain began and has connected after that proxy
+// had, has all of its addresses, and serves. Clients that were sent it before would be
+// refused connections.
 func (a *active) succeeded(i ads.Instance) bool {
-	if !i.Serves || len(a.Addresses) == 0 || i.Connected.UnixMilli() <= a.Connected {
+	if !i.Serves || len(a.Addresses) == 0 || i.Connected.UnixMilli() <= a.Connected || slices.Contains(a.Beside, i.ID) {
 		return false
 	}
 	for _, address := range a.Addresses {
@@ -235,11 +239,21 @@ func (a *active) succeeded(i ads.Instance) bool {
 
 // Find is the connected proxy of that instance among those of the account's nodes and
 // gateways, and of those in its meshes, and the key of what it is of; arn says of which,
-// where several have one of that name, and may be empty. One that has just connected is
-// waited for. Its errors are *api.Error, or the store's.
-func (d *Drains) Find(ctx context.Context, account, instance, arn string) (p api.Proxy, key api.Key, err error) {
+// where several have one of that name, as an ARN or as a proxy's node id, and may be
+// empty. Of those, only such count that may allows, and when it allows none its refusal is
+// returned, with what was refused; nil allows all. One that has just connected is waited for. Its errors are
+// *api.Error, or the store's.
+func (d *Drains) Find(ctx context.Context, account, instance, arn string, may func(api.Key) error) (p api.Proxy, key api.Key, err error) {
+	var of *api.ARN
+	if arn != "" {
+		parsed, err := api.ParseNodeID(arn)
+		if err != nil {
+			return p, key, api.Errorf(api.CodeBadRequest, "resourceArn: %v.", err)
+		}
+		of = &parsed
+	}
 	for began := d.Now(); ; {
-		if p, key, err = d.find(ctx, account, instance, arn); err == nil || d.Now().Sub(began) >= appears {
+		if p, key, err = d.find(ctx, account, instance, of, may); err == nil || d.Now().Sub(began) >= appears {
 			return p, key, err
 		}
 		if known, ok := errors.AsType[*api.Error](err); !ok || known.Code != api.CodeNotFound {
@@ -253,33 +267,58 @@ func (d *Drains) Find(ctx context.Context, account, instance, arn string) (p api
 	}
 }
 
-func (d *Drains) find(ctx context.Context, account, instance, arn string) (api.Proxy, api.Key, error) {
+func (d *Drains) find(ctx context.Context, account, instance string, of *api.ARN, may func(api.Key) error) (p api.Proxy, key api.Key, refused error) {
 	proxies, _, err := d.Ledger.Proxies(ctx, account)
 	if err != nil {
-		return api.Proxy{}, api.Key{}, err
+		return p, key, err
 	}
-	var found []api.Proxy
-	for _, p := range proxies {
-		if p.Instance == instance && (arn == "" || p.ResourceARN == arn) &&
-			!slices.ContainsFunc(found, func(f api.Proxy) bool { return f.ResourceARN == p.ResourceARN }) {
-			found = append(found, p)
+	found := map[api.Key]bool{}
+	for _, x := range proxies {
+		if x.Instance != instance {
+			continue
 		}
+		k, err := keyOf(x.ResourceARN)
+		if err != nil {
+			return p, key, fmt.Errorf("read ledger: %w", err)
+		}
+		if found[k] || of != nil && !names(*of, k) {
+			continue
+		}
+		if may != nil {
+			if err := may(k); err != nil {
+				refused = err
+				if len(found) == 0 {
+					p, key = x, k
+				}
+				continue
+			}
+		}
+		found[k], p, key = true, x, k
 	}
 	switch {
+	case len(found) == 0 && refused != nil:
+		return p, key, refused
 	case len(found) == 0:
 		return api.Proxy{}, api.Key{}, api.Errorf(api.CodeNotFound, "No proxy %q of yours is connected.", clipped(instance))
 	case len(found) > 1:
 		return api.Proxy{}, api.Key{}, api.Errorf(api.CodeBadRequest, "%d proxies are called %q: say with resourceArn of which node or gateway it is.", len(found), clipped(instance))
 	}
-	a, err := api.ParseARN(found[0].ResourceARN)
+	return p, key, nil
+}
+
+// keyOf is the key of a node or gateway.
+func keyOf(arn string) (api.Key, error) {
+	a, err := api.ParseARN(arn)
 	if err != nil {
-		return api.Proxy{}, api.Key{}, fmt.Errorf("read ledger: %w", err)
+		return api.Key{}, err
 	}
-	key := api.Key{Owner: a.MeshOwner, Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
-	if key.Owner == "" {
-		key.Owner = a.Account
-	}
-	return found[0], key, nil
+	return api.Key{Owner: cmp.Or(a.MeshOwner, a.Account), Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}, nil
+}
+
+// names says whether an ARN, or a node id without an account, is of the key.
+func names(of api.ARN, key api.Key) bool {
+	owner := cmp.Or(of.MeshOwner, of.Account, key.Owner)
+	return key == api.Key{Owner: owner, Mesh: of.Mesh, Kind: of.Kind, Parent: of.Parent, Name: of.Name}
 }
 
 // clipped keeps an answer readable, whatever was asked for.

@@ -187,10 +187,7 @@ func (b *build) clusterPiece(node *api.Resource, l *api.Listener, policy *policy
 			c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: steady.ads}
 			c.HealthChecks = healthChecks(node, l, d.AWSCloudMap.ServiceName+"."+d.AWSCloudMap.NamespaceName, tls.on, &p.faults)
 			c.IgnoreHealthOnHostRemoval = true
-			query = cloudMapQuery(d.AWSCloudMap, preference, port)
-			if b.owner.CloudMapOfAccounts {
-				query.Account = node.Owner
-			}
+			query = nodeQuery(node, preference, port, b.owner.CloudMapOfAccounts)
 			if b.owner.WithoutCloudMap {
 				p.add(node.Key, ReasonNoSource, noCloudMap)
 			}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,67 +40,103 @@ type Drained struct {
 // Done says whether nobody is sent the endpoint any more.
 func (d Drained) Done() bool { return d.Waiting == 0 && !d.Kept && len(d.Unknown) == 0 }
 
-// Drained tells whether every proxy whose view reads the node, but for the draining one
-// itself, has acknowledged the endpoints that its replica gave it after the drain, which
-// is of that name and revision. A replica that is silent, or does not know the drain,
-// is unknown, as with Rollout; with revision 0 the clients are counted alone.
-func (r *Reader) Drained(ctx context.Context, key api.Key, instance, drain string, revision int64) (Drained, error) {
-	rows, replicas, err := r.mesh(ctx, key)
-	if err != nil {
-		return Drained{}, err
+// Drained tells whether every proxy whose view reads one of the nodes, but for the
+// draining one itself, an instance of the first of them, has acknowledged the endpoints
+// that its replica gave it after the drain, which is of that name and revision. A replica
+// that is silent, or does not know the drain, is unknown, as with Rollout; with revision 0
+// the clients are counted alone.
+func (r *Reader) Drained(ctx context.Context, nodes []api.Key, instance, drain string, revision int64) (Drained, error) {
+	x := draining{r: r, itself: nodes[0].String(), instance: instance}
+	byMesh := map[string][]api.Key{}
+	for _, key := range nodes {
+		byMesh[below(key)] = append(byMesh[below(key)], key)
 	}
-	var out Drained
-	current, lost := map[string]bool{}, map[string]string{}
-	for _, replica := range replicas {
-		switch {
-		case r.Now().Sub(replica.SeenAt.Time) > silentAfter:
-			said := "replica " + replica.ID + " has been silent since " + replica.SeenAt.UTC().Format(time.RFC3339)
-			if gone(replica, r.Now()) {
-				lost[replica.ID] = said // what it has is what its rows say
-			} else {
-				out.Unknown = append(out.Unknown, said)
-			}
-		case revision > 0 && (replica.DrainsRevision == nil || *replica.DrainsRevision < revision):
-			out.Unknown = append(out.Unknown, "replica "+replica.ID+" has not taken in the drain")
-		default:
-			current[replica.ID] = true
-			out.Kept = out.Kept || slices.Contains(replica.DrainsKept, drain)
+	for _, mesh := range slices.Sorted(maps.Keys(byMesh)) {
+		rows, replicas, err := r.mesh(ctx, byMesh[mesh][0])
+		if err != nil {
+			return Drained{}, err
+		}
+		x.replicas(replicas, drain, revision)
+		if err := x.count(ctx, rows, byMesh[mesh]); err != nil {
+			return Drained{}, err
 		}
 	}
+	slices.Sort(x.out.Unknown)
+	x.out.Unknown = slices.Compact(x.out.Unknown)
+	return x.out, nil
+}
+
+// draining counts the clients of a draining proxy's nodes.
+type draining struct {
+	r                *Reader
+	itself, instance string // the key of its node, and which
+	out              Drained
+
+	current map[string]bool   // replicas that have taken in the drain
+	lost    map[string]string // replicas that are gone: what is said of them
+}
+
+// replicas notes how far the replicas are.
+func (x *draining) replicas(replicas []api.Replica, drain string, revision int64) {
+	x.current, x.lost = map[string]bool{}, map[string]string{}
+	now := x.r.Now()
+	for _, replica := range replicas {
+		switch {
+		case now.Sub(replica.SeenAt.Time) > silentAfter:
+			said := "replica " + replica.ID + " has been silent since " + replica.SeenAt.UTC().Format(time.RFC3339)
+			if gone(replica, now) {
+				x.lost[replica.ID] = said // what it has is what its rows say
+			} else {
+				x.out.Unknown = append(x.out.Unknown, said)
+			}
+		case revision > 0 && (replica.DrainsRevision == nil || *replica.DrainsRevision < revision):
+			x.out.Unknown = append(x.out.Unknown, "replica "+replica.ID+" has not taken in the drain")
+		default:
+			x.current[replica.ID] = true
+			x.out.Kept = x.out.Kept || slices.Contains(replica.DrainsKept, drain)
+		}
+	}
+}
+
+// count counts the clients of nodes of one mesh, of which these are the rows.
+func (x *draining) count(ctx context.Context, rows []row, nodes []api.Key) error {
 	clients := make([]mesh.Client, 0, len(rows))
 	for _, row := range rows {
 		k, err := api.ParseKey(row.Client)
 		if err != nil {
-			return Drained{}, fmt.Errorf("read ledger: %w", err)
+			return fmt.Errorf("read ledger: %w", err)
 		}
 		clients = append(clients, mesh.Client{Key: k})
 	}
-	affected, err := r.Affected(ctx, 0, key, clients)
-	if err != nil {
-		return Drained{}, fmt.Errorf("find affected proxies: %w", err)
+	affected := map[mesh.Client]bool{}
+	for _, key := range nodes {
+		more, err := x.r.Affected(ctx, 0, key, clients)
+		if err != nil {
+			return fmt.Errorf("find affected proxies: %w", err)
+		}
+		maps.Copy(affected, more)
 	}
 	for i, row := range rows {
 		if !affected[clients[i]] {
 			continue
 		}
 		if row.torn {
-			out.Unknown = append(out.Unknown, "replica "+row.Replica+" is writing what the proxies of "+row.Client+" have")
+			x.out.Unknown = append(x.out.Unknown, "replica "+row.Replica+" is writing what the proxies of "+row.Client+" have")
 		}
-		if said := lost[row.Replica]; said != "" && len(row.Members) > 0 && !slices.Contains(out.Unknown, said) {
-			out.Unknown = append(out.Unknown, said)
+		if said := x.lost[row.Replica]; said != "" && len(row.Members) > 0 {
+			x.out.Unknown = append(x.out.Unknown, said)
 		}
 		for _, p := range row.Members {
-			if row.Client == key.String() && p.Instance == instance {
+			if row.Client == x.itself && p.Instance == x.instance {
 				continue
 			}
-			out.Clients++
-			if !current[row.Replica] || !resolved(p) {
-				out.Waiting++
+			x.out.Clients++
+			if !x.current[row.Replica] || !resolved(p) {
+				x.out.Waiting++
 			}
 		}
 	}
-	slices.Sort(out.Unknown)
-	return out, nil
+	return nil
 }
 
 // resolved says whether the proxy has the endpoints that it is to have.

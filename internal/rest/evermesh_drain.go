@@ -11,9 +11,9 @@ import (
 // is one.
 type Drains interface {
 	// Find is the connected proxy of that instance among those of the account's nodes and
-	// gateways, and of those in its meshes; arn says of which, and may be empty. Its
-	// errors are *api.Error.
-	Find(ctx context.Context, account, instance, arn string) (api.Proxy, api.Key, error)
+	// gateways, and of those in its meshes; arn says of which, and may be empty. Only
+	// such count that may allows; nil allows all. Its errors are *api.Error.
+	Find(ctx context.Context, account, instance, arn string, may func(api.Key) error) (api.Proxy, api.Key, error)
 	// Drain returns when nobody is sent the proxy's endpoints any more, or cannot wait
 	// any longer.
 	Drain(ctx context.Context, p api.Proxy, key api.Key) (api.Drain, error)
@@ -48,7 +48,7 @@ func (s *Server) drainable(ctx context.Context, c *call) (api.Proxy, api.Key, er
 		return api.Proxy{}, api.Key{}, api.Errorf(api.CodeServiceUnavailable, "This control plane drains no proxies.")
 	}
 	arn := text(c.doc, "resourceArn")
-	p, key, err := s.Drains.Find(ctx, c.principal.Account, text(c.doc, "instance"), arn)
+	p, key, err := s.Drains.Find(ctx, c.principal.Account, text(c.doc, "instance"), arn, nil)
 	if err != nil {
 		return p, key, err
 	}

@@ -1,10 +1,14 @@
 package rest
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/auth"
 )
 
 // mostLimiters bounds what keys that come and go leave behind.
@@ -17,6 +21,23 @@ type rates struct {
 	perSecond float64
 	mu        sync.Mutex
 	limiters  map[string]*rate.Limiter
+}
+
+// Throttle refuses a request beyond the rate of who makes it, whose proof was verified;
+// the zero Principal is nobody who is known. Requests that come in elsewhere than at the
+// API count, too. Its errors are *api.Error.
+func (s *Server) Throttle(r *http.Request, p auth.Principal) error {
+	caller, who := p.AccessKeyID, "this access key"
+	switch {
+	case p.Session != nil: // of which there can be any number
+		caller, who = p.Session.IssuerID, "the sessions of this user or role together"
+	case p == (auth.Principal{}):
+		caller, who = from(r), "this address"
+	}
+	if !s.rates.allow(caller, s.Now()) {
+		return api.Errorf(codeThrottled, "Rate exceeded: %s made more than %g requests per second; try again, with back-off.", who, s.Rate)
+	}
+	return nil
 }
 
 func newRates(perSecond float64) *rates {

@@ -111,15 +111,8 @@ func (s *Server) serve(r *http.Request, c *call) (result any, err error) {
 	if err := s.verify(r, body, c); err != nil {
 		return nil, err
 	}
-	caller, who := c.principal.AccessKeyID, "this access key"
-	switch session := c.principal.Session; {
-	case session != nil: // of which there can be any number
-		caller, who = session.IssuerID, "the sessions of this user or role together"
-	case c.to != nil && c.principal == (auth.Principal{}):
-		caller, who = from(r), "this address"
-	}
-	if !s.rates.allow(caller, s.Now()) {
-		return nil, api.Errorf(codeThrottled, "Rate exceeded: %s made more than %g requests per second; try again, with back-off.", who, s.Rate)
+	if err := s.Throttle(r, c.principal); err != nil {
+		return nil, err
 	}
 	if c.to != nil {
 		return s.run(r.Context(), r, c)

@@ -18,6 +18,8 @@ type Row struct {
 	Value []byte
 	// Created is the revision at which it came to be; writing it again leaves that.
 	Created int64
+	// Written is the revision at which it was written last.
+	Written int64
 }
 
 // RowBatch is Batch for rows.
@@ -28,23 +30,46 @@ type RowBatch struct {
 	Gone     []string // keys of the removed, and of those whose time is over
 }
 
-// WriteExpiring writes a row that vanishes after the time, to the second; a row of that
-// key is replaced, and its time with it. It returns the revision of the write.
+// WriteExpiring writes a row that vanishes after the time, to the second. A row of that
+// key is replaced and begins its own time anew, under the lease that it has: who writes
+// often leaves no leases behind. It returns the revision of the write.
 func (s *Store) WriteExpiring(ctx context.Context, key string, value []byte, lasts time.Duration) (revision int64, err error) {
 	if err := s.writable(); err != nil {
 		return 0, err
 	}
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
-	lease, err := s.client.Grant(bounded, int64(lasts.Seconds()))
+	lease, err := s.leaseOf(bounded, key, lasts)
 	if err != nil {
 		return 0, s.failure(ctx, "write row", err)
 	}
-	done, err := s.client.Put(bounded, s.key(key), string(value), clientv3.WithLease(lease.ID))
+	done, err := s.client.Put(bounded, s.key(key), string(value), clientv3.WithLease(lease))
 	if err != nil {
 		return 0, s.failure(ctx, "write row", err)
 	}
 	return done.Header.Revision, nil
+}
+
+// leaseOf is the lease of the row that is there, begun anew, or a new one.
+func (s *Store) leaseOf(ctx context.Context, key string, lasts time.Duration) (clientv3.LeaseID, error) {
+	found, err := s.client.Get(ctx, s.key(key), clientv3.WithKeysOnly())
+	if err != nil {
+		return 0, err
+	}
+	for _, kv := range found.Kvs {
+		if kv.Lease == 0 {
+			continue
+		}
+		_, err := s.client.KeepAliveOnce(ctx, clientv3.LeaseID(kv.Lease))
+		if err == nil || !says(err, textLeaseNotFound) {
+			return clientv3.LeaseID(kv.Lease), err
+		}
+	}
+	lease, err := s.client.Grant(ctx, int64(lasts.Seconds()))
+	if err != nil {
+		return 0, err
+	}
+	return lease.ID, nil
 }
 
 // Prolong lets an expiring row begin its time anew; a row that is gone stays gone.
@@ -71,7 +96,7 @@ func (s *Store) WatchRows(ctx context.Context, prefix string, fn func(RowBatch) 
 	rows := func(kvs []*mvccpb.KeyValue) []Row {
 		out := make([]Row, 0, len(kvs))
 		for _, kv := range kvs {
-			out = append(out, Row{Key: s.tail(kv.Key), Value: kv.Value, Created: kv.CreateRevision})
+			out = append(out, Row{Key: s.tail(kv.Key), Value: kv.Value, Created: kv.CreateRevision, Written: kv.ModRevision})
 		}
 		return out
 	}
