@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,6 +33,7 @@ const refreshBefore = 5 * time.Minute
 type chain struct {
 	dialer *net.Dialer
 	getenv func(string) string
+	log    *slog.Logger
 	tune   func(*http.Transport) // nil, but in tests
 
 	mu    sync.Mutex
@@ -41,7 +43,9 @@ type chain struct {
 	again time.Time             // when their source, which was silent, is asked again
 }
 
-func newChain(dialer *net.Dialer) *chain { return &chain{dialer: dialer, getenv: os.Getenv} }
+func newChain(dialer *net.Dialer, log *slog.Logger) *chain {
+	return &chain{dialer: dialer, getenv: os.Getenv, log: log}
+}
 
 // Retrieve returns credentials that are valid now.
 func (c *chain) Retrieve(ctx context.Context) (aws.Credentials, error) {
@@ -95,7 +99,10 @@ func (c *chain) load(ctx context.Context) (*aws.CredentialsCache, error) {
 			c.tune(t)
 		}
 	})
+	metadata := &versionTwo{}
 	settings, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
+		config.WithLogger(c.sdkLog(c.log)),
+		config.WithEC2RoleCredentialOptions(metadata.use),
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }), // which has one of its own otherwise
 		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) {
 			o.ExpiryWindow = refreshBefore
@@ -103,6 +110,7 @@ func (c *chain) load(ctx context.Context) (*aws.CredentialsCache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read AWS settings: %w", err)
 	}
+	metadata.prepare(settings)
 	cache, ok := settings.Credentials.(*aws.CredentialsCache)
 	if !ok {
 		cache = aws.NewCredentialsCache(settings.Credentials)

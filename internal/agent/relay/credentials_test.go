@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 )
@@ -125,7 +128,7 @@ func TestSourcesOfCredentials(t *testing.T) {
 			for name, value := range test.env {
 				t.Setenv(name, value)
 			}
-			c := newChain(newDialer(0))
+			c := newChain(newDialer(0), slog.New(slog.DiscardHandler))
 			c.tune = func(tr *http.Transport) { // the task's endpoint is this test's
 				tr.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 					if strings.HasPrefix(address, "169.254.170.2:") {
@@ -153,6 +156,57 @@ func TestSourcesOfCredentials(t *testing.T) {
 	}
 }
 
+// A metadata service that gives no token is not asked without one: version 1 gives credentials to whoever asks, and so it
+// does here. What the SDK has to say goes to the agent's log.
+func TestMetadataVersionOneIsNotUsed_AGENT_048(t *testing.T) {
+	for name, code := range map[string]int{"forbidden": http.StatusForbidden, "not found": http.StatusNotFound, "not allowed": http.StatusMethodNotAllowed, "broken": http.StatusInternalServerError} {
+		t.Run(name, func(t *testing.T) {
+			agenttest.Unsigned(t)
+			t.Setenv("AWS_MAX_ATTEMPTS", "1")
+			var tokens, others atomic.Int32
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut {
+					tokens.Add(1)
+					http.Error(w, "no", code)
+					return
+				}
+				others.Add(1)
+				if r.URL.Path == "/latest/meta-data/iam/security-credentials/" {
+					_, _ = io.WriteString(w, "orders")
+					return
+				}
+				_, _ = fmt.Fprintf(w, `{"Code":"Success","AccessKeyId":"ASIAVERSIONONE","SecretAccessKey":"s","Token":"t","Expiration":%q}`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+			}))
+			t.Cleanup(s.Close)
+			t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+			t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", s.URL)
+			log, _ := agenttest.Log(t)
+			if got, err := newChain(newDialer(0), log).Retrieve(agenttest.Within(t)); err == nil {
+				t.Errorf("got %s", got.AccessKeyID)
+			}
+			if tokens.Load() == 0 || others.Load() > 0 {
+				t.Errorf("asked for %d tokens, and %d times for something else", tokens.Load(), others.Load())
+			}
+		})
+	}
+}
+
+// The SDK's own words are lines of the agent's log, without what the log must not have.
+func TestTheSDKLogsAsTheAgentDoes(t *testing.T) {
+	agenttest.Unsigned(t)
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/0a1b-secret")
+	log, lines := agenttest.Log(t)
+	c := newChain(newDialer(0), log)
+	cache, err := c.load(t.Context())
+	if err != nil || cache == nil {
+		t.Fatal(err)
+	}
+	c.sdkLog(log).Logf(logging.Warn, "%s failed:\n%d", "http://169.254.170.2/v2/credentials/0a1b-secret", 403)
+	if got := lines.String(); !strings.Contains(got, "aws sdk") || strings.Contains(got, "0a1b-secret") || strings.Count(got, "\n") != 1 {
+		t.Errorf("logged %q", got)
+	}
+}
+
 // What an agent of another user may not read looks like no credentials at all to the SDK; the words tell.
 func TestUnreadableFilesAreNamed(t *testing.T) {
 	t.Parallel()
@@ -167,7 +221,7 @@ func TestSharedFileIsRotated(t *testing.T) {
 	agenttest.Unsigned(t)
 	file := filepath.Join(t.TempDir(), "credentials")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
-	c := newChain(newDialer(0))
+	c := newChain(newDialer(0), slog.New(slog.DiscardHandler))
 	for _, key := range []string{"AKIAFIRST", "AKIASECOND", "AKIATHIRD"} {
 		next := write(t, "next", "[default]\naws_access_key_id = "+key+"\naws_secret_access_key = s\n")
 		if err := os.Rename(next, file); err != nil {
@@ -199,7 +253,7 @@ func TestCredentialsAreReplacedInTime(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", s.URL)
-	c := newChain(newDialer(0))
+	c := newChain(newDialer(0), slog.New(slog.DiscardHandler))
 	for _, step := range []struct {
 		name   string
 		lasts  time.Duration // what is given next

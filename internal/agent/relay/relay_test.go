@@ -452,7 +452,7 @@ func TestSignatureOfImpliedPort(t *testing.T) {
 		e := asked.Endpoints[0]
 		log, _ := agenttest.Log(t)
 		const method = "/" + adsService + "/" + delta
-		md, err := newSigner(newChain(newDialer(0)), "us-east-1", "appmesh", log).sign(t.Context(), e, method)
+		md, err := newSigner(newChain(newDialer(0), log), "us-east-1", "appmesh", log).sign(t.Context(), e, method)
 		if err != nil {
 			t.Fatal(err)
 		}

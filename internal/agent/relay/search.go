@@ -25,7 +25,7 @@ type Search struct {
 func Begin(ctx context.Context, s settings.Settings, log *slog.Logger) *Search {
 	ctx, stop := context.WithCancel(ctx)
 	b := &Search{dialer: newDialer(s.Mark), stop: stop}
-	b.signer = newSigner(newChain(b.dialer), s.Region, s.SigningName, log)
+	b.signer = newSigner(newChain(b.dialer, log), s.Region, s.SigningName, log)
 	b.signer.proof = s.Proof
 	if !s.Proof.Unsigned() && s.ServiceConnect == "" {
 		b.wg.Go(func() { _, _ = b.signer.retrieve(ctx) }) // who needs them learns why there are none
