@@ -124,7 +124,9 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 		Watch: supervise.Watch{Interval: s.HealthInterval, Silent: s.Supervision.Silent, Lenient: own},
 	}
 	if upstream != nil {
-		envoy.Tell = func(ctx context.Context) (supervise.Left, error) { return tellDrain(ctx, upstream, machine.Instance) }
+		envoy.Tell = func(ctx context.Context) (supervise.Left, error) {
+			return tellDrain(ctx, upstream, s.Resource.ID, machine.Instance, p.Log)
+		}
 	}
 	h := httpapi.NewHealth(httpapi.HealthOptions{
 		Envoy: envoy, Admin: admin, Relay: upstream, Interval: s.HealthInterval, Limit: s.DisconnectedLimit,

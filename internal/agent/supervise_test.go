@@ -155,7 +155,7 @@ func answering(t *testing.T, answer string) (endpoint string, asked func() strin
 	var got testenv.Output
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
-			fmt.Fprintln(&got, r.URL.Path)
+			fmt.Fprintln(&got, r.URL.RequestURI())
 			if answer == "" {
 				<-r.Context().Done()
 			}
@@ -194,7 +194,7 @@ func TestDrain(t *testing.T) {
 		if events != "POST /healthcheck/fail\nPOST /drain_listeners?graceful\nterm\n" {
 			t.Errorf("what happened to Envoy: %q", events)
 		}
-		if path := asked(); !strings.HasPrefix(path, "/evermesh/v1/proxies/") || !strings.HasSuffix(path, "/drain\n") {
+		if path := asked(); !strings.HasPrefix(path, "/evermesh/v1/proxies/") || !strings.HasSuffix(path, "/drain?resourceArn=mesh%2Fshop%2FvirtualNode%2Ffront\n") {
 			t.Errorf("asked %q", path)
 		}
 	})

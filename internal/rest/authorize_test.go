@@ -246,7 +246,7 @@ func TestCertificatesOfOthers(t *testing.T) {
 // asked knows every proxy, of the node n of the mesh apps, and is never to drain one.
 type asked struct{ t *testing.T }
 
-func (asked) Find(_ context.Context, account, instance, _ string) (api.Proxy, api.Key, error) {
+func (asked) Find(_ context.Context, account, instance, _ string, _ func(api.Key) error) (api.Proxy, api.Key, error) {
 	return api.Proxy{Instance: instance}, api.Key{Owner: account, Mesh: "apps", Kind: api.KindVirtualNode, Name: "n"}, nil
 }
 
