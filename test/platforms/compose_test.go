@@ -419,11 +419,13 @@ func TestCompose(t *testing.T) {
 	}
 	t.Run("it is stopped without a failure", func(t *testing.T) {
 		envoys := map[string]*ground.Process{}
+		p.mu.Lock()
 		for name, process := range p.services {
 			if imageName(p.Services[name].Image) == "envoy" || name == "control" {
 				envoys[name] = process
 			}
 		}
+		p.mu.Unlock()
 		paste(t, world.Home(), p.dir, env, replace, blocks["stop"]...)
 		for name, process := range envoys {
 			if err := process.Err(); err != nil {

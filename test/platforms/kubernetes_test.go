@@ -43,7 +43,7 @@ func TestKubernetes(t *testing.T) {
 		},
 		issuer: issuer.URL, issuerCA: issuer.CAFile, files: map[string]map[string]string{}, pods: map[string]*pod{},
 		quicker: strings.NewReplacer(
-			`{name: LISTENER_DRAIN_WAIT_TIME_S, value: "40"}`, `{name: LISTENER_DRAIN_WAIT_TIME_S, value: "10"}`, "seconds: 20", "seconds: 4",
+			`{name: LISTENER_DRAIN_WAIT_TIME_S, value: "60"}`, `{name: LISTENER_DRAIN_WAIT_TIME_S, value: "15"}`, "seconds: 40", "seconds: 10",
 			`{name: APPNET_AGENT_ADMIN_MODE, value: tcp}`, `{name: APPNET_AGENT_ADMIN_MODE, value: tcp}
         - {name: APPNET_AGENT_POLL_ENVOY_READINESS_INTERVAL_S, value: "1"}
         - {name: ENVOY_CONCURRENCY, value: "1"}`),

@@ -108,7 +108,7 @@ func (m *machine) files(t *testing.T) (all []string) {
 		if err != nil {
 			return err
 		}
-		if slices.Contains([]string{"/proc", "/dev", "/tmp", "/root", "/usr"}, place) {
+		if slices.Contains([]string{"/proc", "/dev", "/tmp", "/srv", "/usr"}, place) {
 			return fs.SkipDir
 		}
 		// What tools for users keep of the state before.
@@ -142,7 +142,7 @@ func (m *machine) paste(t *testing.T, replace *strings.Replacer, blocks ...strin
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
-	const dir = "/root/evermesh"
+	const dir = "/srv/evermesh"
 	script := replace.Replace("set -euo pipefail\ncd " + dir + "\n" + strings.Join(blocks, "\n"))
 	b := m.box("/bin/bash", "-c", script)
 	b.Mounts = append(b.Mounts,
@@ -213,7 +213,7 @@ func TestSystemd(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		place := filepath.Join(m.root, "root/evermesh")
+		place := filepath.Join(m.root, "srv/evermesh")
 		if err := os.MkdirAll(place, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +241,7 @@ func TestSystemd(t *testing.T) {
 	t.Run("EC2-001 EC2-002 ICPT-023 serviceBv2 in Docker", func(t *testing.T) {
 		m := machines["serviceBv2"]
 		etc := filepath.Join(m.root, "etc/evermesh")
-		if err := os.CopyFS(etc, os.DirFS(filepath.Join(m.root, "root/evermesh"))); err != nil {
+		if err := os.CopyFS(etc, os.DirFS(filepath.Join(m.root, "srv/evermesh"))); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chown(filepath.Join(etc, "credentials"), 1337, 1337); err != nil {
