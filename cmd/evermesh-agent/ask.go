@@ -96,6 +96,9 @@ func preflight(ctx context.Context, args []string, std streams) error {
 	if err := noArguments("preflight", flags.Args()); err != nil {
 		return err
 	}
+	if *timeout <= 0 {
+		return usage("preflight", fmt.Errorf("--timeout: %s is no time to try", *timeout))
+	}
 	s, err := settings.Parse(os.Getenv, settings.Flags{}, os.Getuid())
 	if err != nil {
 		return &exitError{exitUsage, oneLine(err)}

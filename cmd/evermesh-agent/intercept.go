@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/intercept"
 )
 
@@ -38,31 +39,43 @@ Environment variables:
   APPMESH_EGRESS_IGNORED_PORTS   ports that are left alone; 22 always is
   APPMESH_ENABLE_IPV6            1 does the same for IPv6
   EVERMESH_DNS_CAPTURE           the mesh's name server, such as 10.0.0.2:53: DNS queries go there, but Envoy's
+  EVERMESH_INTERCEPTION          none, as the agent has it where nothing may redirect: no rule is made or checked
 
 All of it is done or nothing: if a step fails, the rules that were there are put back.
-Exit codes: 0 done, 1 for anything that is wrong, as the route manager had it.
+Exit codes: 0 done, 1 a variable is wrong, as the route manager had it, or it failed, 2 wrong flags.
 `
+
+// notIntercepted is said where nothing is to be done.
+const notIntercepted = "EVERMESH_INTERCEPTION=none: nothing is to be redirected, so there are no rules to make or to check; --remove removes those of an earlier run"
 
 // intercepting is evermesh-agent intercept. Wrong variables exit with 1, as the route manager did (ICPT-008).
 func intercepting(ctx context.Context, args []string, getenv func(string) string, environ []string, stdin io.Reader, stdout io.Writer) error {
 	flags := flag.NewFlagSet("evermesh-agent intercept", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
 	remove := flags.Bool("remove", false, "")
 	check := flags.Bool("check", false, "")
 	backend := flags.String("backend", "auto", "")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		_, err := fmt.Fprint(stdout, interceptHelp)
+	if err := parse("intercept", flags, args); err != nil {
 		return err
-	} else if err != nil {
-		return &exitError{exitUsage, err.Error() + "; see evermesh-agent intercept --help"}
 	}
-	if flags.NArg() > 0 {
-		return &exitError{exitUsage, fmt.Sprintf("intercept takes no arguments, but got %q", flags.Arg(0))}
+	if err := noArguments("intercept", flags.Args()); err != nil {
+		return err
 	}
 	if *check && *remove {
-		return &exitError{exitUsage, "intercept takes one of --check and --remove"}
+		return usage("intercept", errors.New("takes one of --check and --remove"))
+	}
+	if !*remove {
+		none, err := settings.NoInterception(getenv)
+		if err != nil {
+			return err
+		}
+		if none {
+			return say(stdout, notIntercepted+"\n")
+		}
 	}
 	backends, err := intercept.Find(*backend)
+	if errors.Is(err, intercept.ErrBackend) {
+		return usage("intercept", err)
+	}
 	if *check && (err == nil || errors.Is(err, intercept.ErrNoTool)) {
 		return checkRules(ctx, backends, getenv, stdout)
 	}

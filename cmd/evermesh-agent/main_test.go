@@ -81,7 +81,9 @@ func TestCommandLine(t *testing.T) {
 		{"AGENT-002 no resource", []string{"-logLevel", "debug"}, 2, "", "evermesh-agent: APPMESH_RESOURCE_ARN: must name"},
 		{"ICPT-008 neither user nor group", []string{"intercept"}, 1, "=== Input configuration ===", "Variables APPMESH_IGNORE_UID and/or APPMESH_IGNORE_GID must be set."},
 		{"arguments of intercept", []string{"intercept", "now"}, 2, "", "takes no arguments"},
-		{"an unknown back end", []string{"intercept", "--backend", "ebpf"}, 1, "", "want auto, nft, iptables"},
+		{"an unknown back end", []string{"intercept", "--backend", "ebpf"}, 2, "", "want auto, nft, iptables"},
+		{"a wrong flag of intercept", []string{"intercept", "--now"}, 2, "", "intercept: flag provided but not defined: -now; see evermesh-agent intercept --help"},
+		{"both of intercept's ways", []string{"intercept", "--check", "--remove"}, 2, "", "takes one of --check and --remove"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			code, stdout, stderr := call(t, test.args...)
@@ -222,6 +224,28 @@ func TestIntercept(t *testing.T) {
 		}
 		if strings.Contains(got[strings.Index(got, "no rules of ours"):], "> ") {
 			t.Errorf("goes on after quit:\n%s", got)
+		}
+	})
+	t.Run("where nothing is to be redirected it says so, and does nothing but to remove", func(t *testing.T) {
+		without := append([]string{"EVERMESH_INTERCEPTION=none"}, env...)
+		for _, args := range [][]string{nil, {"--check"}} {
+			if got := inNamespace(t, h, args, without, none); got != notIntercepted+"\n" {
+				t.Errorf("%q: got\n%s", args, got)
+			}
+			if r := rules(); r[tools[0].Name()] {
+				t.Errorf("%q: rules: %v", args, r)
+			}
+		}
+		inNamespace(t, h, nil, env, none)
+		if inNamespace(t, h, nil, without, none); !rules()[tools[0].Name()] {
+			t.Error("it took away what was there")
+		}
+		if inNamespace(t, h, []string{"--remove"}, without, none); rules()[tools[0].Name()] {
+			t.Error("rules are left")
+		}
+		err := intercepting(t.Context(), nil, environmentOf([]string{"EVERMESH_INTERCEPTION=maybe"}), nil, none, &bytes.Buffer{})
+		if err == nil || err.Error() != `EVERMESH_INTERCEPTION: "maybe" is neither redirect nor none` {
+			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("a signal has what was there put back", func(t *testing.T) {

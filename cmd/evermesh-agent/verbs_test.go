@@ -53,6 +53,8 @@ func TestVerbs(t *testing.T) {
 		{"no shell", "completion: takes one shell", []string{"completion"}, 2},
 		{"an unknown shell", `"tcsh" is none of bash, zsh and fish`, []string{"completion", "tcsh"}, 2},
 		{"a process that cannot be", "-quit-with: -4 is no process", []string{"-quit-with", "-4"}, 2},
+		{"no time to preflight", "preflight: --timeout: 0s is no time to try", []string{"preflight", "--timeout", "0"}, 2},
+		{"a time below nothing to preflight", "preflight: --timeout: -1s is no time to try", []string{"preflight", "--timeout=-1s"}, 2},
 		{"preflight without variables", "APPMESH_RESOURCE_ARN: must name", []string{"preflight"}, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -31,6 +31,9 @@ type Backend interface {
 // ErrNoTool means that neither nft nor iptables-restore is on PATH.
 var ErrNoTool = errors.New("neither nft nor iptables-restore is on PATH: install nftables or iptables")
 
+// ErrBackend means that there is no back end of that name.
+var ErrBackend = errors.New("want auto, nft, iptables, iptables-nft or iptables-legacy")
+
 // Find returns the back ends that can run here, preferred first. want is "nft", "iptables", "iptables-nft",
 // "iptables-legacy", or "auto" for all: nft, the machine's iptables, and the other form of iptables if there is one,
 // which may hold rules that the first does not show.
@@ -39,7 +42,7 @@ func Find(want string) ([]Backend, error) {
 	switch want {
 	case "auto", "nft", "iptables", "iptables-nft", "iptables-legacy":
 	default:
-		return nil, fmt.Errorf("back end %q: want auto, nft, iptables, iptables-nft or iptables-legacy", want)
+		return nil, fmt.Errorf("back end %q: %w", want, ErrBackend)
 	}
 	if _, err := exec.LookPath("nft"); err == nil && (want == "auto" || want == "nft") {
 		found = append(found, nft{})

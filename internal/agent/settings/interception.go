@@ -26,14 +26,7 @@ const maxAppPorts = 64
 
 // interception reads the variables of the mode without redirection. They go into Envoy's node: what is wrong is refused.
 func (v *variables) interception() Interception {
-	var i Interception
-	switch word := strings.ToLower(v.text("EVERMESH_INTERCEPTION", "redirect")); word {
-	case "redirect":
-	case "none":
-		i.None = true
-	default:
-		v.fail("EVERMESH_INTERCEPTION", "%q is neither redirect nor none", word)
-	}
+	i := Interception{None: v.noInterception()}
 	if i.Ingress = v.text("EVERMESH_INGRESS_ADDRESS", ""); i.Ingress != "" && i.Ingress != IngressAuto {
 		at, err := netip.ParseAddr(i.Ingress)
 		if err != nil || at.IsUnspecified() || at.IsLoopback() || at.IsMulticast() || at.Zone() != "" {
@@ -48,6 +41,22 @@ func (v *variables) interception() Interception {
 		}
 	}
 	return i
+}
+
+// NoInterception says whether EVERMESH_INTERCEPTION asks for none, for who would install it. The error is a
+// [*ConfigError].
+func NoInterception(getenv func(string) string) (bool, error) {
+	v := variables{getenv: getenv}
+	none := v.noInterception()
+	return none, v.err
+}
+
+func (v *variables) noInterception() bool {
+	word := strings.ToLower(v.text("EVERMESH_INTERCEPTION", "redirect"))
+	if word != "redirect" && word != "none" {
+		v.fail("EVERMESH_INTERCEPTION", "%q is neither redirect nor none", word)
+	}
+	return word == "none"
 }
 
 // appPorts refuses pairs that the control plane would refuse, or of which it could make nothing: Envoy would get no
