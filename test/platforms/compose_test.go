@@ -404,7 +404,7 @@ func TestCompose(t *testing.T) {
 			dump(t, process)
 		}
 	}()
-	t.Run("ICPT-025 OBS-005 the page", func(t *testing.T) {
+	t.Run("the page", func(t *testing.T) {
 		paste(t, world.Home(), p.dir, env, replace, blocks["start"]...)
 		out := paste(t, world.Home(), p.dir, env, replace, blocks["use"]...)
 		if !strings.Contains(out, `"app":"v1"`) || !strings.Contains(out, `"app":"v2"`) || !strings.Contains(out, "X-Envoy-Expected-Rq-Timeout-Ms") {
