@@ -96,7 +96,7 @@ var mayImport = map[string]struct {
 	"internal/agent/settings":                  {[]string{"api"}, "what is asked for, before anything is done"},
 	"internal/agent/bootstrap":                 {[]string{"agent/settings", "api"}, "a bootstrap follows from settings and facts alone"},
 	"internal/agent/platform":                  {[]string{"agent/bootstrap", "agent/settings"}, "it asks the machine and its platform, and knows no control plane"},
-	"internal/agent/relay":                     {[]string{"agent/lastgood", "agent/pause", "agent/settings", "agent/socket"}, "it passes messages on and knows no Envoy process"},
+	"internal/agent/relay":                     {[]string{"agent/lastgood", "agent/pause", "agent/settings", "agent/socket", "sockets"}, "it passes messages on and knows no Envoy process"},
 	"internal/agent/lastgood":                  {nil, "it is shown messages and gives messages: it knows no server and no setting"},
 	"internal/agent/supervise":                 {[]string{"agent/envoyadmin", "agent/pause", "agent/settings"}, "it runs a process, whatever that is told"},
 	"internal/agent/envoyadmin":                {[]string{"agent/pause", "agent/settings"}, "it asks Envoy"},
@@ -108,7 +108,8 @@ var mayImport = map[string]struct {
 	"internal/testenv":                         {nil, "it says what tests need of the machine, and nothing of the product"},
 	"internal/ads/adstest":                     {[]string{"testenv"}, "it is the other end of the wire, for tests"},
 	"internal/intercept":                       {nil, "the init container does one thing"},
-	"internal/intercept/probe":                 {[]string{"intercept"}, "it proves rules by traffic and makes none"},
+	"internal/intercept/probe":                 {[]string{"intercept", "sockets"}, "it proves rules by traffic and makes none"},
+	"internal/sockets":                         {nil, "it reads a list of the kernel's"},
 	"internal/cni":                             {[]string{"intercept"}, "a plugin installs rules and knows no mesh"},
 }
 

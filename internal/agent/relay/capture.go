@@ -1,34 +1,30 @@
 package relay
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/sockets"
 )
 
 // capture finds out whether interception takes the agent's own connections: then they end at a port of this machine,
 // where Envoy, which waits for the agent, listens or is to listen. Nothing in a connection itself says so to its client.
 type capture struct {
-	tables  []string      // of the kernel's TCP sockets
+	lists   string        // the directory with those of the kernel's sockets
 	nowhere []string      // addresses that no machine has (RFC 5737, RFC 3849): IPv4, IPv6
 	wait    time.Duration // for each connection
 }
 
 func newCapture() capture {
 	return capture{
-		tables: []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"}, nowhere: []string{"192.0.2.1", "2001:db8::1"},
+		lists: sockets.OfProcess, nowhere: []string{"192.0.2.1", "2001:db8::1"},
 		wait: 500 * time.Millisecond,
 	}
 }
@@ -86,56 +82,14 @@ func (c capture) taker(conn net.Conn) int {
 	if !ok || !is {
 		return 0
 	}
-	for _, table := range c.tables {
-		f, err := os.Open(table)
-		if err != nil {
-			continue
+	near, far, port := sockets.Plain(own.AddrPort()), sockets.Plain(peer.AddrPort()), 0
+	_ = sockets.Each(c.lists, func(s sockets.Socket) bool { // what cannot be seen is not told
+		if s.Open() && s.Remote == near && s.Local != far {
+			port = int(s.Local.Port())
 		}
-		at := otherEnd(f, own.AddrPort(), peer.AddrPort())
-		f.Close()
-		if at != 0 {
-			return at
-		}
-	}
-	return 0
-}
-
-// otherEnd looks in a table of the kernel for the socket whose remote address is own and whose local one is not peer.
-func otherEnd(table io.Reader, own, peer netip.AddrPort) int {
-	own, peer = plain(own), plain(peer)
-	for lines := bufio.NewScanner(table); lines.Scan(); {
-		words := strings.Fields(lines.Text())
-		if len(words) < 4 {
-			continue
-		}
-		local, ok1 := kernelAddress(words[1])
-		remote, ok2 := kernelAddress(words[2])
-		if ok1 && ok2 && remote == own && local != peer {
-			return int(local.Port())
-		}
-	}
-	return 0
-}
-
-func plain(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
-}
-
-// kernelAddress reads ADDRESS:PORT as the kernel writes it: words of 32 bits in the machine's order, in hexadecimal.
-func kernelAddress(s string) (netip.AddrPort, bool) {
-	address, port, _ := strings.Cut(s, ":")
-	raw, err := hex.DecodeString(address)
-	n, portErr := strconv.ParseUint(port, 16, 16)
-	if err != nil || portErr != nil || len(raw)%4 != 0 {
-		return netip.AddrPort{}, false
-	}
-	if binary.NativeEndian.Uint32([]byte{1, 0, 0, 0}) == 1 { // the machine's order is not that of the network
-		for word := range slices.Chunk(raw, 4) {
-			slices.Reverse(word)
-		}
-	}
-	ip, ok := netip.AddrFromSlice(raw)
-	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), ok
+		return port == 0
+	})
+	return port
 }
 
 func captureAdvice(marked bool) string {

@@ -1,63 +1,58 @@
 package relay
 
 import (
-	"net/netip"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 )
 
-// What the kernel's tables look like on a machine whose order is not that of the network, as nearly all have it.
-const (
-	tcpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:3A99 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1337        0 1 1 0 100 0 0 10 0
-   1: 0A00000A:C001 0700000A:1B9F 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0 20 4 30 10 -1
-   2: 0100007F:3A99 0A00000A:C001 01 00000000:00000000 00:00000000 00000000  1337        0 3 1 0 20 4 30 10 -1
-   3: 0700000A:1B9F 0A00000A:C002 01 00000000:00000000 00:00000000 00000000     0        0 4 1 0 20 4 30 10 -1
-   4: broken
-`
-	tcp6Table = `  sl  local_address                         remote_address                        st
-   0: 00000000000000000000000001000000:3A99 B80D0120000000000000000001000000:C003 01
-   1: 0000000000000000FFFF00000100007F:3A99 0000000000000000FFFF00000A00000A:C004 01
-`
-)
-
-// The other end of a captured connection is a socket of this machine that was not asked for; one on this machine that
-// was asked for is no capture.
-func TestOtherEnd(t *testing.T) {
+// The other end of a captured connection is a socket of this machine that was not asked for; one that was asked for is no
+// capture, nor is what is left of an earlier connection from the same port.
+func TestTaker(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		name, table, own, peer string
-		port                   int
+	const captured = "   0: 0100007F:3A99 %s %s\n"
+	l := listen(t, "tcp", "127.0.0.1:0")
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_, own, _ := strings.Cut(conn.LocalAddr().String(), ":")
+	_, peer, _ := strings.Cut(l.Addr().String(), ":")
+	hex := func(port string) string {
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("0100007F:%04X", n)
+	}
+	for name, test := range map[string]struct {
+		list string
+		port int
 	}{
-		{"captured", tcpTable, "10.0.0.10:49153", "10.0.0.7:7071", 15001},
-		{"asked for", tcpTable, "10.0.0.10:49154", "10.0.0.7:7071", 0},
-		{"elsewhere", tcpTable, "10.0.0.10:49160", "10.0.0.7:7071", 0},
-		{"captured over IPv6", tcp6Table, "[2001:db8::1]:49155", "[2001:db8::7]:7071", 15001},
-		{"captured by a socket of both families", tcp6Table, "10.0.0.10:49156", "10.0.0.7:7071", 15001},
-		{"no table", "", "10.0.0.10:49153", "10.0.0.7:7071", 0},
+		"captured":                          {fmt.Sprintf(captured, hex(own), "01"), 15001},
+		"captured, and closed at once":      {fmt.Sprintf(captured, hex(own), "05"), 15001},
+		"left of an earlier connection":     {fmt.Sprintf(captured, hex(own), "06"), 0},
+		"an earlier one that nobody closes": {fmt.Sprintf(captured, hex(own), "08"), 0},
+		"asked for":                         {"   0: " + hex(peer) + " " + hex(own) + " 01\n", 0},
+		"elsewhere":                         {fmt.Sprintf(captured, "0100007F:0001", "01"), 0},
+		"no list":                           {"", 0},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := otherEnd(strings.NewReader(test.table), netip.MustParseAddrPort(test.own), netip.MustParseAddrPort(test.peer)); got != test.port {
+			c := newCapture()
+			c.lists = filepath.Dir(write(t, "tcp", test.list))
+			if got := c.taker(conn); got != test.port {
 				t.Errorf("got port %d, want %d", got, test.port)
 			}
 		})
 	}
-}
-
-func FuzzOtherEnd(f *testing.F) {
-	for _, seed := range []string{tcpTable, tcp6Table, "", "0: 0:0 0:0 01", ": : : :"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, table string) {
-		if got := otherEnd(strings.NewReader(table), netip.MustParseAddrPort("10.0.0.10:49153"), netip.MustParseAddrPort("10.0.0.7:7071")); got < 0 || got > 65535 {
-			t.Errorf("got port %d", got)
-		}
-	})
 }
 
 // Connections of this machine to itself are looked for in the kernel's own tables, and not taken for captured ones.
