@@ -234,6 +234,9 @@ func serveHTTP(t *testing.T, listener net.Listener, node string) {
 			case <-r.Context().Done():
 			}
 		}
+		if fail := r.Header.Get("x-fail"); fail != "" {
+			w.Header().Set("x-envoy-immediate-health-check-fail", fail)
+		}
 		fmt.Fprintf(w, "%s %s tls=%t", node, r.Proto, r.TLS != nil)
 	})}
 	done := make(chan struct{})
@@ -369,7 +372,7 @@ func (l *tlsLab) start(t *testing.T, name string, p *proxy) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(l.binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn", "--drain-time-s", "3", "--drain-strategy", "immediate", "--file-flush-interval-msec", "100")
+	cmd := exec.Command(l.binary, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn", "--drain-time-s", "3", "--drain-strategy", "immediate", "--file-flush-interval-msec", "100")
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

@@ -196,7 +196,7 @@ func (e *listening) start(t *testing.T, secrets map[string]*tlsv3.Secret) {
 		t.Fatal(err)
 	}
 	// What drains goes on draining until the test has counted it.
-	cmd := exec.Command(binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "--drain-time-s", "600", "--log-level", "warn", "--log-path", log)
+	cmd := exec.Command(binary, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "600", "--log-level", "warn", "--log-path", log)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ func StartEnvoy(t testing.TB, o Options, sockets ...string) *Envoy {
 		},
 	}}}
 	run := func(isolated bool) (*exec.Cmd, error) {
-		cmd := exec.Command(binary, "-c", bootstrap, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info", "--drain-time-s", "1")
+		cmd := exec.Command(binary, "-c", bootstrap, "--disable-hot-restart", "--concurrency", "1", "--log-level", "info", "--drain-time-s", "1")
 		cmd.Stdout, cmd.Stderr = &e.log, &e.log
 		if isolated {
 			cmd.SysProcAttr = ownNetwork()

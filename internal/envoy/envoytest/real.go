@@ -95,7 +95,7 @@ func (e *Envoy) Start(t testing.TB, listeners []*listenerv3.Listener, clusters [
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn")
+	cmd := exec.Command(binary, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
