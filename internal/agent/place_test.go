@@ -96,3 +96,33 @@ func TestReadOnlyAndFull(t *testing.T) {
 		})
 	}
 }
+
+// An access log that would have the agent or Envoy wait for ever, or write elsewhere, is none.
+func TestAccessLogs(t *testing.T) {
+	for name, do := range map[string]func(path string) error{
+		"a pipe that nobody reads": func(path string) error { return syscall.Mkfifo(path, 0o666) },
+		"a link":                   func(path string) error { return os.Symlink(path+".there", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStub(t, "run")
+			path := filepath.Join(s.dir, "access.log")
+			if err := do(path); err != nil {
+				t.Fatal(err)
+			}
+			own := filepath.Join(s.dir, "bootstrap.yaml")
+			p := play(t, &stub{dir: s.dir, lines: append(s.lines, "ENVOY_ADMIN_ACCESS_LOG_FILE="+path, "ENVOY_CONFIG_FILE="+own)})
+			p.until(t, "ready")
+			if text, err := os.ReadFile(own); err != nil || strings.Contains(string(text), path) || !strings.Contains(string(text), os.DevNull) {
+				t.Errorf("Envoy is to write to %s: %v", path, err)
+			}
+			if _, err := os.Lstat(path + ".there"); err == nil {
+				t.Error("the agent wrote behind the link")
+			}
+			p.tell(t, syscall.SIGTERM)
+			p.until(t, "POST")
+			p.tell(t, syscall.SIGTERM)
+			p.ends(t, 0)
+		})
+	}
+}

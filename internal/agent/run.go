@@ -184,16 +184,3 @@ func writeBootstrap(s settings.Settings, machine bootstrap.Facts, log *slog.Logg
 }
 
 const bootstrapMode fs.FileMode = 0o644
-
-// writable is the file, if Envoy may write to it, which ends otherwise; else what takes and loses everything.
-func writable(file string, log *slog.Logger) string {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, bootstrapMode)
-	if err == nil {
-		err = f.Close()
-	}
-	if err == nil || file == "" {
-		return file
-	}
-	log.Warn("cannot write ENVOY_ADMIN_ACCESS_LOG_FILE: accesses of the administration interface are not logged", "err", err)
-	return os.DevNull
-}

@@ -158,7 +158,7 @@ func (f *File) open() error {
 	if f.file != nil {
 		return nil
 	}
-	file, err := os.OpenFile(f.o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, fileMode)
+	file, err := Open(f.o.Path)
 	if err != nil {
 		return err
 	}
