@@ -107,8 +107,12 @@ func undo(ctx context.Context, steps []step, before []holding) error {
 	return errors.Join(errs...)
 }
 
-// lockTick is how often a taken lock is tried again.
-const lockTick = 20 * time.Millisecond
+const (
+	// lockTick is how often a taken lock is tried again.
+	lockTick = 20 * time.Millisecond
+	// lockWait is for how long. A run takes a second or two; but everybody in the namespace may take the lock, and keep it.
+	lockWait = 10 * time.Second
+)
 
 // lock keeps transactions of one network namespace apart: what one reads must be what it changes. The kernel's file of
 // the namespace is what is locked, so nothing is left behind by whoever is killed.
@@ -120,6 +124,8 @@ func lock(ctx context.Context) (unlock func(), err error) {
 	unlock = func() { _ = unix.Close(fd) }
 	tick := time.NewTicker(lockTick)
 	defer tick.Stop()
+	late := time.NewTimer(lockWait)
+	defer late.Stop()
 	for {
 		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
@@ -133,6 +139,10 @@ func lock(ctx context.Context) (unlock func(), err error) {
 		case <-ctx.Done():
 			unlock()
 			return nil, fmt.Errorf("wait for another run in this network namespace: %w", ctx.Err())
+		case <-late.C:
+			unlock()
+			return nil, fmt.Errorf("wait for another run in this network namespace: a process has had its lock for %s; "+
+				"lslocks and fuser -v /proc/self/ns/net tell which: end it, and run this again", lockWait)
 		case <-tick.C:
 		}
 	}
