@@ -53,16 +53,41 @@ func (o *Others) Close() error {
 // Addr satisfies net.Listener: it has none of its own.
 func (*Others) Addr() net.Addr { return &net.TCPAddr{} }
 
-// give hands a connection over. gRPC leaves it alone then.
-func (o *Others) give(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// give hands a connection over, in the form that shown gives it, and returns when it is
+// closed: after a handshake gRPC takes all deadlines off a connection, also off one that
+// it leaves to others, who have set theirs by then.
+func (o *Others) give(c net.Conn, shown func(net.Conn) net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	_ = c.SetDeadline(time.Time{}) // of gRPC's handshake
+	l := &lent{Conn: c, back: make(chan struct{})}
 	select {
-	case o.connections <- c:
+	case o.connections <- shown(l):
+		<-l.back
 		return nil, nil, credentials.ErrConnDispatched
 	case <-o.closed:
 		_ = c.Close()
 		return nil, nil, net.ErrClosed
 	}
+}
+
+// lent is a connection that tells when it is closed.
+type lent struct {
+	net.Conn
+	back chan struct{}
+	once sync.Once
+}
+
+// Close satisfies net.Conn.
+func (l *lent) Close() error {
+	defer l.once.Do(func() { close(l.back) })
+	return l.Conn.Close()
+}
+
+// CloseWrite lets a server end what it says before it closes the connection.
+func (l *lent) CloseWrite() error {
+	if c, ok := l.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
 }
 
 // Proven is a connection of Others with TLS, and what its peer has shown.
@@ -89,7 +114,7 @@ func (s secure) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 		return c, info, err
 	}
 	if shown, ok := info.(credentials.TLSInfo); ok && shown.State.NegotiatedProtocol == http1 {
-		return s.others.give(&Proven{c, shown, raw})
+		return s.others.give(c, func(c net.Conn) net.Conn { return &Proven{c, shown, raw} })
 	}
 	return c, info, nil
 }
@@ -109,7 +134,7 @@ func (p plain) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 	case err != nil:
 		return nil, nil, err
 	case other:
-		return p.others.give(raw)
+		return p.others.give(raw, func(c net.Conn) net.Conn { return c })
 	}
 	return raw, nil, nil
 }

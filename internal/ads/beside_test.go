@@ -3,9 +3,12 @@ package ads_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -74,5 +77,39 @@ func TestBesideStreamsOthersAreServed(t *testing.T) {
 	defer cancel()
 	if _, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
 		t.Errorf("gRPC: %v", err)
+	}
+}
+
+// Deadlines of who serves the others hold: gRPC takes its own off a connection after it
+// has handed it over, and must not take off theirs.
+func TestDeadlinesBesideStreams(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, others := ads.Beside(nil)
+	streams := grpc.NewServer(grpc.Creds(creds))
+	web := &http.Server{ReadHeaderTimeout: 100 * time.Millisecond, Handler: http.NotFoundHandler()}
+	ended := make(chan error, 2)
+	go func() { ended <- streams.Serve(l) }()
+	go func() { ended <- web.Serve(others) }()
+	t.Cleanup(func() {
+		_ = web.Close()
+		streams.Stop()
+		<-ended
+		<-ended
+	})
+	for range 50 {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "PUT /a HTTP/1.1\r\n")
+		_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("a header that does not end is waited for without end")
+		}
 	}
 }

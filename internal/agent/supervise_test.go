@@ -194,7 +194,7 @@ func TestDrain(t *testing.T) {
 		if events != "POST /healthcheck/fail\nPOST /drain_listeners?graceful\nterm\n" {
 			t.Errorf("what happened to Envoy: %q", events)
 		}
-		if path := asked(); !strings.HasPrefix(path, "/evermesh/v1/proxies/") || !strings.HasSuffix(path, "/drain?resourceArn=mesh%2Fshop%2FvirtualNode%2Ffront\n") {
+		if path := asked(); !strings.HasPrefix(path, "/evermesh/v1/proxies/") || !strings.HasSuffix(path, "/drain?resourceArn=mesh%2Fm%2FvirtualNode%2Fn\n") {
 			t.Errorf("asked %q", path)
 		}
 	})

@@ -49,6 +49,15 @@ func answersChecks(l *api.Listener) []*hcmv3.HttpFilter {
 	})}}}
 }
 
+// hopHeaders are headers of answers that are for the proxy that sent the request. A proxy
+// that fails its checks sets the first one: the proxy before it chooses it no more, and
+// reads that before its routes remove the header. Passed on, it would take the passing one
+// out of its own clients' choice, one hop after the other; and an application must not
+// fail the checks of its proxy with it. The second one, of answers to checks, tells the
+// node's name. What the filter of answersChecks sets is set after the routes of its own
+// listener are done.
+var hopHeaders = []string{"x-envoy-immediate-health-check-fail", "x-envoy-upstream-healthchecked-cluster"}
+
 // checkPath is the path that a check by HTTP asks for.
 func checkPath(h *api.HealthCheckPolicy) string {
 	if h.Path != nil {

@@ -290,6 +290,7 @@ func (b *build) fillHost(p *piece, name string, domains []string, responsible ap
 func (b *build) routeConfig(head *routev3.RouteConfiguration, hosts []*VirtualHost) {
 	hosts = slices.DeleteFunc(hosts, func(h *VirtualHost) bool { return h == nil })
 	name := head.GetName()
+	head.ResponseHeadersToRemove = hopHeaders
 	if b.previous != nil {
 		// A client's route configurations of one name have one head.
 		if old := b.previous.lists[Route].Get(name); old != nil {

@@ -42,7 +42,7 @@ var understood = map[string]string{
 	"envoy.config.accesslog.v3.AccessLog":                       "name typed_config",
 	"envoy.extensions.access_loggers.file.v3.FileAccessLog":     "path",
 
-	"envoy.config.route.v3.RouteConfiguration":                             "ignore_port_in_host_matching name virtual_hosts",
+	"envoy.config.route.v3.RouteConfiguration":                             "ignore_port_in_host_matching name response_headers_to_remove virtual_hosts",
 	"envoy.config.route.v3.VirtualHost":                                    "domains name routes",
 	"envoy.config.route.v3.Route":                                          "direct_response match name request_headers_to_add request_headers_to_remove response_headers_to_remove route",
 	"envoy.config.route.v3.RouteMatch":                                     "headers path prefix path_separated_prefix query_parameters safe_regex",
