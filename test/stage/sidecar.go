@@ -4,11 +4,13 @@ package stage
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -133,6 +135,32 @@ func (c *Sidecar) Start() error {
 	var err error
 	c.Process, err = c.Host.Start(c.command)
 	return err
+}
+
+// Run runs another verb of the agent's program to its end, as the agent's user and with its variables and those in env, and
+// returns what it printed.
+func (c *Sidecar) Run(ctx context.Context, env []string, args ...string) (string, error) {
+	one := c.command
+	one.Name, one.Args, one.Env = args[0], args, append(slices.Clip(one.Env), env...)
+	return c.Host.Run(ctx, one)
+}
+
+// AgentStatus is what the agent answers to GET /status.
+func (c *Sidecar) AgentStatus(ctx context.Context) (map[string]string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9902/status", nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent: %w", err)
+	}
+	resp, err := c.admin.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent: %w", err)
+	}
+	defer resp.Body.Close()
+	var status map[string]string
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		return nil, fmt.Errorf("ask the agent: %w", err)
+	}
+	return status, nil
 }
 
 // WaitLive waits until Envoy has its first configuration and serves.
