@@ -95,6 +95,34 @@ func TestHandOver(t *testing.T) {
 		p.tell(t, syscall.SIGHUP)
 		epoch(2)
 	})
+	t.Run("nobody else gets the listeners: no socket of Envoy's is abstract", func(t *testing.T) {
+		text, err := os.ReadFile("/proc/net/unix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Other tests of this machine may have such: what counts are our base id's.
+		_, id, _ := strings.Cut(p.out.String(), "(base id=")
+		id, _, found := strings.Cut(id, ",")
+		scaled := number(t, id)
+		for n := range 10 {
+			for _, role := range []string{"parent", "child"} {
+				if name := fmt.Sprintf("@envoy_domain_socket_%s_%d", role, scaled+n); strings.Contains(string(text), name) || !found {
+					t.Errorf("%s is there", name)
+				}
+			}
+		}
+		sockets, err := filepath.Glob(filepath.Join(s.dir, placePrefix+"*", "restart_*"))
+		if err != nil || len(sockets) < 2 {
+			t.Fatalf("sockets: %q, %v", sockets, err)
+		}
+		for _, name := range sockets {
+			for at, want := range map[string]os.FileMode{name: 0o600, filepath.Dir(name): 0o700} {
+				if info, err := os.Stat(at); err != nil || info.Mode().Perm() != want {
+					t.Errorf("%s: %v, %v", at, info, err)
+				}
+			}
+		}
+	})
 	close(stop)
 	wg.Wait()
 	t.Logf("handed over twice: %d requests, %d failed", asked.Load(), failed.Load())

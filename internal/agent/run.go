@@ -120,7 +120,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	admin := envoyadmin.New(s.Admin)
 	envoy := &supervise.Envoy{
 		Path: path, Args: supervise.Arguments(s, file, p.Args), Stdout: p.Stdout, Stderr: p.Stderr,
-		Settings: s, Admin: admin, Log: p.Log, Hurry: p.Hurry, HandOver: p.HandOver,
+		Settings: s, Admin: admin, Log: p.Log, Hurry: p.Hurry, HandOver: p.HandOver, Sockets: at.dir,
 		Watch: supervise.Watch{Interval: s.HealthInterval, Silent: s.Supervision.Silent, Lenient: own},
 	}
 	if upstream != nil {

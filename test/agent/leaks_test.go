@@ -200,7 +200,8 @@ func TestKilledAgents(t *testing.T) {
 				}
 				want := []string{"dir/agent.sock", "dir/tmp/evermesh-agent-*", "dir/tmp/evermesh-agent-*/envoy-config.yaml", "dir/tmp/evermesh-agent-*/xds.sock"}
 				if hot {
-					want = append(want, "shm/envoy_shared_memory_*")
+					last := len(want) - 1
+					want = append(want[:last:last], "dir/tmp/evermesh-agent-*/restart_child_*", "dir/tmp/evermesh-agent-*/restart_parent_*", want[last], "shm/envoy_shared_memory_*")
 				}
 				if diff := cmp.Diff(want, left); diff != "" {
 					t.Errorf("left of one that was killed (-want +got):\n%s", diff)
@@ -227,7 +228,7 @@ func pattern(name string) string {
 		parts[0] = "dir"
 	}
 	for i, part := range parts {
-		for _, prefix := range []string{"evermesh-agent-", "envoy_shared_memory_"} {
+		for _, prefix := range []string{"evermesh-agent-", "restart_child_", "restart_parent_", "envoy_shared_memory_"} {
 			if strings.HasPrefix(part, prefix) {
 				parts[i] = prefix + "*"
 			}

@@ -37,6 +37,8 @@ type Envoy struct {
 	// Hurry ends a drain, HandOver starts a new Envoy that takes the old one's place; nil for neither.
 	Hurry    <-chan struct{}
 	HandOver <-chan struct{}
+	// Sockets is a directory of this agent's own, for those by which Envoys take each other's place.
+	Sockets string
 	// Starting is called before each start; nil for nothing to do.
 	Starting func()
 

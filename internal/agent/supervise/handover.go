@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -39,6 +40,10 @@ func (s *Envoy) epochArgs(epoch int) []string {
 	args := []string{"--restart-epoch", strconv.Itoa(epoch), "--parent-shutdown-time-s", strconv.Itoa(int((s.Settings.DrainTime + endWait) / time.Second))}
 	if !given(s.Args, "--base-id") {
 		args = append(args, "--base-id", strconv.Itoa(s.baseID()))
+	}
+	if !given(s.Args, "--socket-path") {
+		// By default they are abstract: whoever is in the network namespace may have the listeners' sockets by them.
+		args = append(args, "--socket-path", filepath.Join(s.Sockets, "restart"), "--socket-mode", "600")
 	}
 	return args
 }
