@@ -35,6 +35,11 @@ const (
 // parseEndpoints reads APPMESH_XDS_ENDPOINT.
 func parseEndpoints(list string) ([]Endpoint, error) {
 	var out []Endpoint
+	for item := range strings.SplitSeq(list, ",") { // before any of it is told: what is before an @ may be a password, and have commas
+		if item = strings.TrimSpace(item); strings.Contains(item, "@") && !strings.HasPrefix(item, "xds+unix://") {
+			return nil, errors.New("an @ in it: the control plane is asked for by no user and no password; want host:port, https://host:port, http://host:port or xds+unix://path")
+		}
+	}
 	for item := range strings.SplitSeq(list, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {

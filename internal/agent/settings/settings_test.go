@@ -147,3 +147,19 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
+
+// What may be a password is not repeated in the refusal.
+func TestEndpointsHaveNoPassword(t *testing.T) {
+	for _, list := range []string{
+		"https://user:hunter2@control.example:7071", "http://hunter2@control.example", "user:hunter2@control.example:7071",
+		"control.example:7071,https://user:hunter2@other.example:7071", "ftp://user:hunter2@control.example", "https://u:hunt@er2@control.example", "https://user:hunt,er2@control.example",
+	} {
+		_, err := parseEndpoints(list)
+		if err == nil || strings.Contains(err.Error(), "hunt") || strings.Contains(err.Error(), "er2") || !strings.Contains(err.Error(), "no password") {
+			t.Errorf("%s: %v", list, err)
+		}
+	}
+	if _, err := parseEndpoints("xds+unix:///run/a@b.sock"); err != nil {
+		t.Error(err)
+	}
+}
