@@ -55,10 +55,10 @@ func newDialer(mark uint32) *net.Dialer {
 
 // connect makes a connection to one address of e. It is not open yet: opening the first stream does
 // that, and the trail tells how far it came. It connects once: whether to try again is for upstreams to say.
-func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, proof settings.Proof, userAgent string, t *trail) (*grpc.ClientConn, error) {
+func (u *upstreams) connect(e settings.Endpoint, address string, t *trail) (*grpc.ClientConn, error) {
 	secure := insecure.NewCredentials()
 	if e.TLS {
-		c, err := tlsConfig(caFile, proof)
+		c, err := tlsConfig(u.caFile, u.signer.proof)
 		if err != nil {
 			return nil, err
 		}
@@ -71,14 +71,14 @@ func connect(dialer *net.Dialer, e settings.Endpoint, address, caFile string, pr
 			if !t.begin() {
 				return nil, errClosed
 			}
-			conn, err := dialer.DialContext(ctx, e.Network, address)
+			conn, err := u.dialer.DialContext(ctx, e.Network, address)
 			t.dialedWith(err)
 			return conn, err
 		}),
 		grpc.WithNoProxy(), grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectWait}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingWait}),
-		grpc.WithUserAgent(userAgent),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: u.pingWait}),
+		grpc.WithUserAgent(u.userAgent),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", e, err)

@@ -35,7 +35,7 @@ func (u *upstreams) prepare(ctx context.Context) {
 		return
 	}
 	t := &trail{}
-	conn, err := connect(u.dialer, e, addresses[0], u.caFile, u.signer.proof, u.userAgent, t)
+	conn, err := u.connect(e, addresses[0], t)
 	if err != nil {
 		return
 	}

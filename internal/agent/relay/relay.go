@@ -138,6 +138,6 @@ func newUpstreams(s settings.Settings, found *Search, userAgent string, log *slo
 	found.signer.region = s.Region // the machine's, where nobody named one
 	return &upstreams{
 		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: found.dialer,
-		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
+		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), pingWait: pingWait, faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
 	}
 }

@@ -343,29 +343,38 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// An endpoint that takes a stream only to end it is left alone for a while: the other one is tried.
+// An endpoint that takes a stream only to end it is left alone for a while: the other one is tried, and comes first from
+// then on.
 func TestRelayLeavesRefusingEndpoint(t *testing.T) {
 	agenttest.Unsigned(t)
 	a, b := agenttest.NewControlPlane(t, ""), agenttest.NewControlPlane(t, "")
 	a.Delta = func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 		return status.Error(codes.Unavailable, "cut off from the store")
 	}
-	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+a.Addr+",http://"+b.Addr)
-	refused := 0
-	for b.Count() == 0 {
+	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+a.Addr+",http://"+b.Addr)
+	open := func() error {
 		s, err := client.DeltaAggregatedResources(agenttest.Within(t))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "type"}); err != nil && !errors.Is(err, io.EOF) {
+		if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "t"}); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
-		if _, err := s.Recv(); err != nil {
-			refused++
+		_, err = s.Recv()
+		return err
+	}
+	for a.Count() == 0 { // until it was its turn
+		if err := open(); (err != nil) != (a.Count() > 0) {
+			t.Fatalf("got %v", err)
 		}
 	}
-	if refused > 1 {
-		t.Errorf("refused %d times before the other endpoint was tried", refused)
+	for until := relay.upstreams.fault(a.Addr).until; time.Now().Before(until); {
+		if err := open(); err != nil && time.Now().Before(until) {
+			t.Fatalf("while the refusing endpoint is left alone: %v", err)
+		}
+	}
+	if b.Count() == 0 {
+		t.Error("the other endpoint was never tried")
 	}
 }
 

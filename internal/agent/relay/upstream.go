@@ -41,6 +41,7 @@ type upstreams struct {
 	node      string // whose configuration is asked for
 	reports   *reports
 	capture   capture
+	pingWait  time.Duration
 
 	mu     sync.Mutex
 	faulty map[string]fault                // by address
@@ -244,7 +245,7 @@ func (u *upstreams) addresses(ctx context.Context, e settings.Endpoint) ([]strin
 
 func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address, method string) (*upstream, *Failure) {
 	t := &trail{}
-	conn, err := connect(u.dialer, e, address, u.caFile, u.signer.proof, u.userAgent, t)
+	conn, err := u.connect(e, address, t)
 	if err != nil {
 		return nil, &Failure{
 			Endpoint: e.String(), Address: address, Step: StepTLS, Reason: reason([]byte(err.Error())),
