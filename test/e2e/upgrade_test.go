@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +27,7 @@ func TestEnvoysHandOver(t *testing.T) {
 	url := fmt.Sprintf("http://%s/", net.JoinHostPort(service, fmt.Sprint(appPort)))
 	c := m.sidecar(client, stage.SidecarOptions{Resource: "client", Env: hot})
 	s := m.sidecar(server, stage.SidecarOptions{Resource: "server", AppPorts: fmt.Sprint(appPort), Env: hot})
+	leaveNoMemory(m, c, s)
 	load := stage.NewSteady(client, url, loadWorkers, 5*time.Millisecond)
 	defer load.Stop()
 	m.reaches(t, load, "server")
@@ -49,4 +52,25 @@ func TestEnvoysHandOver(t *testing.T) {
 	all := load.Count(from, time.Time{})
 	add(&all, slow.wait(t))
 	dropped(t, "a new binary of Envoy takes over", all)
+}
+
+var baseID = regexp.MustCompile(`"base_id": "?(\d+)`)
+
+// leaveNoMemory removes, at the end, the memory that Envoys with hot restart share: their agents, which would, are killed then.
+func leaveNoMemory(m *mesh, sides ...*stage.Sidecar) {
+	m.t.Helper()
+	ctx, cancel := m.context()
+	defer cancel()
+	for _, side := range sides {
+		text, err := side.Admin(ctx, "/server_info")
+		id := baseID.FindStringSubmatch(text)
+		if err != nil || id == nil {
+			m.t.Fatalf("no base id: %v\n%s", err, text)
+		}
+		file := "/dev/shm/envoy_shared_memory_" + id[1] + "0" // ten for each id
+		if _, err := os.Stat(file); err != nil {
+			m.t.Error(err)
+		}
+		m.t.Cleanup(func() { os.Remove(file) })
+	}
 }
