@@ -1,64 +1,67 @@
 package agent
 
 import (
+	"bufio"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
-
-	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-// What has its bootstrap in a directory that an agent left is ended; what has it in that of one that lives is not, nor
-// what only names it.
-func TestOrphansAreEnded(t *testing.T) {
-	root := t.TempDir()
-	script := filepath.Join(root, "envoy")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\nread wait\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	mine, err := placeIn(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mine.remove()
-	left := filepath.Join(root, placePrefix+"left")
-	if err := os.Mkdir(left, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	start := func(args ...string) (over func() bool) {
-		cmd := exec.Command("/bin/sh", append([]string{script}, args...)...)
-		input, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan struct{})
-		go func() { defer close(ended); _ = cmd.Wait() }()
-		t.Cleanup(func() { _ = input.Close(); <-ended })
-		return func() bool {
-			select {
-			case <-ended:
-				return cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
-			default:
-				return false
+// What is killed is this user's, and has its bootstrap in that very directory.
+func TestOrphans(t *testing.T) {
+	for _, test := range []struct {
+		name, script string
+		attr         syscall.SysProcAttr
+		killed       bool
+	}{
+		{"this user's", "", syscall.SysProcAttr{}, true},
+		{"another user's", "", syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}, false},
+		{"with a directory of that name that is another one", "mount -t tmpfs none $2 || exit 1; ", syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			const script = "/proc/self/fd/3"
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-	}
-	orphan := start("--restart-epoch", "0", "-c", filepath.Join(left, "envoy-config.yaml"), "-l", "info")
-	others := map[string]func() bool{
-		"of an agent that lives":  start("-c", filepath.Join(mine.dir, "envoy-config.yaml")),
-		"of a longer name":        start("-c", left+"over/envoy-config.yaml"),
-		"named by something else": start("--log-path", filepath.Join(left, "log")),
-	}
-	sweepPlaces(root)
-	testenv.Eventually(t, "the orphan is killed", orphan)
-	for name, over := range others {
-		if over() {
-			t.Errorf("one %s was killed", name)
-		}
+			if _, err := w.WriteString("set -- $1 ${2%/*}; " + test.script + "echo ready; read x\n"); err != nil {
+				t.Fatal(err)
+			}
+			_ = w.Close()
+			if test.attr.Credential != nil {
+				_ = r.Chown(65534, 65534) // it is skipped without
+			}
+			cmd := exec.CommandContext(t.Context(), "/bin/sh", script, "-c", dir+"/envoy-config.yaml")
+			cmd.ExtraFiles, cmd.SysProcAttr, cmd.Dir = []*os.File{r}, &test.attr, "/"
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); errors.Is(err, fs.ErrPermission) {
+				t.Skip("only root may do that")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			_ = r.Close()
+			if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+				_ = cmd.Wait()
+				t.Skipf("it cannot be started so: %q, %v", line, err)
+			}
+			endOrphans(dir)
+			_ = in.Close() // one that was left ends with 1, as there is nothing to read
+			_ = cmd.Wait()
+			status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if status.Signaled() != test.killed {
+				t.Errorf("killed: %t, want %t", status.Signaled(), test.killed)
+			}
+		})
 	}
 }

@@ -93,13 +93,13 @@ func (p *place) remove() {
 	_ = p.lock.Close()
 }
 
-// sweepPlaces removes what agents left that were killed: directories that this user may remove and nobody has locked, and
+// sweepPlaces removes what agents left that were killed: this user's directories that nobody has locked, and
 // Envoys that have their bootstrap there.
 func sweepPlaces(root string) {
 	dirs, _ := filepath.Glob(filepath.Join(root, placePrefix+"*")) // the pattern is well-formed, but for a strange root
 	for _, dir := range dirs {
 		info, err := os.Lstat(dir)
-		if err != nil || !info.IsDir() {
+		if err != nil || !info.IsDir() || !ours(info) {
 			continue
 		}
 		lock, err := lockDirectory(dir, unix.LOCK_NB)

@@ -21,6 +21,11 @@ func TestPlaces(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(left, "sub"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	foreign := filepath.Join(root, placePrefix+"foreign")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kept := os.Chown(foreign, 65534, 65534) == nil // root may
 	other := filepath.Join(root, "evermesh-other")
 	if err := os.Mkdir(other, 0o700); err != nil {
 		t.Fatal(err)
@@ -29,7 +34,7 @@ func TestPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	sweepPlaces(root)
-	for dir, want := range map[string]bool{mine.dir: true, left: false, other: true} {
+	for dir, want := range map[string]bool{mine.dir: true, left: false, other: true, foreign: kept} {
 		if _, err := os.Stat(dir); (err == nil) != want {
 			t.Errorf("%s is there: %t, want %t", dir, err == nil, want)
 		}
