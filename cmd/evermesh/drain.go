@@ -29,7 +29,7 @@ the node by DNS are not reached by this; the answer counts them.
 
 Exit codes: 0 no client is sent it any more, or none was; 1 there is no such
 proxy, or the control plane does not answer; 2 wrong usage; 4 some client had not
-followed after 10 s. The drain goes on then.`,
+followed after 10 s, and the drain goes on, or it was ended meanwhile.`,
 		Example: `  evermesh proxies mesh/shop/virtualNode/web
   evermesh drain 5f0c9a3be1d2
   evermesh drain 5f0c9a3be1d2 --undo`,
@@ -87,7 +87,8 @@ func drainProxy(c *cobra.Command, args []string) error {
 	} else {
 		err = printDrain(c.OutOrStdout(), out.Drain)
 	}
-	if err == nil && out.Drain.Status == api.DrainStatusTimedOut {
+	ended := operation == "DrainProxy" && out.Drain.Status == api.DrainStatusResumed // by somebody else, meanwhile
+	if err == nil && (ended || out.Drain.Status == api.DrainStatusTimedOut) {
 		return &exitError{code: exitTimeout}
 	}
 	return err

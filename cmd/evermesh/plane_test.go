@@ -24,6 +24,7 @@ import (
 	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/drain"
+	"github.com/evermesh/evermesh/internal/envoy"
 	kept "github.com/evermesh/evermesh/internal/ledger"
 	"github.com/evermesh/evermesh/internal/rest"
 	"github.com/evermesh/evermesh/internal/share"
@@ -55,6 +56,15 @@ func (keys) Credential(_ context.Context, id, _ string) (auth.Credential, bool, 
 	return auth.Credential{Secret: secretKey, Principal: root}, id == keyID, nil
 }
 
+// registered has two instances of every service.
+type registered struct{}
+
+func (registered) Watch(ctx context.Context, q envoy.EndpointQuery, found func([]envoy.Endpoint)) error {
+	found([]envoy.Endpoint{{Address: "10.0.0.1", Port: q.Port}, {Address: "10.0.0.2", Port: q.Port}})
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // newPlane starts a control plane and writes down what evermeshd writes into
 // its data directory.
 func newPlane(t testing.TB, dir string) *plane { return startPlane(t, dir, false) }
@@ -66,8 +76,13 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 	data := storetest.New(t)
 	p.store, p.shares = data, sharing(t, data, realm)
 	log := slog.New(slog.DiscardHandler)
+	endpoints := discovery.New(discovery.Config{Source: registered{}, Own: true, Memory: data, Log: log, Now: time.Now})
+	ctx, cancel := context.WithCancel(context.Background())
+	looking := make(chan error, 1)
+	go func() { looking <- endpoints.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-looking })
 	drains := drain.New(drain.Config{
-		Store: data, Ledger: p.ledger, Endpoints: discovery.New(discovery.Config{Memory: data, Log: log, Now: time.Now}),
+		Store: data, Ledger: p.ledger, Endpoints: endpoints, Snapshot: storetest.Snapshot(data),
 		Instances: func(api.Key) []ads.Instance { return nil }, Wait: time.Second, Log: log, Now: time.Now,
 	})
 	server, err := rest.New(rest.Config{
@@ -178,7 +193,7 @@ func (l *ledger) Rollout(_ context.Context, key api.Key) (api.Rollout, error) {
 }
 
 // Drained counts all proxies but the one that drains.
-func (l *ledger) Drained(_ context.Context, _ api.Key, instance, _ string, _ int64) (out kept.Drained, err error) {
+func (l *ledger) Drained(_ context.Context, _ []api.Key, instance, _ string, _ int64) (out kept.Drained, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, p := range l.now.Proxies {
