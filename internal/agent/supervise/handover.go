@@ -75,7 +75,7 @@ func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 		begun := state == envoyadmin.Unreachable || epoch != old.epoch // the old one has given its interface up
 		switch {
 		case ended(p):
-			s.notTakenOver(p, old, begun)
+			s.notTakenOver(asking, p, old, begun)
 			return old
 		case begun && state == "LIVE":
 			s.Log.Info("envoy has taken over", "pid", p.pid())
@@ -108,10 +108,14 @@ func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 }
 
 // notTakenOver tells of a new Envoy that has ended before it was live.
-func (s *Envoy) notTakenOver(p, old *process, begun bool) {
+func (s *Envoy) notTakenOver(ctx context.Context, p, old *process, begun bool) {
 	s.Log.Error("the new envoy ended before it had taken over", "pid", p.pid(), "status", p.exit())
 	s.running(old.pid())
 	if !begun {
+		return
+	}
+	// It may have been busy only: now nobody else can answer, and one that has given its interface up refuses at once.
+	if s.Admin.State(ctx) != envoyadmin.Unreachable {
 		return
 	}
 	// The old one has given up its administration interface, and perhaps its listeners: nobody can tell any more.
