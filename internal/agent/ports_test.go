@@ -71,6 +71,18 @@ func TestPorts(t *testing.T) {
 			t.Errorf("got %q", written)
 		}
 	})
+	held := make([]net.Listener, 0, 9) // at once, so that no two are the same
+	for range cap(held) {
+		l, err := net.Listen("tcp4", "0.0.0.0:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		held = append(held, l)
+	}
+	portOf := func(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+	taken := held[0]
+	held = held[1:]
 	for name, clash := range map[string]func(admin int) (lds, cds int){
 		"a gateway's listener":     func(admin int) (int, int) { return admin, 1 },
 		"a node's listener":        func(admin int) (int, int) { return 0, admin },
@@ -78,20 +90,18 @@ func TestPorts(t *testing.T) {
 		"no listener, one refused": func(int) (int, int) { return 0, 1 },
 	} {
 		t.Run("AGENT-008 "+name+" on the port of the administration interface", func(t *testing.T) {
+			dir, admin, other := agenttest.ShortDir(t), portOf(held[0]), portOf(held[1])
+			held[0].Close()
+			held[1].Close()
+			held = held[2:]
 			t.Parallel()
-			dir, admin := agenttest.ShortDir(t), agenttest.FreePort(t)
 			lds, cds := clash(admin)
 			if lds == 0 {
-				lds = agenttest.FreePort(t)
+				lds = other
 			}
 			listeners, none := "resources:\n"+fmt.Sprintf(dynamicListener, lds), strings.HasPrefix(name, "no listener")
 			if strings.HasSuffix(name, "refused") {
-				l, err := net.Listen("tcp4", "0.0.0.0:0")
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { l.Close() })
-				listeners += fmt.Sprintf(dynamicListener, l.Addr().(*net.TCPAddr).Port)
+				listeners += fmt.Sprintf(dynamicListener, portOf(taken))
 			}
 			for file, text := range map[string]string{
 				"lds.yaml": listeners, "cds.yaml": fmt.Sprintf(dynamicCluster, cds), "envoy.yaml": fmt.Sprintf(dynamic, admin, dir),
