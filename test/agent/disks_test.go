@@ -15,10 +15,16 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
+// in are the files of the state directory, or of the one of the agent's own in it, where others may write into it.
+func in(dir, pattern string) []string {
+	given, _ := filepath.Glob(filepath.Join(dir, pattern)) // the patterns are well formed
+	own, _ := filepath.Glob(filepath.Join(dir, "evermesh-state-*", pattern))
+	return append(given, own...)
+}
+
 // lastGood says whether the state directory, as a test sees it, holds a whole file and nothing half written.
 func lastGood(dir string) bool {
-	whole, _ := filepath.Glob(filepath.Join(dir, "*.lastgood"))
-	half, _ := filepath.Glob(filepath.Join(dir, "*.new"))
+	whole, half := in(dir, "*.lastgood"), in(dir, "*.new")
 	return len(whole) == 1 && len(half) == 0
 }
 
@@ -130,9 +136,9 @@ func must(t *testing.T, err error) {
 // kept is the text of the last good configuration.
 func kept(t *testing.T, dir string) string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.lastgood"))
-	if err != nil || len(files) != 1 {
-		t.Fatalf("kept: %q, %v", files, err)
+	files := in(dir, "*.lastgood")
+	if len(files) != 1 {
+		t.Fatalf("kept: %q", files)
 	}
 	text, err := os.ReadFile(files[0])
 	must(t, err)

@@ -67,7 +67,7 @@ func TestShift(t *testing.T) {
 		defer cancel()
 		return world.Home().Run(ctx, ground.Command{Name: "shift", Path: evermesh, Env: []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}, Args: []string{
 			"shift", "mesh/shift/virtualRouter/shop/route/r", "--to", to, "--step", "20", "--every", "300ms",
-			"--check-url", "http://" + l.Addr().String() + "/", "--check-every", "100ms", "--data-dir", m.control.DataDir,
+			"--check-url", "http://" + l.Addr().String() + "/", "--check-every", "10s", "--data-dir", m.control.DataDir,
 		}})
 	}
 	t.Run("ECS-011 to a version that is well: all requests are answered", func(t *testing.T) {

@@ -130,6 +130,7 @@ func TestNameServer(t *testing.T) {
 // TestRedirection installs the rules of the agent's init container with each tool of the machine, and shows that a
 // workload's connection goes to Envoy's port while Envoy's own, recognised by Owner, does not.
 func TestRedirection(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock")) // the machine's is root's
 	tools, err := intercept.Find("auto")
 	if err != nil {
 		t.Fatal(err)
