@@ -65,10 +65,10 @@ func TestCapturedControlPlane(t *testing.T) {
 	}
 	t.Run("TRBL-002 captured, and nobody listens yet", func(t *testing.T) {
 		p := start("root", ground.Owner{})
-		said(t, p, "management server does not answer", "step=TCP", "redirects the agent's own connection to a port where nobody listens yet", "the agent runs as uid 0", "1337")
+		said(t, p, "control plane does not answer", "step=TCP", "redirects the agent's own connection to a port where nobody listens yet", "the agent runs as uid 0", "1337")
 		t.Run("captured by a listener", func(t *testing.T) {
 			tell(t, h, ":15001", "not a control plane")
-			said(t, p, "management server does not answer", "step=TCP", "redirects the agent's own connection to port 15001", "the agent runs as uid 0")
+			said(t, p, "control plane does not answer", "step=TCP", "redirects the agent's own connection to port 15001", "the agent runs as uid 0")
 		})
 		if control.Count() != 0 {
 			t.Error("the control plane was reached")
@@ -79,7 +79,7 @@ func TestCapturedControlPlane(t *testing.T) {
 	})
 	t.Run("left out by its user or mark", func(t *testing.T) {
 		p := start("owner", g.Owner())
-		said(t, p, "management server connected", "endpoint=http://"+control.Addr)
+		said(t, p, "control plane connected", "endpoint=http://"+control.Addr)
 		if control.Count() == 0 {
 			t.Error("the control plane was not reached")
 		}

@@ -258,7 +258,7 @@ func TestStartWithoutControlPlane(t *testing.T) {
 				if !a.live() {
 					t.Error("it serves and is not live")
 				}
-				if !strings.Contains(a.log.String(), "no management server answers: the last good configuration is served") || !strings.Contains(a.log.String(), "resources=5") {
+				if !strings.Contains(a.log.String(), "no control plane answers: the last good configuration is served") || !strings.Contains(a.log.String(), "resources=5") {
 					t.Error("the log does not say so")
 				}
 				if strings.Contains(a.log.String(), "PRIVATE KEY") {

@@ -47,7 +47,7 @@ func TestDeadEndpoints(t *testing.T) {
 		t.Helper()
 		counts := map[string]int{}
 		for line := range strings.Lines(read(t, s.Process.Log())) {
-			_, rest, failed := strings.Cut(line, "management server does not answer endpoint=https://")
+			_, rest, failed := strings.Cut(line, "control plane does not answer endpoint=https://")
 			endpoint, why, _ := strings.Cut(rest, " ")
 			if !failed {
 				continue

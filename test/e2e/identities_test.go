@@ -258,7 +258,7 @@ func TestIdentities(t *testing.T) {
 			wrong := m.sidecar(m.host(p.name+"-wrong"), stage.SidecarOptions{Resource: "serviceBv1", Alone: true, Early: true, Env: append(p.wrong, ca)})
 			m.logs(wrong, "gRPC config stream", "closed", p.code, p.reason)
 			step := map[string]string{": 7, ": "step=permission", ": 16, ": "step=credentials"}[p.code]
-			m.logs(wrong, "management server does not answer", step, p.reason, "node mesh/app1/virtualNode/serviceBv1, proof: ")
+			m.logs(wrong, "control plane does not answer", step, p.reason, "node mesh/app1/virtualNode/serviceBv1, proof: ")
 			for _, s := range []*stage.Sidecar{other, wrong} {
 				if err := s.Process.Kill(); err != nil {
 					t.Error(err)
@@ -321,7 +321,7 @@ func TestIdentities(t *testing.T) {
 		m.until("it is served", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv2"]) == 1 })
 		m.iam("", "UpdateAccessKey", "UserName", "filed", "AccessKeyId", first, "Status", "Inactive")
 		m.logs(s, "gRPC config stream", "closed", ": 16, ")
-		m.logs(s, "management server does not answer", "step=credentials", "shared file (")
+		m.logs(s, "control plane does not answer", "step=credentials", "shared file (")
 		file(key("filed"))
 		m.until("it is served again, by the new key", func(ctx context.Context) bool { return m.current(ctx, arns["serviceBv2"]) == 1 })
 	})

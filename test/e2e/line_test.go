@@ -137,7 +137,7 @@ func (l *line) lost(logged []int) {
 	l.t.Helper()
 	for i, c := range l.callers {
 		l.until(fmt.Sprintf("client %d has lost its stream", i+1), func(context.Context) bool {
-			return strings.Contains(read(l.t, c.sidecar.Process.Log())[logged[i]:], "management server stream ended")
+			return strings.Contains(read(l.t, c.sidecar.Process.Log())[logged[i]:], "control plane stream ended")
 		})
 	}
 }

@@ -232,7 +232,7 @@ func (p *plane) roll(t *testing.T, l *line, n int) {
 		}
 	}
 	for i, c := range l.callers {
-		if text := read(t, c.sidecar.Process.Log())[ended[i]:]; !strings.Contains(text, "management server stream ended") || !strings.Contains(text, "code=OK") {
+		if text := read(t, c.sidecar.Process.Log())[ended[i]:]; !strings.Contains(text, "control plane stream ended") || !strings.Contains(text, "code=OK") {
 			t.Errorf("the agent of client %d did not see its stream end with status 0:\n%s", i+1, text)
 		}
 	}

@@ -79,7 +79,7 @@ func askHealthy(ctx context.Context, client *http.Client, address string) error 
 		return fmt.Errorf("ask the agent: %w", err)
 	}
 	if s.Health != healthy {
-		return fmt.Errorf("envoy is %s: state %s, management server %s", s.Health, s.State, s.ManagementServer)
+		return fmt.Errorf("envoy is %s: state %s, control plane %s", s.Health, s.State, s.ManagementServer)
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func (t *Stream) Answers(ctx context.Context) *Answers {
 	defer s.mu.Unlock()
 	t.lost, t.types, t.served = true, nil, a
 	s.serving = true
-	s.Log.Warn("no management server answers: the last good configuration is served", "age", s.age().Round(time.Second).String(), "resources", c.count())
+	s.Log.Warn("no control plane answers: the last good configuration is served", "age", s.age().Round(time.Second).String(), "resources", c.count())
 	return a
 }
 

@@ -279,7 +279,7 @@ func (c *call) descend(got reached) error {
 	defer c.count(-1)
 	c.upstreams.served(got.up.address)
 	c.upstreams.reports.served(got.up.endpoint, time.Now())
-	c.log.Info("management server connected", "endpoint", got.up.endpoint.String(), "address", got.up.address)
+	c.log.Info("control plane connected", "endpoint", got.up.endpoint.String(), "address", got.up.address)
 	c.seen.Served()
 	f := got.first
 	if f == nil {
@@ -323,13 +323,13 @@ func (c *call) fallBack(answers *lastgood.Answers, answer <-chan reached) error 
 				return got.err
 			}
 			defer got.close()
-			c.log.Info("management server answers: the last good configuration gives way", "endpoint", got.up.endpoint.String())
-			return status.Error(codes.Unavailable, "the management server answers again")
+			c.log.Info("control plane answers: the last good configuration gives way", "endpoint", got.up.endpoint.String())
+			return status.Error(codes.Unavailable, "the control plane answers again")
 		case err := <-c.broken:
 			return err
 		case <-look.C:
 			if answers.Done() {
-				return status.Error(codes.Unavailable, "no management server answers: this is the last good configuration")
+				return status.Error(codes.Unavailable, "no control plane answers: this is the last good configuration")
 			}
 		}
 	}
@@ -348,7 +348,7 @@ func (c *call) ended(up *upstream, spoke bool, err error) error {
 	if err != nil && !spoke && ctx.Err() == nil {
 		level = slog.LevelWarn // refused: why is what a person looks for
 	}
-	c.log.Log(ctx, level, "management server stream ended", "endpoint", up.endpoint.String(), "code", status.Code(err).String(), "err", err)
+	c.log.Log(ctx, level, "control plane stream ended", "endpoint", up.endpoint.String(), "code", status.Code(err).String(), "err", err)
 	up.close()
 	return err
 }

@@ -122,9 +122,8 @@ func returning(ctx context.Context, client discoveryv3.AggregatedDiscoveryServic
 // kept is a relay that has kept what its Envoy acknowledged.
 func kept(t *testing.T, c *endpoint) (*Relay, discoveryv3.AggregatedDiscoveryServiceClient) {
 	t.Helper()
-	agenttest.Unsigned(t)
 	dir := t.TempDir()
-	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+c.Addr, "EVERMESH_STATE_DIR="+dir)
+	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+c.Addr, "EVERMESH_STATE_DIR="+dir, "EVERMESH_TOKEN_FILE="+write(t, "token", "a.b.c"))
 	relay.patience = 500 * time.Millisecond
 	ctx, leave := context.WithCancel(agenttest.Within(t))
 	defer leave()
@@ -138,6 +137,7 @@ func kept(t *testing.T, c *endpoint) (*Relay, discoveryv3.AggregatedDiscoverySer
 }
 
 func TestLastGoodIsServed(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func(*endpoint){
 		"no endpoint there": func(c *endpoint) { c.Stop() },
 		"the endpoint is cut off from its store": func(c *endpoint) {
@@ -153,6 +153,7 @@ func TestLastGoodIsServed(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := newEndpoint(t)
 			relay, client := kept(t, c)
 			fail(c)
@@ -187,6 +188,7 @@ func TestLastGoodIsServed(t *testing.T) {
 
 // A control plane that refuses the proxy has answered: nothing is served, and Envoy is told at once.
 func TestLastGoodIsNotServedToWhoIsRefused(t *testing.T) {
+	t.Parallel()
 	c := newEndpoint(t)
 	_, client := kept(t, c)
 	for _, code := range []codes.Code{codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated} {
@@ -205,6 +207,7 @@ func TestLastGoodIsNotServedToWhoIsRefused(t *testing.T) {
 
 // While it is served the control plane is asked, and its first word ends Envoy's stream.
 func TestLastGoodGivesWay(t *testing.T) {
+	t.Parallel()
 	c := newEndpoint(t)
 	_, client := kept(t, c)
 	speak := make(chan struct{})
@@ -231,7 +234,7 @@ func TestLastGoodGivesWay(t *testing.T) {
 		t.Fatalf("got %v, %v", r, err)
 	}
 	close(speak)
-	if _, err := s.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the management server answers again") {
+	if _, err := s.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the control plane answers again") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -252,6 +255,7 @@ func TestNothingIsKept(t *testing.T) {
 }
 
 func TestLastGoodInTheStateOfTheWorld(t *testing.T) {
+	t.Parallel()
 	c := newEndpoint(t)
 	_, client := kept(t, c)
 	c.Stop()

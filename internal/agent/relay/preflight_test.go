@@ -134,7 +134,7 @@ func TestPreflightNamesTheStep(t *testing.T) {
 					t.Errorf("%s: does not say %q", f.Error(), want)
 				}
 			}
-			if n := strings.Count(lines.String(), "management server does not answer"); n != 1 || !strings.Contains(strings.Join(r.Lines(), "\n"), f.Error()) {
+			if n := strings.Count(lines.String(), "control plane does not answer"); n != 1 || !strings.Contains(strings.Join(r.Lines(), "\n"), f.Error()) {
 				t.Errorf("told %d times: %s; lines %q", n, lines.String(), r.Lines())
 			}
 		})

@@ -34,6 +34,7 @@ func quiet(end <-chan error) stream {
 // An Envoy that comes back with all that it is to have is sent nothing: it is connected all the same, what it runs on is
 // the control plane's, and the planned end of its stream is no failure.
 func TestQuietStreamIsConnected(t *testing.T) {
+	t.Parallel()
 	c := newEndpoint(t)
 	relay, client := kept(t, c)
 	end := make(chan error)

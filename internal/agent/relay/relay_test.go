@@ -180,7 +180,7 @@ func TestRelayUpstreamDies(t *testing.T) {
 	}
 	for range 3 {
 		err := ask()
-		if text := status.Convert(err).Message(); status.Code(err) != codes.Unavailable || !strings.HasPrefix(text, "no management server takes a stream: http://"+c.Addr+": ") {
+		if text := status.Convert(err).Message(); status.Code(err) != codes.Unavailable || !strings.HasPrefix(text, "no control plane takes a stream: http://"+c.Addr+": ") {
 			t.Fatalf("got %v, want UNAVAILABLE and why", err)
 		}
 	}

@@ -28,7 +28,7 @@ const (
 func (r *Relay) Do(ctx context.Context, method, path string) ([]byte, error) {
 	target, err := url.Parse(path)
 	if err != nil || !strings.HasPrefix(path, "/") {
-		return nil, fmt.Errorf("ask the management server: %q is no path", path)
+		return nil, fmt.Errorf("ask the control plane: %q is no path", path)
 	}
 	var failed []error
 	for _, e := range r.upstreams.order() {
@@ -43,15 +43,15 @@ func (r *Relay) Do(ctx context.Context, method, path string) ([]byte, error) {
 				return body, nil
 			}
 			if final {
-				return nil, fmt.Errorf("ask the management server: %w", err)
+				return nil, fmt.Errorf("ask the control plane: %w", err)
 			}
 			failed = append(failed, err)
 			if ctx.Err() != nil {
-				return nil, fmt.Errorf("ask the management server: %w", errors.Join(failed...))
+				return nil, fmt.Errorf("ask the control plane: %w", errors.Join(failed...))
 			}
 		}
 	}
-	return nil, fmt.Errorf("ask the management server: %w", errors.Join(failed...))
+	return nil, fmt.Errorf("ask the control plane: %w", errors.Join(failed...))
 }
 
 // ask asks one address of e, again when this machine's clock was all that was wrong. final says that others would answer

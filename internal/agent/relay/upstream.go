@@ -71,7 +71,7 @@ type attempt struct {
 
 // Error is one line.
 func (e *noAnswer) Error() string {
-	return "no management server takes a stream: " + strings.Join(e.reasons, "; ")
+	return "no control plane takes a stream: " + strings.Join(e.reasons, "; ")
 }
 
 // upstream is one open stream.
@@ -187,7 +187,7 @@ func (u *upstreams) tell(ctx context.Context, e settings.Endpoint, f *Failure, a
 			f = u.suspect(ctx, e, f)
 		}
 	}
-	u.log.Log(ctx, level, "management server does not answer", "endpoint", f.Endpoint, "address", f.Address, "step", string(f.Step),
+	u.log.Log(ctx, level, "control plane does not answer", "endpoint", f.Endpoint, "address", f.Address, "step", string(f.Step),
 		"err", f.Reason, "tried", f.Tried, "do", f.Do)
 }
 
