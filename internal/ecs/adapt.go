@@ -9,8 +9,8 @@ import (
 
 // The images of this product, as deploy/images names them.
 const (
-	DefaultImage             = "evermesh-envoy"
-	DefaultRouteManagerImage = "evermesh-route-manager"
+	DefaultImage             = "evermesh/envoy"
+	DefaultRouteManagerImage = "evermesh/route-manager"
 )
 
 // Options are what a definition gets.
