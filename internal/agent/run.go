@@ -108,6 +108,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 			return err
 		}
 		defer upstream.Close()
+		upstream.Prepare()
 	}
 	machine.SocketPath = s.SocketPath
 	if s.ConfigFile == "" {
