@@ -114,7 +114,7 @@ func TestHandOver(t *testing.T) {
 				}
 			}
 		}
-		sockets, err := filepath.Glob(filepath.Join(s.dir, placePrefix+"*", "restart_*"))
+		sockets, err := filepath.Glob(filepath.Join(s.dir, placePrefix+"*", "h_*"))
 		if err != nil || len(sockets) < 2 {
 			t.Fatalf("sockets: %q, %v", sockets, err)
 		}

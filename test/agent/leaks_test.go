@@ -201,7 +201,7 @@ func TestKilledAgents(t *testing.T) {
 				want := []string{"dir/agent.sock", "dir/tmp/evermesh-agent-*", "dir/tmp/evermesh-agent-*/envoy-config.yaml", "dir/tmp/evermesh-agent-*/xds.sock"}
 				if hot {
 					for _, kind := range []string{"child_", "parent_", "udp_child_", "udp_parent_"} {
-						want = slices.Insert(want, len(want)-1, "dir/tmp/evermesh-agent-*/restart_"+kind+"*")
+						want = slices.Insert(want, len(want)-1, "dir/tmp/evermesh-agent-*/h_"+kind+"*")
 					}
 					want = append(want, "shm/envoy_shared_memory_*")
 				}
@@ -230,7 +230,7 @@ func pattern(name string) string {
 		parts[0] = "dir"
 	}
 	for i, part := range parts {
-		for _, prefix := range []string{"evermesh-agent-", "restart_child_", "restart_parent_", "restart_udp_child_", "restart_udp_parent_", "envoy_shared_memory_"} {
+		for _, prefix := range []string{"evermesh-agent-", "h_child_", "h_parent_", "h_udp_child_", "h_udp_parent_", "envoy_shared_memory_"} {
 			if strings.HasPrefix(part, prefix) {
 				parts[i] = prefix + "*"
 			}

@@ -43,7 +43,8 @@ func (s *Envoy) epochArgs(epoch int) []string {
 	}
 	if !given(s.Args, "--socket-path") {
 		// By default they are abstract: whoever is in the network namespace may have the listeners' sockets by them.
-		args = append(args, "--socket-path", filepath.Join(s.Sockets, "restart"), "--socket-mode", "600")
+		// The name is short because a path has 107 bytes, and Envoy puts up to 22 behind it.
+		args = append(args, "--socket-path", filepath.Join(s.Sockets, "h"), "--socket-mode", "600")
 	}
 	return args
 }
