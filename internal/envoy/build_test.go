@@ -327,7 +327,7 @@ func TestHashesStay(t *testing.T) {
 	want := map[string]string{
 		envoy.Cluster.URL():  "163e291426f7cc3ea8b25920a14ad8ab",
 		envoy.Listener.URL(): "ca29be615d80925aaa1ca2cff0b30552",
-		envoy.Route.URL():    "da50d250debf9ced78b18db2528140c2",
+		envoy.Route.URL():    "b7ae8598ea09348772e00fcb49b51fe7",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
