@@ -37,13 +37,14 @@ man: build ## Write the manual pages into build/man
 	bin/evermeshd man --out build/man
 	bin/evermesh-agent man --out build/man
 
-# The first stage is everything that runs in one process or in a few; the second
+# The first stage is everything that runs in one process or in a few; much of it
+# waits, so there are three packages at a time on two processors. The second
 # runs whole meshes, one package at a time, because what it measures must not
 # share two cores with a compiler.
 .PHONY: test
 test: tools build ## Run every test, with real etcd and real Envoy
 	go run ./test/house test -out build/test.json -skips docs/skips.md \
-		-stage 'go test -json -count=1 $(RACE) -timeout 20m ./cmd/... ./internal/...' \
+		-stage 'go test -json -count=1 -p 3 $(RACE) -timeout 20m ./cmd/... ./internal/...' \
 		-stage 'go test -json -count=1 -p 1 -timeout 20m ./test/...'
 
 .PHONY: e2e-spire

@@ -18,8 +18,9 @@ import (
 // baseIDScale is what Envoy multiplies a base id with, to leave room for the epochs of its sockets.
 const baseIDScale = 10
 
-// baseIDs bounds the base ids, so that a scaled one is a number of 32 bits.
-const baseIDs = 400_000_000
+// baseIDs bounds the base ids, so that a scaled one is a number of 31 bits: Envoy writes what is more as one of 64 into the
+// names of its sockets, which then have ten bytes more than a path may have.
+const baseIDs = 200_000_000
 
 // baseID is what Envoys that take each other's place name their sockets and their memory by. It follows from the network
 // namespace and the administration port: other Envoys have another of these, and the next agent has the same, so that
