@@ -26,7 +26,7 @@ func TestHandOver(t *testing.T) {
 	close(open)
 	m := &meshOfOne{listener: helloListener(t, port), open: open}
 	c := agenttest.NewControlPlane(t, "")
-	c.Delta = m.serve
+	c.ServeDelta(m.serve)
 	binary := filepath.Join(dir, "envoy")
 	install := func(from string) { // as package managers do it
 		t.Helper()

@@ -241,7 +241,7 @@ func TestStartWithoutControlPlane(t *testing.T) {
 			listen, admin := agenttest.FreePort(t), agenttest.FreePort(t)
 			w := newWhole(t, listen, number(t, port))
 			c := agenttest.NewControlPlane(t, "", grpc.WaitForHandlers(true))
-			c.Delta = w.serve
+			c.ServeDelta(w.serve)
 			client := trusting()
 			defer client.CloseIdleConnections()
 
@@ -312,7 +312,7 @@ func TestStartWithoutControlPlane(t *testing.T) {
 				}
 				w.route(t, "second")
 				back := agenttest.NewControlPlane(t, c.Addr)
-				back.Delta = w.serve
+				back.ServeDelta(w.serve)
 				testenv.Eventually(t, "it has what the control plane has now", func() bool { return a.which(client) == "second" })
 				testenv.Eventually(t, "connected", func() bool { return a.connectedState() == "control_plane.connected_state: 1" })
 				many := done.Load()

@@ -173,7 +173,7 @@ func TestRealEnvoy(t *testing.T) {
 	port, admin, dir := agenttest.FreePort(t), agenttest.FreePort(t), agenttest.ShortDir(t)
 	m := &meshOfOne{listener: helloListener(t, port), open: make(chan struct{})}
 	c := agenttest.NewControlPlane(t, "", option, agenttest.Verifying())
-	c.Delta = m.serve
+	c.ServeDelta(m.serve)
 	for name, value := range map[string]string{
 		"APPMESH_RESOURCE_ARN": "mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT": c.Addr, "APPMESH_XDS_CA_FILE": ca, "AWS_REGION": "us-east-1",
 		"ENVOY_PATH": agenttest.Envoys(t)[0], "ENVOY_LOG_LEVEL": "warning", "ENVOY_CONCURRENCY": "1", "ENVOY_ADMIN_ACCESS_PORT": strconv.Itoa(admin),

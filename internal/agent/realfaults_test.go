@@ -25,7 +25,7 @@ func realStub(t *testing.T, silent bool, lines ...string) (s *stub, port int) {
 		close(m.open)
 	}
 	c := agenttest.NewControlPlane(t, "")
-	c.Delta = m.serve
+	c.ServeDelta(m.serve)
 	s = newStub(t, "", append([]string{
 		"APPMESH_XDS_ENDPOINT=http://" + c.Addr, "ENVOY_PATH=" + agenttest.Envoys(t)[0], "ENVOY_CONCURRENCY=1", "ENVOY_LOG_LEVEL=info",
 		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", "ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH=/dev/null", "AWS_ACCESS_KEY_ID=k", "AWS_SECRET_ACCESS_KEY=s",

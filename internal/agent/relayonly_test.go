@@ -31,7 +31,7 @@ func TestRelayMode(t *testing.T) {
 	var accepted atomic.Int32
 	c := agenttest.NewControlPlane(t, "", agenttest.Verifying())
 	// An Envoy that goes its own way asks for the state of the world.
-	c.Whole = func(s discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	c.ServeWhole(func(s discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 		for {
 			r, err := s.Recv()
 			if err != nil {
@@ -51,7 +51,7 @@ func TestRelayMode(t *testing.T) {
 				return err
 			}
 		}
-	}
+	})
 	relaySocket := filepath.Join(dir, "relay.sock")
 	start := func(env ...string) (settings.Settings, func() error) {
 		for _, line := range env {

@@ -62,7 +62,7 @@ func newProxy(t *testing.T, envoy string, lines ...string) *proxy {
 func (p *proxy) serveAt(t *testing.T, address string, options ...grpc.ServerOption) {
 	t.Helper()
 	p.control = agenttest.NewControlPlane(t, address, options...)
-	p.control.Delta = p.serve
+	p.control.ServeDelta(p.serve)
 }
 
 func (p *proxy) at(name string) string { return filepath.Join(p.dir, name) }

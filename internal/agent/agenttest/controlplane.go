@@ -48,13 +48,13 @@ func (c *ControlPlane) Count() int {
 // StreamAggregatedResources is state of the world.
 func (c *ControlPlane) StreamAggregatedResources(s discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 	c.opened(s.Context())
-	return c.Whole(s)
+	return c.handlers().whole(s)
 }
 
 // DeltaAggregatedResources is delta.
 func (c *ControlPlane) DeltaAggregatedResources(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	c.opened(s.Context())
-	return c.Delta(s)
+	return c.handlers().delta(s)
 }
 
 func echoWhole(s discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
@@ -79,6 +79,32 @@ func echoDelta(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources
 			return err
 		}
 	}
+}
+
+// ServeDelta has delta streams handled so from now on. Unlike an assignment it is ordered before the streams of other
+// processes too, as far as the race detector can see.
+func (c *ControlPlane) ServeDelta(by func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Delta = by
+}
+
+// ServeWhole is ServeDelta for state of the world.
+func (c *ControlPlane) ServeWhole(by func(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Whole = by
+}
+
+type handlers struct {
+	whole func(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error
+	delta func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error
+}
+
+func (c *ControlPlane) handlers() handlers {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return handlers{c.Whole, c.Delta}
 }
 
 // NewControlPlane listens on address: "" for any port of the loopback, or the path of a socket.
