@@ -42,7 +42,7 @@ func watchPorts(ctx context.Context, admin *envoyadmin.Client, s settings.Settin
 	if s.Admin.Socket != "" || s.OwnBootstrap() {
 		return
 	}
-	for admin.State(ctx) != "LIVE" {
+	for admin.State(ctx) != envoyadmin.Live {
 		if pause.For(ctx, portEvery) != nil {
 			return
 		}

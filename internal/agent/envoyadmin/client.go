@@ -105,8 +105,11 @@ func (c *Client) OK(ctx context.Context, method, path string, wait time.Duration
 // Wait is how long Envoy may take to answer a short question.
 const Wait = 2 * time.Second
 
-// Unreachable is the State of an Envoy that does not answer.
-const Unreachable = "UNREACHABLE"
+// States of an Envoy: Live is that of one that serves, Unreachable that of one that does not answer. Envoy has more words.
+const (
+	Live        = "LIVE"
+	Unreachable = "UNREACHABLE"
+)
 
 // State is Envoy's state, such as LIVE or INITIALIZING; UNREACHABLE when it does not say.
 func (c *Client) State(ctx context.Context) string {

@@ -39,7 +39,6 @@ type Status struct {
 const (
 	healthy          = "HEALTHY"
 	unhealthy        = "UNHEALTHY"
-	stateLive        = "LIVE"
 	connected        = "CONNECTED"
 	notConnected     = "NOT_CONNECTED"
 	initialized      = "INITIALIZED"
@@ -131,7 +130,7 @@ func (h *Health) poll(ctx context.Context) {
 		h.of, h.live, h.initial = of, false, ""
 	}
 	h.state = state
-	h.live = h.live || state == stateLive
+	h.live = h.live || state == envoyadmin.Live
 	if h.live && err == nil && h.initial != updateSuccessful {
 		if h.initial = initialUpdate(stats); h.Apart && stats[listenersOpen] > 0 {
 			h.initial = updateSuccessful
@@ -180,7 +179,7 @@ func (h *Health) status() Status {
 	live := h.live
 	switch {
 	case h.RelayOnly: // it serves, or it would not answer
-		s.State, live = stateLive, true
+		s.State, live = envoyadmin.Live, true
 	case of != h.of: // what is known is the state of one that is gone
 		s.State, s.InitialUpdate, live = envoyadmin.Unreachable, "", false
 	}
@@ -194,7 +193,7 @@ func (h *Health) status() Status {
 	if live {
 		s.Readiness = initialized
 	}
-	if s.State == stateLive && s.InitialUpdate != updateFailed && (h.RelayOnly || !lost || now.Sub(since) < h.Limit) {
+	if s.State == envoyadmin.Live && s.InitialUpdate != updateFailed && (h.RelayOnly || !lost || now.Sub(since) < h.Limit) {
 		s.Health = healthy
 	}
 	if h.Relay != nil {

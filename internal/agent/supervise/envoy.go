@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
+	"github.com/evermesh/evermesh/internal/agent/pause"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
@@ -39,8 +40,6 @@ type Envoy struct {
 	HandOver <-chan struct{}
 	// Sockets is a directory of this agent's own, for those by which Envoys take each other's place.
 	Sockets string
-	// Starting is called before each start; nil for nothing to do.
-	Starting func()
 
 	mu        sync.Mutex
 	pid       int // 0 between two
@@ -67,7 +66,7 @@ func (s *Envoy) Run(ctx context.Context) error {
 		if wait > 0 {
 			s.Log.Info("envoy is started again after a pause", "wait", wait, "left", row.allowed-row.used)
 		}
-		if !s.pause(ctx, wait) {
+		if pause.For(ctx, wait) != nil || ctx.Err() != nil {
 			return nil
 		}
 		s.restarts()
@@ -142,9 +141,6 @@ func ended(p *process) bool {
 
 // start starts an Envoy of that epoch of hot restarts.
 func (s *Envoy) start(epoch int) (*process, error) {
-	if s.Starting != nil {
-		s.Starting()
-	}
 	cmd := exec.Command(s.Path, append(s.epochArgs(epoch), s.Args...)...)
 	cmd.Stdout, cmd.Stderr = s.Stdout, s.Stderr
 	p, err := startProcess(cmd, ambient(s.Settings))
@@ -162,18 +158,6 @@ func (s *Envoy) hintFiles() {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		s.Log.Warn("envoy had a segmentation fault: under load that is often a limit of open files that is too low; raise the nofile ulimit of the container", "nofile", limit.Cur)
-	}
-}
-
-// pause waits; false when ctx or the process is to end.
-func (s *Envoy) pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return ctx.Err() == nil
 	}
 }
 

@@ -79,7 +79,7 @@ func (s *Envoy) handOver(ctx context.Context, old *process) *process {
 		case ended(p):
 			s.notTakenOver(asking, p, old, begun)
 			return old
-		case begun && state == "LIVE":
+		case begun && state == envoyadmin.Live:
 			s.Log.Info("envoy has taken over", "pid", p.pid())
 			return p
 		case ended(old):
