@@ -79,9 +79,7 @@ func TestCallersFromElsewhere(t *testing.T) {
 		t.Errorf("got %d %s", code, text)
 	}
 	testenv.Eventually(t, "those beyond the bound are closed", func() bool {
-		v.doors.far.mu.Lock()
-		defer v.doors.far.mu.Unlock()
-		return v.doors.far.open == mostConnections
+		return v.doors.far.Open() == mostConnections
 	})
 	closed := 0
 	for _, c := range held {
