@@ -6,11 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/evermesh/evermesh/internal/agent/owner"
 	"github.com/evermesh/evermesh/internal/agent/supervise"
 )
 
@@ -52,7 +52,7 @@ func orphan(pid int, dir string) bool {
 		return false
 	}
 	info, err := os.Stat(proc)
-	if err != nil || !ours(info) {
+	if err != nil || !owner.Mine(info) {
 		return false
 	}
 	here, err := os.Stat(dir)
@@ -61,10 +61,4 @@ func orphan(pid int, dir string) bool {
 	}
 	there, err := os.Stat(filepath.Join(proc, "root", dir))
 	return err == nil && os.SameFile(here, there)
-}
-
-// ours says whether a file, or a process by its directory, is this user's.
-func ours(info os.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(stat.Uid) == os.Geteuid()
 }

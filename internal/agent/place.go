@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/evermesh/evermesh/internal/agent/owner"
 )
 
 const (
@@ -99,7 +101,7 @@ func sweepPlaces(root string) {
 	dirs, _ := filepath.Glob(filepath.Join(root, placePrefix+"*")) // the pattern is well-formed, but for a strange root
 	for _, dir := range dirs {
 		info, err := os.Lstat(dir)
-		if err != nil || !info.IsDir() || !ours(info) {
+		if err != nil || !info.IsDir() || !owner.Mine(info) {
 			continue
 		}
 		lock, err := lockDirectory(dir, unix.LOCK_NB)

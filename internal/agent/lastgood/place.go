@@ -7,17 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
+
+	"github.com/evermesh/evermesh/internal/agent/owner"
 )
 
-// others are the bits of a mode that let other users write.
-const others fs.FileMode = 0o022
-
 // closed says whether nobody but this user and root may change what is there.
-func closed(info fs.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && (stat.Uid == 0 || int(stat.Uid) == os.Geteuid()) && info.Mode()&others == 0
-}
+func closed(info fs.FileInfo) bool { return owner.Trusted(info) && !owner.Open(info) }
 
 // place is where the files lie: in dir or, where others may write to that, as in a Kubernetes emptyDir, in a directory of
 // this user's own below it. It is an error when that is not this user's own: whoever may put a file there would configure

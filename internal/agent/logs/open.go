@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/evermesh/evermesh/internal/agent/owner"
 )
 
 // streams are the directories whose links and devices are the system's: /dev/stdout is a link, and may lead to anything.
@@ -51,8 +53,7 @@ func trusted(f *os.File, dir string) error {
 		return err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	const others = 0o022 // may write
-	if ok && around.Mode().Perm()&others != 0 && (stat.Uid != 0 && int(stat.Uid) != os.Geteuid() || stat.Nlink > 1) {
+	if owner.Open(around) && (!owner.Trusted(info) || ok && stat.Nlink > 1) {
 		return errors.New("it is another user's, in a directory that others may write to")
 	}
 	return nil
