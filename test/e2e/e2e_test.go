@@ -45,46 +45,11 @@ var world shared // set by TestMain
 func TestMain(m *testing.M) {
 	stage.Play()
 	playEtcd()
-	exit, inside, err := ground.Enter(context.Background())
-	switch {
-	case inside:
-		os.Exit(runInside(m))
-	case errors.As(err, &world.missing):
-		os.Exit(m.Run()) // every test says why it is skipped
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(exit)
-}
-
-func runInside(m *testing.M) (code int) {
-	ctx := context.Background()
-	g, err := ground.New()
-	if err == nil {
-		defer func() {
-			g.Keep = code != 0
-			if g.Keep {
-				fmt.Println("the logs of all programs are in", g.Dir())
-			}
-			if err := g.Close(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				code = max(code, 1)
-			}
-		}()
-		err = world.begin(ctx, g)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	// Tests that say so wait together, however few processors there are.
-	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	os.Exit(ground.Main(m, &world.missing, func(g *ground.Ground) error {
+		// Tests that say so wait together, however few processors there are.
+		flag.Parse()
+		return errors.Join(flag.Set("test.parallel", "8"), world.begin(context.Background(), g))
+	}, nil))
 }
 
 func (w *shared) begin(ctx context.Context, g *ground.Ground) error {

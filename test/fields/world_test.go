@@ -46,42 +46,16 @@ type world struct {
 var shared world // set by TestMain
 
 func TestMain(m *testing.M) {
-	exit, inside, err := ground.Enter(context.Background())
-	switch {
-	case inside:
-		os.Exit(runInside(m))
-	case errors.As(err, &shared.missing):
-		os.Exit(m.Run()) // what needs a ground says why it is skipped
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(exit)
-}
-
-func runInside(m *testing.M) (code int) {
-	flag.Parse()
-	g, err := ground.New()
-	if err == nil {
-		defer func() {
-			g.Keep = code != 0
-			if err := g.Close(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				code = max(code, 1)
-			}
-		}()
-		err = shared.begin(g)
-	}
-	if err == nil {
-		defer shared.plane.stop()
+	os.Exit(ground.Main(m, &shared.missing, func(g *ground.Ground) error {
 		// Scenes wait together, however few processors there are.
-		err = flag.Set("test.parallel", "8")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+		flag.Parse()
+		return errors.Join(flag.Set("test.parallel", "8"), shared.begin(g))
+	}, func() error {
+		if shared.plane != nil {
+			shared.plane.stop()
+		}
+		return nil
+	}))
 }
 
 func (w *world) begin(g *ground.Ground) error {

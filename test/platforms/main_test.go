@@ -10,9 +10,6 @@
 package platforms
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -39,37 +36,7 @@ func TestMain(m *testing.M) {
 	stage.Play()
 	playBox()
 	playShim()
-	exit, inside, err := ground.Enter(context.Background())
-	switch {
-	case inside:
-		os.Exit(runInside(m))
-	case errors.As(err, &world.missing):
-		os.Exit(m.Run()) // every test says why it is skipped
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(exit)
-}
-
-func runInside(m *testing.M) (code int) {
-	g, err := ground.New()
-	if err == nil {
-		defer func() {
-			away := world.roots.TakeAway()
-			g.Keep = code != 0 || away != nil
-			if err := errors.Join(away, g.Close()); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				code = max(code, 1)
-			}
-		}()
-		err = begin(g)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	os.Exit(ground.Main(m, &world.missing, begin, func() error { return world.roots.TakeAway() }))
 }
 
 func begin(g *ground.Ground) error {
