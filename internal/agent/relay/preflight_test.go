@@ -237,6 +237,9 @@ func TestFailuresAreToldOnce(t *testing.T) {
 	refused := func(port string) *Failure {
 		return &Failure{Endpoint: e.String(), Address: "10.0.0.1:7071", Step: StepTCP, Reason: "read tcp 10.0.0.9:" + port + ": connection refused"}
 	}
+	gone := func(reason string) *Failure {
+		return &Failure{Endpoint: e.String(), Address: "10.0.0.1:7071", Step: StepXDS, Reason: reason}
+	}
 	other := refused("1")
 	other.Address = "10.0.0.2:7071"
 	tls := refused("1")
@@ -250,6 +253,9 @@ func TestFailuresAreToldOnce(t *testing.T) {
 		{"the first", 0, refused("1"), true},
 		{"the same from another port", time.Second, refused("2"), false},
 		{"another address", 0, other, true},
+		{"it hangs up", 0, gone("error reading server preface: read tcp 10.0.0.9:4: connection reset by peer\""), true},
+		{"it hangs up as this side writes", 0, gone("write tcp 10.0.0.9:5: broken pipe"), false},
+		{"it hangs up with a word", 0, gone("error reading server preface: EOF"), false},
 		{"another step", 0, tls, true},
 		{"the first again", 50 * time.Second, refused("3"), false},
 		{"a minute later", 10 * time.Second, refused("4"), true},

@@ -51,9 +51,15 @@ func (f *Failure) Error() string {
 func (f *Failure) what() string { return fmt.Sprintf("%s failed: %s", f.Step, f.Reason) }
 
 // kind is the same for failures that need not be told twice: numbers in reasons, such as ports of this machine and
-// times, make no other failure.
+// times, make no other failure, nor does at what this side was when the other one hung up.
 func (f *Failure) kind() string {
-	return f.Endpoint + "|" + f.Address + "|" + string(f.Step) + "|" + strings.Map(func(r rune) rune {
+	at := f.Endpoint + "|" + f.Address + "|" + string(f.Step) + "|"
+	for _, words := range []string{"connection reset by peer", "broken pipe", "EOF"} {
+		if strings.HasSuffix(strings.TrimRight(f.Reason, `"`), words) {
+			return at + "hung up"
+		}
+	}
+	return at + strings.Map(func(r rune) rune {
 		if '0' <= r && r <= '9' {
 			return -1
 		}
