@@ -146,37 +146,46 @@ type Reader interface {
 	Remaining() int
 }
 
+// Next reads the head of a message's next field: its number, its kind, and how many bytes of it follow. They are there.
+func Next(r Reader) (n protowire.Number, kind protowire.Type, length int, err error) {
+	tag, err := binary.ReadUvarint(r)
+	if n, kind = protowire.DecodeTag(tag); err != nil || n < protowire.MinValidNumber {
+		return 0, 0, 0, errMessage
+	}
+	follows := uint64(0)
+	switch kind {
+	case protowire.VarintType:
+		_, err = binary.ReadUvarint(r)
+	case protowire.Fixed32Type:
+		follows = 4
+	case protowire.Fixed64Type:
+		follows = 8
+	case protowire.BytesType:
+		follows, err = binary.ReadUvarint(r)
+	default:
+		err = errMessage
+	}
+	if err != nil || follows > uint64(r.Remaining()) {
+		return 0, 0, 0, errMessage
+	}
+	return n, kind, int(follows), nil
+}
+
 // pour is fields for a Reader: what visit is given is its own.
 func pour(r Reader, visit visitor) error {
 	for r.Remaining() > 0 {
-		tag, err := binary.ReadUvarint(r)
+		n, kind, length, err := Next(r)
 		if err != nil {
-			return errMessage
-		}
-		length := uint64(0)
-		switch protowire.Type(tag & 7) {
-		case protowire.VarintType:
-			_, err = binary.ReadUvarint(r)
-		case protowire.Fixed32Type:
-			length = 4
-		case protowire.Fixed64Type:
-			length = 8
-		case protowire.BytesType:
-			length, err = binary.ReadUvarint(r)
-		default:
-			err = errMessage
-		}
-		if err != nil || length > uint64(r.Remaining()) {
-			return errMessage
+			return err
 		}
 		v := make([]byte, length)
 		if _, err := io.ReadFull(r, v); err != nil {
 			return errMessage
 		}
-		if protowire.Type(tag&7) != protowire.BytesType {
+		if kind != protowire.BytesType {
 			continue
 		}
-		if err := visit(protowire.Number(tag>>3), v); err != nil {
+		if err := visit(n, v); err != nil {
 			return err
 		}
 	}

@@ -1,13 +1,14 @@
 package relay
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/evermesh/evermesh/internal/agent/lastgood"
 )
 
 // frame is one message as it came over the wire. Whoever sends it gives its buffers away.
@@ -51,29 +52,12 @@ func (f *frame) answers() error {
 	defer func() { _ = r.Close() }()
 	typed := false
 	for r.Remaining() > 0 {
-		tag, err := binary.ReadUvarint(r)
-		number, kind := protowire.DecodeTag(tag)
-		if err != nil || number < protowire.MinValidNumber {
+		n, kind, length, err := lastgood.Next(r)
+		if err != nil {
 			return errNoAnswer
 		}
-		length := uint64(0)
-		switch kind {
-		case protowire.VarintType:
-			_, err = binary.ReadUvarint(r)
-		case protowire.Fixed32Type:
-			length = 4
-		case protowire.Fixed64Type:
-			length = 8
-		case protowire.BytesType:
-			length, err = binary.ReadUvarint(r)
-			typed = typed || number == typeURL && length > 0
-		default:
-			return errNoAnswer
-		}
-		if err != nil || length > uint64(r.Remaining()) {
-			return errNoAnswer
-		}
-		if _, err := r.Discard(int(length)); err != nil && !errors.Is(err, io.EOF) {
+		typed = typed || n == typeURL && kind == protowire.BytesType && length > 0
+		if _, err := r.Discard(length); err != nil && !errors.Is(err, io.EOF) {
 			return errNoAnswer
 		}
 	}
