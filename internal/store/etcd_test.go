@@ -90,10 +90,11 @@ func newCluster(t *testing.T, n int) []*external {
 	t.Helper()
 	members := make([]*external, n)
 	var peers []string
+	addresses := freeAddresses(t, n)
 	for i := range members {
 		members[i] = prepare(t, func(c *embed.Config) {
 			c.Name = fmt.Sprintf("member-%d", i)
-			c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: freeAddress(t)}}
+			c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: addresses[i]}}
 			c.AdvertisePeerUrls = c.ListenPeerUrls
 			peers = append(peers, c.Name+"="+c.ListenPeerUrls[0].String())
 		})
@@ -110,14 +111,20 @@ func newCluster(t *testing.T, n int) []*external {
 	return members
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t *testing.T) string { return freeAddresses(t, 1)[0] }
+
+// freeAddresses are as many, each another one.
+func freeAddresses(t *testing.T, n int) (out []string) {
 	t.Helper()
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		port, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer port.Close() // when all are found
+		out = append(out, port.Addr().String())
 	}
-	defer port.Close()
-	return port.Addr().String()
+	return out
 }
 
 // pair writes a self-signed certificate and its key.

@@ -308,6 +308,9 @@ func (c *counting) callGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil { // or it is cancelled, and never comes whole
+		t.Fatal(err)
+	}
 	if resp.Header.Get("X-App") != "server" {
 		t.Fatalf("%s from %q", resp.Status, resp.Header.Get("X-App"))
 	}
