@@ -78,19 +78,18 @@ func TestCallersFromElsewhere(t *testing.T) {
 	if code, text := ask(http.MethodPost, "/quit", ""); code != http.StatusOK || quits != 1 {
 		t.Errorf("got %d %s", code, text)
 	}
+	// The last of them are taken from the system's queue when it suits the server, so
+	// both may be true a moment apart: the bound is kept, and all others are closed.
 	testenv.Eventually(t, "those beyond the bound are closed", func() bool {
-		return v.doors.far.Open() == mostConnections
-	})
-	closed := 0
-	for _, c := range held {
-		_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
-		if _, err := c.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			closed++
+		closed := 0
+		for _, c := range held {
+			_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			if _, err := c.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				closed++
+			}
 		}
-	}
-	if want := 2 * mostConnections; closed < want {
-		t.Errorf("%d of %d are closed, want %d", closed, len(held), want)
-	}
+		return closed >= 2*mostConnections && v.doors.far.Open() <= mostConnections
+	})
 	if code := request(t, connect()); code == 0 {
 		t.Error("a new one is not answered")
 	}
