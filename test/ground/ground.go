@@ -219,7 +219,7 @@ func (g *Ground) Close() error {
 	}
 	errs = append(errs, g.unbind())
 	if g.dir != "" && !g.Keep {
-		errs = append(errs, os.RemoveAll(g.dir))
+		errs = append(errs, removeDir(g.dir))
 	}
 	return errors.Join(errs...)
 }

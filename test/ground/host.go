@@ -80,6 +80,9 @@ func (g *Ground) newHost(name string, number int) (*Host, error) {
 	return h, nil
 }
 
+// linkWait bounds the wait for a link, on a machine that may be busy.
+const linkWait = 60 * time.Second
+
 // awaitUp waits until the kernel has noticed that a link of the calling thread's namespace has its other end, which
 // it may take a second for. Until then a bridge drops what comes from there.
 func awaitUp(name string) error {
@@ -90,7 +93,7 @@ func awaitUp(name string) error {
 	defer links.Close()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
+	for end := time.Now().Add(linkWait); ; <-tick.C {
 		link, err := links.LinkByName(name)
 		if err != nil {
 			return err

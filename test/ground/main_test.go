@@ -14,8 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
@@ -24,7 +24,7 @@ import (
 const part = "GROUND_TEST_PART"
 
 // wait bounds everything that is expected to happen at once.
-const wait = 10 * time.Second
+const wait = testenv.Patience
 
 func TestMain(m *testing.M) {
 	if words := strings.Fields(os.Getenv(part)); len(words) > 0 {

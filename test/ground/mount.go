@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,11 +52,25 @@ func makeDir(owner Owner) (string, error) {
 	return dir, nil
 }
 
+// removeDir removes a directory in which a program that was just killed may still have made a file: what such a program
+// started ends with it, but not in its place.
+func removeDir(dir string) (err error) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 300 {
+		if err = os.RemoveAll(dir); !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+		<-tick.C
+	}
+	return err
+}
+
 // bindResolver binds a resolv.conf that names the ground's name server over the machine's, and an nsswitch.conf
 // that knows nothing of multicast DNS, which would take names ending in .local away from it.
 func (g *Ground) bindResolver() error {
 	for _, f := range []struct{ path, text string }{
-		{"/etc/resolv.conf", fmt.Sprintf("nameserver %s\noptions timeout:1 attempts:3\n", g.home.addr)},
+		{"/etc/resolv.conf", fmt.Sprintf("nameserver %s\noptions timeout:2 attempts:5\n", g.home.addr)},
 		{"/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"},
 	} {
 		target, err := filepath.EvalSymlinks(f.path)

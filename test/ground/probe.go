@@ -16,8 +16,9 @@ import (
 	"github.com/evermesh/evermesh/internal/intercept"
 )
 
-// probeWait bounds the probe's connections and tools; it takes some 50 ms where all goes well.
-const probeWait = 10 * time.Second
+// probeWait bounds the probe's connections and tools; it takes some 50 ms where all goes well. A machine that is busy for
+// longer is taken for one that allows no ground.
+const probeWait = 60 * time.Second
 
 // probe lays a ground with one host, redirects that host's connections as for Envoy, and makes two: one must be
 // redirected, and one with the mark that stands for Envoy must not. It reads no settings of the kernel, which differ

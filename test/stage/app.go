@@ -58,13 +58,28 @@ type Seen struct {
 	Delayed int `json:"delayed,omitempty"`
 }
 
-// App starts an application on the host, as the ground's own user.
+// App starts an application on the host, as the ground's own user, and waits until it listens.
 func (s *Stage) App(h *ground.Host, a App) (*ground.Process, error) {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return nil, fmt.Errorf("start app %s: %w", a.Name, err)
 	}
-	return h.Start(ground.Command{Name: "app-" + a.Name, Path: s.Programs.self, Env: append([]string{appVariable + "=" + string(text)}, a.Env...)})
+	p, err := h.Start(ground.Command{Name: "app-" + a.Name, Path: s.Programs.self, Env: append([]string{appVariable + "=" + string(text)}, a.Env...)})
+	if err != nil {
+		return nil, err
+	}
+	return p, awaitProcess(context.Background(), p, a.Name+" listens", func(ctx context.Context) bool {
+		for _, addr := range a.Listen {
+			if strings.HasPrefix(addr, ":") {
+				addr = "127.0.0.1" + addr
+			}
+			conn, err := h.Dial(ctx, "tcp", addr)
+			if err != nil || conn.Close() != nil {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // Play runs the application that this program was started as, to its end, and exits. In a program that was not

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -73,7 +72,7 @@ func (s *Stage) Control(ctx context.Context, o ControlOptions) (*Control, error)
 	c := &Control{
 		Name: o.Name, DataDir: filepath.Join(dir, "data"), stage: s,
 		Admin: "http://" + at(loopback, o.Ports[2]), XDSAddr: at(where, o.Ports[1]),
-		readiness: &http.Client{Timeout: 5 * time.Second}, // it asks its store for 2 s
+		readiness: &http.Client{Timeout: patience},
 	}
 	c.command = ground.Command{
 		Name: o.Name, Path: s.Programs.Evermeshd,
@@ -166,7 +165,7 @@ func (c *Control) Stop(ctx context.Context) error {
 
 // awaitProcess is Until for something that a process does; its end ends the wait, and an error carries its log.
 func awaitProcess(ctx context.Context, p *ground.Process, what string, done func(context.Context) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	ctx, ended := context.WithCancelCause(ctx)
 	defer ended(nil)

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/evermesh/evermesh/test/ground"
 )
@@ -87,7 +86,7 @@ func (s *Stage) Sidecar(ctx context.Context, h *ground.Host, o SidecarOptions) (
 	c := &Sidecar{Host: h, Dir: dir, admin: h.Client(), port: o.AdminPort, command: ground.Command{
 		Name: "agent", Path: s.Programs.Agent, Env: append(env, o.Env...), UID: s.Owner().UID,
 	}}
-	c.admin.Timeout = 2 * time.Second
+	c.admin.Timeout = patience
 	if err := c.Start(); err != nil || o.Early {
 		return c, err
 	}
@@ -192,13 +191,13 @@ func (c *Sidecar) Admin(ctx context.Context, path string) (string, error) {
 	return string(text), nil
 }
 
-// KillEnvoy ends Envoy, and not its agent, by SIGKILL, as the kernel does for want of memory.
-func (c *Sidecar) KillEnvoy() error {
+// Envoys are the processes of the Envoys that the agent runs: one, but for none while it starts another, and two while
+// one takes over.
+func (c *Sidecar) Envoys() (pids []int, err error) {
 	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.Process.Pid()))
 	if err != nil {
-		return fmt.Errorf("find Envoy: %w", err)
+		return nil, fmt.Errorf("find Envoy: %w", err)
 	}
-	killed := 0
 	for _, file := range children {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -207,18 +206,48 @@ func (c *Sidecar) KillEnvoy() error {
 		for id := range strings.FieldsSeq(string(text)) {
 			pid, err := strconv.Atoi(id)
 			if err != nil {
-				return fmt.Errorf("find Envoy: %w", err)
+				return nil, fmt.Errorf("find Envoy: %w", err)
 			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				return fmt.Errorf("kill Envoy: %w", err)
-			}
-			killed++
+			pids = append(pids, pid)
 		}
 	}
-	if killed == 0 {
+	return pids, nil
+}
+
+// KillEnvoy ends Envoy, and not its agent, by SIGKILL, as the kernel does for want of memory.
+func (c *Sidecar) KillEnvoy() error {
+	pids, err := c.Envoys()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return fmt.Errorf("kill Envoy: %w", err)
+		}
+	}
+	if len(pids) == 0 {
 		return fmt.Errorf("kill Envoy: the agent on %s runs none", c.Host.Name())
 	}
 	return nil
+}
+
+// RestartEnvoy is KillEnvoy, and waits until the agent's next Envoy serves. It is told by its process: how old an Envoy is,
+// its statistics tell too late for who looks seldom.
+func (c *Sidecar) RestartEnvoy(ctx context.Context) error {
+	before, err := c.Envoys()
+	if err == nil {
+		err = c.KillEnvoy()
+	}
+	if err != nil {
+		return err
+	}
+	if err := awaitProcess(ctx, c.Process, "there is another Envoy on "+c.Host.Name(), func(context.Context) bool {
+		now, err := c.Envoys()
+		return err == nil && len(now) == 1 && !slices.Contains(before, now[0])
+	}); err != nil {
+		return err
+	}
+	return c.WaitLive(ctx)
 }
 
 // Stat is the value of one of Envoy's counters or gauges; 0 for one that does not exist yet.

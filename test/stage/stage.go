@@ -22,6 +22,10 @@ import (
 	"github.com/evermesh/evermesh/test/ground"
 )
 
+// patience bounds what a program is waited for: a start, or an answer of its administration interface. A machine may be
+// busy.
+const patience = testenv.Patience
+
 // Stage is a ground with the programs to run on it.
 type Stage struct {
 	*ground.Ground
