@@ -46,6 +46,7 @@ type asked struct {
 // stream is not followed any more.
 func (t *Stream) Answers(ctx context.Context) *Answers {
 	s := t.store
+	s.look()
 	s.mu.Lock()
 	if !s.fits(t, true) {
 		s.mu.Unlock()
@@ -67,15 +68,11 @@ func (t *Stream) Answers(ctx context.Context) *Answers {
 
 // unsealed is c with its secrets, if this identity can open them.
 func (s *Store) unsealed(ctx context.Context, c *configuration) *configuration {
-	var keys [][]byte
-	if s.Keys != nil {
-		keys = s.Keys(ctx)
-	}
-	whole, err := c.open(keys)
+	whole, err := c.open(s.now(ctx)) // which may be there by now
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		s.tell("open", "certificates of the last good configuration cannot be read: what needs them fails", err)
+		s.tell("open", sealedWords, err)
 		return c
 	}
 	if s.kept == c {

@@ -2,6 +2,7 @@ package lastgood
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -24,7 +25,8 @@ import (
 //	2 its traits
 //	3 a type: 1 its URL, 2 its version in the state of the world
 //	4 a resource of the type before it: 1 name, 2 version, 3 the encoded Any
-//	5 what is sealed: fields 3 and 4 again, of secrets
+//	5 what is sealed: fields 3 and 4 again, of secrets. It is the last field, there whenever the agent had a key, and bound to
+//	  all that is before it: who cannot open it can change nothing
 
 const (
 	fileMark   = "evermesh-agent last good configuration "
@@ -92,6 +94,14 @@ func decode(text []byte) (*configuration, error) {
 	if err := c.fill(body[len(fileForm):]); err != nil {
 		return nil, err
 	}
+	if len(c.sealed) == 0 {
+		return c, nil
+	}
+	before, last := bytes.CutSuffix(body, appendBytes(nil, 5, c.sealed))
+	if !last {
+		return nil, errMessage
+	}
+	c.before = sha256.Sum256(before)
 	return c, nil
 }
 
@@ -135,9 +145,12 @@ func (c *configuration) fill(body []byte) error {
 }
 
 // bound is what the sealed part belongs to.
-func (c *configuration) bound() []byte { return []byte(c.node + "\x00" + c.traits) }
+func (c *configuration) bound() []byte {
+	return append([]byte(c.node+"\x00"+c.traits+"\x00"), c.before[:]...)
+}
 
-// open adds the secrets that were sealed: it returns a configuration that has them.
+// open adds the secrets that were sealed: it returns a configuration that has them, and is as one of the keys' owners wrote
+// it.
 func (c *configuration) open(keys [][]byte) (*configuration, error) {
 	plain, err := unseal(c.sealed, c.bound(), keys)
 	if err != nil {
@@ -174,7 +187,7 @@ func (c *configuration) fields(w func([]byte) error, wanted func(typ string, r r
 	return nil
 }
 
-// encode writes the file's text. Without keys what would be sealed is left out.
+// encode writes the file's text. Without keys it is not sealed, and secrets are left out.
 func (c *configuration) encode(to io.Writer, keys [][]byte) error {
 	sum := sha256.New()
 	out := io.MultiWriter(to, sum)
@@ -183,12 +196,13 @@ func (c *configuration) encode(to io.Writer, keys [][]byte) error {
 	if err == nil {
 		err = c.fields(w, func(typ string, r resource) bool { return typ != secretType || !sensitive(r.any) })
 	}
-	if err == nil && len(keys) > 0 && c.secret() {
+	if err == nil && len(keys) > 0 {
 		var plain, sealed []byte
+		written := configuration{node: c.node, traits: c.traits, before: [sha256.Size]byte(sum.Sum(nil))}
 		secrets := &configuration{kinds: map[string]keptKind{secretType: c.kinds[secretType]}}
 		err = secrets.fields(func(b []byte) error { plain = append(plain, b...); return nil }, func(_ string, r resource) bool { return sensitive(r.any) })
 		if err == nil {
-			sealed, err = seal(plain, c.bound(), keys)
+			sealed, err = seal(plain, written.bound(), keys)
 		}
 		if err == nil {
 			err = w(appendBytes(nil, 5, sealed))

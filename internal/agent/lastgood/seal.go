@@ -14,7 +14,8 @@ import (
 
 // What must not be read off a disk is sealed: a random key opens it, and that key lies beside it once for each thing
 // that proves who the agent is, sealed with a key derived from that. Whoever can open it could ask the control plane
-// for the same.
+// for the same. The seal is bound to all of the file, so that it says as well who wrote it; it is there when there is no
+// secret, too.
 
 const (
 	keyBytes  = 32
@@ -23,7 +24,29 @@ const (
 	mostSlots = 8
 )
 
-var errSealed = errors.New("sealed by another identity")
+var (
+	errSealed = errors.New("sealed by another identity, or changed")
+	errBare   = errors.New("it is not sealed, and this agent has a key: somebody else wrote it, or the agent before it had none")
+	errNoKey  = errors.New("nothing is there to prove it by")
+)
+
+// prove is c with its secrets, when one of the keys' owners wrote it. Without keys it is c, unproven; so it is with none that
+// opens it, where identities rotate and an absence may have outlasted one, unless strict.
+func (c *configuration) prove(keys [][]byte, strict bool) (*configuration, error) {
+	switch {
+	case len(keys) == 0 && strict:
+		return nil, errNoKey
+	case len(keys) == 0:
+		return c, nil
+	case len(c.sealed) == 0:
+		return nil, errBare
+	}
+	whole, err := c.open(keys)
+	if errors.Is(err, errSealed) && !strict {
+		return c, nil
+	}
+	return whole, err
+}
 
 // secret says whether something in it is to be sealed.
 func (c *configuration) secret() bool {

@@ -11,7 +11,9 @@ package lastgood
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -27,16 +29,22 @@ const (
 	confirmEvery = time.Minute
 	// certain is how long nobody must have answered an Envoy for what is not served to it to be worth a word.
 	certain = 3 * time.Second
+	// keysWait bounds the wait for what proves who the agent is, when the file is read.
+	keysWait = 5 * time.Second
 )
 
 // Options are what a Store is made of.
 type Options struct {
 	Off bool   // follow nothing: the relay of other agents' Envoys
 	Dir string // of the file; "" keeps the configuration in memory alone, for Envoys started by this agent
-	// Keys are what proves who the agent is, now: secrets are sealed with them. The first is the best.
+	// Keys are what proves who the agent is, now: the file is sealed with them, and one that is not sealed is not read. The
+	// first is the best.
 	Keys func(context.Context) [][]byte
-	Log  *slog.Logger
-	Now  func() time.Time
+	// Strict says that one of Keys stays what it is: a file that none of them opens is not used at all. Else it may be of the
+	// identity before, and is used but for its secrets.
+	Strict bool
+	Log    *slog.Logger
+	Now    func() time.Time
 }
 
 // Store is the last good configuration of one node. Run writes it.
@@ -44,6 +52,7 @@ type Store struct {
 	Options
 	stir chan struct{} // something was said
 
+	reading   sync.Mutex // of the file; before mu
 	mu        sync.Mutex
 	node      string         // the id of the first stream's node: streams of another are not followed
 	kept      *configuration // nil while nothing is
@@ -57,13 +66,16 @@ type Store struct {
 
 	told map[string]bool // what was said of the file, by subject
 	keys string          // the fingerprint of those that the file was sealed with
+	had  [][]byte        // the keys found last: while their source is silent they go on
 }
 
 // configuration is what one Envoy had at one moment. It does not change.
 type configuration struct {
 	node, traits string
 	kinds        map[string]keptKind
-	sealed       []byte // secrets of a file that were not opened yet
+	sealed       []byte            // secrets of a file that were not opened yet
+	before       [sha256.Size]byte // of what the seal is bound to
+	unproven     bool              // of a file that might be anybody's
 }
 
 // keptKind is what it had of one type.
@@ -140,8 +152,13 @@ func (t *Stream) Request(message []byte) {
 		}
 		t.traits = r.traits
 	}
-	if len(r.versions) > 0 || r.version != "" {
+	if (len(r.versions) > 0 || r.version != "") && !s.looked {
+		s.mu.Unlock()
 		s.look()
+		s.mu.Lock()
+		if t.lost {
+			return
+		}
 	}
 	t.request(r)
 }
@@ -204,15 +221,15 @@ func (t *Stream) Needy() bool {
 
 // Kept says whether there is something to give to the stream's Envoy. It reads the file if nobody did.
 func (t *Stream) Kept() bool {
+	t.store.look()
 	t.store.mu.Lock()
 	defer t.store.mu.Unlock()
 	return t.store.fits(t, false)
 }
 
-// fits is Kept with mu held. That what is kept is for another Envoy is told when it would have been served by now, which
+// fits is Kept with mu held, when the file was looked at. That what is kept is for another Envoy is told when it would have been served by now, which
 // late says for sure: before, the control plane may answer yet.
 func (s *Store) fits(t *Stream, late bool) bool {
-	s.look()
 	if s.kept == nil || !t.begun || (t.lost && t.served == nil) {
 		return false
 	}
@@ -306,7 +323,7 @@ func (s *Store) confirm(now time.Time) bool {
 }
 
 func (c *configuration) equal(o *configuration) bool {
-	return c.node == o.node && c.traits == o.traits && len(c.sealed) == 0 && maps.EqualFunc(c.kinds, o.kinds, func(a, b keptKind) bool {
+	return c.node == o.node && c.traits == o.traits && !c.unproven && maps.EqualFunc(c.kinds, o.kinds, func(a, b keptKind) bool {
 		return a.version == b.version && maps.EqualFunc(a.resources, b.resources, func(a, b resource) bool {
 			return a.version == b.version && bytes.Equal(a.any, b.any)
 		})
@@ -328,26 +345,64 @@ func (s *Store) stirred() {
 	}
 }
 
-// look reads the file, once. mu is held.
+// look reads the file, once, and has it proven.
 func (s *Store) look() {
-	if s.looked || s.Dir == "" || s.node == "" {
+	s.reading.Lock() // whoever comes meanwhile waits for what is in it
+	defer s.reading.Unlock()
+	s.mu.Lock()
+	node, looked := s.node, s.looked
+	s.mu.Unlock()
+	if looked || s.Dir == "" || node == "" {
+		return
+	}
+	c, at, err := s.load(node)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.looked { // what Envoy has acknowledged meanwhile is newer
 		return
 	}
 	s.looked = true
-	var c *configuration
-	var at time.Time
-	dir, err := place(s.Dir)
-	if err == nil {
-		c, at, err = read(path(dir, s.node), s.node)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return
-	}
-	if err != nil {
+	case err != nil:
 		s.tell("read", "the last good configuration cannot be used", err)
 		return
+	case len(c.sealed) > 0:
+		s.tell("open", sealedWords, errSealed)
 	}
 	s.kept, s.confirmed = c, at
+}
+
+// sealedWords say what it means that nothing opens the file.
+const sealedWords = "certificates of the last good configuration cannot be read: what needs them fails"
+
+// load reads the node's file, and proves it as far as that can be done now.
+func (s *Store) load(node string) (*configuration, time.Time, error) {
+	dir, err := place(s.Dir)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	c, at, err := read(path(dir, node), node)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), keysWait)
+	defer cancel()
+	whole, err := c.prove(s.now(ctx), s.Strict)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("prove %s: %w", path(dir, node), err)
+	}
+	whole.unproven = whole == c
+	return whole, at, nil
+}
+
+// now are the keys.
+func (s *Store) now(ctx context.Context) [][]byte {
+	if s.Keys == nil {
+		return nil
+	}
+	return s.Keys(ctx)
 }
 
 // Run writes the file until ctx ends, at most every second, and once more then.
@@ -420,7 +475,7 @@ func (s *Store) reconfirm(ctx context.Context) {
 	s.mu.Unlock()
 	switch {
 	case c == nil || s.Dir == "" || c.node == "" || len(c.sealed) > 0:
-	case failed, c.secret() && fingerprint(s.identity(ctx, c)) != keys:
+	case failed, !c.unproven && fingerprint(s.identity(ctx, c)) != keys:
 		s.save(ctx, true)
 	case confirmed:
 		now := s.Now()
@@ -434,13 +489,17 @@ func (s *Store) reconfirm(ctx context.Context) {
 	}
 }
 
-// identity is what the file is sealed with: nothing when there is nothing to seal.
+// identity is what the file is sealed with. Keys that were there once are used while none are: a file without a seal would
+// be refused when they are back.
 func (s *Store) identity(ctx context.Context, c *configuration) [][]byte {
-	if !c.secret() || s.Keys == nil {
-		return nil
+	keys := s.now(ctx)
+	s.mu.Lock()
+	if len(keys) > 0 {
+		s.had = keys
 	}
-	keys := s.Keys(ctx)
-	if len(keys) == 0 {
+	keys = s.had
+	s.mu.Unlock()
+	if len(keys) == 0 && c.secret() {
 		s.tellLocked("keys", "certificates that the control plane issued are not kept on disk: nothing proves who the agent is, and there is no EVERMESH_STATE_KEY_FILE", nil)
 	}
 	return keys

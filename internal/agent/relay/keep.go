@@ -38,12 +38,13 @@ func keeper(s settings.Settings, u *upstreams, log *slog.Logger) (*lastgood.Stor
 		}
 	}
 	return lastgood.New(lastgood.Options{
-		Dir: dir, Log: log, Now: time.Now,
+		Dir: dir, Log: log, Now: time.Now, Strict: asked.KeyFile != "",
 		Keys: func(ctx context.Context) [][]byte { return u.keys(ctx, asked.KeyFile) },
 	}), nil
 }
 
-// keys are what proves who the agent is, as bytes that nobody else has: with each of them what is kept can be opened.
+// keys are what proves who the agent is, as bytes that nobody else has: with each of them what is kept can be opened. The
+// file's key alone stays what it is; tokens and sessions rotate.
 func (u *upstreams) keys(ctx context.Context, keyFile string) (out [][]byte) {
 	add := func(kind string, key []byte) { out = append(out, append([]byte(kind+"\x00"), key...)) }
 	if keyFile != "" {
@@ -61,7 +62,7 @@ func (u *upstreams) keys(ctx context.Context, keyFile string) (out [][]byte) {
 			add(k.kind, text)
 		}
 	}
-	if !p.Unsigned() {
+	if !p.Unsigned() && !u.signer.vain() { // it is for streams to search again
 		if c, err := u.signer.retrieve(ctx); err == nil && c.SecretAccessKey != "" {
 			add("secret access key", []byte(c.SecretAccessKey))
 		}

@@ -217,6 +217,13 @@ func (s *signer) search(ctx context.Context) (aws.Credentials, error) {
 	return c, nil
 }
 
+// vain says whether a search was made, and none ever found any.
+func (s *signer) vain() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said && !s.found
+}
+
 // knows says whether credentials were ever found.
 func (s *signer) knows() bool {
 	s.mu.Lock()
