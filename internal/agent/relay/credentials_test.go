@@ -19,6 +19,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // container is what the endpoints of ECS and EKS answer, as recorded.
@@ -92,10 +93,8 @@ func TestSourcesOfCredentials(t *testing.T) {
 	}))
 	t.Cleanup(tasks.Close)
 	sts, imds := securityTokens(t), metadataService(t)
-	process := write(t, "process", "#!/bin/sh\necho '{\"Version\": 1, \"AccessKeyId\": \"ASIAPROCESS\", \"SecretAccessKey\": \"s\"}'\n")
-	if err := os.Chmod(process, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	process := filepath.Join(t.TempDir(), "process")
+	testenv.Script(t, process, "#!/bin/sh\necho '{\"Version\": 1, \"AccessKeyId\": \"ASIAPROCESS\", \"SecretAccessKey\": \"s\"}'\n")
 	const keys = "[default]\naws_access_key_id = AKIADEFAULT\naws_secret_access_key = s\n[other]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = s\n"
 	for _, test := range []struct {
 		name  string
@@ -118,7 +117,7 @@ func TestSourcesOfCredentials(t *testing.T) {
 		{"an address that is not allowed", map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://192.0.2.1/x"}, "", "http://192.0.2.1/…", "192.0.2.1"},
 		{"AGENT-044 a web identity", map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": write(t, "t", "a.b.c"), "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/orders", "AWS_ENDPOINT_URL_STS": sts.URL}, "ASIAWEB", "web identity ( token ", ""},
 		{"a web identity that is refused", map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": write(t, "t", "b"), "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/orders", "AWS_ENDPOINT_URL_STS": sts.URL}, "", "STS " + sts.URL, "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
-		{"AGENT-048 TRBL-033 an instance's metadata, version 2 only", map[string]string{"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.URL}, "ASIAMETADATA", "EC2 instance metadata (IMDSv2", ""},
+		{"AGENT-048 TRBL-033 an instance's metadata, version 2 only", map[string]string{"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.URL, "AWS_MAX_ATTEMPTS": "10"}, "ASIAMETADATA", "EC2 instance metadata (IMDSv2", ""},
 		{"nothing at all", nil, "", "nowhere", "disabled"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

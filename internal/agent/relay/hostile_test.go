@@ -74,8 +74,15 @@ func settle(then func(http2)) func(net.Conn) {
 func TestHostileEndpoints(t *testing.T) {
 	t.Parallel()
 	const during = 2 * time.Second
-	// Tries at 0, then after half of 100 ms at least, of 200 ms, of 400 ms, …: six in two seconds.
-	const tries = 6
+	// triesIn are the tries in that time at most: at 0, then after half of 100 ms at least, of 200 ms, of 400 ms, …: six in
+	// two seconds.
+	triesIn := func(took time.Duration) (n int32) {
+		for wait := firstBackoff; took >= 0; wait = min(2*wait, lastBackoff) {
+			took -= wait / 2
+			n++
+		}
+		return n
+	}
 	for name, serve := range map[string]func(net.Conn){
 		"hangs up at once": func(net.Conn) {},
 		"sends garbage":    func(c net.Conn) { _, _ = c.Write([]byte(strings.Repeat("\xde\xad\xbe\xef", 1<<14))) },
@@ -100,8 +107,9 @@ func TestHostileEndpoints(t *testing.T) {
 			t.Parallel()
 			address, connections := raw(t, serve)
 			relay, client := proven(t, "http://"+address)
-			asked := 0
-			for began := time.Now(); time.Since(began) < during; asked++ {
+			asked, began, took := int32(0), time.Now(), time.Duration(0)
+			for ; took < during || asked < 2*triesIn(took); took = time.Since(began) {
+				asked++
 				s, err := client.DeltaAggregatedResources(agenttest.Within(t))
 				if err != nil {
 					t.Fatal(err)
@@ -113,8 +121,8 @@ func TestHostileEndpoints(t *testing.T) {
 				agenttest.Tick(t)
 			}
 			// One more connection may look whether interception is at work, when the failure is news.
-			if n := connections.Load(); n > tries+2 || asked < 2*tries {
-				t.Errorf("%d connections for %d streams, want at most %d", n, asked, tries)
+			if n, most := connections.Load(), triesIn(took); n > most+2 {
+				t.Errorf("%d connections for %d streams in %s, want at most %d", n, asked, took, most)
 			}
 			if r := relay.Report(); r.OK() || len(r.Endpoints[0].Failures) != 1 {
 				t.Errorf("got %q", r.Lines())
@@ -158,7 +166,7 @@ func TestEnvoyThatReadsNothing(t *testing.T) {
 		}
 	}
 	_, client := proven(t, "http://"+c.Addr)
-	s, err := client.DeltaAggregatedResources(agenttest.Within(t))
+	s, err := client.DeltaAggregatedResources(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +180,7 @@ func TestEnvoyThatReadsNothing(t *testing.T) {
 	if n := sent.Load(); n > 32 {
 		t.Errorf("%d messages of %d bytes are on their way", n, size)
 	}
-	for range 2 * sent.Load() { // and then it goes on
+	for range sent.Load() + 2 { // and then it goes on
 		if r, err := s.Recv(); err != nil || len(r.TypeUrl) != size {
 			t.Fatal(err)
 		}

@@ -176,10 +176,16 @@ func TestLastGoodIsServed(t *testing.T) {
 			}
 			if name == "no endpoint there" {
 				// Envoy now has it: it is not held up, and its streams tell the truth at once.
+				fastest := time.Hour // of several: the machine may be busy, but not each time
 				for range 5 {
-					if took, err := returning(agenttest.Within(t), client); status.Code(err) != codes.Unavailable || took > time.Second {
+					took, err := returning(agenttest.Within(t), client)
+					if status.Code(err) != codes.Unavailable {
 						t.Errorf("got %v after %s", err, took)
 					}
+					fastest = min(fastest, took)
+				}
+				if fastest > time.Second {
+					t.Errorf("not once in less than %s", fastest)
 				}
 			}
 		})
@@ -190,7 +196,8 @@ func TestLastGoodIsServed(t *testing.T) {
 func TestLastGoodIsNotServedToWhoIsRefused(t *testing.T) {
 	t.Parallel()
 	c := newEndpoint(t)
-	_, client := kept(t, c)
+	relay, client := kept(t, c)
+	relay.patience = time.Hour // what comes is the endpoint's word
 	for _, code := range []codes.Code{codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated} {
 		c.do(func(discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 			return status.Error(code, "no")
@@ -243,14 +250,16 @@ func TestLastGoodGivesWay(t *testing.T) {
 func TestNothingIsKept(t *testing.T) {
 	agenttest.Unsigned(t)
 	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://127.0.0.1:1", "EVERMESH_STATE_DIR=none")
-	began := time.Now()
+	fastest := time.Hour // of several: the machine may be busy, but not each time
 	for range 5 {
+		began := time.Now()
 		if _, _, err := start(agenttest.Within(t), client); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "http://127.0.0.1:1") {
 			t.Errorf("got %v", err)
 		}
+		fastest = min(fastest, time.Since(began))
 	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("took %s", took)
+	if fastest > firstWait {
+		t.Errorf("not once in less than %s", fastest)
 	}
 }
 
