@@ -56,7 +56,7 @@ var mayImport = map[string]struct {
 	"internal/quota":                           {[]string{"api", "api/quotasapi", "mesh", "service", "store"}, "quotas are records, and numbers that mesh counts by"},
 	"internal/tagging":                         {[]string{"api", "api/taggingapi", "mesh", "service"}, "it reads snapshots, and writes as App Mesh itself does"},
 	"internal/share":                           {[]string{"api", "api/ramapi", "auth", "service", "store"}, "shares are records, and who may do what by them"},
-	"internal/store/storetest":                 {[]string{"api", "mesh", "store"}, "it opens real stores, for tests"},
+	"internal/store/storetest":                 {[]string{"api", "mesh", "store", "testenv"}, "it opens real stores, for tests"},
 	"internal/seal":                            {[]string{"api", "store"}, "it seals secrets and knows none"},
 	"internal/iam":                             {[]string{"model", "api", "api/iamapi", "auth", "store", "seal", "service", "policy"}, "accounts and who is in them are records that auth reads"},
 	"internal/audit":                           {[]string{"api", "api/trailapi", "auth", "service", "store", "audit/segment"}, "it keeps what others record, and steers nobody"},

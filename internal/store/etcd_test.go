@@ -96,6 +96,7 @@ func newCluster(t *testing.T, n int) []*external {
 			c.Name = fmt.Sprintf("member-%d", i)
 			c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: addresses[i]}}
 			c.AdvertisePeerUrls = c.ListenPeerUrls
+			c.TickMs, c.ElectionMs = 100, 1000 // as an operator has it: a busy machine is no reason to vote
 			peers = append(peers, c.Name+"="+c.ListenPeerUrls[0].String())
 		})
 	}

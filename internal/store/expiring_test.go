@@ -7,55 +7,91 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // An expiring row is seen by the watches of all replicas, is another's to prolong, and
 // goes when nobody does, whoever wrote it lives or not.
 func TestExpiringRows(t *testing.T) {
 	t.Parallel()
-	replicas := storetest.Replicas(t, 2)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	first, err := replicas[0].WriteExpiring(ctx, "ledger/drains/a", []byte("1"), 2*time.Second)
+	server, prefix := storetest.Server(t)
+	o := store.Options{Server: server, Prefix: prefix, Timeout: testenv.Patience}
+	reader := storetest.Open(t, o)
+	writer, err := store.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Long enough that nothing but the test's own acts decide whether it is there.
+	const row, lasts = "ledger/drains/a", time.Hour
+	first, err := writer.WriteExpiring(t.Context(), row, []byte("1"), lasts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	batches := make(chan store.RowBatch, 16)
 	ended := make(chan error, 1)
-	watching, stop := context.WithCancel(ctx)
+	watching, stop := context.WithCancel(t.Context())
+	defer stop()
 	go func() {
-		ended <- replicas[1].WatchRows(watching, "ledger/drains/", func(b store.RowBatch) error { batches <- b; return nil })
+		ended <- reader.WatchRows(watching, "ledger/drains/", func(b store.RowBatch) error { batches <- b; return nil })
 	}()
-	if b := <-batches; !b.Reset || len(b.Rows) != 1 || b.Rows[0].Key != "ledger/drains/a" || b.Rows[0].Created != first || b.Revision < first {
+	if b := <-batches; !b.Reset || len(b.Rows) != 1 || b.Rows[0].Key != row || b.Rows[0].Created != first || b.Revision < first {
 		t.Fatalf("at first %+v", b)
 	}
-	again, err := replicas[1].WriteExpiring(ctx, "ledger/drains/a", []byte("2"), 3*time.Second)
+	again, err := reader.WriteExpiring(t.Context(), row, []byte("2"), lasts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if b := <-batches; b.Reset || b.Revision != again || b.Rows[0].Created != first || string(b.Rows[0].Value) != "2" {
 		t.Fatalf("written again: %+v", b)
 	}
-	began := time.Now()
-	for range 3 { // it lasts for longer than its time
-		select {
-		case b := <-batches:
-			t.Fatalf("while it is prolonged: %+v", b)
-		case <-time.After(1500 * time.Millisecond):
+
+	// Its time runs, in whole seconds, and begins anew when it is prolonged by another
+	// than its writer: what was left is less than what is left after that.
+	left := func() int64 {
+		t.Helper()
+		client, key := reader.Etcd()
+		found, err := client.Get(t.Context(), key(row))
+		if err != nil || len(found.Kvs) != 1 {
+			t.Fatalf("%v, error %v", found, err)
 		}
-		if err := replicas[0].Prolong(ctx, "ledger/drains/a"); err != nil {
+		life, err := client.TimeToLive(t.Context(), clientv3.LeaseID(found.Kvs[0].Lease))
+		if err != nil || life.GrantedTTL != int64(lasts.Seconds()) {
+			t.Fatalf("%v, error %v", life, err)
+		}
+		return life.TTL
+	}
+	before := left()
+	testenv.Eventually(t, "time passes", func() bool { return left() < before-1 })
+	before = left()
+	testenv.Eventually(t, "it is prolonged", func() bool {
+		if err := reader.Prolong(t.Context(), row); err != nil {
 			t.Fatal(err)
 		}
+		return left() > before
+	})
+	select {
+	case b := <-batches:
+		t.Fatalf("while it is prolonged: %+v", b)
+	default:
 	}
-	if b := <-batches; !slices.Equal(b.Gone, []string{"ledger/drains/a"}) {
+
+	if _, err := writer.WriteExpiring(t.Context(), "ledger/drains/b", []byte("1"), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b := <-batches; len(b.Rows) != 1 || b.Rows[0].Key != "ledger/drains/b" {
+		t.Fatalf("another: %+v", b)
+	}
+	if b := <-batches; !slices.Equal(b.Gone, []string{"ledger/drains/b"}) {
 		t.Fatalf("at the end: %+v", b)
 	}
-	if took := time.Since(began); took < 6*time.Second {
-		t.Errorf("it went after %v", took)
-	}
-	if err := replicas[0].Prolong(ctx, "ledger/drains/a"); err != nil {
+	if err := reader.Prolong(t.Context(), "ledger/drains/b"); err != nil {
 		t.Errorf("what is gone: %v", err)
 	}
 	stop()

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -28,7 +29,7 @@ func TestAStartWaitsForEtcd(t *testing.T) {
 	log := &testenv.Output{}
 	opened := make(chan error, 1)
 	go func() {
-		s, err := store.Open(context.Background(), store.Options{Endpoints: []string{e.endpoint}, Patience: patience, Log: slog.New(slog.NewTextHandler(log, nil))})
+		s, err := store.Open(context.Background(), store.Options{Endpoints: []string{e.endpoint}, Patience: time.Hour, Log: slog.New(slog.NewTextHandler(log, nil))})
 		if err == nil {
 			err = s.Close()
 		}
@@ -76,10 +77,16 @@ func TestWhyAnExternalEtcdDoesNotAnswer(t *testing.T) {
 		"http, not https":  {"http://" + strings.TrimPrefix(e.endpoint, "https://"), "is http or https right?"},
 		"without a scheme": {freeAddress(t), "connection refused"},
 	} {
-		_, err := store.Open(context.Background(), store.Options{Endpoints: []string{c.endpoint}})
-		if !isAPI(err, api.CodeServiceUnavailable) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: got %v, want %q", name, err, c.says)
-		}
+		// Each look may last a second, in which a busy machine may not come to an
+		// answer: that is said then, and those who wait for etcd look again.
+		testenv.Eventually(t, fmt.Sprintf("%s: %q", name, c.says), func() bool {
+			_, err := store.Open(context.Background(), store.Options{Endpoints: []string{c.endpoint}})
+			if !isAPI(err, api.CodeServiceUnavailable) {
+				t.Fatalf("%s: got %v, want %q", name, err, c.says)
+			}
+			t.Logf("%s: %v", name, err)
+			return strings.Contains(err.Error(), c.says)
+		})
 	}
 }
 
@@ -93,7 +100,7 @@ func TestAStartThatWaitsCanBeStopped(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > testenv.Patience {
 		t.Errorf("it took %v", took)
 	}
 }

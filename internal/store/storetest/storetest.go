@@ -18,6 +18,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // New opens an empty store and closes it when the test ends.
@@ -38,9 +39,16 @@ func Replicas(t testing.TB, n int) []*store.Store {
 	return out
 }
 
-// Open opens a store and closes it when the test ends.
+// Open opens a store and closes it when the test ends. Where the options say nothing of
+// time, a busy machine has as much as it may need.
 func Open(t testing.TB, o store.Options) *store.Store {
 	t.Helper()
+	if o.Timeout == 0 {
+		o.Timeout = testenv.Patience
+	}
+	if o.Patience == 0 {
+		o.Patience = testenv.Patience
+	}
 	s, err := store.Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
