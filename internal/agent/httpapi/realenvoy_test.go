@@ -138,7 +138,7 @@ func TestFailedFirstConfiguration(t *testing.T) {
 			e.listen(false, free, taken)
 			testenv.Eventually(t, "Envoy refuses again", func() bool {
 				stats, err := e.client().Stats(t.Context(), updateRejected)
-				return err == nil && stats[updateRejected] == 2
+				return err == nil && stats[updateRejected] >= 2
 			})
 			until("what is refused later is no ill health", func(s Status) bool { return s.InitialUpdate == "UPDATE_SUCCESSFUL" && s.Health == "HEALTHY" })
 		})
@@ -162,7 +162,17 @@ func TestDeltaOfARealEnvoy(t *testing.T) {
 		answer.Body.Close()
 		return answer.StatusCode == http.StatusOK
 	}
+	// Envoy counts a request after it has answered.
+	areCounted := func(want int) {
+		t.Helper()
+		testenv.Eventually(t, "all are counted", func() bool {
+			text, err := readExtension(t.Context(), e.client(), statsQuery{extension: true}, maxSnapshot)
+			return err == nil && strings.HasSuffix(text, fmt.Sprintf(" %d\n", want))
+		})
+	}
+	take := func() (ok bool) { kept.take(t.Context()); _, ok = kept.delta(); return ok }
 	testenv.Eventually(t, "Envoy answers", request)
+	areCounted(1)
 	counted := func(query string) int {
 		t.Helper()
 		code, text := ask("GET", "/stats/prometheus?usedonly&filter=metrics_extension"+query, "")
@@ -173,21 +183,27 @@ func TestDeltaOfARealEnvoy(t *testing.T) {
 		}
 		return n
 	}
-	first := counted("")
-	kept.take(t.Context())
-	for range 7 {
-		if !request() {
-			t.Fatal("Envoy does not answer")
+	first, n := counted(""), 1
+	seven := func() {
+		t.Helper()
+		for range 7 {
+			if !request() {
+				t.Fatal("Envoy does not answer")
+			}
 		}
+		n += 7
 	}
+	testenv.Eventually(t, "a snapshot", take)
+	seven()
 	if got := counted("&delta"); got != first {
 		t.Errorf("the first snapshot: got %d, want %d", got, first)
 	}
-	testenv.Eventually(t, "all are counted", func() bool {
-		text, err := readExtension(t.Context(), e.client(), statsQuery{extension: true}, maxSnapshot)
-		return err == nil && strings.HasSuffix(text, fmt.Sprintf(" %d\n", first+7))
-	})
-	kept.take(t.Context())
+	areCounted(n)
+	for !take() { // a busy Envoy did not answer in time, and the one before is forgotten
+		testenv.Eventually(t, "a snapshot", take)
+		seven()
+		areCounted(n)
+	}
 	if got := counted("&delta"); got != 7 {
 		t.Errorf("the second: got %d, want 7", got)
 	}

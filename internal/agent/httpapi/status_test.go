@@ -87,7 +87,11 @@ func TestReadinessWhereItListens(t *testing.T) {
 			defer server.Close()
 			host, _, _ := net.SplitHostPort(test.address)
 			_, port, _ := net.SplitHostPort(l.Addr().String())
-			s := settings.Settings{Server: settings.Server{Network: "tcp", Address: net.JoinHostPort(host, port)}}
+			// Asked again, for the machine may be busy.
+			s := settings.Settings{
+				Server:            settings.Server{Network: "tcp", Address: net.JoinHostPort(host, port)},
+				ReadinessInterval: time.Millisecond, ReadinessTimeout: agenttest.Wait,
+			}
 			if err := Readiness(agenttest.Within(t), s); err != nil {
 				t.Error(err)
 			}
