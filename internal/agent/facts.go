@@ -16,10 +16,14 @@ import (
 // facts asks the machine and its platform, and returns the settings with what only those know. envoy is the binary's
 // path. The socket of the relay is not known yet. Who wrote the bootstrap needs no facts, unless signing wants the region.
 func facts(ctx context.Context, s settings.Settings, envoy string, log *slog.Logger) (bootstrap.Facts, settings.Settings, error) {
+	return factsOf(ctx, platform.Machine{Dialer: relay.NewDialer(s.Mark), Envoy: envoy}, s, log)
+}
+
+func factsOf(ctx context.Context, m platform.Machine, s settings.Settings, log *slog.Logger) (bootstrap.Facts, settings.Settings, error) {
 	if s.OwnBootstrap() && s.Region != "" && !s.OwnService() {
 		return bootstrap.Facts{Instance: newInstance()}, s, nil
 	}
-	found, err := platform.Ask(ctx, s, platform.Machine{Dialer: relay.NewDialer(s.Mark), Envoy: envoy})
+	found, err := platform.Ask(ctx, s, m)
 	if ctx.Err() != nil {
 		return bootstrap.Facts{}, s, fmt.Errorf("ask the platform: %w", ctx.Err())
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/agent/platform"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
@@ -35,7 +36,7 @@ func TestFacts(t *testing.T) {
 			t.Fatal(err)
 		}
 		logger, written := agenttest.Log(t)
-		f, s, err := facts(agenttest.Within(t), s, "/bin/true", logger)
+		f, s, err := factsOf(agenttest.Within(t), platform.Machine{Envoy: "/bin/true", Slow: 20}, s, logger)
 		if len(f.Instance) != 32 {
 			t.Errorf("the instance is %q", f.Instance)
 		}

@@ -8,22 +8,31 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // maxAnswer bounds an answer, in bytes; the description of a task with many containers is some 10 KB.
 const maxAnswer = 1 << 20
 
 // client asks the platform's services. They are on the machine or one hop away: no proxy, no redirection.
-type client struct{ http *http.Client }
+type client struct {
+	http *http.Client
+	wait time.Duration // for one try
+}
 
-func newClient(dialer *net.Dialer) client {
-	if dialer == nil {
-		dialer = &net.Dialer{}
+func newClient(m Machine) client {
+	dial := m.dial
+	if dial == nil {
+		dialer := m.Dialer
+		if dialer == nil {
+			dialer = &net.Dialer{}
+		}
+		dial = dialer.DialContext
 	}
 	return client{&http.Client{
-		Transport:     &http.Transport{DialContext: dialer.DialContext, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true},
+		Transport:     &http.Transport{DialContext: dial, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}, m.times(tryFor)}
 }
 
 func (c client) close() { c.http.CloseIdleConnections() }
@@ -49,7 +58,7 @@ func (c client) fetch(ctx context.Context, method, url string, header http.Heade
 }
 
 func (c client) once(ctx context.Context, method, target string, header http.Header) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryFor)
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, target, nil)
 	if err != nil {

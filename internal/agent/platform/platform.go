@@ -30,7 +30,13 @@ type Machine struct {
 	Envoy  string      // path of the binary
 	// Firmware is the directory in which Linux shows the firmware's names; "" for the real one.
 	Firmware string
+	// Slow is how many times as long as elsewhere everything may take; 0 is once.
+	Slow int
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil is the Dialer's; tests have another
 }
+
+func (m Machine) times(d time.Duration) time.Duration { return d * time.Duration(max(m.Slow, 1)) }
 
 // Found is what Ask found out.
 type Found struct {
@@ -39,12 +45,12 @@ type Found struct {
 	FIPS  bool // Envoy is a FIPS build; only asked when App Mesh's own endpoint is to be named
 }
 
-// Ask finds out within 1.5 s. An error names everything that was asked for and not to be had; Found is good without
+// Ask finds out within 1.5 s, unless the machine is slow. An error names everything that was asked for and not to be had; Found is good without
 // it.
 func Ask(ctx context.Context, s settings.Settings, m Machine) (Found, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, m.times(limit))
 	defer cancel()
-	client := newClient(m.Dialer)
+	client := newClient(m)
 	defer client.close()
 	var (
 		wg     sync.WaitGroup

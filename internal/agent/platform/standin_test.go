@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -39,8 +40,23 @@ type standIn struct {
 
 func newStandIn(t *testing.T) *standIn {
 	t.Helper()
+	return startStandIn(t, nil)
+}
+
+// newStandInWithin is one in memory, for a bubble in which no time passes while anybody is at work.
+func newStandInWithin(t *testing.T) (*standIn, Machine) {
+	t.Helper()
+	l := &memory{conns: make(chan net.Conn), closed: make(chan struct{})}
+	return startStandIn(t, l), Machine{dial: l.dial}
+}
+
+func startStandIn(t *testing.T, l net.Listener) *standIn {
 	s := &standIn{wrong: map[string]http.HandlerFunc{}}
 	s.Server = httptest.NewUnstartedServer(s)
+	if l != nil {
+		_ = s.Listener.Close()
+		s.Listener = l
+	}
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			s.opened.Add(1)
@@ -129,3 +145,38 @@ func once(first, then http.HandlerFunc) http.HandlerFunc {
 		handler(w, r)
 	}
 }
+
+// memory is a listener whose connections are pipes.
+type memory struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (m *memory) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case m.conns <- there:
+		return here, nil
+	case <-m.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (m *memory) Accept() (net.Conn, error) {
+	select {
+	case c := <-m.conns:
+		return c, nil
+	case <-m.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (m *memory) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	return nil
+}
+
+func (*memory) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
