@@ -18,6 +18,7 @@ type machine struct {
 	// silence is how long routes wait for an acknowledgement of their clusters,
 	// patience how long a proxy without endpoints waits for unknown ones.
 	silence, patience time.Duration
+	again             time.Duration // how long refused listeners wait for the first time; 0: for a change
 
 	goal      *goal
 	returning bool // the proxy came with something it had already
@@ -55,8 +56,11 @@ type subscription struct {
 	// since when.
 	owed map[string]time.Time
 	// refused is what the proxy refused, name to hash; not sent again before
-	// the goal changes.
+	// the goal changes, or until again, where that is set. tries is how often in a
+	// row the same was refused.
 	refused map[string]string
+	again   time.Time
+	tries   int
 	refusal *api.Refusal // the last one since something was accepted
 
 	empty      map[string]bool // endpoint sets given as empty because nothing is known
@@ -110,10 +114,12 @@ type request struct {
 func (m *machine) aim(g *goal) {
 	differs := func(t envoy.Type) bool { return m.goal.lists[t].Hash != g.lists[t].Hash }
 	if differs(envoy.LoadAssignment) {
-		m.of[envoy.LoadAssignment].refused = nil
+		m.of[envoy.LoadAssignment].forgive()
 	}
 	if differs(envoy.Cluster) || differs(envoy.Listener) || differs(envoy.Route) {
-		m.of[envoy.Cluster].refused, m.of[envoy.Listener].refused, m.of[envoy.Route].refused = nil, nil, nil
+		for _, t := range []envoy.Type{envoy.Cluster, envoy.Listener, envoy.Route} {
+			m.of[t].forgive()
+		}
 	}
 	m.goal = g
 	for _, t := range envoy.Types() {
@@ -135,6 +141,7 @@ func (m *machine) receive(now time.Time, r request) error {
 		s.flight, m.answered = nil, true
 		if r.refused {
 			s.refuse(now, f, r.reason, now.Sub(f.at) >= m.silence)
+			m.resend(now, f)
 		} else {
 			s.accept(now, f)
 		}

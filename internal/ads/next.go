@@ -50,7 +50,10 @@ func (m *machine) try(now time.Time, t envoy.Type) (*flight, time.Time) {
 		}
 		return m.whole(s, t, m.clusters()), time.Time{}
 	case envoy.Listener:
-		if len(s.refused) > 0 || len(m.of[envoy.Cluster].refused) > 0 {
+		if until, barred := s.barred(now); barred {
+			return nil, until
+		}
+		if len(m.of[envoy.Cluster].refused) > 0 {
 			return nil, time.Time{}
 		}
 		content, ok := m.listeners(now)

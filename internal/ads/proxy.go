@@ -396,14 +396,14 @@ func (p *proxy) take(goal *goal, r *request) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {
-		p.m = &machine{delta: p.delta, goal: goal, silence: p.s.PublishWait, patience: patience, doubts: p.doubts}
+		p.m = &machine{delta: p.delta, goal: goal, silence: p.s.PublishWait, patience: p.s.EndpointsWait, again: p.s.RefusedWait, doubts: p.doubts}
 	} else if goal != p.m.goal {
 		p.m.aim(goal)
 	}
 	if r == nil {
 		return nil
 	}
-	if r.refused && !p.m.known(*r) {
+	if r.refused && !p.m.known(*r) && !p.m.repeated(*r) {
 		p.s.Log.Warn("proxy refused configuration", "mesh", p.client.Key.Mesh, "key", p.client.Key.String(), "proxy", p.instance,
 			"revision", goal.revision, "type", string(discoveryType(r.typ)), "err", oneLine(r.reason))
 		if p.s.Meter.Refused != nil {

@@ -91,11 +91,14 @@ type Config struct {
 	// Dirty is told of each client whose Row changed; nil is allowed.
 	Dirty func(mesh.Client)
 	// PublishWait is how long a proxy's routes wait for its silence about new
-	// clusters; Lifetime how long a stream lasts, 0 for 30 minutes.
-	PublishWait, Lifetime time.Duration
-	Log                   *slog.Logger
-	Meter                 Meter
-	Now                   func() time.Time
+	// clusters; Lifetime how long a stream lasts, 0 for 30 minutes; RefusedWait how long
+	// listeners that it refused wait until they are sent again, the first time, 0 for 30 s;
+	// EndpointsWait how long a proxy without endpoints waits for unknown ones, 0 for 5 s.
+	PublishWait, Lifetime, RefusedWait, EndpointsWait time.Duration
+
+	Log   *slog.Logger
+	Meter Meter
+	Now   func() time.Time
 }
 
 // Meter is told what happens; nil functions are allowed.
@@ -137,6 +140,12 @@ type group struct {
 func New(c Config) *Server {
 	if c.Lifetime == 0 {
 		c.Lifetime = lifetime
+	}
+	if c.RefusedWait == 0 {
+		c.RefusedWait = firstAgain
+	}
+	if c.EndpointsWait == 0 {
+		c.EndpointsWait = patience
 	}
 	s := &Server{
 		Config: c, left: make(chan struct{}, 1), groups: map[mesh.Client]*group{}, doubts: map[instance]remembered{},

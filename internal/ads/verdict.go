@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
@@ -17,7 +16,8 @@ func (s *subscription) accept(now time.Time, f *flight) {
 		delete(s.refused, r.Name)
 	}
 	if wild(f.typ) || len(s.refused) == 0 {
-		s.refused, s.refusal = nil, nil
+		s.forgive()
+		s.refusal = nil
 	}
 	if f.complete {
 		s.held, s.unknown = f.sent, false
@@ -37,7 +37,7 @@ func (s *subscription) accept(now time.Time, f *flight) {
 // before and what it was to name. A new cluster counts as not had, unless
 // routes went out because the answer took too long.
 func (s *subscription) refuse(now time.Time, f *flight, reason string, late bool) {
-	s.refusal = &api.Refusal{At: api.Timestamp{Time: now}, Message: shortened(reason), Version: f.version}
+	s.refusal = s.refusalOf(now, f, reason)
 	if s.refused == nil {
 		s.refused = map[string]string{}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ import (
 
 // Envoy is a real Envoy that is connected to a management service by a unix
 // socket. It runs in a network namespace of its own where the machine allows,
-// so that its listeners disturb nobody.
+// so that its listeners disturb nobody, unless it is told not to.
 type Envoy struct {
 	client *http.Client
 	log    testenv.Output
@@ -44,14 +45,15 @@ func StartEnvoy(t testing.TB, o Options, sockets ...string) *Envoy {
 		},
 	}}}
 	run := func(isolated bool) (*exec.Cmd, error) {
-		cmd := exec.Command(binary, "-c", bootstrap, "--disable-hot-restart", "--concurrency", "1", "--log-level", "info", "--drain-time-s", "1")
+		cmd := exec.Command(binary, "-c", bootstrap, "--disable-hot-restart", "--concurrency", "1", "--log-level", "info",
+			"--drain-time-s", strconv.Itoa(max(int(o.Drain.Seconds()), 1)))
 		cmd.Stdout, cmd.Stderr = &e.log, &e.log
 		if isolated {
 			cmd.SysProcAttr = ownNetwork()
 		}
 		return cmd, cmd.Start()
 	}
-	cmd, err := run(true)
+	cmd, err := run(!o.Host)
 	if err != nil {
 		cmd, err = run(false)
 	}
@@ -178,6 +180,19 @@ func (e *Envoy) Stat(t testing.TB, name string) int {
 		}
 	}
 	return -1
+}
+
+// Sum is the sum of all counters and gauges whose names match a regular expression, and
+// how many those are.
+func (e *Envoy) Sum(t testing.TB, names string) (sum, of int) {
+	t.Helper()
+	for line := range strings.SplitSeq(e.Get(t, "/stats?filter="+url.QueryEscape(names)), "\n") {
+		_, value, _ := strings.Cut(line, ": ")
+		if n, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {
+			sum, of = sum+n, of+1
+		}
+	}
+	return sum, of
 }
 
 // Log is what Envoy has logged so far.

@@ -63,6 +63,12 @@ type Options struct {
 	// NodeAlways repeats the node in every request, as Envoy does unless told
 	// otherwise.
 	NodeAlways bool
+	// Drain is how long a real Envoy leaves connections of listeners that go, in whole
+	// seconds; 0 is one.
+	Drain time.Duration
+	// Host has a real Envoy run in the network of the machine, where its listeners meet
+	// others.
+	Host bool
 }
 
 // Request is one request in either dialect.
