@@ -16,13 +16,51 @@ const (
 	placePrefix = "evermesh-agent-"
 	// probeSize is what must fit into a place: a bootstrap with a user's own parts.
 	probeSize = 256 << 10
+	// longestPlace is how long the name of a directory for sockets may be, in bytes: the kernel takes 107, and the sockets by
+	// which Envoys take each other's place have the longest names, of 24 bytes with the slash.
+	longestPlace = 107 - 24
 )
 
-// place is a directory of one agent's own, for the bootstrap and the relay's socket. It is locked while the agent
-// lives, so that the next one may remove what an agent left that was killed.
+// place is a directory of one agent's own, for the bootstrap and sockets. It is locked while the agent lives, so that the
+// next one may remove what an agent left that was killed.
 type place struct {
-	dir  string
-	lock *os.File
+	dir   string
+	lock  *os.File
+	short *place // for sockets, where dir has too long a name
+}
+
+// shortRoots are directories with short names that everybody may make directories in.
+var shortRoots = [...]string{"/tmp", "/dev/shm", "/run"}
+
+// sockets is the directory for sockets: the place itself or, where its name is too long for them, one with a shorter name.
+func (p *place) sockets() (string, error) {
+	if len(p.dir) <= longestPlace {
+		return p.dir, nil
+	}
+	failed := []error{fmt.Errorf("%s has a name of more than %d bytes", p.dir, longestPlace)}
+	for _, root := range shortRoots {
+		err := ownNames(root)
+		if err == nil {
+			sweepPlaces(root)
+			if p.short, err = placeIn(root); err == nil {
+				return p.short.dir, nil
+			}
+		}
+		failed = append(failed, err)
+	}
+	return "", fmt.Errorf("make a directory for sockets: %w", errors.Join(failed...))
+}
+
+// ownNames is an error where others could put something in the place of what this user makes in the directory.
+func ownNames(dir string) error {
+	info, err := os.Lstat(dir)
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir() || !owner.Trusted(info) || owner.Open(info) && info.Mode()&os.ModeSticky == 0:
+		return fmt.Errorf("others may rename what is in %s", dir)
+	}
+	return nil
 }
 
 // newPlace makes one in the directory for temporary files or, where that is read-only or full, in shared memory, which
@@ -56,7 +94,7 @@ func placeIn(root string) (*place, error) {
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
-		p := &place{dir, lock}
+		p := &place{dir: dir, lock: lock}
 		probe := filepath.Join(dir, "probe")
 		err = os.WriteFile(probe, make([]byte, probeSize), 0o600)
 		if err := errors.Join(err, os.Remove(probe)); err != nil {
@@ -91,6 +129,9 @@ func lockDirectory(dir string, flag int) (*os.File, error) {
 }
 
 func (p *place) remove() {
+	if p.short != nil {
+		p.short.remove()
+	}
 	_ = os.RemoveAll(p.dir)
 	_ = p.lock.Close()
 }
@@ -109,6 +150,6 @@ func sweepPlaces(root string) {
 			continue // an agent that lives, or another user's
 		}
 		endOrphans(dir)
-		(&place{dir, lock}).remove()
+		(&place{dir: dir, lock: lock}).remove()
 	}
 }

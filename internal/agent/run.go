@@ -98,11 +98,15 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 		return err
 	}
 	defer at.remove()
-	s.Bootstrap.AdminAccessLog = writable(s.Bootstrap.AdminAccessLog, p.Log)
+	sockets, err := at.sockets()
+	if err != nil {
+		return err
+	}
+	s.Bootstrap = p.envoyLogs(s.Bootstrap)
 	var upstream *relay.Relay
 	if s.ServiceConnect == "" {
 		if s.SocketPath == "" {
-			s.SocketPath = filepath.Join(at.dir, "xds.sock")
+			s.SocketPath = filepath.Join(sockets, "xds.sock")
 		}
 		if upstream, err = relay.Start(s, found, p.Version, p.Log); err != nil {
 			return err
@@ -121,7 +125,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	admin := envoyadmin.New(s.Admin)
 	envoy := &supervise.Envoy{
 		Path: path, Args: supervise.Arguments(s, file, p.Args), Stdout: p.Stdout, Stderr: p.Stderr,
-		Settings: s, Admin: admin, Log: p.Log, Hurry: p.Hurry, HandOver: p.HandOver, Sockets: at.dir,
+		Settings: s, Admin: admin, Log: p.Log, Hurry: p.Hurry, HandOver: p.HandOver, Sockets: sockets,
 		Watch: supervise.Watch{Interval: s.HealthInterval, Silent: s.Supervision.Silent, Lenient: own},
 	}
 	if upstream != nil {

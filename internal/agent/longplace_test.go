@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/agent/owner"
+	"github.com/evermesh/evermesh/internal/testenv"
+)
+
+// Where the directory for temporary files has a name that leaves no room for sockets, they are elsewhere: Envoy starts, a
+// new one takes over, and nothing is left.
+func TestLongTMPDIR(t *testing.T) {
+	t.Parallel()
+	long := filepath.Join(agenttest.ShortDir(t), strings.Repeat("n", 100))
+	if err := os.Mkdir(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	port := agenttest.FreePort(t)
+	open := make(chan struct{})
+	close(open)
+	c := agenttest.NewControlPlane(t, "")
+	c.ServeDelta((&meshOfOne{listener: helloListener(t, port), open: open}).serve)
+	s := newStub(t, "", "APPMESH_XDS_ENDPOINT=http://"+c.Addr, "ENVOY_PATH="+agenttest.Envoys(t)[0], "DISABLE_HOT_RESTART=false", "ENVOY_CONCURRENCY=1",
+		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", "ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH=/dev/null", "AWS_ACCESS_KEY_ID=k", "AWS_SECRET_ACCESS_KEY=s", "TMPDIR="+long)
+	p := play(t, s)
+	epoch := func(want int) {
+		t.Helper()
+		testenv.Eventually(t, fmt.Sprintf("an Envoy of epoch %d is live", want), func() bool {
+			_, text := askEnvoy(t, s.admin, "/server_info")
+			return strings.Contains(text, `"state": "LIVE"`) && strings.Contains(text, fmt.Sprintf(`"restart_epoch": %d,`, want))
+		})
+	}
+	epoch(0)
+	envoy := childrenOf(t, p.cmd.Process.Pid)
+	if len(envoy) != 1 {
+		t.Fatalf("children: %q", envoy)
+	}
+	text, err := os.ReadFile("/proc/" + envoy[0] + "/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "--socket-path\x00")
+	socket, _, _ := strings.Cut(rest, "\x00")
+	short := filepath.Dir(socket)
+	info, err := os.Lstat(short)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(short) > longestPlace || info.Mode().Perm() != 0o700 || !owner.Mine(info) {
+		t.Errorf("%s is no directory for sockets: %s", short, info.Mode())
+	}
+	if _, err := os.Stat(filepath.Join(short, "xds.sock")); err != nil {
+		t.Error(err)
+	}
+	p.tell(t, syscall.SIGHUP)
+	epoch(1)
+	p.tell(t, syscall.SIGTERM)
+	testenv.Eventually(t, "it drains", func() bool { return strings.Contains(p.out.String(), "draining") })
+	p.tell(t, syscall.SIGTERM)
+	p.ends(t, 0)
+	if _, err := os.Lstat(short); err == nil {
+		t.Errorf("%s is left", short)
+	}
+	if left, _ := filepath.Glob(filepath.Join(long, "*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// Sockets lie where nobody else can put something in their place.
+func TestDirectoriesForSockets(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		mode fs.FileMode
+		user int
+		want bool
+	}{
+		{"this user's alone", 0o700, os.Geteuid(), true},
+		{"for all, each with names of their own", 0o777 | fs.ModeSticky, os.Geteuid(), true},
+		{"for all", 0o777, os.Geteuid(), false},
+		{"another user's", 0o755, 65534, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.Chmod(dir, test.mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(dir, test.user, -1); err != nil {
+				t.Skip("only root may give files away")
+			}
+			if err := ownNames(dir); (err == nil) != test.want {
+				t.Errorf("got %v", err)
+			}
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(dir, link); err != nil {
+				t.Fatal(err)
+			}
+			if ownNames(link) == nil {
+				t.Error("a link is taken")
+			}
+		})
+	}
+	t.Run("it goes with the place", func(t *testing.T) {
+		root := t.TempDir()
+		p, err := placeIn(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.short, err = placeIn(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.remove()
+		if left, _ := filepath.Glob(filepath.Join(root, "*")); len(left) > 0 {
+			t.Errorf("left: %q", left)
+		}
+	})
+}
