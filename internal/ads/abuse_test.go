@@ -242,11 +242,11 @@ func TestAProxyThatAsksForAnUnknownNodeLeavesNothing(t *testing.T) {
 		})
 		r.follow(t, "a", good, 0)
 		looping.Wait()
-		r.Server.mu.Lock()
-		defer r.Server.mu.Unlock()
-		if len(r.groups) != 1 || r.streams != 1 || len(r.strange) != 0 {
-			t.Errorf("%d clients, %d streams and %d strangers are kept", len(r.groups), r.streams, len(r.strange))
-		}
+		testenv.Eventually(t, "one client, one stream and no stranger are kept", func() bool {
+			r.Server.mu.Lock()
+			defer r.Server.mu.Unlock()
+			return len(r.groups) == 1 && r.streams == 1 && len(r.strange) == 0
+		})
 	})
 }
 
@@ -332,12 +332,14 @@ func TestManyNamesStayWithTheirProxy(t *testing.T) {
 			}
 			return false
 		})
-		// 400 bytes a name, in both ends of the stream.
-		if grown := int64(heapInUse()) - int64(before); grown > 400*maxNames {
-			t.Errorf("%d bytes are kept for %d names", grown, maxNames)
-		} else {
-			t.Logf("%d bytes are kept for %d names", grown, maxNames)
-		}
+		// 400 bytes a name, in both ends of the stream. What is pooled goes with a later
+		// collection.
+		grown := int64(0)
+		testenv.Eventually(t, fmt.Sprintf("%d names take %d bytes at most", maxNames, 400*maxNames), func() bool {
+			grown = int64(heapInUse()) - int64(before)
+			return grown <= 400*maxNames
+		})
+		t.Logf("%d bytes are kept for %d names", grown, maxNames)
 		runtime.KeepAlive(names)
 	})
 }

@@ -66,7 +66,7 @@ func TestWhatHappensToStreamsIsTold(t *testing.T) {
 		var w *told
 		r := newRig(t, func(c *Config) { w, c.Lifetime = listen(c), 100*time.Millisecond })
 		s := r.open(t, "a", true)
-		feed(t, s)
+		adstest.Must(t, s.Send(adstest.Request{Type: adstest.CDS})) // more may not fit into it
 		s.End(t)
 		expect(t, w, "1 "+account+" "+node+" opened", "1 "+account+" "+node+" over")
 	})

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -154,7 +155,7 @@ func asking(t *testing.T, name, path, certificate, trust string) *envoy.Resource
 	}
 	return made(t, name, &clusterv3.Cluster{
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(t, options)},
-		Name:                          name, ConnectTimeout: durationpb.New(time.Second), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		Name:                          name, ConnectTimeout: durationpb.New(testenv.Patience), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
 			LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: pipe(path)}}}},
 		}}},
@@ -180,7 +181,7 @@ func get(path string, c *tls.Config) (*http.Response, error) {
 	if c != nil {
 		scheme = "https"
 	}
-	resp, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get(scheme + "://server.local/")
+	resp, err := (&http.Client{Transport: transport, Timeout: testenv.Patience}).Get(scheme + "://server.local/")
 	if err != nil {
 		return nil, err
 	}
@@ -240,14 +241,6 @@ func newSecretRig(t *testing.T) *secretRigs {
 
 func (r *secretRigs) at(name string) string { return filepath.Join(r.dir, name) }
 
-func (r *secretRigs) give(name string, s spec) {
-	g := goalWith(s)
-	r.mu.Lock()
-	r.goals[client(name)] = g
-	r.mu.Unlock()
-	r.set(client(name), g)
-}
-
 func (r *secretRigs) problems(name string) string {
 	row, _ := r.Row(client(name))
 	var out []string
@@ -280,14 +273,13 @@ func TestRealEnvoyWithoutItsSecret(t *testing.T) {
 				passing(t, "out", r.at("out"), "back"),
 			},
 		})
-		began := time.Now()
 		e := r.envoy(t, delta)
 		secure := &tls.Config{RootCAs: r.ca.Pool(), MinVersion: tls.VersionTLS12}
 		t.Run("harms nothing but what needs it", func(t *testing.T) {
 			adstest.LogEnvoy(t)
 			e.Wait(t, "the listener without TLS", func() bool { _, err := get(r.at("plain"), nil); return err == nil })
-			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("the listener without TLS came after %v: Envoy waited for what is not delivered", took)
+			if late, of := e.Sum(t, `^sds\..*\.init_fetch_timeout$`); late > 0 || of < 2 {
+				t.Errorf("%d of %d secrets were waited for in vain: Envoy waited for what is not delivered", late, of)
 			}
 			r.current(t)
 			for _, name := range []string{"file", "issued"} {
@@ -309,12 +301,7 @@ func TestRealEnvoyWithoutItsSecret(t *testing.T) {
 		t.Run("a file is read when it appears", func(t *testing.T) {
 			adstest.LogEnvoy(t)
 			r.ca.Issue(t, "server.local").Write(t, files, "server")
-			appeared := time.Now()
-			e.Wait(t, "TLS", func() bool { _, err := get(r.at("file"), secure); return err == nil })
-			t.Logf("served %v after the file appeared", time.Since(appeared).Round(time.Millisecond))
-			if took := time.Since(appeared); took > 6*time.Second {
-				t.Errorf("it was served after %v", took)
-			}
+			servedNext(t, e, chain, func() bool { _, err := get(r.at("file"), secure); return err == nil })
 			testenv.Eventually(t, "the ledger forgets it", func() bool { return !strings.Contains(r.problems("a"), ReasonSecretRefused) })
 		})
 		t.Run("EMS-056 TLS-008 authorities that were not delivered let nobody in", func(t *testing.T) {
@@ -335,6 +322,22 @@ func TestRealEnvoyWithoutItsSecret(t *testing.T) {
 			}
 		})
 	})
+}
+
+// servedNext waits until a certificate from a file that has just appeared is served. Envoy
+// refuses it no more: it is served with the next try, and how long tries wait for each
+// other is TestRetriesHaveABound's.
+func servedNext(t *testing.T, e *adstest.Envoy, chain string, ok func() bool) {
+	t.Helper()
+	refusals := `^sds\..*` + regexp.QuoteMeta(filepath.Base(chain)) + `.*\.update_rejected$`
+	before, of := e.Sum(t, refusals)
+	appeared := time.Now()
+	e.Wait(t, "TLS", ok)
+	after, _ := e.Sum(t, refusals)
+	t.Logf("served %v after the file appeared", time.Since(appeared).Round(time.Millisecond))
+	if of != 1 || after > before {
+		t.Errorf("Envoy refused it %d times more, on %d subscriptions", after-before, of)
+	}
 }
 
 func TestRealEnvoysRotateUnderLoad(t *testing.T) {
@@ -373,13 +376,20 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 		within := func(t *testing.T, what string, seen func() string, c sdstest.Certificate) {
 			t.Helper()
 			began, want := time.Now(), c.Pair(t).Leaf.SerialNumber.Text(16)
-			testenv.Eventually(t, what, func() bool { return strings.TrimLeft(seen(), "0") == want })
-			t.Logf("%s is seen %v after it was there", what, time.Since(began).Round(time.Millisecond))
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("%s was seen after %v", what, took)
+			// The longest time between two looks is what the machine is capable of now.
+			looked, gap := began, time.Duration(0)
+			testenv.Eventually(t, what, func() bool {
+				found := strings.TrimLeft(seen(), "0")
+				gap, looked = max(gap, time.Since(looked)), time.Now()
+				return found == want
+			})
+			took := time.Since(began)
+			t.Logf("%s is seen %v after it was there", what, took.Round(time.Millisecond))
+			if took > 5*time.Second+10*gap {
+				t.Errorf("%s was seen after %v, %v between two looks", what, took, gap)
 			}
 		}
-		served := func(name string) func() string {
+		shows := func(name string) func() string {
 			mine := r.ca.Issue(t, "probe.local").Pair(t)
 			return func() string {
 				// The probe looks at what the server shows, and verifies nothing.
@@ -401,7 +411,7 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 			adstest.LogEnvoy(t)
 			c := r.ca.Issue(t, "server.local")
 			move(t, c, files, "server")
-			within(t, "the server's certificate", served("file"), c)
+			within(t, "the server's certificate", shows("file"), c)
 			c = r.ca.Issue(t, "client.local")
 			move(t, c, files, "client")
 			within(t, "the client's certificate", shown, c)
@@ -411,11 +421,11 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 			c := r.ca.Issue(t, "server.local")
 			c.Write(t, files, "server")
 			loads[0].more(t, 100)
-			if now := served("file")(); now == c.Pair(t).Leaf.SerialNumber.Text(16) {
+			if now := shows("file")(); now == c.Pair(t).Leaf.SerialNumber.Text(16) {
 				t.Error("Envoy has noticed that a file was overwritten: docs/adr/0019 says that it does not")
 			}
 			swap(t, nil, files, "reload")
-			within(t, "the overwritten certificate", served("file"), c)
+			within(t, "the overwritten certificate", shows("file"), c)
 		})
 		t.Run("another authority, by way of both", func(t *testing.T) {
 			adstest.LogEnvoy(t)
@@ -426,7 +436,7 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 				c := next.Issue(t, name+".local")
 				move(t, c, files, name)
 				if name == "server" {
-					within(t, "the server's certificate of the new authority", served("file"), c)
+					within(t, "the server's certificate of the new authority", shows("file"), c)
 				} else {
 					within(t, "the client's certificate of the new authority", shown, c)
 				}
@@ -439,7 +449,7 @@ func TestRealEnvoysRotateUnderLoad(t *testing.T) {
 		t.Run("EMS-031 TLS-024 issued certificates come as secrets", func(t *testing.T) {
 			adstest.LogEnvoy(t)
 			for range 3 {
-				within(t, "the issued certificate", served("issued"), r.issuer.Issue(t, issued, r.ca, "server.local"))
+				within(t, "the issued certificate", shows("issued"), r.issuer.Issue(t, issued, r.ca, "server.local"))
 			}
 			loads[1].more(t, 300)
 		})
@@ -500,7 +510,9 @@ func TestRealEnvoyWaitsForSecretsAndForNothingElse(t *testing.T) {
 		}
 		r.give("a", goal("old"))
 		adstest.StartEnvoy(t, adstest.Options{Node: nodeID("server"), Instance: "s", Delta: delta}, r.socket)
-		e := r.envoy(t, delta)
+		// Connections that Envoy ends while a busy machine has their client stand still fail
+		// a request: they are not ended in this test.
+		e := adstest.StartEnvoy(t, adstest.Options{Node: nodeID("a"), Instance: "i-1", Delta: delta, NodeAlways: !delta, Drain: 2 * testenv.Patience}, r.socket)
 		e.Wait(t, "a request", func() bool { _, err := get(r.at("out"), nil); return err == nil })
 		r.current(t)
 		l := startLoad(t, r.at("out"))
@@ -522,6 +534,10 @@ func TestRealEnvoyWaitsForSecretsAndForNothingElse(t *testing.T) {
 		l.more(t, 200)
 		close(gate.gate)
 		r.current(t)
+		if _, err := get(r.at("out"), nil); err != nil {
+			t.Errorf("a new connection: %v", err)
+		}
+		e.Wait(t, "a request by the new cluster", func() bool { return e.Stat(t, "cluster.new.upstream_rq_completed") > 0 })
 		l.more(t, 200)
 		total, failed := l.stop()
 		t.Logf("%d of %d requests failed", failed, total)

@@ -34,6 +34,7 @@ type rig struct {
 	stop    context.CancelFunc
 	done    chan error
 
+	setting sync.Mutex // what sets goals: an older one must not come after a newer
 	mu      sync.Mutex
 	goals   map[mesh.Client]*goal
 	wanted  map[mesh.Client]int // how often, less unwanted
@@ -66,7 +67,14 @@ func (r *rig) Want(c mesh.Client) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.wanted[c]++
-	go r.set(c, r.goals[c]) // the loop's goroutine
+	go func() { // the loop's goroutine
+		r.setting.Lock()
+		defer r.setting.Unlock()
+		r.mu.Lock()
+		g := r.goals[c]
+		r.mu.Unlock()
+		r.set(c, g)
+	}()
 }
 
 func (r *rig) Unwant(c mesh.Client) {
@@ -76,8 +84,11 @@ func (r *rig) Unwant(c mesh.Client) {
 }
 
 // give makes a goal what a client is to have.
-func (r *rig) give(name string, s spec) {
-	g := goalWith(s)
+func (r *rig) give(name string, s spec) { r.putGoal(name, goalWith(s)) }
+
+func (r *rig) putGoal(name string, g *goal) {
+	r.setting.Lock()
+	defer r.setting.Unlock()
 	r.mu.Lock()
 	r.goals[client(name)] = g
 	r.mu.Unlock()
@@ -89,6 +100,7 @@ func bareRig(change func(*Config)) *rig {
 	r := &rig{goals: map[mesh.Client]*goal{}, wanted: map[mesh.Client]int{}, done: make(chan error, 1)}
 	c := Config{
 		Clients: r, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Replica: "r1", PublishWait: testSilence,
+		RefusedWait: time.Hour, // longer than a test
 		Authenticate: func(context.Context, string, metadata.MD) (auth.Principal, error) {
 			return auth.Principal{Account: account}, nil
 		},
@@ -497,7 +509,7 @@ func TestDrainEndsStreamsGracefully(t *testing.T) {
 func TestStreamsEndAfterTheirLifetime(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Lifetime = 100 * time.Millisecond })
 	s := r.open(t, "a", true)
-	feed(t, s)
+	adstest.Must(t, s.Send(adstest.Request{Type: adstest.CDS})) // more may not fit into it
 	if code, text := s.End(t); code != codes.OK || text != "" {
 		t.Errorf("ended with %v, %q", code, text)
 	}
