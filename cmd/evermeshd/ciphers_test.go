@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // rsaLeaf makes a certificate of an RSA key for 127.0.0.1: one with which key
@@ -80,7 +83,8 @@ func suites() (with, without []uint16) {
 func TestTLSOfListeners(t *testing.T) {
 	t.Parallel()
 	cert, key := rsaLeaf(t, t.TempDir())
-	p := start(t, t.TempDir(), "--api-listen", "127.0.0.2:0", "--xds-listen", "127.0.0.3:0", "--api-tls-cert", cert, "--api-tls-key", key, "--xds-tls-cert", cert, "--xds-tls-key", key)
+	ports := testenv.FreePorts(t, 2) // nobody else's on any address
+	p := start(t, t.TempDir(), "--api-listen", fmt.Sprint("127.0.0.2:", ports[0]), "--xds-listen", fmt.Sprint("127.0.0.3:", ports[1]), "--api-tls-cert", cert, "--api-tls-key", key, "--xds-tls-cert", cert, "--xds-tls-key", key)
 	facts := factsOf(t, p)
 	secret, open := suites()
 	if len(secret) < 6 || len(open) < 5 {

@@ -67,6 +67,7 @@ for i in "1", "2":
 	}
 	t.Cleanup(func() { conn.Close() })
 	adstest.Connect(t, conn, adstest.Options{Node: "mesh/shop/virtualNode/red", Instance: "arn:aws:ecs:us-east-1:000000000000:task/shop/1", Delta: true, Addresses: []string{"10.0.0.1/24"}})
+	p.known(t, "arn:aws:ecs:us-east-1:000000000000:task/shop/1")
 
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12}}}
 	t.Cleanup(web.CloseIdleConnections)

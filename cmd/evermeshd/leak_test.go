@@ -173,9 +173,16 @@ func TestNothingLeaks(t *testing.T) {
 		t.Logf("%s: %.1f MiB early, %.1f MiB late, after %.0f writes in %d rounds", what, was/(1<<20), is/(1<<20), made, len(rounds))
 		// etcd keeps its newest entries, some ten thousand, and remembers every
 		// revision until it is compacted, once in an hour.
-		if limit := was*1.15 + 8<<20 + min(made*4096, 48<<20); is > limit {
-			t.Errorf("%s grows: %.0f, limit %.0f", what, is, limit)
+		limit := was*1.15 + 8<<20 + min(made*4096, 48<<20)
+		if is <= limit {
+			continue
 		}
+		// What a round took at its height is given back to the system little by little,
+		// on a busy machine late: it is measured until it is not held any more.
+		eventually(t, fmt.Sprintf("%s does not grow: it was %.0f, limit %.0f, last %.0f", what, is, limit, of(rounds[len(rounds)-1])), func() bool {
+			is = of(p.holds(t))
+			return is <= limit
+		})
 	}
 	t.Logf("goroutines %.0f, then %.0f; descriptors %.0f, then %.0f", rounds[0].goroutines, late[0].goroutines, rounds[0].descriptors, late[0].descriptors)
 }

@@ -212,14 +212,20 @@ func TestTellsHowItIs(t *testing.T) {
 	if status, body := p.get(t, "/healthz"); status != http.StatusOK || body != "ok\n" {
 		t.Errorf("/healthz: %d %q", status, body)
 	}
-	if status, body := p.get(t, "/readyz"); status != http.StatusOK || !strings.Contains(body, `"ready":true`) {
-		t.Errorf("/readyz: %d %q", status, body)
-	}
-	_, metrics := p.get(t, "/metrics")
+	eventually(t, "/readyz says that the mesh is loaded", func() bool {
+		status, body := p.get(t, "/readyz")
+		return status == http.StatusOK && strings.Contains(body, `"ready":true`)
+	})
+	const published = `evermesh_publish_seconds_count{phase="apply"} `
+	metrics := ""
+	eventually(t, "/metrics has what follows the load", func() bool {
+		_, metrics = p.get(t, "/metrics")
+		return strings.Contains(metrics, published)
+	})
 	for _, line := range []string{
 		`evermesh_api_requests_total{code="OK",operation="CreateMesh"} 1`,
 		"evermesh_store_txn_seconds_count ", "evermesh_store_conflicts_total 0", "evermesh_snapshot_revision ",
-		`evermesh_publish_seconds_count{phase="apply"} `, "evermesh_build_info{",
+		published, "evermesh_build_info{",
 	} {
 		if !strings.Contains(metrics, line) {
 			t.Errorf("/metrics lacks %s", line)
@@ -230,8 +236,6 @@ func TestTellsHowItIs(t *testing.T) {
 	}
 }
 
-// A second process on the same data ends at once and says why; it does not wait
-// for the first one's lock.
 // A replica that ends politely leaves the ledger; one that was killed is to
 // count as unknown.
 func TestLeavesTheLedger(t *testing.T) {
@@ -264,6 +268,8 @@ func TestLeavesTheLedger(t *testing.T) {
 	}
 }
 
+// A second process on the same data ends at once and says why; it does not wait
+// for the first one's lock.
 func TestSecondOnTheSameData(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -3,10 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
-	"net"
-	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,12 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
@@ -55,49 +49,13 @@ func value(families map[string]*dto.MetricFamily, name string, labels ...string)
 	return sum
 }
 
-// outside runs an etcd that is not evermeshd's own.
-func outside(t *testing.T) string {
-	t.Helper()
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := port.Addr().String()
-	port.Close()
-	sockets, err := os.MkdirTemp("", "peer") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(sockets) })
-	c := embed.NewConfig()
-	c.Dir = t.TempDir()
-	c.ListenPeerUrls = []url.URL{{Scheme: "unix", Host: filepath.Join(sockets, "p")}}
-	c.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(sockets, "p")}}
-	c.InitialCluster = c.Name + "=" + c.AdvertisePeerUrls[0].String()
-	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: address}}
-	c.AdvertiseClientUrls = c.ListenClientUrls
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	c.UnsafeNoFsync = true
-	etcd, err := embed.StartEtcd(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(etcd.Close)
-	<-etcd.Server.ReadyNotify()
-	return "http://" + address
-}
-
 // Two replicas on one etcd are driven through everything that is measured. Each
 // metric of D13 is there, moves, and has no label per proxy or resource; and
 // what lies under deploy/ uses nothing that is not served.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	etcd, ctx := outside(t), t.Context()
-	master := filepath.Join(t.TempDir(), "master-key")
-	if err := os.WriteFile(master, []byte("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	shared := []string{"--etcd-endpoints", etcd, "--master-key-file", master}
+	ctx := t.Context()
+	shared := []string{"--etcd-endpoints", newEtcd(t).start(t).endpoint, "--master-key-file", masterKey(t)}
 	one := start(t, t.TempDir(), append(shared, "--auth", "off", "--quotas", "aws", "--dns-listen", "127.0.0.1:0")...)
 	two := start(t, t.TempDir(), append(shared, "--xds-listen", "0.0.0.0:0")...)
 	call := func(p *plane, operation string, in any) {
@@ -146,9 +104,7 @@ func TestMetrics(t *testing.T) {
 	if err := one.call(ctx, "DescribeMesh", api.DescribeMeshInput{MeshName: "none"}, nil); err == nil {
 		t.Error("a mesh that does not exist was found")
 	}
-	if _, err := dns.Exchange(new(dns.Msg).SetQuestion("front.local.", dns.TypeA), answersAt(t, one)); err != nil {
-		t.Error(err)
-	}
+	asked(t, "front.local.", answersAt(t, one))
 	deadline := time.Now().Add(within)
 	for value(one.scrape(t), "evermesh_store_conflicts_total") == 0 && time.Now().Before(deadline) {
 		var all sync.WaitGroup

