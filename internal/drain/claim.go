@@ -46,6 +46,8 @@ type party struct {
 func (d *Drains) claim(ctx context.Context, s *mesh.Snapshot, p api.Proxy, node *api.Resource) (*claim, error) {
 	own := d.party(s, node)
 	parties, foreign := d.parties(s, own)
+	// Find has just had the same rows read, unless another account asks than the node's: the
+	// ledger's reader keeps them for a moment.
 	proxies, _, err := d.Ledger.Proxies(ctx, node.Owner)
 	if err != nil {
 		return nil, err

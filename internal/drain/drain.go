@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 )
 
@@ -111,13 +112,24 @@ func unsent(spec *api.VirtualNodeSpec, addresses []string) string {
 	case len(spec.Listeners) == 0:
 		return "The node has no listener: nobody is sent endpoints of it."
 	case found != nil && found.DNS != nil:
-		return "Clients find the node by DNS, as " + found.DNS.Hostname + ": they may choose the proxy until the name is answered without it."
+		return named(spec)
 	case found == nil || found.AWSCloudMap == nil:
 		return "The node has no service discovery: nobody is sent endpoints of it."
 	case len(addresses) == 0:
 		return "The proxy told no address of its own (aws.appmesh.task.interfaces): which endpoints are its is not known."
 	}
 	return ""
+}
+
+// named says until when clients choose a proxy of a node that they find by DNS, and what
+// keeps requests from being lost.
+func named(spec *api.VirtualNodeSpec) string {
+	out := "Clients find the node by DNS, as " + spec.ServiceDiscovery.DNS.Hostname + ": they may choose the proxy until the name is answered without it"
+	if ports := mesh.Unchecked(spec, nil); len(ports) > 0 {
+		return out + ". No health check by HTTP or gRPC at port " + strings.Join(ports, ", ") + " tells them that it ends: requests that come to it after its end are lost unless routes repeat them " +
+			"(connection-error). Take it out of the name's answers first, and end it when the record's time to live and 5 s more are over."
+	}
+	return out + ", or until their health checks fail, which its agent sees to when it is told to end: no request is lost if it goes on for longer than a check's interval and the longest request."
 }
 
 // await returns when the clients of the nodes have followed, or cannot be waited for any

@@ -12,27 +12,36 @@ import (
 // a replica of it has ended, so that they go on sending requests there for some
 // seconds (docs/drops.md).
 func unseen(node *api.Resource) []string {
-	ports := unchecked(node.VirtualNodeSpec(), nil)
+	ports := Unchecked(node.VirtualNodeSpec(), nil)
 	if len(ports) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("clients learn only from the name server that a replica has ended: the listener on port %s has no healthCheck, and serviceDiscovery is dns. "+
-		"Requests meanwhile are lost where routes do not repeat them, as the default retry policy does", strings.Join(ports, ", "))}
+	return []string{fmt.Sprintf("clients learn only from the name server that a replica has ended: the listener on port %s has no healthCheck by HTTP or gRPC, and serviceDiscovery is dns. "+
+		"Requests meanwhile are lost where routes do not repeat them, as the default retry policy does. "+
+		"Give it such a check, which a replica's agent fails when it is told to end; or take a replica out of the name's answers before that; or have the node found by Cloud Map", strings.Join(ports, ", "))}
 }
 
-// unchecked are the ports of a node found by DNS that nobody checks; only one of
-// them where a port is given.
-func unchecked(spec *api.VirtualNodeSpec, port *int64) (out []string) {
+// Unchecked are the ports of a node found by DNS on which no check tells clients that a
+// replica is about to end; only one of them where a port is given. Its agent fails checks
+// by HTTP and gRPC in Envoy. A check by TCP succeeds until Envoy has ended.
+func Unchecked(spec *api.VirtualNodeSpec, port *int64) (out []string) {
 	if spec == nil || spec.ServiceDiscovery == nil || spec.ServiceDiscovery.DNS == nil {
 		return nil
 	}
 	for i := range spec.Listeners {
 		l := &spec.Listeners[i]
-		if l.HealthCheck == nil && (port == nil || *port == l.PortMapping.Port) {
+		if !told(l) && (port == nil || *port == l.PortMapping.Port) {
 			out = append(out, fmt.Sprint(l.PortMapping.Port))
 		}
 	}
 	return out
+}
+
+// told says whether clients of a listener are told by a check that a replica is about to
+// end. What a check at another port asks is not known here; it may be.
+func told(l *api.Listener) bool {
+	h := l.HealthCheck
+	return h != nil && (h.Protocol != api.PortProtocolTCP || h.Port != nil && *h.Port != l.PortMapping.Port)
 }
 
 // lost: a route that does not repeat what met no replica loses requests while one
@@ -43,10 +52,10 @@ func (t *trying) lost(r Reader, of *api.Resource) (out []string) {
 	}
 	for _, target := range t.targets {
 		node := r.Get(of.Key.In(api.KindVirtualNode, "", target.VirtualNode))
-		if node == nil || len(unchecked(node.VirtualNodeSpec(), target.Port)) == 0 {
+		if node == nil || len(Unchecked(node.VirtualNodeSpec(), target.Port)) == 0 {
 			continue
 		}
-		out = append(out, fmt.Sprintf("spec.%s loses requests while a replica of virtual node %s ends: the node is found by DNS and has no healthCheck, and the route repeats neither connection-error nor stream-error",
+		out = append(out, fmt.Sprintf("spec.%s loses requests while a replica of virtual node %s ends: the node is found by DNS and has no healthCheck by HTTP or gRPC, and the route repeats neither connection-error nor stream-error",
 			t.kind, target.VirtualNode))
 	}
 	return out

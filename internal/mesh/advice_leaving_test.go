@@ -13,7 +13,7 @@ import (
 func TestAdviceOnReplicasThatEnd(t *testing.T) {
 	t.Parallel()
 	const (
-		check = `, "healthCheck": {"protocol": "tcp", "intervalMillis": 5000, "timeoutMillis": 2000, "healthyThreshold": 2, "unhealthyThreshold": 2}`
+		check = `, "healthCheck": {"protocol": "http", "path": "/", "intervalMillis": 5000, "timeoutMillis": 2000, "healthyThreshold": 2, "unhealthyThreshold": 2}`
 		dns   = `"serviceDiscovery": {"dns": {"hostname": "a.local"}}`
 		once  = `"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 5}, "httpRetryEvents": ["gateway-error"]}`
 	)
@@ -50,6 +50,15 @@ func TestAdviceOnReplicasThatEnd(t *testing.T) {
 		},
 		{
 			name: "checked", node: `{"listeners": [` + listener("80", check) + `], ` + dns + `}`, off: true,
+			route: `{"httpRoute": {"match": {"prefix": "/"}, "action": $}}`,
+		},
+		{
+			name: "checked by TCP, which succeeds until the end", node: `{"listeners": [` + listener("80", strings.Replace(check, `"http", "path": "/"`, `"tcp"`, 1)) + `], ` + dns + `}`, off: true,
+			route: `{"httpRoute": {"match": {"prefix": "/"}, "action": $}}`, ofNode: []string{"port 80 has no healthCheck by HTTP or gRPC"},
+			ofRoute: []string{"spec.httpRoute loses requests while a replica of virtual node node ends"},
+		},
+		{
+			name: "checked by TCP at a port of its own", node: `{"listeners": [` + listener("80", strings.Replace(check, `"http", "path": "/"`, `"tcp", "port": 81`, 1)) + `], ` + dns + `}`, off: true,
 			route: `{"httpRoute": {"match": {"prefix": "/"}, "action": $}}`,
 		},
 		{
