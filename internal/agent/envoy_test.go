@@ -55,9 +55,7 @@ func TestStop(t *testing.T) {
 		p := play(t, newStub(t, "exit,run"))
 		p.until(t, "ready")
 		p.tell(t, syscall.SIGTERM)
-		if took := p.ends(t, 0); took < 4900*time.Millisecond || took > 10*time.Second {
-			t.Errorf("ended after %s, want the 5 s of LISTENER_DRAIN_WAIT_TIME_S", took)
-		}
+		p.drains(t)
 		_, events, _ := strings.Cut(p.events(), "ready\n")
 		if events != "POST /healthcheck/fail\nPOST /drain_listeners?graceful\nterm\n" {
 			t.Errorf("what happened to Envoy: %q", events)
@@ -71,12 +69,10 @@ func TestStop(t *testing.T) {
 	})
 	t.Run("at once when it cannot be asked to drain", func(t *testing.T) {
 		t.Parallel()
-		p := play(t, newStub(t, "deaf"))
+		p := play(t, newStub(t, "deaf", "LISTENER_DRAIN_WAIT_TIME_S=110"))
 		p.until(t, "ready")
 		p.tell(t, syscall.SIGTERM)
-		if took := p.ends(t, 0); took > 4*time.Second {
-			t.Errorf("ended after %s", took)
-		}
+		p.ends(t, 0) // it waits for less than that
 	})
 	t.Run("killed when it does not end", func(t *testing.T) {
 		t.Parallel()
@@ -285,7 +281,10 @@ func TestStatusOfARunningAgent(t *testing.T) {
 		return got
 	}
 	var got map[string]string
-	testenv.Eventually(t, "Envoy is live", func() bool { got = ask(); return got["envoyState"] == "LIVE" })
+	testenv.Eventually(t, "Envoy is live", func() bool {
+		got = ask()
+		return got["envoyState"] == "LIVE" && got["initialConfigUpdateStatus"] != ""
+	})
 	t.Run("AGENT-037 health and restarts", func(t *testing.T) {
 		pid := number(t, got["envoyPid"])
 		if gone(pid) || pid == agent.Process.Pid {

@@ -280,8 +280,7 @@ func TestStartWithoutControlPlane(t *testing.T) {
 					}
 					return zero >= 10
 				})
-				client, _ := httpapi.Client(a.server)
-				if _, text := askHTTP(t, client, http.MethodGet, "http://agent/status"); !strings.Contains(text, "NOT_CONNECTED") || !strings.Contains(text, "LAST_GOOD") {
+				if _, text := askHTTP(t, patient(a.server), http.MethodGet, "http://agent/status"); !strings.Contains(text, "NOT_CONNECTED") || !strings.Contains(text, "LAST_GOOD") {
 					t.Errorf("status: %s", text)
 				}
 			})
@@ -332,9 +331,8 @@ func TestStartWithoutControlPlane(t *testing.T) {
 
 // process is Envoy's, 0 for none.
 func (a *alone) process() int {
-	client, _ := httpapi.Client(a.server)
 	var s httpapi.Status
-	if _, text := askHTTP(a.t, client, http.MethodGet, "http://agent/status"); json.Unmarshal([]byte(text), &s) != nil {
+	if _, text := askHTTP(a.t, patient(a.server), http.MethodGet, "http://agent/status"); json.Unmarshal([]byte(text), &s) != nil {
 		return 0
 	}
 	n, err := strconv.Atoi(s.Pid)

@@ -194,7 +194,7 @@ func TestRealEnvoy(t *testing.T) {
 		ended <- Run(ctx, s, Program{Version: "test", Stdout: os.Stdout, Stderr: os.Stderr, Log: log})
 	}()
 	defer func() { cancel(); <-ended }()
-	client, _ := httpapi.Client(s.Server)
+	client := patient(s.Server)
 	ask := func(method, path string) (int, string) { return askHTTP(t, client, method, "http://agent"+path) }
 	envoy := func(path string) (int, string) {
 		return askHTTP(t, http.DefaultClient, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", admin, path))
@@ -217,9 +217,13 @@ func TestRealEnvoy(t *testing.T) {
 			}
 		}
 	}
+	hello := func() bool {
+		code, text := askHTTP(t, http.DefaultClient, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port))
+		return code == 200 && text == "hello"
+	}
 
 	t.Run("AGENT-043 not live before the first configuration", func(t *testing.T) {
-		poll("Envoy's first request", func() bool { streams, _ := m.counts(); return streams == 1 })
+		poll("Envoy's first request", func() bool { streams, _ := m.counts(); return streams >= 1 })
 		poll("Envoy answers", func() bool { return strings.Contains(state().State, "INITIALIZING") })
 		got := state()
 		if got.Health != "UNHEALTHY" || got.ManagementServer != "NOT_CONNECTED" || got.Readiness != "NOT_INITIALIZED" {
@@ -243,9 +247,7 @@ func TestRealEnvoy(t *testing.T) {
 		if _, text := envoy("/server_info"); !strings.Contains(text, `"state": "LIVE"`) {
 			t.Errorf("server_info: %s", text)
 		}
-		if code, text := askHTTP(t, http.DefaultClient, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port)); code != 200 || text != "hello" {
-			t.Errorf("got %d %q", code, text)
-		}
+		poll("the listener is open, a moment later", hello)
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.repeated {
@@ -256,13 +258,14 @@ func TestRealEnvoy(t *testing.T) {
 		return m.stream(i).Node.GetMetadata().GetFields()[bootstrap.InstanceKey].GetStringValue()
 	}
 	t.Run("the stream's end is no end for traffic, and the proxy stays the same", func(t *testing.T) {
+		before, _ := m.counts()
 		m.endStream()
-		poll("Envoy comes back", func() bool { streams, _ := m.counts(); return streams == 2 })
-		if instance(0) == "" || instance(0) != instance(1) {
-			t.Errorf("instances %q and %q", instance(0), instance(1))
+		poll("Envoy comes back", func() bool { streams, _ := m.counts(); return streams > before })
+		if instance(0) == "" || instance(0) != instance(before) {
+			t.Errorf("instances %q and %q", instance(0), instance(before))
 		}
-		if code, _ := askHTTP(t, http.DefaultClient, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port)); code != 200 {
-			t.Errorf("got %d", code)
+		if !hello() {
+			t.Error("Envoy does not serve")
 		}
 		poll("connected", func() bool { return state().ManagementServer == "CONNECTED" })
 	})
@@ -308,15 +311,17 @@ func TestRealEnvoy(t *testing.T) {
 		}
 	})
 	t.Run("AGENT-046 on SIGTERM it drains and ends with 0", func(t *testing.T) {
-		cancel()
 		asked := time.Now()
+		cancel()
 		// Envoy asks the clients of a draining listener to come with new connections, ever more of them.
-		poll("drains", func() bool { return asksToClose(t, port) })
+		for !asksToClose(t, port) {
+			agenttest.Tick(t)
+		}
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 		ended <- nil
-		if took := time.Since(asked); took < 4*time.Second {
+		if took := time.Since(asked); took < 5*time.Second {
 			t.Errorf("drained for %s only", took)
 		}
 		if code, _ := envoy("/ready"); code != 0 {
@@ -339,6 +344,13 @@ func asksToClose(t *testing.T, port int) bool {
 		t.Fatalf("while draining: status %d", answer.StatusCode)
 	}
 	return answer.Close
+}
+
+// patient asks a running agent, and waits for its answer for as long as a busy machine may take.
+func patient(s settings.Server) *http.Client {
+	client, _ := httpapi.Client(s)
+	client.Timeout = 0
+	return client
 }
 
 func askEnvoy(t *testing.T, admin int, path string) (int, string) {

@@ -25,7 +25,8 @@ import (
 // the n-th start does, words separated by commas, the last one for all later ones: run, exit (with code 3), crash (by
 // a signal), segfault, deaf (runs without an administration interface), stubborn (runs and ignores SIGTERM), mute (runs,
 // and its administration interface falls silent after 3 s), early (is not live), orphan (leaves a process
-// behind and exits). STUB_OPEN is a file with the number of open requests.
+// behind and exits). STUB_OPEN is a file with the number of open requests; one with .asked behind its name has a dot
+// for each time that there were some and that was asked for.
 func stubEnvoy() int {
 	dir := os.Getenv("STUB_DIR")
 	events, err := os.OpenFile(filepath.Join(dir, "events"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
@@ -100,6 +101,10 @@ func stubAdmin(events *os.File, what string) http.Handler {
 		case "/stats":
 			text, _ := os.ReadFile(os.Getenv("STUB_OPEN"))
 			n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+			if asked, err := os.OpenFile(os.Getenv("STUB_OPEN")+".asked", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); n > 0 && err == nil {
+				_, _ = asked.WriteString(".")
+				_ = asked.Close()
+			}
 			fmt.Fprintf(w, `{"stats":[{"name":"http.ingress.downstream_rq_active","value":%d},{"name":"http.admin.downstream_rq_active","value":1}]}`, n)
 		default:
 			http.NotFound(w, r)

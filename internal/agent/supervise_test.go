@@ -22,6 +22,8 @@ type played struct {
 	*stub
 	cmd *exec.Cmd
 	out *testenv.Output
+
+	told time.Time // when it was sent the last signal
 }
 
 func play(t *testing.T, s *stub) *played {
@@ -57,15 +59,15 @@ func (p *played) until(t *testing.T, text string) {
 
 func (p *played) tell(t *testing.T, s syscall.Signal) {
 	t.Helper()
+	p.told = time.Now()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// ends waits for the agent's end, and returns how long that took.
+// ends waits for the agent's end, and returns how long that took since it was told.
 func (p *played) ends(t *testing.T, code int) time.Duration {
 	t.Helper()
-	from := time.Now()
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = p.cmd.Wait() }()
 	late := time.NewTimer(agenttest.Wait)
@@ -80,7 +82,16 @@ func (p *played) ends(t *testing.T, code int) time.Duration {
 	if got := p.cmd.ProcessState.ExitCode(); got != code {
 		t.Errorf("exit code %d, want %d", got, code)
 	}
-	return time.Since(from)
+	return time.Since(p.told)
+}
+
+// drains waits for the end of an agent whose drain time is newStub's.
+func (p *played) drains(t *testing.T) {
+	t.Helper()
+	// On a busy machine it may take longer, but less than by default.
+	if took := p.ends(t, 0); took < 5*time.Second || took > 20*time.Second {
+		t.Errorf("ended after %s, want the 5 s of LISTENER_DRAIN_WAIT_TIME_S", took)
+	}
 }
 
 func TestEnvoyHangs(t *testing.T) {
@@ -88,17 +99,17 @@ func TestEnvoyHangs(t *testing.T) {
 	t.Run("AGENT-047 an Envoy that stops answering is ended and started again", func(t *testing.T) {
 		t.Parallel()
 		p := play(t, newStub(t, "mute,run", "HC_POLL_INTERVAL_MS=2000", "EVERMESH_ENVOY_SILENT_POLLS=1"))
-		testenv.Eventually(t, "a second Envoy", func() bool { return strings.Count(p.events(), "ready") == 2 })
+		testenv.Eventually(t, "a second Envoy", func() bool { return strings.Count(p.events(), "ready") >= 2 })
 		if !strings.Contains(p.out.String(), "envoy does not answer: it is ended") {
 			t.Error("the log does not say why")
 		}
 	})
 	t.Run("AGENT-047 one that never answers has longer", func(t *testing.T) {
 		t.Parallel()
-		p := play(t, newStub(t, "deaf,run", "HC_POLL_INTERVAL_MS=2000", "EVERMESH_ENVOY_SILENT_POLLS=1"))
 		from := time.Now()
-		testenv.Eventually(t, "a second Envoy", func() bool { return strings.Count(p.events(), "ready") == 2 })
-		if took := time.Since(from); took < 7*time.Second {
+		p := play(t, newStub(t, "deaf,run", "HC_POLL_INTERVAL_MS=2000", "EVERMESH_ENVOY_SILENT_POLLS=1"))
+		testenv.Eventually(t, "a second Envoy", func() bool { return strings.Count(p.events(), "ready") >= 2 })
+		if took := time.Since(from); took < 8*time.Second {
 			t.Errorf("ended after %s, want four polls", took)
 		}
 	})
@@ -117,9 +128,7 @@ func TestSegmentationFault(t *testing.T) {
 	})
 	t.Run("a program that cannot be started is one that ended", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "envoy")
-		if err := os.WriteFile(file, []byte("no program"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Script(t, file, "no program")
 		p := play(t, newStub(t, "run", "APPNET_ENVOY_RESTART_COUNT=1", "ENVOY_PATH="+file))
 		p.ends(t, 1)
 		if got := p.out.String(); strings.Count(got, "envoy does not start") != 2 || !strings.Contains(got, "exec format error") {
@@ -180,9 +189,10 @@ func TestDrain(t *testing.T) {
 		testenv.Eventually(t, "the agent knows that Envoy serves", func() bool { return strings.Contains(p.out.String(), "envoy started") })
 		p.tell(t, syscall.SIGTERM)
 		p.until(t, "POST /drain_listeners?graceful")
-		for range 150 { // longer than it waits for new requests
-			agenttest.Tick(t)
-		}
+		testenv.Eventually(t, "it has looked for longer than it waits for new requests", func() bool {
+			text, err := os.ReadFile(open + ".asked")
+			return err == nil && len(text) >= 10 // 200 ms apart at least
+		})
 		if strings.Contains(p.events(), "term") {
 			t.Error("ended with an open request")
 		}
@@ -207,9 +217,7 @@ func TestDrain(t *testing.T) {
 			p := play(t, newStub(t, "run", endpoint))
 			p.until(t, "ready")
 			p.tell(t, syscall.SIGTERM)
-			if took := p.ends(t, 0); took < 4900*time.Millisecond || took > 10*time.Second {
-				t.Errorf("ended after %s, want the 5 s of LISTENER_DRAIN_WAIT_TIME_S", took)
-			}
+			p.drains(t)
 		})
 	}
 	t.Run("a second signal ends it at once", func(t *testing.T) {
@@ -271,7 +279,14 @@ func TestHundredRestarts(t *testing.T) {
 		p := play(t, s)
 		p.until(t, "ready")
 		pid := p.cmd.Process.Pid
-		before := descriptors(t, pid)
+		before, same := 0, 0
+		testenv.Eventually(t, "the agent has all the descriptors that it is to have", func() bool {
+			now := descriptors(t, pid)
+			if same++; now != before {
+				before, same = now, 0
+			}
+			return same >= 50
+		})
 		for n := 1; n <= 10; n++ {
 			kill(t, lastStart(t, p.events()))
 			testenv.Eventually(t, "another one", func() bool { return strings.Count(p.events(), "ready") == n+1 })
@@ -295,9 +310,7 @@ func TestHundredRestarts(t *testing.T) {
 		s := newStub(t, "run")
 		envoy := filepath.Join(t.TempDir(), "envoy")
 		script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *--version*) exit 1;; esac\necho start pid=$$ >> %[1]s/events\necho ready >> %[1]s/events\nexec sleep 1000\n", s.dir)
-		if err := os.WriteFile(envoy, []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Script(t, envoy, script)
 		s.lines = append(s.lines, "ENVOY_PATH="+envoy, "APPNET_RELAY_LISTENER_UDS_PATH="+filepath.Join(s.dir, "xds.sock"), "ENVOY_CONFIG_FILE="+filepath.Join(s.dir, "envoy.yaml"),
 			"APPNET_AGENT_ADMIN_MODE=uds", "APPNET_AGENT_ADMIN_UDS_PATH="+filepath.Join(s.dir, "agent.sock"))
 		for n := 1; n <= 100; n++ {

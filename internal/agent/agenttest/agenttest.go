@@ -16,8 +16,8 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-// Wait bounds everything that is expected to happen at once.
-const Wait = 20 * time.Second
+// Wait bounds what is expected to end by itself, such as an agent that drains for some seconds.
+const Wait = 2 * testenv.Patience
 
 // Within is a context that ends what hangs.
 func Within(t testing.TB) context.Context {
