@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -155,8 +156,25 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ca := newAuthority(t, dir, "ca")
+	// Both files change at once, as with Kubernetes: what is half written for as long as
+	// a busy machine takes would be warned about, too.
+	live := filepath.Join(dir, "live")
+	cert, key := filepath.Join(live, "server.pem"), filepath.Join(live, "server-key.pem")
+	show := func(made string) {
+		t.Helper()
+		next := filepath.Join(dir, "next")
+		if err := errors.Join(os.Symlink(made, next), os.Rename(next, live)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	showLeaf := func(ends time.Time) {
+		t.Helper()
+		made := t.TempDir()
+		ca.leaf(t, made, "server", ends)
+		show(made)
+	}
 	first, second := time.Now().Add(time.Hour).Truncate(time.Second), time.Now().Add(2*time.Hour).Truncate(time.Second)
-	cert, key := ca.leaf(t, dir, "server", first)
+	showLeaf(first)
 	p := start(t, t.TempDir(), "--api-tls-cert", cert, "--api-tls-key", key,
 		"--xds-tls-cert", cert, "--xds-tls-key", key, "--xds-client-ca", ca.file())
 	facts := factsOf(t, p)
@@ -172,7 +190,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	if !served(api, first) || !served(facts.XDSEndpoint, first) {
 		t.Fatal("another certificate is served than the first")
 	}
-	ca.leaf(t, dir, "server", second)
+	showLeaf(second)
 	eventually(t, "the new certificate is served", func() bool { return served(api, second) && served(facts.XDSEndpoint, second) })
 	if got := value(p.scrape(t), "evermesh_certificate_expiry_seconds", "listener=xds"); int64(got) != second.Unix() {
 		t.Errorf("it ends at %v, want %d", got, second.Unix())
@@ -188,9 +206,11 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		return count
 	}
 	for change, text := range []string{"not PEM\n", "not PEM either\n"} {
-		if err := os.WriteFile(cert, []byte(text), 0o600); err != nil {
+		made := t.TempDir()
+		if err := errors.Join(os.WriteFile(filepath.Join(made, "server.pem"), []byte(text), 0o600), os.Link(key, filepath.Join(made, "server-key.pem"))); err != nil {
 			t.Fatal(err)
 		}
+		show(made)
 		eventually(t, "the bad certificate is warned about", func() bool { return warned("api") > change && warned("xds") > change })
 		if !served(api, second) || !served(facts.XDSEndpoint, second) {
 			t.Errorf("%q: the old certificate is not served any more", text)
@@ -198,11 +218,8 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 	// The CA of clients is watched likewise. Until xDS has warned of it, the API's
 	// files have been looked at again and again.
-	roots, err := os.ReadFile(ca.file())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(ca.file()); err != nil {
+	away := filepath.Join(dir, "away.pem")
+	if err := os.Rename(ca.file(), away); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "another change is warned about", func() bool { return warned("xds") > 2 })
@@ -210,13 +227,13 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		t.Errorf("%d warnings of the API's certificate for two changes:\n%s", got, p.said(t))
 	}
 	third := time.Now().Add(3 * time.Hour).Truncate(time.Second)
-	ca.leaf(t, dir, "server", third)
+	showLeaf(third)
 	eventually(t, "the repaired certificate is served", func() bool { return served(api, third) })
 	eventually(t, "the missing CA is warned about", func() bool { return strings.Contains(p.said(t), "--xds-client-ca: open ") })
 	if !served(facts.XDSEndpoint, second) {
 		t.Error("without the file of the CA another certificate is served")
 	}
-	if err := os.WriteFile(ca.file(), roots, 0o600); err != nil {
+	if err := os.Rename(away, ca.file()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "with the CA the repaired certificate is served", func() bool { return served(facts.XDSEndpoint, third) })

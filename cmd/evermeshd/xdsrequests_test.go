@@ -61,17 +61,21 @@ func TestRequestsBesideStreamsAreBounded(t *testing.T) {
 	t.Run("who asks too often", func(t *testing.T) {
 		var mu sync.Mutex
 		answers := map[int]int{}
-		var asking sync.WaitGroup
-		for range 100 {
-			asking.Go(func() {
-				status, _, _ := p.drain(t, http.MethodPut, "nobody")
-				mu.Lock()
-				defer mu.Unlock()
-				answers[status]++
-			})
-		}
-		asking.Wait()
-		if answers[http.StatusTooManyRequests] == 0 || answers[http.StatusNotFound] == 0 {
+		// A busy machine may answer the first ones as slowly as they are allowed.
+		eventually(t, "some are refused and some not", func() bool {
+			var asking sync.WaitGroup
+			for range 100 {
+				asking.Go(func() {
+					status, _, _ := p.drain(t, http.MethodPut, "nobody")
+					mu.Lock()
+					defer mu.Unlock()
+					answers[status]++
+				})
+			}
+			asking.Wait()
+			return answers[http.StatusTooManyRequests] > 0 && answers[http.StatusNotFound] > 0
+		})
+		if len(answers) > 2 {
 			t.Errorf("answers: %v", answers)
 		}
 	})
@@ -103,6 +107,13 @@ func TestConnectionsBesideStreamsMakeRoom(t *testing.T) {
 	creds, others := ads.Beside(credentials.NewTLS(&tls.Config{Certificates: certificates, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}))
 	streams := grpc.NewServer(grpc.Creds(creds))
 	web := httpServer(http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler), 1)
+	idle, state := make(chan struct{}, 2), web.ConnState
+	web.ConnState = func(c net.Conn, s http.ConnState) {
+		state(c, s)
+		if s == http.StateIdle {
+			idle <- struct{}{}
+		}
+	}
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = streams.Serve(l) })
 	serving.Go(func() { _ = web.Serve(others) })
@@ -134,6 +145,7 @@ func TestConnectionsBesideStreamsMakeRoom(t *testing.T) {
 	}
 	first, below := connect()
 	waiting, before := read(first), below.bytes
+	<-idle // only then it may make room
 	second, _ := connect()
 	read(second)
 	_ = first.SetReadDeadline(time.Now().Add(within))
