@@ -101,9 +101,11 @@ func stubAdmin(events *os.File, what string) http.Handler {
 		case "/stats":
 			text, _ := os.ReadFile(os.Getenv("STUB_OPEN"))
 			n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-			if asked, err := os.OpenFile(os.Getenv("STUB_OPEN")+".asked", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); n > 0 && err == nil {
-				_, _ = asked.WriteString(".")
-				_ = asked.Close()
+			if n > 0 {
+				if asked, err := os.OpenFile(os.Getenv("STUB_OPEN")+".asked", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+					_, _ = asked.WriteString(".")
+					_ = asked.Close()
+				}
 			}
 			fmt.Fprintf(w, `{"stats":[{"name":"http.ingress.downstream_rq_active","value":%d},{"name":"http.admin.downstream_rq_active","value":1}]}`, n)
 		default:
