@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // TestAsk has a running agent's answers to the verbs that ask it.
@@ -46,11 +47,11 @@ func TestAsk(t *testing.T) {
 }
 
 func TestPreflight(t *testing.T) {
-	control := agenttest.NewControlPlane(t, "127.0.0.1:0")
+	control := agenttest.NewControlPlane(t, "")
 	t.Setenv("APPMESH_RESOURCE_ARN", "mesh/m/virtualNode/n")
 	t.Setenv("AWS_REGION", "us-east-1")
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	nobody := fmt.Sprintf("127.0.0.1:%d", agenttest.FreePort(t))
+	nobody := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
 	for _, test := range []struct {
 		name, endpoints string
 		code            int

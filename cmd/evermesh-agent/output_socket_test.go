@@ -33,7 +33,7 @@ func TestStandardStreamsAreSockets(t *testing.T) {
 			fmt.Fprintln(said, lines.Text())
 		}
 	}()
-	dir, admin, port := t.TempDir(), agenttest.FreePort(t), agenttest.FreePort(t)
+	dir, admin, port := t.TempDir(), testenv.FreePort(t), testenv.FreePort(t)
 	file := filepath.Join(dir, "resources.yaml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, logged, port), 0o600); err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ const logged = `static_resources:
 // agentWithLog runs an agent with a real Envoy until it is live, whose listener answers at url.
 func agentWithLog(t *testing.T, lines ...string) (agent *exec.Cmd, stderr *testenv.Output, url string) {
 	t.Helper()
-	dir, admin, port := t.TempDir(), agenttest.FreePort(t), agenttest.FreePort(t)
+	dir, admin, port := t.TempDir(), testenv.FreePort(t), testenv.FreePort(t)
 	file := filepath.Join(dir, "resources.yaml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, logged, port), 0o600); err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func TestPrivileges(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), program)
 			cmd.Env = []string{
-				"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "ENVOY_PATH=" + envoy, "ENVOY_ADMIN_ACCESS_PORT=" + strconv.Itoa(agenttest.FreePort(t)), "APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n",
+				"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "ENVOY_PATH=" + envoy, "ENVOY_ADMIN_ACCESS_PORT=" + strconv.Itoa(testenv.FreePort(t)), "APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n",
 				"APPMESH_XDS_ENDPOINT=http://127.0.0.1:1", "AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", test.env,
 			}
 			out := &testenv.Output{}

@@ -259,7 +259,7 @@ func TestTwoAgents(t *testing.T) {
 }
 
 func TestStatusOfARunningAgent(t *testing.T) {
-	port := agenttest.FreePort(t)
+	port := testenv.FreePort(t)
 	c := agenttest.NewControlPlane(t, "")
 	s := newStub(t, "exit,run", "APPNET_AGENT_ADMIN_MODE=tcp", "APPNET_AGENT_HTTP_PORT="+strconv.Itoa(port),
 		"APPNET_AGENT_HTTP_BIND_ADDRESS=127.0.0.1", "APPMESH_XDS_ENDPOINT=http://"+c.Addr,

@@ -21,7 +21,7 @@ import (
 // TestHandOver upgrades the binary of a real Envoy under load.
 func TestHandOver(t *testing.T) {
 	t.Parallel()
-	port, dir := agenttest.FreePort(t), agenttest.ShortDir(t)
+	port, dir := testenv.FreePort(t), agenttest.ShortDir(t)
 	open := make(chan struct{})
 	close(open)
 	m := &meshOfOne{listener: helloListener(t, port), open: open}

@@ -238,7 +238,7 @@ func TestStartWithoutControlPlane(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Logf("real envoy: %s", version)
 			state, dir := t.TempDir(), agenttest.ShortDir(t)
-			listen, admin := agenttest.FreePort(t), agenttest.FreePort(t)
+			listen, admin := testenv.FreePort(t), testenv.FreePort(t)
 			w := newWhole(t, listen, number(t, port))
 			c := agenttest.NewControlPlane(t, "", grpc.WaitForHandlers(true))
 			c.ServeDelta(w.serve)

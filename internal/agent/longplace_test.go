@@ -22,7 +22,7 @@ func TestLongTMPDIR(t *testing.T) {
 	if err := os.Mkdir(long, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	port := agenttest.FreePort(t)
+	port := testenv.FreePort(t)
 	open := make(chan struct{})
 	close(open)
 	c := agenttest.NewControlPlane(t, "")

@@ -55,11 +55,11 @@ func onPort(t *testing.T, port int) settings.Settings {
 
 func TestPorts(t *testing.T) {
 	t.Run("AGENT-008 a port that somebody has already is said before the start", func(t *testing.T) {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		port := testenv.FreePort(t)
+		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			t.Fatal(err)
 		}
-		port := l.Addr().(*net.TCPAddr).Port
 		log, written := agenttest.Log(t)
 		checkAdminPort(onPort(t, port), log)
 		if !strings.Contains(written.String(), "set ENVOY_ADMIN_ACCESS_PORT to another one") || !strings.Contains(written.String(), "address already in use") {
@@ -71,18 +71,11 @@ func TestPorts(t *testing.T) {
 			t.Errorf("got %q", written)
 		}
 	})
-	held := make([]net.Listener, 0, 9) // at once, so that no two are the same
-	for range cap(held) {
-		l, err := net.Listen("tcp4", "0.0.0.0:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		held = append(held, l)
+	taken, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	portOf := func(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
-	taken := held[0]
-	held = held[1:]
+	t.Cleanup(func() { taken.Close() })
 	for name, clash := range map[string]func(admin int) (lds, cds int){
 		"a gateway's listener":     func(admin int) (int, int) { return admin, 1 },
 		"a node's listener":        func(admin int) (int, int) { return 0, admin },
@@ -90,18 +83,15 @@ func TestPorts(t *testing.T) {
 		"no listener, one refused": func(int) (int, int) { return 0, 1 },
 	} {
 		t.Run("AGENT-008 "+name+" on the port of the administration interface", func(t *testing.T) {
-			dir, admin, other := agenttest.ShortDir(t), portOf(held[0]), portOf(held[1])
-			held[0].Close()
-			held[1].Close()
-			held = held[2:]
 			t.Parallel()
+			dir, admin, other := agenttest.ShortDir(t), testenv.FreePort(t), testenv.FreePort(t)
 			lds, cds := clash(admin)
 			if lds == 0 {
 				lds = other
 			}
 			listeners, none := "resources:\n"+fmt.Sprintf(dynamicListener, lds), strings.HasPrefix(name, "no listener")
 			if strings.HasSuffix(name, "refused") {
-				listeners += fmt.Sprintf(dynamicListener, portOf(taken))
+				listeners += fmt.Sprintf(dynamicListener, taken.Addr().(*net.TCPAddr).Port)
 			}
 			for file, text := range map[string]string{
 				"lds.yaml": listeners, "cds.yaml": fmt.Sprintf(dynamicCluster, cds), "envoy.yaml": fmt.Sprintf(dynamic, admin, dir),

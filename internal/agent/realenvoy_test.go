@@ -32,6 +32,7 @@ import (
 	"github.com/evermesh/evermesh/internal/agent/httpapi"
 	"github.com/evermesh/evermesh/internal/agent/pause"
 	"github.com/evermesh/evermesh/internal/agent/settings"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 const (
@@ -170,7 +171,7 @@ func helloListener(t *testing.T, port int) *anypb.Any {
 func TestRealEnvoy(t *testing.T) {
 	agenttest.Signed(t)
 	option, ca := agenttest.Certificate(t, []string{"localhost"}, net.IPv4(127, 0, 0, 1))
-	port, admin, dir := agenttest.FreePort(t), agenttest.FreePort(t), agenttest.ShortDir(t)
+	port, admin, dir := testenv.FreePort(t), testenv.FreePort(t), agenttest.ShortDir(t)
 	m := &meshOfOne{listener: helloListener(t, port), open: make(chan struct{})}
 	c := agenttest.NewControlPlane(t, "", option, agenttest.Verifying())
 	c.ServeDelta(m.serve)

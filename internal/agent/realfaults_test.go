@@ -19,7 +19,7 @@ import (
 // realStub has real Envoys started, with one listener on the port; the control plane answers at once, or never.
 func realStub(t *testing.T, silent bool, lines ...string) (s *stub, port int) {
 	t.Helper()
-	port = agenttest.FreePort(t)
+	port = testenv.FreePort(t)
 	m := &meshOfOne{listener: helloListener(t, port), open: make(chan struct{})}
 	if !silent {
 		close(m.open)

@@ -26,7 +26,7 @@ import (
 func TestRelayMode(t *testing.T) {
 	agenttest.Signed(t)
 	envoy := agenttest.Envoys(t)[0]
-	port, admin, dir := agenttest.FreePort(t), agenttest.FreePort(t), agenttest.ShortDir(t)
+	port, admin, dir := testenv.FreePort(t), testenv.FreePort(t), agenttest.ShortDir(t)
 	hello := helloListener(t, port)
 	var accepted atomic.Int32
 	c := agenttest.NewControlPlane(t, "", agenttest.Verifying())

@@ -123,7 +123,7 @@ type stub struct {
 
 func newStub(t *testing.T, do string, lines ...string) *stub {
 	t.Helper()
-	s := &stub{dir: agenttest.ShortDir(t), admin: agenttest.FreePort(t)}
+	s := &stub{dir: agenttest.ShortDir(t), admin: testenv.FreePort(t)}
 	s.lines = append([]string{
 		part + "=envoy", "STUB_DIR=" + s.dir, "STUB_DO=" + do, "ENVOY_PATH=/proc/self/exe",
 		"ENVOY_ADMIN_ACCESS_PORT=" + strconv.Itoa(s.admin), "LISTENER_DRAIN_WAIT_TIME_S=5", "TMPDIR=" + s.dir,

@@ -39,7 +39,7 @@ type proxy struct {
 // newProxy has a control plane that says "first".
 func newProxy(t *testing.T, envoy string, lines ...string) *proxy {
 	t.Helper()
-	p := &proxy{dir: agenttest.ShortDir(t), admin: agenttest.FreePort(t), words: newWords(agenttest.FreePort(t), "first")}
+	p := &proxy{dir: agenttest.ShortDir(t), admin: testenv.FreePort(t), words: newWords(testenv.FreePort(t), "first")}
 	p.serveAt(t, "")
 	for _, dir := range []string{"tmp", "state", "log"} {
 		if err := os.Mkdir(p.at(dir), 0o755); err != nil {

@@ -4,7 +4,6 @@ package agenttest
 import (
 	"context"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,17 +44,6 @@ func Envoys(t testing.TB) []string {
 		t.Fatal(err)
 	}
 	return append([]string{first}, others...)
-}
-
-// FreePort is one that nobody listens on now.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // ShortDir is a directory whose path leaves room for a socket's name.

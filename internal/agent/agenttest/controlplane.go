@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // ControlPlane is an ADS server whose answers the test writes.
@@ -107,11 +109,12 @@ func (c *ControlPlane) handlers() handlers {
 	return handlers{c.Whole, c.Delta}
 }
 
-// NewControlPlane listens on address: "" for any port of the loopback, or the path of a socket.
+// NewControlPlane listens on address, which may be the path of a socket. "" is a port of the loopback that is this test's
+// until it ends: one that stops can be followed by another one there.
 func NewControlPlane(t testing.TB, address string, options ...grpc.ServerOption) *ControlPlane {
 	t.Helper()
 	if address == "" {
-		address = "127.0.0.1:0"
+		address = testenv.FreeAddress(t)
 	}
 	l, err := net.Listen(network(address), address)
 	if err != nil {

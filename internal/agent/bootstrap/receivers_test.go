@@ -115,14 +115,14 @@ const listener = `static_resources:
 func run(t *testing.T, envoy string, lines ...string) (ask func(path, parent string)) {
 	t.Helper()
 	dir := agenttest.ShortDir(t)
-	port := agenttest.FreePort(t)
+	port := testenv.FreePort(t)
 	resources, file := filepath.Join(dir, "resources.yaml"), filepath.Join(dir, "bootstrap.yaml")
 	if err := os.WriteFile(resources, fmt.Appendf(nil, listener, port), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	env := append([]string{
 		"APPMESH_RESOURCE_ARN=mesh/colors/virtualNode/front", "APPMESH_XDS_ENDPOINT=c:1", "ENVOY_INITIAL_FETCH_TIMEOUT=1",
-		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", fmt.Sprintf("ENVOY_ADMIN_ACCESS_PORT=%d", agenttest.FreePort(t)), "ENVOY_RESOURCES_CONFIG_FILE=" + resources,
+		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", fmt.Sprintf("ENVOY_ADMIN_ACCESS_PORT=%d", testenv.FreePort(t)), "ENVOY_RESOURCES_CONFIG_FILE=" + resources,
 		"ENVOY_STATS_FLUSH_INTERVAL=200ms",
 	}, lines...)
 	s, err := settings.Parse(agenttest.Environment(env...), settings.Flags{}, 0)

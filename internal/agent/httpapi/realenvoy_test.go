@@ -33,7 +33,7 @@ func (e *realEnvoy) Process() (pid, restarted int) { return e.cmd.Process.Pid, 0
 
 func startEnvoy(t *testing.T, path string, counts bool, ports ...int) *realEnvoy {
 	t.Helper()
-	e := &realEnvoy{t: t, admin: agenttest.FreePort(t), dir: t.TempDir()}
+	e := &realEnvoy{t: t, admin: testenv.FreePort(t), dir: t.TempDir()}
 	e.listen(counts, ports...)
 	bootstrap := map[string]any{
 		"node":              map[string]any{"id": "n", "cluster": "c"},
@@ -123,7 +123,7 @@ func TestFailedFirstConfiguration(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer busy.Close()
-			free, taken := agenttest.FreePort(t), busy.Addr().(*net.TCPAddr).Port
+			free, taken := testenv.FreePort(t), busy.Addr().(*net.TCPAddr).Port
 			e := startEnvoy(t, path, false, free, taken)
 			h := NewHealth(HealthOptions{Envoy: e, Admin: e.client(), Limit: time.Hour, Started: time.Now(), Now: time.Now})
 			until := func(what string, ok func(Status) bool) {
@@ -146,7 +146,7 @@ func TestFailedFirstConfiguration(t *testing.T) {
 }
 
 func TestDeltaOfARealEnvoy(t *testing.T) {
-	port := agenttest.FreePort(t)
+	port := testenv.FreePort(t)
 	e := startEnvoy(t, agenttest.Envoys(t)[0], true, port) // older ones have no such logger
 	var kept *Snapshots
 	_, _, ask := newTestServer(t, time.Hour, func(o *ServerOptions) {

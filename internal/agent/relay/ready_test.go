@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"net"
 	"sync/atomic"
 	"testing"
 
@@ -96,12 +95,7 @@ func TestPrepare(t *testing.T) {
 	})
 	t.Run("where nobody listens the stream says so", func(t *testing.T) {
 		t.Parallel()
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.Close()
-		r, client := proven(t, "http://"+l.Addr().String())
+		r, client := proven(t, "http://"+testenv.FreeAddress(t))
 		r.Prepare()
 		s, err := client.DeltaAggregatedResources(agenttest.Within(t))
 		if err != nil {

@@ -38,12 +38,6 @@ func TestRelayMode(t *testing.T) {
 			}
 		})
 	}
-	t.Run("what only an Envoy needed has no effect, and that is said", func(t *testing.T) {
-		env := []string{someEndpoint, "APPNET_ENABLE_RELAY_MODE_FOR_XDS=1", "RELAY_STREAM_IDLE_TIMEOUT=1s", "RELAY_BUFFER_LIMIT_BYTES=1", "TLS_CURVE=P-384"}
-		if s, err := Parse(agenttest.Environment(env...), Flags{}, 0); err != nil || len(s.Warnings) != 3 {
-			t.Errorf("got %q, %v", s.Warnings, err)
-		}
-	})
 	t.Run("off by default", func(t *testing.T) {
 		if s, err := Parse(agenttest.Environment(someEndpoint, someResource, "TLS_CURVE=P-384"), Flags{}, 0); err != nil || s.RelayOnly || len(s.Warnings) > 0 {
 			t.Errorf("got %q, %v", s.Warnings, err)
