@@ -75,6 +75,8 @@ func TestAFaultIsOneProblemHoweverManyHaveIt(t *testing.T) {
 		}
 		return out
 	}
+	// Proxies have their configuration before all are counted who have the problem.
+	testenv.Eventually(t, "the problem is told", func() bool { return len(summary()) > 0 })
 	if diff := cmp.Diff([]string{account + "/m/route/color/all NotFound"}, summary()); diff != "" {
 		t.Errorf("problems (-want +got)\n%s", diff)
 	}

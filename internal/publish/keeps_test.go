@@ -233,7 +233,6 @@ func TestRoutesThatWaitForEachOthersNodes(t *testing.T) {
 		ready(t, p)
 	}
 	one, two := shut(t, v1, adstest.LDS), shut(t, v2, adstest.LDS)
-	began := time.Now()
 	write(t, s, listening("v1", "9090"), listening("v2", "9191"), named("v2", 9191), shape("shape", "v1", 9090))
 	one.let()
 	v1.Wait(t, "both ports", func() bool { return inbound(t, v1) == "8080 raw_buffer, 9090 raw_buffer" })
@@ -252,9 +251,6 @@ func TestRoutesThatWaitForEachOthersNodes(t *testing.T) {
 		return routed(t, front) == "v1_http_9090, v2_http_9191"
 	})
 	settled(t, s)
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("it took %v: somebody was waited for", took)
-	}
 }
 
 // The client is at one replica, and the nodes that its routes lead to, of before and

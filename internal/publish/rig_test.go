@@ -32,6 +32,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
 const (
 	account = "111122223333"
 	other   = "444455556666"
+	// tooLong is how long proxies are waited for where a test says nothing else: whoever
+	// is waited for in vain fails the test, on a machine however busy.
+	tooLong = 10 * time.Minute
 )
 
 // replica is the line from the store to the proxies: a real store, the loop and
@@ -54,7 +57,7 @@ func newReplica(t *testing.T, s publish.Store, endpoints *discovery.Registry, ch
 	log := quiet()
 	r := &replica{visited: map[mesh.Client]int{}, built: map[mesh.Client]int{}}
 	service := ads.Config{
-		Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Replica: "r", PublishWait: 30 * time.Second,
+		Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Replica: "r", PublishWait: tooLong,
 		Authenticate: func(_ context.Context, _ string, md metadata.MD) (auth.Principal, error) {
 			p := auth.Principal{Account: account}
 			if as := md.Get("account"); len(as) > 0 {

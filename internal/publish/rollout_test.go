@@ -44,7 +44,7 @@ func newKept(t *testing.T, s *store.Store, id string, now func() time.Time, chan
 	k.reader = &ledger.Reader{Store: s, Realm: api.Realm{Partition: "aws", Region: "us-east-1"}, Flushed: w.Changed, Now: now}
 	k.replica = newReplica(t, s, nil, append([]func(*replica, *ads.Config, *publish.Config){func(r *replica, a *ads.Config, p *publish.Config) {
 		a.Replica, a.Dirty = id, w.Dirty
-		p.Ledger, p.Rows, p.PublishWait, p.Problematic = k.reader, s, 30*time.Second, w.Dirty
+		p.Ledger, p.Rows, p.PublishWait, p.Problematic = k.reader, s, tooLong, w.Dirty
 		applied := p.Applied
 		p.Applied = func(revision int64) { applied(revision); w.Applied(revision) }
 		w.Row = func(c mesh.Client) (api.LedgerRow, bool) { return r.server.Row(c) }
@@ -142,10 +142,12 @@ func TestAWideChangeCostsFewTransactions(t *testing.T) {
 		proxies[i] = k.named(t, "front", fmt.Sprint(i), i%2 == 0)
 	}
 	k.rollout(t, fmt.Sprintf("DONE %d/%d", n, n))
-	before := k.store.writes.Load()
+	before, began := k.store.writes.Load(), time.Now()
 	write(t, s, route("color", "v1", 9, "v2", 1))
 	k.rollout(t, fmt.Sprintf("DONE %d/%d", n, n))
-	if wrote := k.store.writes.Load() - before; wrote > 10 {
-		t.Errorf("%d transactions for the %d proxies of one node", wrote, n)
+	// The ledger is written every 250 ms, however long proxies take on a busy machine.
+	most := 10 + int64(time.Since(began)/(250*time.Millisecond))
+	if wrote := k.store.writes.Load() - before; wrote > most {
+		t.Errorf("%d transactions for the %d proxies of one node, want at most %d", wrote, n, most)
 	}
 }

@@ -92,6 +92,7 @@ func TestManyTurnsCostFewTransactions(t *testing.T) {
 	ready(t, p)
 	target := shut(t, p, adstest.LDS)
 	counted.n.Store(0)
+	began := time.Now()
 	write(t, s, after...)
 	testenv.Eventually(t, "all but one are over", func() bool {
 		rows, err := s.Read(t.Context(), "ledger/turns/")
@@ -99,8 +100,10 @@ func TestManyTurnsCostFewTransactions(t *testing.T) {
 	})
 	target.let()
 	settled(t, s)
-	// It was looked at every 250 ms: a start, two steps and an end are written.
-	if asked := counted.n.Load(); asked > n/2 {
-		t.Errorf("%d turns asked %d times", n, asked)
+	// A start, two steps and an end are written, and it was looked at every 250 ms, of
+	// which a busy machine may take many.
+	most := n/2 + int64(time.Since(began)/(250*time.Millisecond))
+	if asked := counted.n.Load(); asked > most {
+		t.Errorf("%d turns asked %d times, want at most %d", n, asked, most)
 	}
 }

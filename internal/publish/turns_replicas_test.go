@@ -120,10 +120,8 @@ func TestALoneReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 	a.stop()
 	clear := (&ledger.Writer{Store: s}).Init()
 	adstest.Must(t, clear.Clear(t.Context())) // as a replica that has the store to itself
-	var ahead atomic.Int64                    // how far the clock of the new replica is
-	b := newKept(t, s, "b", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) {
-		p.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	})
+	now := newHand()
+	b := newKept(t, s, "b", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { p.Now = now.read })
 	front := b.named(t, "front", "f", true)
 	ready(t, front)
 	for began := time.Now(); time.Since(began) < 1500*time.Millisecond; <-time.After(20 * time.Millisecond) {
@@ -133,7 +131,7 @@ func TestALoneReplicaStartsInTheMiddleOfATurn(t *testing.T) {
 	}
 	back := b.named(t, "v1", "v", true)
 	back.Wait(t, "both ports", func() bool { return inbound(t, back) == "8080 raw_buffer, 9090 raw_buffer" })
-	ahead.Store(int64(16 * time.Second)) // by then all have come back that will
+	now.turn(16 * time.Second) // by then all have come back that will
 	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
 	back.Wait(t, "the new port alone", func() bool { return inbound(t, back) == "9090 raw_buffer" })
 	settled(t, s)

@@ -1,17 +1,21 @@
 package publish_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
@@ -127,6 +131,51 @@ func settled(t *testing.T, s *store.Store) {
 func lone(v1 string) []change {
 	out := append([]change{theMesh, node("front", "color.local"), listening("v1", v1)}, service("color.local", "color")...)
 	return append(out, route("color", "v1", 1))
+}
+
+// hand is a clock that stands still but for when the test turns it.
+type hand struct {
+	start time.Time
+	ahead atomic.Int64
+	looks atomic.Int64 // at nodes on their way, which have begun
+}
+
+func newHand() *hand { return &hand{start: time.Now()} }
+
+func (h *hand) read() time.Time { return h.start.Add(time.Duration(h.ahead.Load())) }
+
+func (h *hand) turn(by time.Duration) { h.ahead.Add(int64(by)) }
+
+// rule has the replica go by the clock, and wait that long.
+func (h *hand) rule(p *publish.Config, wait time.Duration) {
+	p.PublishWait, p.Now, p.Ledger = wait, h.read, looked{p.Ledger, &h.looks}
+}
+
+// until turns the clock by half a second after each look of the replica, until ok holds.
+func (h *hand) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	seen := h.looks.Load()
+	testenv.Eventually(t, what, func() bool {
+		if ok() {
+			return true
+		}
+		if now := h.looks.Load(); now >= seen+2 { // the first of them has ended
+			seen = now
+			h.turn(500 * time.Millisecond)
+		}
+		return false
+	})
+}
+
+// looked is a ledger that counts looks.
+type looked struct {
+	publish.Ledger
+	n *atomic.Int64
+}
+
+func (l looked) Mesh(ctx context.Context, key api.Key) ([]api.LedgerRow, []api.Replica, bool, error) {
+	l.n.Add(1)
+	return l.Ledger.Mesh(ctx, key)
 }
 
 var v1Key = api.Key{Owner: account, Mesh: "m", Kind: api.KindVirtualNode, Name: "v1"}

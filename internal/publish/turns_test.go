@@ -171,13 +171,13 @@ func TestNobodyIsWaitedForForEver(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
 	write(t, s, lone("8080")...)
-	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { p.PublishWait = 3 * time.Second })
+	now := newHand()
+	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { now.rule(p, 3*time.Second) })
 	front, v1, prompt := k.named(t, "front", "f", true), k.named(t, "v1", "late-one", true), k.named(t, "v1", "prompt", true)
 	for _, p := range []*adstest.Proxy{front, v1, prompt} {
 		ready(t, p)
 	}
 	target := shut(t, v1, adstest.LDS)
-	began := time.Now()
 	write(t, s, listening("v1", "9090"))
 	problem := func() string {
 		for _, p := range k.Problems(v1Key) {
@@ -187,17 +187,15 @@ func TestNobodyIsWaitedForForEver(t *testing.T) {
 		}
 		return ""
 	}
-	testenv.Eventually(t, "it is said for whom the clients wait", func() bool { return strings.Contains(problem(), "proxy late-one of virtualNode v1 at replica a") })
+	now.until(t, "it is said for whom the clients wait", func() bool { return strings.Contains(problem(), "proxy late-one of virtualNode v1 at replica a") })
 	if strings.Contains(problem(), "prompt") || !strings.Contains(problem(), "its clients go on") || toward(t, front) != "8080" {
 		t.Errorf("the problem is %q; the client uses %q", problem(), toward(t, front))
 	}
 	if own := k.ProblemsOf(mesh.Client{Key: v1Key}); len(own) != 1 || own[0].Message != problem() {
 		t.Errorf("problems of the node are %v", own)
 	}
+	now.turn(time.Second)
 	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
-	if waited := time.Since(began); waited < 3*time.Second {
-		t.Errorf("the late proxy was waited for %v", waited)
-	}
 	testenv.Eventually(t, "the late proxy is named", func() bool { return strings.Contains(problem(), "after 3s the change went on without proxy late-one") })
 	settled(t, s)
 	target.let()
@@ -209,12 +207,12 @@ func TestNoClientIsWaitedForForEver(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)
 	write(t, s, lone("8080 9090")...)
-	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { p.PublishWait = 3 * time.Second })
+	now := newHand()
+	k := newKept(t, s, "a", time.Now, func(_ *replica, _ *ads.Config, p *publish.Config) { now.rule(p, 3*time.Second) })
 	front, v1 := k.named(t, "front", "late-one", true), k.named(t, "v1", "v", true)
 	ready(t, front)
 	ready(t, v1)
 	client := shut(t, front, adstest.CDS)
-	began := time.Now()
 	write(t, s, listening("v1", "9090"))
 	problem := func() string {
 		for _, p := range k.ProblemsOf(mesh.Client{Key: v1Key}) {
@@ -222,16 +220,14 @@ func TestNoClientIsWaitedForForEver(t *testing.T) {
 		}
 		return ""
 	}
-	testenv.Eventually(t, "it is said for whom the target waits", func() bool {
+	now.until(t, "it is said for whom the target waits", func() bool {
 		return strings.Contains(problem(), "its proxies keep those of before") && strings.HasSuffix(problem(), ": proxy late-one of virtualNode front at replica a")
 	})
 	if got := inbound(t, v1); got != "8080 raw_buffer, 9090 raw_buffer" {
 		t.Errorf("the target has %q although its client has not left 8080", got)
 	}
+	now.turn(time.Second)
 	v1.Wait(t, "the port alone", func() bool { return inbound(t, v1) == "9090 raw_buffer" })
-	if waited := time.Since(began); waited < 3*time.Second {
-		t.Errorf("the late client was waited for %v", waited)
-	}
 	settled(t, s)
 	testenv.Eventually(t, "the late client is named", func() bool { return strings.Contains(problem(), "after 3s the change went on without proxy late-one") })
 	client.let()
@@ -273,7 +269,6 @@ func TestWhoIsNotConnectedIsNotWaitedFor(t *testing.T) {
 	k := newKept(t, s, "a", time.Now)
 	front := k.named(t, "front", "f", true)
 	ready(t, front)
-	began := time.Now()
 	write(t, s, listening("v1", "9090"))
 	front.Wait(t, "the new port", func() bool { return toward(t, front) == "9090" })
 	settled(t, s)
@@ -296,7 +291,4 @@ func TestWhoIsNotConnectedIsNotWaitedFor(t *testing.T) {
 	leaver.Close()
 	v1.Wait(t, "the third port alone", func() bool { return inbound(t, v1) == "7070 raw_buffer" })
 	settled(t, s)
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("it took %v: somebody was waited for", took)
-	}
 }
