@@ -30,10 +30,12 @@ package ground
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -158,6 +160,13 @@ func (g *Ground) Host(name string) (*Host, error) {
 	}
 	g.hosts[name] = h
 	return h, nil
+}
+
+// Hosts are those that [Ground.Host] has made, in no order.
+func (g *Ground) Hosts() []*Host {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Values(g.hosts))
 }
 
 // Tool makes the program at path runnable by every user of the ground and returns the path to run: a checkout or a

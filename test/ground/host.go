@@ -233,18 +233,12 @@ func (h *Host) Client() *http.Client {
 }
 
 func (h *Host) close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var errs []error
-	for _, p := range h.processes {
-		errs = append(errs, p.Kill())
-	}
+	err := h.Stop()
 	if h.ground.bare {
-		return errors.Join(errs...)
+		return err
 	}
 	// The kernel takes a link away some time after its namespace; the next ground wants the name at once.
-	errs = append(errs, h.ground.home.do(func() error { return removeLink(h.port) }))
-	return errors.Join(append(errs, h.ns.Close())...)
+	return errors.Join(err, h.ground.home.do(func() error { return removeLink(h.port) }), h.ns.Close())
 }
 
 // removeLink deletes a link of the calling thread's namespace, if it is there.

@@ -32,16 +32,27 @@ type Process struct {
 
 // Start runs c on the host until it ends, in a process group of its own. Its output is appended to the file Log.
 func (h *Host) Start(c Command) (*Process, error) {
-	if c.Name == "" {
-		c.Name = filepath.Base(c.Path)
-	}
-	name := h.name + "." + c.Name
-	p := &Process{name: name, log: filepath.Join(h.ground.dir, "log", name+".log"), done: make(chan struct{})}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	name := h.nameOf(c)
+	log, err := os.OpenFile(filepath.Join(h.ground.dir, "log", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer log.Close()
+	return h.start(c, log)
+}
+
+// nameOf is what a process of the command is called.
+func (h *Host) nameOf(c Command) string {
+	if c.Name == "" {
+		c.Name = filepath.Base(c.Path)
+	}
+	return h.name + "." + c.Name
+}
+
+// start is Start with the file of the output.
+func (h *Host) start(c Command, log *os.File) (*Process, error) {
+	name := h.nameOf(c)
+	p := &Process{name: name, log: log.Name(), done: make(chan struct{})}
 	p.cmd = exec.Command(c.Path, c.Args...)
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = c.Env, log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -68,17 +79,15 @@ func (h *Host) Start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// Run runs c on the host to its end and returns what it printed. When ctx ends first the program is killed. The
-// error carries the output.
+// Run runs c on the host to its end and returns what it printed, to a file of its own: others may run the same at the same
+// time. When ctx ends first the program is killed. The error carries the output, and the file stays.
 func (h *Host) Run(ctx context.Context, c Command) (string, error) {
-	if c.Name == "" {
-		c.Name = filepath.Base(c.Path)
+	log, err := os.CreateTemp(filepath.Join(h.ground.dir, "log"), h.nameOf(c)+".run-*.log")
+	if err != nil {
+		return "", fmt.Errorf("run %s: %w", h.nameOf(c), err)
 	}
-	before, err := os.ReadFile(filepath.Join(h.ground.dir, "log", h.name+"."+c.Name+".log"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("run %s: %w", c.Name, err)
-	}
-	p, err := h.Start(c)
+	defer log.Close()
+	p, err := h.start(c, log)
 	if err != nil {
 		return "", err
 	}
@@ -87,12 +96,24 @@ func (h *Host) Run(ctx context.Context, c Command) (string, error) {
 	case <-ctx.Done():
 		err = errors.Join(ctx.Err(), p.Kill())
 	}
-	all, readErr := os.ReadFile(p.log)
-	out := string(all[min(len(before), len(all)):])
+	text, readErr := os.ReadFile(p.log)
+	out := string(text)
 	if err := errors.Join(err, p.err, readErr); err != nil {
 		return out, fmt.Errorf("run %s: %w: %s", p.name, err, out)
 	}
-	return out, nil
+	return out, os.Remove(p.log)
+}
+
+// Stop kills every process of the host, at once.
+func (h *Host) Stop() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var errs []error
+	for _, p := range h.processes {
+		errs = append(errs, p.Kill())
+	}
+	h.processes = nil
+	return errors.Join(errs...)
 }
 
 // Pid is the process's id inside the ground.

@@ -27,7 +27,8 @@ const appVariable = "EVERMESH_STAGE_APP"
 // App is an application beside which an agent may run: a server of HTTP/1.1, and of HTTP/2 without TLS.
 //
 // It answers every request 200 with a [Seen] as its body and its name in the header X-App. Request headers make it
-// behave: X-Delay: 200ms waits first; X-Status: 503 answers with that code; X-Fail: ID,2 does so, or answers 503, for
+// behave: X-Delay: 200ms waits first; X-Hold: ID waits until a request with X-Release: ID has come; X-Status: 503 answers
+// with that code; X-Fail: ID,2 does so, or answers 503, for
 // the first two requests of that ID alone. X-Reset: ID,2 breaks the connections of the first two. A request to upgrade
 // to WebSocket is granted, and what comes is sent back. X-Health: 503 makes it answer checks of its health, which ask for
 // /health, with that code from then on, and everything else as before.
@@ -54,7 +55,7 @@ type Seen struct {
 	Header http.Header `json:"header"`
 	Body   string      `json:"body,omitempty"`
 	Try    int         `json:"try,omitempty"` // of the ID in X-Fail: 1 for the first
-	// Delayed is how many requests with X-Delay came so far.
+	// Delayed is how many requests with X-Delay or X-Hold came so far.
 	Delayed int `json:"delayed,omitempty"`
 }
 
@@ -104,7 +105,7 @@ func Play() {
 }
 
 func (a App) run(ctx context.Context) error {
-	handler := http.Handler(&answerer{name: a.Name, status: max(a.Status, http.StatusOK), tries: map[string]int{}})
+	handler := http.Handler(&answerer{name: a.Name, status: max(a.Status, http.StatusOK), tries: map[string]int{}, gates: map[string]chan struct{}{}})
 	if a.Calls != "" {
 		handler = &caller{name: a.Name, url: a.Calls}
 	}
@@ -143,9 +144,10 @@ type answerer struct {
 	status int
 
 	mu      sync.Mutex
-	tries   map[string]int // requests seen, by X-Fail's ID
-	ill     int            // what it answers to checks of its health; 0 for what it answers else
-	delayed int            // requests with X-Delay
+	tries   map[string]int           // requests seen, by X-Fail's ID
+	ill     int                      // what it answers to checks of its health; 0 for what it answers else
+	delayed int                      // requests with X-Delay or X-Hold
+	gates   map[string]chan struct{} // by the ID in X-Hold and X-Release; closed when those held may go
 }
 
 func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -183,11 +185,22 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			status = http.StatusServiceUnavailable
 		}
 	}
-	seen.Delayed = a.countDelayed(delay)
+	if id := r.Header.Get("X-Release"); id != "" {
+		a.release(id)
+	}
+	hold := r.Header.Get("X-Hold")
+	seen.Delayed = a.countDelayed(delay > 0 || hold != "")
 	select {
 	case <-time.After(delay):
 	case <-r.Context().Done():
 		return
+	}
+	if hold != "" {
+		select {
+		case <-a.gate(hold):
+		case <-r.Context().Done():
+			return
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-App", a.name)
@@ -208,14 +221,36 @@ func (a *answerer) health(r *http.Request) int {
 	return a.ill
 }
 
-// countDelayed notes a request that is answered after the delay, and returns how many there were.
-func (a *answerer) countDelayed(delay time.Duration) int {
+// countDelayed notes a request that is not answered at once, and returns how many there were.
+func (a *answerer) countDelayed(late bool) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if delay > 0 {
+	if late {
 		a.delayed++
 	}
 	return a.delayed
+}
+
+// gate is closed when the requests that it holds may go.
+func (a *answerer) gate(id string) chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.gates[id] == nil {
+		a.gates[id] = make(chan struct{})
+	}
+	return a.gates[id]
+}
+
+// release lets go what is held, and what comes to be.
+func (a *answerer) release(id string) {
+	gate := a.gate(id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-gate:
+	default:
+		close(gate)
+	}
 }
 
 // echo takes the connection over and sends back what comes.

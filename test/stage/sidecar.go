@@ -231,8 +231,7 @@ func (c *Sidecar) KillEnvoy() error {
 	return nil
 }
 
-// RestartEnvoy is KillEnvoy, and waits until the agent's next Envoy serves. It is told by its process: how old an Envoy is,
-// its statistics tell too late for who looks seldom.
+// RestartEnvoy is KillEnvoy, and waits until the agent's next Envoy serves.
 func (c *Sidecar) RestartEnvoy(ctx context.Context) error {
 	before, err := c.Envoys()
 	if err == nil {
@@ -241,6 +240,12 @@ func (c *Sidecar) RestartEnvoy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return c.NextEnvoy(ctx, before)
+}
+
+// NextEnvoy waits until an Envoy that is none of these processes serves, alone. By its process it is never missed; how old
+// it is, its statistics tell too late for who looks seldom.
+func (c *Sidecar) NextEnvoy(ctx context.Context, before []int) error {
 	if err := awaitProcess(ctx, c.Process, "there is another Envoy on "+c.Host.Name(), func(context.Context) bool {
 		now, err := c.Envoys()
 		return err == nil && len(now) == 1 && !slices.Contains(before, now[0])

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
@@ -25,14 +26,6 @@ func newApp(t *testing.T, g *ground.Ground, a App) {
 	t.Helper()
 	s := &Stage{Ground: g, Programs: Programs{self: "/proc/self/exe"}}
 	if _, err := s.App(g.Home(), a); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := Until(ctx, a.Name+" listens", func(ctx context.Context) bool {
-		conn, err := g.Home().Dial(ctx, "tcp", a.Listen[0])
-		return err == nil && conn.Close() == nil
-	}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -51,16 +44,8 @@ func bare(t *testing.T) *ground.Ground {
 	return g
 }
 
-// free is an address of loopback that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	s := httptest.NewServer(nil)
-	defer s.Close()
-	return s.Listener.Addr().String()
-}
-
 func TestAppDoesAsHeadersSay(t *testing.T) {
-	addr := free(t)
+	addr := testenv.FreeAddress(t)
 	newApp(t, bare(t), App{Name: "blue", Listen: []string{addr}})
 	for _, c := range []struct {
 		name   string
@@ -106,13 +91,51 @@ func TestAppDoesAsHeadersSay(t *testing.T) {
 	}
 }
 
+func TestAppHoldsARequestUntilItIsReleased(t *testing.T) {
+	addr := testenv.FreeAddress(t)
+	newApp(t, bare(t), App{Name: "blue", Listen: []string{addr}})
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	ask := func(header, id string) (seen Seen) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/", http.NoBody)
+		if err != nil {
+			t.Error(err)
+			return seen
+		}
+		req.Header.Set(header, id)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Error(err)
+			return seen
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(&seen); err != nil {
+			t.Error(err)
+		}
+		return seen
+	}
+	answered := make(chan struct{}, 2)
+	for range 2 {
+		go func() { ask("X-Hold", "a"); answered <- struct{}{} }()
+	}
+	testenv.Eventually(t, "both are held", func() bool { return ask("X-Release", "b").Delayed == 2 })
+	if len(answered) > 0 {
+		t.Error("one was answered before")
+	}
+	ask("X-Release", "a")
+	for range 2 {
+		<-answered
+	}
+	ask("X-Hold", "a") // what comes later is not held
+}
+
 func TestSteadyCountsWhatACallerPassesOn(t *testing.T) {
 	g := bare(t)
-	back, front := free(t), free(t)
+	back, front := testenv.FreeAddress(t), testenv.FreeAddress(t)
 	newApp(t, g, App{Name: "back", Listen: []string{back}})
 	newApp(t, g, App{Name: "front", Listen: []string{front}, Calls: "http://" + back + "/"})
 
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	steady := NewSteady(g.Home(), "http://"+front+"/", 2, time.Millisecond)
 	defer steady.Stop()
@@ -137,7 +160,7 @@ func TestSteadyCountsWhatACallerPassesOn(t *testing.T) {
 }
 
 func TestAppIsIllForWhoChecksItsHealth(t *testing.T) {
-	addr := free(t)
+	addr := testenv.FreeAddress(t)
 	newApp(t, bare(t), App{Name: "blue", Listen: []string{addr}})
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
@@ -181,7 +204,7 @@ func TestSteadyNeverRepeats(t *testing.T) {
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	server.Start()
 	defer server.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	steady := NewSteady(bare(t).Home(), server.URL, 4, time.Millisecond)
 	defer steady.Stop()
