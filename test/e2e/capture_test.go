@@ -23,6 +23,7 @@ func resolver(h *ground.Host) *net.Resolver {
 // TestCapturedQueries has a workload call a virtual service whose name only the mesh's name server knows, which nobody told
 // the workload about.
 func TestCapturedQueries(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "captured", "DROP_ALL")
 	ctx, cancel := m.context()
 	defer cancel()
@@ -62,8 +63,9 @@ func TestCapturedQueries(t *testing.T) {
 	captured := append(env, "EVERMESH_DNS_CAPTURE="+netip.AddrPortFrom(m.Home().Addr(), meshDNSPort).String())
 	run(captured)
 	t.Run("with it the name has the address of virtual services, and a request reaches the service", func(t *testing.T) {
-		if got, err := look(); err != nil || got != "10.10.10.10" {
-			t.Fatalf("got %q, %v", got, err)
+		if err := stage.Until(ctx, "the name has it", func(context.Context) bool { got, err := look(); return err == nil && got == "10.10.10.10" }); err != nil {
+			got, why := look()
+			t.Fatalf("%v: got %q, %v", err, got, why)
 		}
 		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			_, port, err := net.SplitHostPort(addr)

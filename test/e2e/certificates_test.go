@@ -21,6 +21,7 @@ import (
 // TestCertificateFiles has virtual nodes with certificates in files, laid out as Kubernetes mounts secrets: one whose
 // files come late, and two that rotate all that they have while a client never stops.
 func TestCertificateFiles(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "papers", "DROP_ALL")
 	root := sdstest.NewAuthority(t, "root")
 	dir, err := os.MkdirTemp("", "certificates")

@@ -17,6 +17,7 @@ import (
 // TestChangesUnderTraffic changes a mesh in every way that its users do while a client never stops. Not one of its
 // requests may fail, and none is repeated.
 func TestChangesUnderTraffic(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "changes", "DROP_ALL")
 	servers := map[string]*stage.Sidecar{}
 	for _, name := range []string{"blue", "green"} {
@@ -145,9 +146,9 @@ func TestChangesUnderTraffic(t *testing.T) {
 					} else if i == 0 {
 						want = "404"
 					}
-					if got := reach(t, client, fmt.Sprintf("http://%s:%d/", of, appPort+i), ""); got != want {
-						t.Errorf("with %v, %s: %s, want %s", backends, of, got, want)
-					}
+					m.until(fmt.Sprintf("with %v, %s is %s", backends, of, want), func(context.Context) bool {
+						return reach(t, client, fmt.Sprintf("http://%s:%d/", of, appPort+i), "") == want
+					})
 				}
 				count(50)
 			}
@@ -202,17 +203,15 @@ func TestChangesUnderTraffic(t *testing.T) {
 				shift("blue", 1)
 			}
 			m.settle(m.update("VirtualService", later, step.spec))
-			a := ask(t, client, request{URL: target})
-			if a.App != step.want {
-				t.Errorf("%s: %d %s from %q, want %s", step.spec, a.Status, a.Body, a.App, step.want)
-			}
+			m.until(step.spec+" leads to "+step.want, func(context.Context) bool { return ask(t, client, request{URL: target}).App == step.want })
 		}
 	})
 	t.Run("VS-001 VS-004 a service loses its provider", func(t *testing.T) {
 		m.settle(m.update("VirtualService", later, `{}`))
-		if a, err := send(t.Context(), client, request{URL: fmt.Sprintf("http://%s:%d/", later, appPort)}); err == nil && a.Status != http.StatusNotFound {
-			t.Errorf("%d %s, want 404", a.Status, a.Body)
-		}
+		m.until("it is not there any more", func(ctx context.Context) bool {
+			a, err := send(ctx, client, request{URL: fmt.Sprintf("http://%s:%d/", later, appPort)})
+			return err != nil || a.Status == http.StatusNotFound
+		})
 	})
 	t.Run("EMS-052 API-027 a node takes the place of another one", func(t *testing.T) {
 		m.during(t, steady, "virtual node replaced under a router", 200, func() {
@@ -242,6 +241,7 @@ func TestChangesUnderTraffic(t *testing.T) {
 
 // TestRefusedConfiguration gives one node an access log that its Envoy cannot open.
 func TestRefusedConfiguration(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "refused", "DROP_ALL")
 	m.app("blue")
 	service := m.service("shop", appPort, map[string]string{"r": weighted("", "blue", 1)})

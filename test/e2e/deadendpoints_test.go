@@ -27,7 +27,7 @@ import (
 // TestDeadEndpoints gives an agent four endpoints, of which one serves. The others are as bad as they come: one
 // swallows every packet, one refuses connections, and one shows a certificate of another CA.
 func TestDeadEndpoints(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "endpoints-dead", "DROP_ALL")
 	m.create("VirtualNode", "client", `{}`)
 	h, home := m.host("client"), m.Home().Addr()

@@ -38,13 +38,18 @@ func cloudMapControl(t *testing.T, name string, port int) (*stage.Control, *clou
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := control.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
 	return control, registry
 }
 
 // TestAgentsDrain has one of two replicas leave for which nobody but its agent says so: the registry and the name
 // server go on naming it, and its application goes on passing its checks.
 func TestAgentsDrain(t *testing.T) {
-	t.Parallel() // it waits, mostly
+	t.Parallel()
 	onGround(t)
 	control, registry := cloudMapControl(t, "agents-drain", 7120)
 	m := newMeshOn(t, control, "leaving", "DROP_ALL")

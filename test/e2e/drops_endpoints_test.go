@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -72,9 +71,9 @@ func newPairs(t *testing.T) *pairs {
 	}
 	p.create("VirtualNode", "client", callerSpec(backends...))
 	for name, node := range replicaHosts {
-		seconds := "5" // longer than clients take to hear from Cloud Map
+		seconds := "10" // longer than clients take to hear from Cloud Map, and what was sent before
 		if node == "checked" {
-			seconds = "15" // longer than two checks take, and what was sent before the second one
+			seconds = "20" // longer than two checks take, and what was sent before the second one
 		}
 		p.sidecars[name] = p.sidecar(p.hosts[name], stage.SidecarOptions{Resource: node, AppPorts: fmt.Sprint(appPort), Env: []string{"LISTENER_DRAIN_WAIT_TIME_S=" + seconds}})
 	}
@@ -150,7 +149,7 @@ func (p *pairs) row(t *testing.T, change, load string, from time.Time, others *s
 
 // TestEndpointsComeAndGo adds replicas of targets, has them leave in order, and kills one.
 func TestEndpointsComeAndGo(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	p := newPairs(t)
 	p.reaches(t, p.loads["pool"], "one")
 	p.reaches(t, p.loads["plain"], "three")
@@ -212,21 +211,23 @@ func TestEndpointsComeAndGo(t *testing.T) {
 // was at; who has the default retry policy, nothing.
 func (p *pairs) killed(t *testing.T) {
 	four, client := p.sidecars["four"], p.hosts["client"]
-	once := p.slowly(t, client, p.url["once"], 8, 2*time.Second, p.replicas()...)
+	once := p.hold(t, client, p.url["once"], 8, p.replicas()...)
 	// Those that the load's workers are at when the signal arrives may not be among these.
 	bound := p.underWay(t, "stale", "four") + loadWorkers
-	stale := p.slowly(t, client, p.url["stale"], 8, 2*time.Second, p.replicas()...)
-	from, uptime := time.Now(), p.stat(four, "server.uptime")
+	stale := p.hold(t, client, p.url["stale"], 8, p.replicas()...)
+	before, err := four.Envoys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := time.Now()
 	if err := four.KillEnvoy(); err != nil {
 		t.Fatal(err)
 	}
-	p.until("its agent has started it again", func(ctx context.Context) bool {
-		n, err := four.Stat(ctx, "server.uptime")
-		return err == nil && n < uptime
-	})
+	once.release(t)
+	stale.release(t)
 	ctx, cancel := p.context()
 	defer cancel()
-	if err := four.WaitLive(ctx); err != nil {
+	if err := four.NextEnvoy(ctx, before); err != nil {
 		t.Fatal(err)
 	}
 	p.reaches(t, p.loads["stale"], "three", "four")

@@ -15,7 +15,7 @@ import (
 // TestGatewayChangesUnderTraffic changes what is behind a virtual gateway, and the gateway, while someone outside of the
 // mesh never stops calling.
 func TestGatewayChangesUnderTraffic(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "gating", "DROP_ALL")
 	services := map[string]string{}
 	for _, name := range []string{"blue", "green"} {

@@ -50,7 +50,7 @@ func newListeners(t *testing.T) *listeners {
 	t.Cleanup(l.gate.End)
 	xds := strings.Replace(m.control.XDS, m.control.XDSAddr, l.gate.Addr, 1)
 	l.server = m.sidecar(h, stage.SidecarOptions{Resource: "server", AppPorts: "9080,9081", Env: []string{
-		"APPMESH_XDS_ENDPOINT=" + xds, "LISTENER_DRAIN_WAIT_TIME_S=12", // longer than requests last; the agent's default is 20
+		"APPMESH_XDS_ENDPOINT=" + xds, "LISTENER_DRAIN_WAIT_TIME_S=20", // longer than requests last, as the agent's default is
 	}})
 	l.host = m.host("client")
 	l.client = m.sidecar(l.host, stage.SidecarOptions{Resource: "client"})
@@ -97,19 +97,20 @@ func (l *listeners) row(t *testing.T, change string, do func()) {
 	dropped(t, change, all)
 }
 
-// port is where the application sees a request arrive.
-func (l *listeners) port(t *testing.T) int { return ask(t, l.host, request{URL: l.url}).Seen.Port }
+// arrive waits until the application sees requests arrive at the port.
+func (l *listeners) arrive(t *testing.T, port int) {
+	t.Helper()
+	l.until(fmt.Sprintf("requests arrive at port %d", port), func(context.Context) bool { return ask(t, l.host, request{URL: l.url}).Seen.Port == port })
+}
 
 func TestListenersChangeUnderTraffic(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	l := newListeners(t)
 	l.answers(t, l.steady, 100)
 	t.Run("EMS-052 a port changes", func(t *testing.T) {
 		l.row(t, "port change of a node", func() {
 			l.become(t, listener(9081, ""))
-			if got := l.port(t); got != 9081 {
-				t.Errorf("requests arrive at port %d", got)
-			}
+			l.arrive(t, 9081)
 		})
 	})
 	t.Run("VN-006 RT-007 EMS-052 a listener comes beside another, whose place it takes", func(t *testing.T) {
@@ -119,9 +120,7 @@ func TestListenersChangeUnderTraffic(t *testing.T) {
 				// The route names the port before the node's proxies have it.
 				node := l.update("VirtualNode", "server", l.spec(listener(9081, ""), listener(9080, "")))
 				l.settle(node, l.put("Update", "Route", "shop", "r", strings.Replace(weighted(noRetry, "server", 1), `"weight": 1`, `"weight": 1, "port": 9080`, 1)))
-				if got := l.port(t); got != 9080 {
-					t.Errorf("requests arrive at port %d", got)
-				}
+				l.arrive(t, 9080)
 				l.until("statistics have the new names", func(context.Context) bool {
 					return l.stat(l.server, "http.ingress.http.9080.downstream_rq_2xx") > 0
 				})
@@ -151,13 +150,14 @@ func TestListenersChangeUnderTraffic(t *testing.T) {
 					t.Errorf("%s was there after %v, and the node's proxy did not hear of it for 3 s", mode, took)
 				}
 				release.Stop()
-				plain := reach(t, visitor, fmt.Sprintf("http://%s:9080/", l.hostname("server")), "")
-				if want := map[string]string{"STRICT": "closed"}[mode]; plain != want && (want != "" || plain != "server") {
-					t.Errorf("%s: a request without TLS: %s", mode, plain)
+				want := "server"
+				if mode == "STRICT" {
+					want = "closed"
 				}
-				if l.stat(l.client, handshakes) == 0 {
-					t.Errorf("%s: the client speaks no TLS", mode)
-				}
+				l.until(mode+": a request without TLS is "+want, func(context.Context) bool {
+					return reach(t, visitor, fmt.Sprintf("http://%s:9080/", l.hostname("server")), "") == want
+				})
+				l.until(mode+": the client speaks TLS, or did", func(context.Context) bool { return l.stat(l.client, handshakes) > 0 })
 			}
 		})
 	}
@@ -181,7 +181,9 @@ func TestListenersChangeUnderTraffic(t *testing.T) {
 				})
 				// More at a time than ever before: the client's proxy needs new connections.
 				before := l.stat(l.client, handshakes)
-				l.slow = append(l.slow, l.slowly(t, l.host, l.url, 16*(n+1), time.Second, l.server.Host))
+				many := l.hold(t, l.host, l.url, 16*(n+1), l.server.Host)
+				l.slow = append(l.slow, many)
+				many.release(t)
 				if after := l.stat(l.client, handshakes); after == before {
 					t.Error("no connection was made with the new certificate")
 				}

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"net/http"
@@ -78,29 +79,64 @@ func (m *mesh) unrepeated(t *testing.T, s *stage.Sidecar) {
 // slow is a load of requests that take long.
 type slow struct {
 	answers []func(*testing.T) answer
+	release func(*testing.T) // lets go what is held; nil where nothing is
 }
 
 // slowly sends n requests that the applications on these hosts answer after the delay, and returns when they have them.
 func (m *mesh) slowly(t *testing.T, h *ground.Host, url string, n int, delay time.Duration, apps ...*ground.Host) *slow {
 	t.Helper()
+	return m.late(t, h, url, n, "X-Delay", delay.String(), apps...)
+}
+
+// hold is slowly for requests that are answered when they are waited for, or released: they are under way until then,
+// however slow the machine is.
+func (m *mesh) hold(t *testing.T, h *ground.Host, url string, n int, apps ...*ground.Host) *slow {
+	t.Helper()
+	id := rand.Text()
+	s := m.late(t, h, url, n, "X-Hold", id, apps...)
+	s.release = func(t *testing.T) {
+		t.Helper()
+		for _, app := range apps {
+			askApp(t, app, "X-Release", id)
+		}
+	}
+	return s
+}
+
+// late sends n requests with a header that has them answered late, and returns when the applications have them.
+func (m *mesh) late(t *testing.T, h *ground.Host, url string, n int, header, value string, apps ...*ground.Host) *slow {
+	t.Helper()
 	delayed := func() (sum int) {
 		for _, app := range apps {
-			sum += ask(t, app, request{URL: "http://" + net.JoinHostPort("127.0.0.1", fmt.Sprint(appPort)) + "/"}).Seen.Delayed
+			sum += askApp(t, app, "", "").Delayed
 		}
 		return sum
 	}
 	before := delayed()
 	s := &slow{}
 	for range n {
-		s.answers = append(s.answers, later(t, h, request{Method: http.MethodPost, URL: url, Header: map[string]string{"X-Delay": delay.String()}}))
+		s.answers = append(s.answers, later(t, h, request{Method: http.MethodPost, URL: url, Header: map[string]string{header: value}}))
 	}
 	m.until("the slow requests are under way", func(context.Context) bool { return delayed() >= before+n })
 	return s
 }
 
+// askApp sends a request to the application on the host, past its proxy.
+func askApp(t *testing.T, app *ground.Host, header, value string) stage.Seen {
+	t.Helper()
+	r := request{URL: "http://" + net.JoinHostPort("127.0.0.1", fmt.Sprint(appPort)) + "/"}
+	if header != "" {
+		r.Header = map[string]string{header: value}
+	}
+	return ask(t, app, r).Seen
+}
+
 // wait waits for the answers and adds them up.
 func (s *slow) wait(t *testing.T) stage.Tally {
 	t.Helper()
+	if s.release != nil {
+		s.release(t)
+	}
 	all := stage.Tally{Faults: map[string]int{}, ByApp: map[string]int{}}
 	for _, answer := range s.answers {
 		a := answer(t)

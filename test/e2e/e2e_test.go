@@ -3,7 +3,8 @@
 // Package e2e shows with live traffic what a mesh does: real evermeshd, real agents, real Envoys and real redirection,
 // on a ground with a network namespace for each workload. Subtests carry the ids of the requirements that they show.
 //
-// All tests share one ground and one evermeshd; each has a mesh of its own ([newMesh]), with hosts of its own. What a
+// All tests share one ground and one evermeshd, and run beside each other; each has a mesh of its own ([newMesh]), with hosts
+// of its own, on which nothing runs any more when the test has ended. What a
 // test needs is made through the public API and awaited through the rollout that the API reports; then requests are
 // sent from a workload, as its application would.
 package e2e
@@ -20,22 +21,25 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
 
-// wait bounds what is expected to happen at once.
-const wait = 30 * time.Second
+// wait bounds what is expected to happen at once, or in a few seconds, on a machine that may be busy.
+const wait = 2 * testenv.Patience
 
 // shared is what all tests of the run stand on.
 type shared struct {
 	*stage.Stage
 	control *stage.Control
 	plane   *plane          // two replicas, once a test asked for them
+	planes  sync.Mutex      // held by the test that has the plane
 	envoy   string          // its version
 	missing *ground.Missing // why there is no ground; everything else is unset then
 }
@@ -46,9 +50,9 @@ func TestMain(m *testing.M) {
 	stage.Play()
 	playEtcd()
 	os.Exit(ground.Main(m, &world.missing, func(g *ground.Ground) error {
-		// Tests that say so wait together, however few processors there are.
+		// Tests wait more than they work: so many wait together, however few processors there are.
 		flag.Parse()
-		return errors.Join(flag.Set("test.parallel", "8"), world.begin(context.Background(), g))
+		return errors.Join(flag.Set("test.parallel", "10"), world.begin(context.Background(), g))
 	}, nil))
 }
 
@@ -100,8 +104,21 @@ func onGround(t *testing.T) {
 func newMeshOn(t *testing.T, control *stage.Control, name, egress string) *mesh {
 	t.Helper()
 	m := &mesh{Stage: world.Stage, t: t, name: name, control: control}
+	t.Cleanup(m.end)
 	m.call("CreateMesh", fmt.Sprintf(`{"meshName": %q, "spec": {"egressFilter": {"type": %q}}}`, name, egress))
 	return m
+}
+
+// end ends all that runs on the mesh's hosts, and would go on beside other tests.
+func (m *mesh) end() {
+	for _, h := range m.Hosts() {
+		if !strings.HasPrefix(h.Name(), m.name+"-") {
+			continue
+		}
+		if err := h.Stop(); err != nil {
+			m.t.Error(err)
+		}
+	}
 }
 
 // context ends with the test, or after a time in which everything must have happened.
@@ -210,14 +227,6 @@ func (m *mesh) program(name string) *ground.Host {
 	m.t.Helper()
 	h := m.host(name)
 	if _, err := m.App(h, stage.App{Name: name, Listen: []string{fmt.Sprintf(":%d", appPort)}}); err != nil {
-		m.t.Fatal(err)
-	}
-	ctx, cancel := m.context()
-	defer cancel()
-	if err := stage.Until(ctx, name+" answers", func(ctx context.Context) bool {
-		conn, err := h.Dial(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", appPort))
-		return err == nil && conn.Close() == nil
-	}); err != nil {
 		m.t.Fatal(err)
 	}
 	return h

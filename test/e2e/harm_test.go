@@ -90,7 +90,7 @@ func (m *mesh) holds(t *testing.T, s *stage.Sidecar) []string {
 // TestNothingHarmsTheRest writes what cannot act. What it is part of goes on without it, a bystander's Envoy is not
 // touched, explain names the fault, and when the cause goes away all is well without anything else.
 func TestNothingHarmsTheRest(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "harm", "DROP_ALL")
 	m.app("blue")
 	m.app("green")

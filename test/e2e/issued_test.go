@@ -137,6 +137,7 @@ func (m *mesh) user(name string) (env []string) {
 // TestIssuedCertificates has certificates from the built-in ACM: who may have them, how soon they are with their
 // proxies, and how the authority that issues them is replaced while requests never stop.
 func TestIssuedCertificates(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "seals", "DROP_ALL")
 	root := m.authority("root", "")
 	a, b := m.authority("a", root), m.authority("b", root)

@@ -15,6 +15,7 @@ import (
 // TestLaggingReplica has a replica that learns nothing while a new target is made through the other one, which is then
 // killed. The proxies come to the one that lags: it must not take the new target away, not even for a moment.
 func TestLaggingReplica(t *testing.T) {
+	t.Parallel()
 	p := replicated(t)
 	l := newLine(newMeshOn(t, p.replicas[0], "lagging", "DROP_ALL"), 2, p.replicas...)
 	defer l.stop()

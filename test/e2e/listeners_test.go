@@ -15,6 +15,7 @@ import (
 
 // TestSeveralListeners has a node and a router with two listeners each.
 func TestSeveralListeners(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "ports", "DROP_ALL")
 	server := m.host("server")
 	if _, err := m.App(server, stage.App{Name: "server", Listen: []string{":9080", ":9081"}}); err != nil {
@@ -61,6 +62,7 @@ func TestSeveralListeners(t *testing.T) {
 
 // TestHTTP2 has a service that speaks HTTP/2 without TLS.
 func TestHTTP2(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "two", "DROP_ALL")
 	server := m.program("server")
 	m.create("VirtualNode", "server", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http2"}}], "serviceDiscovery": {"dns": {"hostname": %q}}}`, appPort, m.hostname("server")))
@@ -99,6 +101,7 @@ func TestHTTP2(t *testing.T) {
 
 // TestEndpoints has a node with two endpoints.
 func TestEndpoints(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "pairs", "DROP_ALL")
 	pair := m.hostname("pair")
 	one, two := m.host("one"), m.host("two")
@@ -186,6 +189,7 @@ func TestEndpoints(t *testing.T) {
 
 // TestConnectionPool has a server whose Envoy lets one request through at a time.
 func TestConnectionPool(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "pool", "DROP_ALL")
 	server := m.program("server")
 	m.create("VirtualNode", "server", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}, "connectionPool": {"http": {"maxConnections": 1, "maxPendingRequests": 1}}}],
@@ -194,7 +198,7 @@ func TestConnectionPool(t *testing.T) {
 	visitor := m.host("visitor")
 
 	t.Run("VN-009 VN-011 the pool limits the way to the application", func(t *testing.T) {
-		r := request{URL: fmt.Sprintf("http://%s:%d/", m.hostname("server"), appPort), Header: map[string]string{"X-Delay": "2s"}}
+		r := request{URL: fmt.Sprintf("http://%s:%d/", m.hostname("server"), appPort), Header: map[string]string{"X-Hold": "pool"}}
 		cluster := "cluster.cds_ingress_pool_server_http_9080."
 		running := later(t, visitor, r)
 		m.until("one request has the connection", func(context.Context) bool { return m.stat(in, cluster+"upstream_rq_active") == 1 })
@@ -205,6 +209,7 @@ func TestConnectionPool(t *testing.T) {
 				t.Errorf("one more: %d %s, want 503 at once", a.Status, a.Body)
 			}
 		}
+		askApp(t, server, "X-Release", "pool")
 		for name, answer := range map[string]func(*testing.T) answer{"running": running, "waiting": waiting} {
 			if a := answer(t); a.Status != http.StatusOK {
 				t.Errorf("the one %s: %d %s", name, a.Status, a.Body)
@@ -218,6 +223,7 @@ func TestConnectionPool(t *testing.T) {
 
 // TestTCP has services that are reached over TCP without more; what speaks HTTP speaks it through them.
 func TestTCP(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "bytes", "DROP_ALL")
 	var services []string
 	for n, name := range []string{"blue", "green"} {

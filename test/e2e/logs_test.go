@@ -18,7 +18,7 @@ import (
 
 // TestLogs reads what an Envoy writes down: of requests, as the node's spec says, and of itself.
 func TestLogs(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "logs", "DROP_ALL")
 	h := m.program("server")
 	// Envoy's user may write where the agent keeps its own.

@@ -89,6 +89,7 @@ func (m *mesh) set(settings api.MeshSettings) {
 // TestIdentitiesOfAMesh turns mutual TLS on throughout a mesh, changes who issues its identities, and turns it off, while
 // requests never stop.
 func TestIdentitiesOfAMesh(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "badges", "DROP_ALL")
 	servers, sidecars := []string{"green", "blue"}, map[string]*stage.Sidecar{}
 	for _, name := range servers {
@@ -111,7 +112,7 @@ func TestIdentitiesOfAMesh(t *testing.T) {
 	u.from(stranger, fmt.Sprintf("http://%s:8088/", m.hostname("front")))
 	u.more(t)
 	plain := func(name string) bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := m.context()
 		defer cancel()
 		a, err := send(ctx, stranger, request{URL: fmt.Sprintf("http://%s:%d/", m.hostname(name), appPort)})
 		return err == nil && a.Status == http.StatusOK

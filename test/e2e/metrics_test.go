@@ -16,8 +16,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
@@ -115,7 +118,7 @@ func (c *counting) has(t *testing.T, s *stage.Sidecar, family string, want serie
 
 // TestMetrics compares what proxies with the metrics extension count with what was sent.
 func TestMetrics(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	c := newCounting(t)
 	in := "Mesh=counted VirtualNode=server"
 	out := func(service string) string {
@@ -164,6 +167,7 @@ func TestMetrics(t *testing.T) {
 		c.has(t, c.server, "envoy_appmesh_RequestCount", nil) // nothing of it was a request of the mesh
 	})
 	shop := fmt.Sprintf("http://%s:9080/", c.hostname("shop"))
+	requests := 11.0 // of the client to the shop, so far
 	t.Run("OBS-024 OBS-025 requests by http, and those by grpc", func(t *testing.T) {
 		for status, n := range map[string]int{"200": 5, "302": 3, "404": 2, "500": 1} {
 			for range n {
@@ -187,10 +191,17 @@ func TestMetrics(t *testing.T) {
 		c.has(t, c.server, "envoy_appmesh_GrpcRequestCount", series{in: 4})
 	})
 	t.Run("OBS-025 OBS-026 the time until the whole response has come", func(t *testing.T) {
-		before := families(c.admin(c.client, "/stats/prometheus"))["envoy_appmesh_TargetResponseTime_sum"][out("shop")]
-		ask(t, c.client.Host, request{URL: shop, Header: map[string]string{"X-Delay": "700ms"}})
-		c.has(t, c.client, "envoy_appmesh_TargetResponseTime_count", series{out("shop"): 12, out("rpc"): 4})
-		took := families(c.admin(c.client, "/stats/prometheus"))["envoy_appmesh_TargetResponseTime_sum"][out("shop")] - before
+		measure := func() (took float64) {
+			before := families(c.admin(c.client, "/stats/prometheus"))["envoy_appmesh_TargetResponseTime_sum"][out("shop")]
+			ask(t, c.client.Host, request{URL: shop, Header: map[string]string{"X-Delay": "700ms"}})
+			requests++
+			c.has(t, c.client, "envoy_appmesh_TargetResponseTime_count", series{out("shop"): requests, out("rpc"): 4})
+			return families(c.admin(c.client, "/stats/prometheus"))["envoy_appmesh_TargetResponseTime_sum"][out("shop")] - before
+		}
+		took := measure()
+		for n := 0; n < 4 && took > 3000; n++ { // a busy machine may be late once, or twice
+			took = measure()
+		}
 		t.Logf("700 ms of the application were %v ms", took)
 		if took < 600 || took > 3000 { // a histogram's sums are those of its buckets
 			t.Errorf("700 ms were measured as %v", took)
@@ -202,7 +213,8 @@ func TestMetrics(t *testing.T) {
 		}
 		// The next one ends after it.
 		ask(t, c.client.Host, request{URL: shop})
-		c.has(t, c.client, "envoy_appmesh_RequestCountPerTarget", series{out("shop"): 13, out("rpc"): 4})
+		requests++
+		c.has(t, c.client, "envoy_appmesh_RequestCountPerTarget", series{out("shop"): requests, out("rpc"): 4})
 		c.has(t, c.client, "envoy_appmesh_HTTPCode_Target_4XX_Count", series{out("shop"): 2})
 	})
 	t.Run("OBS-024 OBS-025 through a gateway", func(t *testing.T) {
@@ -237,7 +249,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := families(string(text))
-		if got["RequestCountPerTarget"][out("shop")] != 13 || got["envoy_cluster_upstream_rq_total"] != nil {
+		if got["RequestCountPerTarget"][out("shop")] != requests || got["envoy_cluster_upstream_rq_total"] != nil {
 			t.Errorf("got\n%s", text)
 		}
 	})
@@ -328,7 +340,10 @@ func collect(t *testing.T, h *ground.Host, port int) *datagrams {
 	t.Helper()
 	var conn net.PacketConn
 	if err := h.Do(func() (err error) {
-		conn, err = net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		conn, err = (&net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			// What comes while nobody reads is kept, as far as the machine allows; counters are sent once.
+			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) })
+		}}).ListenPacket(t.Context(), "udp", fmt.Sprintf("127.0.0.1:%d", port))
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ const patience = 15 * time.Second
 
 // TestEtcdIsLost takes etcd away from two replicas, under traffic and with changes on the way.
 func TestEtcdIsLost(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	p := replicated(t)
 	l := newLine(newMeshOn(t, p.replicas[0], "outage", "DROP_ALL"), 2, p.replicas...)
 	defer l.stop()

@@ -78,6 +78,7 @@ func (d *deployer) try(operation, input string) (refused string) {
 // TestPermissionsOfWhoDeploys has a user of IAM make what leads traffic and what it is encrypted with: what the user's
 // policies do not allow, on the resource and on what it refers to, reaches no Envoy, and what they allow does.
 func TestPermissionsOfWhoDeploys(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "rights", "DROP_ALL")
 	d := m.deployer("rights-deployer")
 	a, b := m.authority("rights-a", ""), m.authority("rights-b", "")

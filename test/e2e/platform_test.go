@@ -34,6 +34,7 @@ func wall(t *testing.T, h *ground.Host) {
 // TestOlderEnvoys has proxies of the oldest supported Envoy and of the newest on one node: both follow changes, and who
 // has an old one has it until he replaces it himself.
 func TestOlderEnvoys(t *testing.T) {
+	t.Parallel()
 	root, err := stage.Root()
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 // TestQuietControlPlane has an evermeshd that comes back with nothing new: it sends the proxy nothing, and the agent says
 // that it is connected all the same.
 func TestQuietControlPlane(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	onGround(t)
 	control, err := world.Control(t.Context(), stage.ControlOptions{Name: "quiet", Ports: []int{7083, 7084, 7085}})
 	if err != nil {
@@ -122,6 +122,7 @@ func TestQuietControlPlane(t *testing.T) {
 
 // TestPreflight has the program try the way to a real evermeshd, and name the step that fails.
 func TestPreflight(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "preflight", "DROP_ALL")
 	m.app("blue")
 	m.create("VirtualNode", "client", callerSpec(m.service("shop", appPort, map[string]string{"r": weighted(noRetry, "blue", 1)})))

@@ -15,6 +15,7 @@ import (
 
 // TestRefusals asks for what App Mesh refuses. Whatever is refused changes nothing: traffic goes where it went.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "refusals", "DROP_ALL")
 	m.app("blue")
 	m.create("VirtualNode", "ports", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": 9080, "protocol": "http"}}, {"portMapping": {"port": 9081, "protocol": "http"}}],

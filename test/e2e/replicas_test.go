@@ -25,13 +25,15 @@ type plane struct {
 	gates    [][]*stage.Gate // by replica
 }
 
-// drainSeconds is over how long a replica of the plane spreads the ends of its streams.
-const drainSeconds = 3
+// drainSeconds is over how long a replica of the plane spreads the ends of its streams: long enough to be looked at.
+const drainSeconds = 6
 
-// replicated returns the plane, which the first test that asks for it starts.
+// replicated returns the plane, which the first test that asks for it starts, and which one has at a time.
 func replicated(t *testing.T) *plane {
 	t.Helper()
 	onGround(t)
+	world.planes.Lock()
+	t.Cleanup(world.planes.Unlock)
 	if world.plane == nil {
 		world.plane = newPlane(t)
 	}
@@ -112,6 +114,7 @@ func (p *plane) streams(l *line, n int) int {
 
 // TestReplicas kills and rolls two evermeshd on one etcd, while three clients never stop.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	p := replicated(t)
 	l := newLine(newMeshOn(t, p.replicas[0], "replicas", "DROP_ALL"), 3, p.replicas...)
 	defer l.stop()
@@ -206,7 +209,7 @@ func (p *plane) roll(t *testing.T, l *line, n int) {
 	if streams := p.streams(l, n); streams < 1 {
 		t.Errorf("it has %d streams left when /readyz fails, want some: nobody may come any more, and nobody has to go", streams)
 	}
-	// The first stream ends at once, the last one two seconds later.
+	// The first stream ends at once, the last one four seconds later.
 	l.until("a proxy has moved", func(context.Context) bool { return p.streams(l, 1-n) > 0 })
 	l.unchanged(before)
 	left := p.streams(l, n)
@@ -265,6 +268,9 @@ func logLines(t *testing.T, text string) []logLine {
 	t.Helper()
 	var out []logLine
 	for line := range strings.Lines(text) {
+		if !strings.HasSuffix(line, "\n") {
+			continue // it is being written
+		}
 		var l logLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Errorf("%v in %q", err, line)

@@ -14,6 +14,7 @@ import (
 
 // TestRestart ends an evermeshd of its own under traffic, by force and in order.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	onGround(t)
 	ctx := t.Context()
 	control, err := world.Control(ctx, stage.ControlOptions{Name: "restart", Ports: []int{7080, 7081, 7082}})
@@ -71,12 +72,12 @@ func TestRestart(t *testing.T) {
 // what they find when it is back is what they have: they are sent nothing.
 func (l *line) migrate(t *testing.T) {
 	t.Helper()
+	to := []string{"--etcd-endpoints", strings.Join(replicated(l.t).etcd.endpoints(), ","), "--etcd-prefix", "/migrated"}
 	ctx, cancel := l.context()
 	defer cancel()
 	before := l.changes()
 	from := time.Now()
 	file := filepath.Join(world.Dir(), "run", "restart-backup")
-	to := []string{"--etcd-endpoints", strings.Join(replicated(t).etcd.endpoints(), ","), "--etcd-prefix", "/migrated"}
 	if err := l.control.Stop(ctx); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
 	}

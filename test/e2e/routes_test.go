@@ -50,6 +50,7 @@ func when(target, match string) string { return prioritised(10, to(target, match
 // TestMatches makes a virtual service for each case, all of them backends of one client, and sends requests from
 // behind the client's Envoy.
 func TestMatches(t *testing.T) {
+	t.Parallel()
 	rest := to("green", `{"prefix": "/"}`)
 	cases := map[string]struct {
 		routes map[string]string

@@ -19,6 +19,7 @@ import (
 // TestManagementServer shows what the management service says to proxies that it does not serve, and to those that
 // name themselves in another way.
 func TestManagementServer(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "server", "DROP_ALL")
 	arn := m.create("VirtualNode", "node", `{}`)
 
@@ -128,6 +129,7 @@ func (m *mesh) logs(s *stage.Sidecar, words ...string) {
 
 // TestMeshesAreApart has two meshes with nodes and services of equal names.
 func TestMeshesAreApart(t *testing.T) {
+	t.Parallel()
 	left, right := newMesh(t, "apart-left", "DROP_ALL"), newMesh(t, "apart-right", "DROP_ALL")
 	sidecars := map[*mesh]*stage.Sidecar{}
 	for _, m := range []*mesh{left, right} {

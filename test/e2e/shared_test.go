@@ -189,6 +189,7 @@ func (p *party) share() string {
 // TestSharedMesh has two accounts in one mesh, with real Envoys of both that call each
 // other, until the owner ends the share.
 func TestSharedMesh(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "shared", "DROP_ALL")
 	g := m.guest("999900002222")
 	share := g.share()

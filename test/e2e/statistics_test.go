@@ -31,7 +31,7 @@ func (m *mesh) names(s *stage.Sidecar) map[string]string {
 
 // TestStatistics looks for the names by which App Mesh's users know Envoy's own statistics.
 func TestStatistics(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "online-store", "ALLOW_ALL")
 	h := m.host("website")
 	if _, err := m.App(h, stage.App{Name: "website", Listen: []string{":5555", ":6666", ":7777"}}); err != nil {

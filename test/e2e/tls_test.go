@@ -17,7 +17,7 @@ import (
 // TestTLS has mutual TLS from files between two sidecars, through the real control plane, and the statistics by which
 // App Mesh's users tell.
 func TestTLS(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "sealed", "DROP_ALL")
 	root := sdstest.NewAuthority(t, "root")
 	dir, err := os.MkdirTemp("", "certificates")

@@ -30,7 +30,7 @@ func collector(t *testing.T, h *ground.Host, port int) arrivals {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ReadHeaderTimeout: wait, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 		if err == nil {
 			select {
@@ -66,7 +66,7 @@ func (a arrivals) await(t *testing.T, what string, wanted func(arrived) bool) ar
 
 // TestTracing has a tracer of each kind beside a client, and looks at what arrives there.
 func TestTracing(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "traces", "DROP_ALL")
 	m.app("blue")
 	service := m.service("shop", appPort, map[string]string{"r": weighted("", "blue", 1)})
@@ -183,12 +183,12 @@ tracing:
     typed_config:
       "@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
       service_name: mine
-      http_service: {http_uri: {uri: "http://127.0.0.1:9500/v1/traces", cluster: otlp, timeout: 1s}}
+      http_service: {http_uri: {uri: "http://127.0.0.1:9500/v1/traces", cluster: otlp, timeout: 30s}}
 static_resources:
   clusters:
   - name: otlp
     type: STATIC
-    connect_timeout: 1s
+    connect_timeout: 30s
     load_assignment:
       cluster_name: otlp
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9500}}}}]}]

@@ -40,7 +40,7 @@ func (c *counter) next() string {
 
 // TestForwarding shows weights, retries and timeouts, on one client.
 func TestForwarding(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "forwarding", "DROP_ALL")
 	for _, name := range []string{"blue", "green", "red"} {
 		m.app(name)
@@ -56,12 +56,12 @@ func TestForwarding(t *testing.T) {
 		"gateway":  {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["gateway-error"]}`, "blue", 1)},
 		"conflict": {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["client-error"]}`, "blue", 1)},
 		"stream":   {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 10}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
-		"slow":     {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "ms", "value": 300}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
+		"slow":     {"r": weighted(`"retryPolicy": {"maxRetries": 2, "perRetryTimeout": {"unit": "s", "value": 4}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
 		"idle":     {"r": weighted(`"timeout": {"idle": {"unit": "s", "value": 1}}`, "blue", 1)},
-		"cut": {"r": weighted(`"timeout": {"perRequest": {"unit": "ms", "value": 1500}},
-			"retryPolicy": {"maxRetries": 4, "perRetryTimeout": {"unit": "s", "value": 1}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
+		"cut": {"r": weighted(`"timeout": {"perRequest": {"unit": "s", "value": 12}},
+			"retryPolicy": {"maxRetries": 4, "perRetryTimeout": {"unit": "s", "value": 8}, "httpRetryEvents": ["stream-error"]}`, "blue", 1)},
 		"short":     {"r": weighted(`"timeout": {"perRequest": {"unit": "ms", "value": 400}}`, "blue", 1)},
-		"long":      {"r": weighted(`"timeout": {"perRequest": {"unit": "s", "value": 20}}`, "blue", 1)},
+		"long":      {"r": weighted(`"timeout": {"perRequest": {"unit": "s", "value": 40}}`, "blue", 1)},
 		"endless":   {"r": weighted(`"timeout": {"perRequest": {"unit": "s", "value": 0}}`, "blue", 1)},
 		"unknown":   {"r": weighted("", "gone", 1)},
 		"elsewhere": {"r": weighted("", "blue", 1)},
@@ -86,19 +86,24 @@ func TestForwarding(t *testing.T) {
 	ids := counter{prefix: "forwarding"}
 	toDirect := fmt.Sprintf("http://%s:%d/", direct, appPort)
 
-	// These take as long as they must, and so wait while the others run.
+	// These take as long as they must, and so wait while the others run. What a timeout is to end the application would
+	// answer after an hour; what none is to end, after more than the default.
 	type waiting struct {
 		answer func(*testing.T) answer
 		want   int
 		least  time.Duration
 	}
-	slow := map[string]string{"X-Delay": "16s"}
+	slow, never := map[string]string{"X-Delay": "16s"}, map[string]string{"X-Delay": "1h"}
 	waits := map[string]waiting{
-		"RT-035 15 s are the default":      {later(t, client, request{URL: url("plain"), Header: slow}), http.StatusGatewayTimeout, 15 * time.Second},
-		"RT-035 perRequest may be longer":  {later(t, client, request{URL: url("long"), Header: slow}), http.StatusOK, 16 * time.Second},
-		"RT-035 perRequest 0 means no end": {later(t, client, request{URL: url("endless"), Header: slow}), http.StatusOK, 16 * time.Second},
-		"VS-011 node providers wait 15 s":  {later(t, client, request{URL: toDirect, Header: slow}), http.StatusGatewayTimeout, 15 * time.Second},
+		"RT-035 15 s are the default":               {later(t, client, request{URL: url("plain"), Header: never}), http.StatusGatewayTimeout, 15 * time.Second},
+		"RT-035 perRequest may be longer":           {later(t, client, request{URL: url("long"), Header: slow}), http.StatusOK, 16 * time.Second},
+		"RT-035 perRequest 0 means no end":          {later(t, client, request{URL: url("endless"), Header: slow}), http.StatusOK, 16 * time.Second},
+		"VS-011 node providers wait 15 s":           {later(t, client, request{URL: toDirect, Header: never}), http.StatusGatewayTimeout, 15 * time.Second},
+		"RT-035 perRequest ends a request with 504": {later(t, client, request{URL: url("short"), Header: never}), http.StatusGatewayTimeout, 400 * time.Millisecond},
+		"RT-036 a silent stream ends":               {later(t, client, request{URL: url("idle"), Header: never}), http.StatusGatewayTimeout, time.Second},
 	}
+	bounded := later(t, client, request{URL: url("slow"), Header: map[string]string{"X-Fail": "bounded,2", "X-Delay": "1h"}})
+	cut := later(t, client, request{URL: url("cut"), Header: map[string]string{"X-Fail": "cut,9", "X-Delay": "1h"}})
 
 	t.Run("RT-001 RT-009 weights 75 and 25 split a large sample", func(t *testing.T) {
 		shares(t, client, url("split"), map[string]float64{"blue": 0.75, "green": 0.25})
@@ -171,18 +176,6 @@ func TestForwarding(t *testing.T) {
 			t.Errorf("status %d after %d tries, want 200 after 3", a.Status, a.Seen.Try)
 		}
 	})
-	t.Run("RT-030 the per-retry timeout bounds the first try too", func(t *testing.T) {
-		a := ask(t, client, request{URL: url("slow"), Header: map[string]string{"X-Fail": ids.next() + ",2", "X-Delay": "5s"}})
-		if a.Status != 200 || a.Seen.Try != 3 || a.Took > 3*time.Second {
-			t.Errorf("status %d after %d tries and %v, want 200 after 3 and less than a second", a.Status, a.Seen.Try, a.Took)
-		}
-	})
-	t.Run("RT-035 perRequest ends a request with 504", func(t *testing.T) {
-		a := ask(t, client, request{URL: url("short"), Header: map[string]string{"X-Delay": "5s"}})
-		if a.Status != http.StatusGatewayTimeout || a.Took < 350*time.Millisecond || a.Took > 3*time.Second {
-			t.Errorf("status %d after %v, want 504 after 0.4 s", a.Status, a.Took)
-		}
-	})
 	t.Run("EMS-041 the default retry is visible in config_dump", func(t *testing.T) {
 		dump := m.admin(sidecar, "/config_dump?resource=dynamic_route_configs")
 		if !strings.Contains(dump, `"retry_on": "reset,connect-failure,refused-stream,retriable-status-codes"`) && !strings.Contains(dump, `"retry_on": "unavailable,reset,connect-failure,refused-stream,retriable-status-codes"`) {
@@ -198,27 +191,32 @@ func TestForwarding(t *testing.T) {
 			}
 		}
 	})
-	t.Run("RT-036 a silent stream ends", func(t *testing.T) {
-		a := ask(t, client, request{URL: url("idle"), Header: map[string]string{"X-Delay": "10s"}})
-		if a.Status != http.StatusGatewayTimeout || a.Took < 900*time.Millisecond || a.Took > 4*time.Second {
-			t.Errorf("status %d after %v, want 504 after a second", a.Status, a.Took)
+	t.Run("RT-030 the per-retry timeout bounds the first try too", func(t *testing.T) {
+		// Without it the first try would be answered after an hour, and ended after 15 s.
+		if a := bounded(t); a.Status != 200 || a.Seen.Try != 3 {
+			t.Errorf("status %d after %d tries, want 200 after 3", a.Status, a.Seen.Try)
 		}
 	})
 	t.Run("RT-037 perRequest cuts retries off", func(t *testing.T) {
-		before := m.stat(sidecar, "cluster.cds_egress_forwarding_blue_http_9080.upstream_rq_retry")
-		a := ask(t, client, request{URL: url("cut"), Header: map[string]string{"X-Delay": "10s"}})
-		retries := m.stat(sidecar, "cluster.cds_egress_forwarding_blue_http_9080.upstream_rq_retry") - before
-		if a.Status != http.StatusGatewayTimeout || a.Took > 3*time.Second || retries != 1 {
-			t.Errorf("status %d after %v and %d retries, want 504 after 1.5 s and one of four", a.Status, a.Took, retries)
+		a := cut(t)
+		tries := ask(t, client, request{URL: url("plain"), Header: map[string]string{"X-Fail": "cut,0"}}).Seen.Try - 1
+		if a.Status != http.StatusGatewayTimeout || a.Took < 11*time.Second || tries != 2 {
+			t.Errorf("status %d after %v and %d tries, want 504 after 12 s and a second try, of five", a.Status, a.Took, tries)
 		}
 	})
 	for name, c := range waits {
 		t.Run(name, func(t *testing.T) {
-			a := c.answer(t)
-			if a.Status != c.want || a.Took < c.least-100*time.Millisecond || a.Took > c.least+3*time.Second {
-				t.Errorf("status %d after %v, want %d after %v", a.Status, a.Took, c.want, c.least)
-			}
+			within(t, c.answer(t), c.want, c.least)
 		})
+	}
+}
+
+// within holds that an answer came after the time that it had to take, and, where it is that of a timeout, before the next
+// longer one would have given it. How late it may be is the machine's: a busy one is late by seconds.
+func within(t *testing.T, a answer, status int, least time.Duration) {
+	t.Helper()
+	if a.Status != status || a.Took < least-100*time.Millisecond || a.Took > least+10*time.Second {
+		t.Errorf("status %d after %v, want %d after %v", a.Status, a.Took, status, least)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // TestTroubles has what App Mesh's guide tells to look for when something does not work.
 func TestTroubles(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "troubles", "DROP_ALL")
 	m.app("blue")
 	m.create("VirtualNode", "away", fmt.Sprintf(`{"listeners": [{"portMapping": {"port": %d, "protocol": "http"}}], "serviceDiscovery": {"dns": {"hostname": "nowhere.troubles.local"}}}`, appPort))

@@ -14,6 +14,7 @@ import (
 
 // TestEndpointNames has a management service under the names that App Mesh's had, and others, on both families.
 func TestEndpointNames(t *testing.T) {
+	t.Parallel()
 	onGround(t)
 	const mine = "xds.evermesh.example"
 	aws := func(name, domain string) string { return name + ".us-east-1." + domain }
@@ -74,14 +75,12 @@ func TestEndpointNames(t *testing.T) {
 	t.Run("SEC-008 a host that lets nothing out but to port 443", func(t *testing.T) {
 		server, host := m.program("server"), m.host("walled")
 		reaches := func() bool {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
 			conn, err := host.Dial(ctx, "tcp", fmt.Sprintf("%s:%d", server.Addr(), appPort))
 			return err == nil && conn.Close() == nil
 		}
-		if !reaches() {
-			t.Fatal("it reaches nothing before there is a wall: nothing is shown")
-		}
+		m.until("it reaches other ports, before there is a wall", func(context.Context) bool { return reaches() })
 		wall(t, host)
 		if reaches() {
 			t.Fatal("it reaches other ports: there is no wall")
@@ -102,6 +101,7 @@ func TestEndpointNames(t *testing.T) {
 // TestWhoMayStream has gateways whose proxies come with the key of another account, and a management service that asks
 // nobody.
 func TestWhoMayStream(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "streams", "DROP_ALL")
 	c := newCertificates(t)
 	m.create("VirtualGateway", "plain", `{"listeners": [{"portMapping": {"port": 8088, "protocol": "http"}}]}`)

@@ -15,6 +15,7 @@ import (
 
 // TestExternalService models a service outside of the mesh, as the guide does with example.com.
 func TestExternalService(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "external", "DROP_ALL")
 	outside := m.program("outside")
 	const name = "example.com"
@@ -42,6 +43,7 @@ func TestExternalService(t *testing.T) {
 // TestLookups counts what Envoy asks the name server for: names with addresses of both families, and with one of the
 // family alone that is not preferred.
 func TestLookups(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "lookups", "DROP_ALL")
 	both := m.program("both")
 	if !both.Addr6().IsValid() {

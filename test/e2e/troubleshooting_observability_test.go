@@ -19,6 +19,7 @@ import (
 // TestSampling has X-Ray's daemon beside an Envoy that follows rules from a file, and a tracer of the user's own as the
 // guide has it.
 func TestSampling(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "sampling", "DROP_ALL")
 	m.app("blue")
 	service := m.service("shop", appPort, map[string]string{"rest": to("blue", `{"prefix": "/"}`)})
@@ -111,6 +112,7 @@ func TestSampling(t *testing.T) {
 // TestMeansOfDebugging turns on what the guide recommends to have: the administration interface, DogStatsD and access
 // logs; and has what it searches logs for.
 func TestMeansOfDebugging(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "means", "DROP_ALL")
 	h := m.program("server")
 	log := filepath.Join(m.Dir(), "run", h.Name(), "access.log")
@@ -150,7 +152,7 @@ func TestMeansOfDebugging(t *testing.T) {
 
 // TestHealthCheckVolume counts the health checks of a node with two clients, as explain estimates them.
 func TestHealthCheckVolume(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "volume", "DROP_ALL")
 	h := m.program("server")
 	const check = `, "healthCheck": {"protocol": "http", "path": "/health", "intervalMillis": 5000, "timeoutMillis": 2000, "healthyThreshold": 2, "unhealthyThreshold": 2}`
@@ -200,6 +202,7 @@ func TestHealthCheckVolume(t *testing.T) {
 
 // TestLookAhead has the guide's pattern that Envoy's older ones took to look ahead, and what others write for it.
 func TestLookAhead(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "patterns", "DROP_ALL")
 	for _, name := range []string{"blue", "green"} {
 		m.app(name)

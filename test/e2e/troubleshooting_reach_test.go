@@ -20,9 +20,9 @@ import (
 	"github.com/evermesh/evermesh/test/stage"
 )
 
-// longer gives a spec with an HTTP route, or a node with one listener, a time of 20 s for a request.
+// longer gives a spec with an HTTP route, or a node with one listener, a time of 40 s for a request.
 func longer(spec string) string {
-	const timeout = `"timeout": {"perRequest": {"unit": "s", "value": 20}}`
+	const timeout = `"timeout": {"perRequest": {"unit": "s", "value": 40}}`
 	if strings.Contains(spec, `"httpRoute": {`) {
 		return strings.Replace(spec, `"httpRoute": {`, `"httpRoute": {`+timeout+`, `, 1)
 	}
@@ -31,7 +31,7 @@ func longer(spec string) string {
 
 // TestUnreachable has what App Mesh's guide says of services that are not reached.
 func TestUnreachable(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "unreached", "ALLOW_ALL")
 	blue := m.program("blue")
 	m.create("VirtualNode", "blue", longer(m.nodeSpec("blue")))
@@ -55,7 +55,11 @@ func TestUnreachable(t *testing.T) {
 	url := func(name string) string { return fmt.Sprintf("http://%s:%d/", name, appPort) }
 	slow := map[string]func(*testing.T) answer{}
 	for _, name := range []string{shop, short, half, unlisted} {
-		slow[name] = later(t, client, request{URL: url(name), Header: map[string]string{"X-Delay": "16s"}})
+		delay := "1h" // what is to be ended is not answered before
+		if name == shop {
+			delay = "16s"
+		}
+		slow[name] = later(t, client, request{URL: url(name), Header: map[string]string{"X-Delay": delay}})
 	}
 
 	t.Run("TRBL-006 a service's name must resolve, to anything but loopback", func(t *testing.T) {
@@ -77,7 +81,7 @@ func TestUnreachable(t *testing.T) {
 	})
 	t.Run("TRBL-007 an application whose proxy is not wired gets no answer, and no 503", func(t *testing.T) {
 		bare := m.host("bare")
-		if got := reach(t, bare, url(short), ""); got != "closed" && got != "silent" {
+		if got := reachWithin(t, 5*time.Second, bare, url(short), ""); got != "closed" && got != "silent" {
 			t.Errorf("without a proxy: %s", got)
 		}
 		m.sidecar(bare, stage.SidecarOptions{Resource: "client"})
@@ -133,10 +137,7 @@ func TestUnreachable(t *testing.T) {
 		"TRBL-017 so does one that the route alone has":                     {half, http.StatusGatewayTimeout, 15 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := slow[c.service](t)
-			if a.Status != c.status || a.Took < c.least-100*time.Millisecond || a.Took > c.least+3*time.Second {
-				t.Errorf("%d after %v, want %d after %v", a.Status, a.Took, c.status, c.least)
-			}
+			within(t, slow[c.service](t), c.status, c.least)
 		})
 	}
 }
@@ -155,6 +156,7 @@ func (m *mesh) explanation(t *testing.T, arn string) api.Explanation {
 
 // TestServerFirst has servers that speak first, as databases do, in the ways to reach them that the guide has.
 func TestServerFirst(t *testing.T) {
+	t.Parallel()
 	const mysql, nfs = 3306, 2049
 	const strayed = "listener.0.0.0.0_15001.no_filter_chain_match" // connections under DROP_ALL that are no backend's
 	open := newMesh(t, "first-open", "ALLOW_ALL")
@@ -175,28 +177,36 @@ func TestServerFirst(t *testing.T) {
 	for _, of := range []*mesh{m, open} {
 		of.create("VirtualNode", "alone", `{}`)
 	}
-	hears := func(t *testing.T, h *ground.Host, name string, port int, want bool) {
+	// once is what a connection says, and after what time.
+	once := func(t *testing.T, h *ground.Host, addr string) (text string, took time.Duration) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		defer cancel()
 		began := time.Now()
-		conn, err := h.Dial(ctx, "tcp", fmt.Sprintf("%s:%d", name, port))
+		conn, err := h.Dial(ctx, "tcp", addr)
 		if err != nil {
-			if want {
-				t.Error(err)
-			}
-			return
+			return err.Error(), time.Since(began)
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 			t.Fatal(err)
 		}
-		text, err := io.ReadAll(conn)
-		switch {
-		case want != (string(text) == "5.7.31\n"):
-			t.Errorf("port %d of %s says %q, %v after %v", port, name, text, err, time.Since(began))
-		case want && time.Since(began) > 2*time.Second:
-			t.Errorf("port %d of %s spoke after %v", port, name, time.Since(began))
+		said, err := io.ReadAll(conn)
+		if len(said) == 0 && err != nil {
+			return err.Error(), time.Since(began)
+		}
+		return string(said), time.Since(began)
+	}
+	hears := func(t *testing.T, h *ground.Host, name string, port int, want bool) {
+		t.Helper()
+		addr := fmt.Sprintf("%s:%d", name, port)
+		text, took := once(t, h, addr)
+		// A busy machine may be late once, and in a row seldom; who waits for the client to speak is late each time.
+		for n := 0; want && n < 4 && took > 2*time.Second; n++ {
+			text, took = once(t, h, addr)
+		}
+		if want != (text == "5.7.31\n") || want && took > 2*time.Second {
+			t.Errorf("%s says %q after %v", addr, text, took)
 		}
 	}
 	t.Run("EMS-037 TRBL-011 a backend that speaks first is heard at once", func(t *testing.T) {

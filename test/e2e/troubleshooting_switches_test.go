@@ -16,6 +16,7 @@ import (
 
 // TestDefaultRetrySwitch turns App Mesh's default retry policy off and on again.
 func TestDefaultRetrySwitch(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "switch", "DROP_ALL")
 	m.app("blue")
 	service := m.service("shop", appPort, map[string]string{"rest": to("blue", `{"prefix": "/"}`)})
@@ -55,6 +56,7 @@ func TestDefaultRetrySwitch(t *testing.T) {
 
 // TestRenamedStatistics gives a node a second listener, after asking what that does.
 func TestRenamedStatistics(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "renamed", "DROP_ALL")
 	h := m.program("server")
 	m.create("VirtualNode", "server", m.nodeSpec("server"))
@@ -99,6 +101,7 @@ func TestRenamedStatistics(t *testing.T) {
 
 // TestGatewayRouteSamples has what the guide's samples of gateway routes get wrong.
 func TestGatewayRouteSamples(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "samples", "DROP_ALL")
 	m.app("blue")
 	service := m.service("shop", appPort, map[string]string{"rest": to("blue", `{"prefix": "/"}`)})

@@ -19,7 +19,7 @@ import (
 // TestSecretsOfTheWorkload has an SDS server beside two workloads, as SPIRE's agent is one, at a socket that the agents
 // are told of.
 func TestSecretsOfTheWorkload(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "workload", "DROP_ALL")
 	root := sdstest.NewAuthority(t, "root")
 	dir, err := os.MkdirTemp("", "sds") // short: sockets have at most 107 bytes
@@ -72,6 +72,7 @@ func TestSecretsOfTheWorkload(t *testing.T) {
 
 // TestTrustBetweenMeshes has two meshes whose gateways demand certificates, and a service in each that calls the other.
 func TestTrustBetweenMeshes(t *testing.T) {
+	t.Parallel()
 	c := newCertificates(t)
 	const port = 8443
 	meshes, gates, clients := map[string]*mesh{}, map[string]*ground.Host{}, map[string]*ground.Host{}
@@ -156,6 +157,7 @@ func bytesOrBase64(text, wanted string) bool {
 
 // TestOutsideByTLS has a node with TLS under DROP_ALL whose application calls what is not in the mesh.
 func TestOutsideByTLS(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "sealed-off", "DROP_ALL")
 	c := newCertificates(t)
 	outside := m.program("outside")

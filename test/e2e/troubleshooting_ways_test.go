@@ -19,6 +19,7 @@ import (
 
 // TestForwardProxy has an application whose environment names a forward proxy, which knows nothing of the mesh.
 func TestForwardProxy(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "forward", "ALLOW_ALL")
 	m.app("blue")
 	service := m.service("shop", appPort, map[string]string{"rest": to("blue", `{"prefix": "/"}`)})
@@ -110,6 +111,7 @@ func (c *certificates) trust() string {
 
 // TestBypass has servers with TLS that callers reach in other ways than through proxies on both sides.
 func TestBypass(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "bypass", "DROP_ALL")
 	c := newCertificates(t)
 	services := map[string]string{}
@@ -203,6 +205,7 @@ func connects(t *testing.T, from *ground.Host, addr string) {
 
 // TestBalancers has a gateway of two replicas behind one name, and what balancers check.
 func TestBalancers(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "balanced", "DROP_ALL")
 	node := m.app("blue")
 	m.sidecar(node, stage.SidecarOptions{Resource: "blue", AppPorts: fmt.Sprint(appPort)})

@@ -18,7 +18,7 @@ import (
 
 // TestEnvoysHandOver has the Envoys of both sides taken over by new ones under load, as when their binary is upgraded.
 func TestEnvoysHandOver(t *testing.T) {
-	t.Parallel() // it waits, mostly
+	t.Parallel()
 	m := newMesh(t, "handing-over", "DROP_ALL")
 	server, client := m.app("server"), m.host("client")
 	service := m.service("to-server", appPort, map[string]string{"r": weighted(noRetry, "server", 1)})

@@ -39,6 +39,7 @@ func (m *mesh) called(services ...string) {
 // TestWithoutInterception has workloads for which nothing redirects, each with one of the ways in which its application
 // and its Envoy share the node's port, and one caller. The names of services resolve to loopback.
 func TestWithoutInterception(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "bare", "DROP_ALL")
 	logged := func(host *ground.Host, spec string) string {
 		file := filepath.Join(m.Dir(), "run", host.Name(), "access.log")
@@ -304,6 +305,7 @@ func page(ctx context.Context, h *ground.Host, url string) (string, error) {
 
 // TestWithoutInterceptionAllowAll is about what is no backend, where everything may be called.
 func TestWithoutInterceptionAllowAll(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "barefree", "ALLOW_ALL")
 	m.app("blue")
 	outside := m.program("outside")
@@ -338,6 +340,7 @@ func TestWithoutInterceptionAllowAll(t *testing.T) {
 // TestWithoutInterceptionIPv6 has nodes that are reached by IPv6 alone, with Envoy on all addresses and on one. What the
 // caller sends goes to IPv4's loopback, as ever.
 func TestWithoutInterceptionIPv6(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "baresix", "DROP_ALL")
 	services := []string{}
 	hosts := map[string]*ground.Host{}
@@ -379,6 +382,7 @@ func TestWithoutInterceptionIPv6(t *testing.T) {
 
 // TestWithoutInterceptionDrains stops one of two replicas while requests are under way.
 func TestWithoutInterceptionDrains(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, "bareend", "DROP_ALL")
 	hostname, sidecars := m.hostname("blue"), []*stage.Sidecar{}
 	var addresses []netip.Addr

@@ -18,7 +18,7 @@ import (
 // TestWithoutSDSServer has certificates of type sds at proxies whose agents were told of no SDS server: what needs them
 // fails, and their listeners, clusters and changes beside it are as ever.
 func TestWithoutSDSServer(t *testing.T) {
-	t.Parallel() // it waits, mostly, as others do
+	t.Parallel()
 	m := newMesh(t, "keyless", "DROP_ALL")
 	const sds = `{"sds": {"secretName": "spiffe://keyless.local/%s"}}`
 	green := m.program("green")
