@@ -27,7 +27,7 @@ func measureAgent(ctx context.Context, r *rig) ([]figure, error) {
 		return nil, err
 	}
 	r.say("a node with %d backends is made", max(2, r.scale.agent/bytesPerBackend))
-	ports, err := freePorts(1)
+	ports, err := r.ports(1)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ const (
 // and with the last good configuration on disk, and an Envoy alone which has the same in a file: the bootstrap is the
 // agent's own, with the resources in it that the other one is sent. A start ends when Envoy says that it is live.
 func measureColdStart(ctx context.Context, r *rig) ([]figure, error) {
-	ports, err := freePorts(4)
+	ports, err := r.ports(4)
 	if err != nil {
 		return nil, err
 	}

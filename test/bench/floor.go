@@ -165,7 +165,7 @@ type floorConfig struct {
 
 // floorUp starts a sender of the frames: "floor" is the floor, "cache" the comparison.
 func (r *rig) floorUp(ctx context.Context, what string, f *frames, nodes int) (*floorOf, error) {
-	ports, err := freePorts(2)
+	ports, err := r.ports(2)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ type floorAPIConfig struct {
 // floorAPIUp starts the floor of the API, which knows the same key, and returns its URL and its process. Its store
 // is filled by what is written to it: each route is written once. Its events have so many bytes.
 func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control, read, write int) (string, *ground.Process, error) {
-	ports, err := freePorts(1)
+	ports, err := r.ports(1)
 	if err != nil {
 		return "", nil, err
 	}

@@ -53,7 +53,7 @@ func (r *rig) timeRelay(ctx context.Context, services int) (times [2][]float64, 
 	if err := makeLarge(ctx, c, services); err != nil {
 		return times, 0, err
 	}
-	ports, err := freePorts(1)
+	ports, err := r.ports(1)
 	if err != nil {
 		return times, 0, err
 	}

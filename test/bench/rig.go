@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -40,6 +41,7 @@ type rig struct {
 	swarm    string         // the load generator's program
 	number   int            // of started processes, for their names
 	running  []*ground.Process
+	reserved []func() // lets the ports of what runs go
 }
 
 func newRig(ctx context.Context, g *ground.Ground, s scale, progress io.Writer) (*rig, error) {
@@ -83,6 +85,10 @@ func (r *rig) stopAll() error {
 		errs = append(errs, p.Kill())
 	}
 	r.running = nil
+	for _, release := range r.reserved {
+		release()
+	}
+	r.reserved = nil
 	return errors.Join(errs...)
 }
 
@@ -93,7 +99,7 @@ func (r *rig) name(what string) string {
 
 // control starts an evermeshd with a fresh store, without a limit of requests.
 func (r *rig) control(ctx context.Context, args ...string) (*stage.Control, error) {
-	ports, err := freePorts(3)
+	ports, err := r.ports(3)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +136,7 @@ type swarmOf struct {
 // swarmUp starts n proxies at once, from the first number on, against a management server, and returns without
 // waiting for their configuration.
 func (r *rig) swarmUp(ctx context.Context, addr string, first, n int) (*swarmOf, error) {
-	ports, err := freePorts(1)
+	ports, err := r.ports(1)
 	if err != nil {
 		return nil, err
 	}
@@ -282,16 +288,12 @@ func resident(pid int, line string) (float64, error) {
 	return 0, fmt.Errorf("look at process %d: no %s", pid, line)
 }
 
-// freePorts finds ports of loopback that nobody listens on at the moment.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+// ports finds n ports that are this run's until what runs ends.
+func (r *rig) ports(n int) ([]int, error) {
+	ports, release, err := testenv.ReservePorts(n)
+	if err != nil {
+		return nil, err
 	}
+	r.reserved = append(r.reserved, release)
 	return ports, nil
 }

@@ -160,7 +160,7 @@ func describe(ctx context.Context, c *stage.Control, window time.Duration) (time
 
 // etcd runs an etcd server in this program.
 func (r *rig) etcd(ctx context.Context) (*embed.Etcd, string, error) {
-	ports, err := freePorts(2)
+	ports, err := r.ports(2)
 	if err != nil {
 		return nil, "", err
 	}

@@ -5,19 +5,20 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"time"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/stage"
 )
 
 // gatewayStory is the same shifts on a machine without namespaces and redirection: one Envoy, as a virtual gateway,
 // before two plain processes of service B, all on loopback.
 func gatewayStory(ctx context.Context, s *stage.Stage, tell *teller, requests int) ([]observation, error) {
-	ports, err := freePorts(8)
+	ports, release, err := testenv.ReservePorts(8)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	control, err := s.Control(ctx, stage.ControlOptions{Ports: ports[0:3]})
 	if err != nil {
 		return nil, err
@@ -62,18 +63,4 @@ func gatewayStory(ctx context.Context, s *stage.Stage, tell *teller, requests in
 	tell.step("a visitor calls %s, and goes on until the end", url)
 	err = tour.all(ctx, control, 1)
 	return tour.seen, err
-}
-
-// freePorts finds ports that nobody listens on at the moment.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", ":0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }

@@ -24,10 +24,13 @@ type tour struct {
 	seen     []observation
 }
 
+// patience bounds each step, on a machine that may be busy.
+const patience = 2 * time.Minute
+
 // firstAnswer waits until a visitor is answered by version 1. What fails before that is start-up: applications
 // listen, names become known.
 func (t *tour) firstAnswer(ctx context.Context, from *ground.Host, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	client := from.Client()
 	defer client.CloseIdleConnections()
@@ -105,7 +108,7 @@ func (t *tour) killAndRestart(ctx context.Context, control *stage.Control, proxi
 	if err := control.Start(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 45*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var last error
 	if err := stage.Until(ctx, "all proxies are connected again", func(ctx context.Context) bool {
@@ -128,7 +131,7 @@ func (t *tour) killAndRestart(ctx context.Context, control *stage.Control, proxi
 
 // observe waits for enough requests that begin at since or later, and notes how they were split.
 func (t *tour) observe(ctx context.Context, o observation, since time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := t.steady.Wait(ctx, since, t.requests)
 	o.split = t.steady.Count(since, time.Time{})
