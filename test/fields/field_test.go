@@ -20,6 +20,9 @@ type field struct {
 	// say.
 	see           probe
 	before, after string
+	// timed says that what is seen hangs on who is sooner, Envoy or the application, and that a machine which is busy for
+	// less than a second may have it the other way round: what is not as it should be is looked at again.
+	timed bool
 	// refused is a part of what the API says when it refuses the change; nothing
 	// else is looked at then.
 	refused string

@@ -49,20 +49,24 @@ func gatewayScenes() []scene {
 		},
 		{change: listener + `.portMapping.protocol = "http2"`, see: get2(at(8080)).app, before: "green", after: "blue"},
 		{
+			timed: true,
 			given: listener + ".connectionPool.http.maxConnections = 1", change: listener + ".connectionPool.http.maxConnections = 2",
 			see: get(at(8080), "x-wait: 500ms").peak(3, "green"), before: "1 at once", after: "2 at once",
 		},
 		{
+			timed:  true,
 			given:  listener + `.connectionPool.http = {"maxConnections": 1, "maxPendingRequests": 1}`,
 			change: listener + ".connectionPool.http.maxPendingRequests = 2",
 			see:    get(at(8080), "x-wait: 500ms").crowd(3), before: "2 × 200, 1 × 503", after: "3 × 200",
 		},
 		{
+			timed:  true,
 			given:  listener + `.portMapping.protocol = "http2"` + "\n" + listener + ".connectionPool.http2.maxRequests = 1",
 			change: listener + ".connectionPool.http2.maxRequests = 2",
 			see:    get2(at(8080), "x-wait: 500ms").crowd(2), before: "1 × 200, 1 × 503", after: "2 × 200",
 		},
 		{
+			timed:  true,
 			given:  listener + `.portMapping.protocol = "grpc"` + "\n" + listener + ".connectionPool.grpc.maxRequests = 1",
 			change: listener + ".connectionPool.grpc.maxRequests = 2",
 			see:    rpc(at(8080)+"color.Color/Get", "x-wait: 500ms").crowd(2), before: "1 × OK, 1 × Unavailable", after: "2 × OK",

@@ -44,36 +44,37 @@ func nodeScenes() []scene {
 		for _, limit := range []string{"perRequest", "idle"} {
 			timeout := p.listener + ".timeout." + p.protocol + "." + limit
 			s.fields = append(s.fields,
-				field{given: on(timeout + " = " + tight), change: on(timeout + ".value = 3000"), see: p.slow.status, before: p.late, after: p.ok},
-				field{given: on(timeout + " = " + tight), change: on(timeout + `.unit = "s"`), see: p.slow.status, before: p.late, after: p.ok},
+				field{timed: true, given: on(timeout + " = " + tight), change: on(timeout + ".value = 3000"), see: p.slow.status, before: p.late, after: p.ok},
+				field{timed: true, given: on(timeout + " = " + tight), change: on(timeout + `.unit = "s"`), see: p.slow.status, before: p.late, after: p.ok},
 			)
 		}
 	}
 	const idle = tcp + ".timeout.tcp.idle"
 	s.fields = append(s.fields, []field{
 		{
-			given: on(idle + " = " + tight), change: on(idle + ".value = 3000"),
+			timed: true, given: on(idle + " = " + tight), change: on(idle + ".value = 3000"),
 			see: line.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 		{
-			given: on(idle + " = " + tight), change: on(idle + `.unit = "s"`),
+			timed: true, given: on(idle + " = " + tight), change: on(idle + `.unit = "s"`),
 			see: line.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 		{
-			given: on(http1 + ".connectionPool.http.maxConnections = 1"), change: on(http1 + ".connectionPool.http.maxConnections = 2"),
+			timed: true, given: on(http1 + ".connectionPool.http.maxConnections = 1"), change: on(http1 + ".connectionPool.http.maxConnections = 2"),
 			see: get(at(8080), "x-wait: 500ms").peak(3, "server"), before: "1 at once", after: "2 at once",
 		},
 		{
+			timed:  true,
 			given:  on(http1 + `.connectionPool.http = {"maxConnections": 1, "maxPendingRequests": 1}`),
 			change: on(http1 + ".connectionPool.http.maxPendingRequests = 2"),
 			see:    get(at(8080), "x-wait: 500ms").crowd(3), before: "2 × 200, 1 × 503", after: "3 × 200",
 		},
 		{
-			given: on(http2 + ".connectionPool.http2.maxRequests = 1"), change: on(http2 + ".connectionPool.http2.maxRequests = 2"),
+			timed: true, given: on(http2 + ".connectionPool.http2.maxRequests = 1"), change: on(http2 + ".connectionPool.http2.maxRequests = 2"),
 			see: get2(at(8081), "x-wait: 500ms").crowd(2), before: "1 × 200, 1 × 503", after: "2 × 200",
 		},
 		{
-			given: on(grpc + ".connectionPool.grpc.maxRequests = 1"), change: on(grpc + ".connectionPool.grpc.maxRequests = 2"),
+			timed: true, given: on(grpc + ".connectionPool.grpc.maxRequests = 1"), change: on(grpc + ".connectionPool.grpc.maxRequests = 2"),
 			see: rpc(at(8082)+"color.Color/Get", "x-wait: 500ms").crowd(2), before: "1 × OK, 1 × Unavailable", after: "2 × OK",
 		},
 		{
@@ -209,21 +210,21 @@ func clusterScenes() []scene {
 	const short, long = `{"unit": "ms", "value": 300}`, `{"unit": "s", "value": 300}`
 	outliers.fields = []field{
 		{
-			given: outlier(3, 50, long, long), change: listener + ".outlierDetection.maxServerErrors = 50",
+			timed: true, given: outlier(3, 50, long, long), change: listener + ".outlierDetection.maxServerErrors = 50",
 			see: web.afterErrors(5, 0), before: "green", after: "blue and green",
 		},
 		{
-			given: outlier(3, 50, long, long), change: listener + ".outlierDetection.maxEjectionPercent = 0",
+			timed: true, given: outlier(3, 50, long, long), change: listener + ".outlierDetection.maxEjectionPercent = 0",
 			see: web.afterErrors(5, 0), before: "green", after: "blue and green",
 		},
 	}
 	for _, member := range []string{"interval", "baseEjectionDuration"} {
 		at := listener + ".outlierDetection." + member
 		outliers.fields = append(outliers.fields, field{
-			given: outlier(3, 50, short, short), change: at + ".value = 300000",
+			timed: true, given: outlier(3, 50, short, short), change: at + ".value = 300000",
 			see: web.afterErrors(5, 2*time.Second), before: "blue is back within 2s", after: "blue is away for 2s",
 		}, field{
-			given: outlier(3, 50, short, short), change: at + `.unit = "s"`,
+			timed: true, given: outlier(3, 50, short, short), change: at + `.unit = "s"`,
 			see: web.afterErrors(5, 2*time.Second), before: "blue is back within 2s", after: "blue is away for 2s",
 		})
 	}
@@ -257,15 +258,15 @@ func clusterScenes() []scene {
 			see:   checkOf("server"), before: "HTTP/2.0 / at 8080", after: "HTTP/2.0 /grpc.health.v1.Health/Check at 8080",
 		},
 		{
-			given:  check(`, "path": "/?then=3s"`) + "\n" + on + `serviceDiscovery.dns.responseType = "ENDPOINTS"`,
-			change: listener + ".healthCheck.timeoutMillis = 5000",
+			given:  check(`, "path": "/?then=6s"`) + "\n" + on + `serviceDiscovery.dns.responseType = "ENDPOINTS"`,
+			change: listener + ".healthCheck.timeoutMillis = 60000",
 			see:    verdictOn("server"), before: "timed out", after: "healthy",
 		},
 	}
 	often := base("health check intervals")
 	often.fields = []field{{
 		given: check(""), change: listener + ".healthCheck.intervalMillis = 60000",
-		see: checksWithin("server", 7*time.Second), before: "checked again within 7s", after: "checked once in 7s",
+		see: checksWithin("server", 12*time.Second), before: "checked again within 12s", after: "checked once in 12s",
 	}}
 	sick := base("unhealthy thresholds")
 	sick.fields = []field{{

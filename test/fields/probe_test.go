@@ -25,10 +25,12 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // patience bounds everything that is expected to happen soon.
-const patience = 20 * time.Second
+const patience = testenv.Patience
 
 // probe looks at what the scene's Envoys do and says what it sees in a few
 // words.

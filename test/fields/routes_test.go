@@ -251,11 +251,11 @@ func limitFields(route string, call func(header ...string) ask, ok, late, silent
 			see: call("x-fail: 503 503").result, before: ok + " after 3 tries", after: unavailable(ok) + " after 2 tries",
 		},
 		{
-			given: policy(perTry), change: edits(route + ".retryPolicy.perRetryTimeout.value = 3000"),
+			timed: true, given: policy(perTry), change: edits(route + ".retryPolicy.perRetryTimeout.value = 3000"),
 			see: slow.result, before: late + " after 3 tries", after: ok + " after 1 try",
 		},
 		{
-			given: policy(perTry), change: edits(route + `.retryPolicy.perRetryTimeout.unit = "s"`),
+			timed: true, given: policy(perTry), change: edits(route + `.retryPolicy.perRetryTimeout.unit = "s"`),
 			see: slow.result, before: late + " after 3 tries", after: ok + " after 1 try",
 		},
 		{
@@ -267,10 +267,10 @@ func limitFields(route string, call func(header ...string) ask, ok, late, silent
 	for _, timeout := range []struct{ name, status string }{{"perRequest", late}, {"idle", silent}} {
 		given := edits(route + ".timeout." + timeout.name + " = " + tight)
 		out = append(out, field{
-			given: given, change: edits(route + ".timeout." + timeout.name + ".value = 3000"),
+			timed: true, given: given, change: edits(route + ".timeout." + timeout.name + ".value = 3000"),
 			see: slow.status, before: timeout.status, after: ok,
 		}, field{
-			given: given, change: edits(route + ".timeout." + timeout.name + `.unit = "s"`),
+			timed: true, given: given, change: edits(route + ".timeout." + timeout.name + `.unit = "s"`),
 			see: slow.status, before: timeout.status, after: ok,
 		})
 	}
@@ -311,11 +311,11 @@ func tcpScene() scene {
 		},
 		portField("tcp", route, "", 8090, 8091, all(at.app, dial("web.local:8091").app), "green:8090, blue:8090", "closed, green:8090"),
 		{
-			given: edits(route + `.timeout.idle = {"unit": "ms", "value": 300}`), change: edits(route + ".timeout.idle.value = 3000"),
+			timed: true, given: edits(route + `.timeout.idle = {"unit": "ms", "value": 300}`), change: edits(route + ".timeout.idle.value = 3000"),
 			see: at.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 		{
-			given: edits(route + `.timeout.idle = {"unit": "ms", "value": 300}`), change: edits(route + `.timeout.idle.unit = "s"`),
+			timed: true, given: edits(route + `.timeout.idle = {"unit": "ms", "value": 300}`), change: edits(route + `.timeout.idle.unit = "s"`),
 			see: at.after(time.Second), before: "closed within 1s", after: "open after 1s",
 		},
 	}

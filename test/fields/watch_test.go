@@ -210,13 +210,14 @@ func (p *play) flags(t *testing.T, node string) string {
 
 // afterErrors sees who answers after blue has answered n requests of 2n with
 // errors, and, when again is not 0, whether blue comes back within that time. Envoy
-// takes a moment to eject, so the errors go on for a second.
+// takes a moment to eject, so the errors go on for a second, and ten times.
 func (a ask) afterErrors(n int, again time.Duration) probe {
 	return func(t *testing.T, p *play) string {
 		broken := a
 		broken.header = append(slices.Clone(a.header), "x-break: blue")
 		who := ""
-		for end := time.Now().Add(time.Second); who != "green" && time.Now().Before(end); {
+		end := time.Now().Add(time.Second)
+		for n := 0; who != "green" && (n < 10 || time.Now().Before(end)); n++ {
 			for range 2 * n {
 				broken.do(t, p)
 			}
@@ -225,7 +226,8 @@ func (a ask) afterErrors(n int, again time.Duration) probe {
 		if again == 0 || who != "green" {
 			return who
 		}
-		end, back := time.Now().Add(again), false
+		back := false
+		end = time.Now().Add(again)
 		until(t, "blue, or the end", func() bool { back = a.app(t, p) == "blue"; return back || time.Now().After(end) })
 		if back {
 			return "blue is back within " + again.String()
