@@ -168,12 +168,12 @@ func (c *Client) Stats(ctx context.Context, names ...string) (map[string]int, er
 	return out, nil
 }
 
-// Drain asks Envoy to drain its listeners, four times at most: a busy one may take longer than the 250 ms.
+// Drain asks Envoy to drain its listeners, four times at most: who gives up ends it with its requests.
 func (c *Client) Drain(ctx context.Context) error {
-	const tries, wait = 4, 250 * time.Millisecond
+	const tries = 4
 	between := 100 * time.Millisecond
 	for i := 1; ; i++ {
-		_, err := c.OK(ctx, http.MethodPost, "/drain_listeners?graceful", wait)
+		_, err := c.OK(ctx, http.MethodPost, "/drain_listeners?graceful", Wait)
 		if err == nil || i == tries {
 			return err
 		}

@@ -19,6 +19,9 @@ const (
 	tellWait = 10 * time.Second
 	quiet    = time.Second // how long there must be no request before an end that comes early
 	look     = 200 * time.Millisecond
+	// stopTries is how often Envoy is asked for its state before it is ended without a drain: on a busy machine an answer
+	// may come late.
+	stopTries = 3
 )
 
 // Left says who may still choose this proxy after the control plane was told that it drains.
@@ -50,7 +53,13 @@ func (s *Envoy) stop(p *process) error {
 		cancel()
 	})
 	defer cancel()
-	if state := s.Admin.State(ctx); ctx.Err() == nil && serves(state) {
+	state := s.Admin.State(ctx)
+	for range stopTries - 1 {
+		if state == envoyadmin.Unreachable && ctx.Err() == nil { // where nobody listens it costs no time
+			state = s.Admin.State(ctx)
+		}
+	}
+	if ctx.Err() == nil && serves(state) {
 		s.drain(ctx)
 	} else if ctx.Err() == nil {
 		s.Log.Info("nothing to drain", "state", state)

@@ -20,6 +20,10 @@ type Watch struct {
 	Lenient  bool // an interface that never answered may be none: the bootstrap is the user's own
 }
 
+// stoodStill is how long a poll takes that this process did not end in time: it was stopped, or had no processor, and
+// knows nothing of what Envoy did meanwhile.
+const stoodStill = envoyadmin.Wait + envoyadmin.Wait/2
+
 // hangs returns when the Envoy hangs, with true, or when ctx has ended.
 func (w Watch) hangs(ctx context.Context, admin *envoyadmin.Client) bool {
 	if w.Silent <= 0 {
@@ -28,8 +32,12 @@ func (w Watch) hangs(ctx context.Context, admin *envoyadmin.Client) bool {
 	}
 	answered, silent := false, 0
 	for pause.For(ctx, w.Interval) == nil {
+		asked := time.Now()
 		if admin.State(ctx) != envoyadmin.Unreachable {
 			answered, silent = true, 0
+			continue
+		}
+		if time.Since(asked) > stoodStill {
 			continue
 		}
 		silent++
