@@ -9,10 +9,9 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/evermesh/evermesh/internal/agent/logs"
 	"github.com/evermesh/evermesh/internal/agent/settings"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // part is the variable that makes this test program play a part: "envoy", a stub that takes Envoy's arguments, or
@@ -26,7 +25,7 @@ func TestMain(m *testing.M) {
 	case "agent":
 		os.Exit(playAgent())
 	}
-	goleak.VerifyTestMain(m)
+	testenv.VerifyTestMain(m)
 }
 
 // playAgent is the program without its command line; its Envoy is the stub, unless ENVOY_PATH says otherwise.

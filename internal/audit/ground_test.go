@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/audit"
 	"github.com/evermesh/evermesh/internal/audit/segment"
@@ -28,7 +26,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("AUDIT_TEST_WRITER"); dir != "" {
 		writeUntilKilled(dir)
 	}
-	goleak.VerifyTestMain(storetest.WithEtcd{M: m})
+	testenv.VerifyTestMain(storetest.WithEtcd{M: m})
 }
 
 const (

@@ -17,14 +17,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(m) }
 
 const (
 	keyID  = "AKIAIOSFODNN7EXAMPLE"

@@ -8,16 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const account = "111122223333"
 

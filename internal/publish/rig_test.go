@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
@@ -27,7 +26,7 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const (
 	account = "111122223333"

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.uber.org/goleak"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/rest/resttest"
@@ -20,7 +19,7 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const (
 	owner    = resttest.AccountA

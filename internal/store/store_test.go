@@ -14,6 +14,7 @@ import (
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // A transaction is what the rules read.
@@ -22,7 +23,7 @@ var _ mesh.Reader = (*store.Tx)(nil)
 func TestMain(m *testing.M) {
 	// The members of a test's cluster speak HTTP with each other and let their
 	// connections idle out. Nothing of ours speaks HTTP.
-	goleak.VerifyTestMain(
+	testenv.VerifyTestMain(
 		storetest.WithEtcd{M: m},
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),

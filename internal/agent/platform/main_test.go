@@ -3,7 +3,7 @@ package platform
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(m) }

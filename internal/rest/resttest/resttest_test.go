@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/model"
@@ -28,7 +27,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/protocols.txt anew")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 // play makes a service of a model whose operations answer as they are told; those
 // that are not mentioned answer nothing.

@@ -111,7 +111,7 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// WithEtcd are tests for goleak.VerifyTestMain: the etcd has ended when leaks are looked
+// WithEtcd are tests for testenv.VerifyTestMain: the etcd has ended when leaks are looked
 // for.
 type WithEtcd struct{ M *testing.M }
 

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/rest/resttest"
@@ -24,9 +22,10 @@ import (
 	"github.com/evermesh/evermesh/internal/sts/oidc"
 	"github.com/evermesh/evermesh/internal/sts/oidc/oidctest"
 	"github.com/evermesh/evermesh/internal/sts/podidentity"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 // plane serves IAM, STS and pod identity.
 type plane struct {
