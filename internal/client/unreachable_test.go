@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // Each reason for no answer is told apart, in one line that says what to do.
@@ -34,11 +35,6 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = silent.Close() })
-	away, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = away.Close()
 
 	trusted := x509.NewCertPool()
 	trusted.AddCert(secure.Certificate())
@@ -55,7 +51,7 @@ func TestUnreachable(t *testing.T) {
 		http           *http.Client
 		want           string
 	}{
-		{"nothing listens", "http://" + away.Addr().String(), strange, `^nothing answers at http://127.0.0.1:\d+: start the control plane`},
+		{"nothing listens", "http://" + testenv.FreeAddress(t), strange, `^nothing answers at http://127.0.0.1:\d+: start the control plane`},
 		{"an authority that is not trusted", secure.URL, strange, `is signed by an authority that is not trusted here: name its CA in AWS_CA_BUNDLE`},
 		{"a certificate for another name", "https://localhost" + port(secure.URL), trusting(now), `is for another name \(x509: .*\): call it by a name`},
 		{"a certificate that has expired", secure.URL, trusting(now.AddDate(200, 0, 0)), `is not valid \(x509: certificate has expired .*\): renew it, or correct this host's clock`},

@@ -20,6 +20,8 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // external is an etcd as an operator runs one, with the settings that it has by
@@ -44,7 +46,7 @@ func newExternal(t *testing.T, edit func(*embed.Config)) *external {
 // prepare makes the settings of one without starting it.
 func prepare(t *testing.T, edit func(*embed.Config)) *external {
 	t.Helper()
-	address := freeAddress(t)
+	address := testenv.FreeAddress(t)
 	sockets, err := os.MkdirTemp("", "peer")
 	if err != nil {
 		t.Fatal(err)
@@ -90,11 +92,11 @@ func newCluster(t *testing.T, n int) []*external {
 	t.Helper()
 	members := make([]*external, n)
 	var peers []string
-	addresses := freeAddresses(t, n)
+	ports := testenv.FreePorts(t, n)
 	for i := range members {
 		members[i] = prepare(t, func(c *embed.Config) {
 			c.Name = fmt.Sprintf("member-%d", i)
-			c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: addresses[i]}}
+			c.ListenPeerUrls = []url.URL{{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", ports[i])}}
 			c.AdvertisePeerUrls = c.ListenPeerUrls
 			c.TickMs, c.ElectionMs = 100, 1000 // as an operator has it: a busy machine is no reason to vote
 			peers = append(peers, c.Name+"="+c.ListenPeerUrls[0].String())
@@ -110,22 +112,6 @@ func newCluster(t *testing.T, n int) []*external {
 		t.FailNow()
 	}
 	return members
-}
-
-func freeAddress(t *testing.T) string { return freeAddresses(t, 1)[0] }
-
-// freeAddresses are as many, each another one.
-func freeAddresses(t *testing.T, n int) (out []string) {
-	t.Helper()
-	for range n {
-		port, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer port.Close() // when all are found
-		out = append(out, port.Addr().String())
-	}
-	return out
 }
 
 // pair writes a self-signed certificate and its key.

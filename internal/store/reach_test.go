@@ -70,12 +70,12 @@ func TestWhyAnExternalEtcdDoesNotAnswer(t *testing.T) {
 	}
 	defer silent.Close()
 	for name, c := range map[string]struct{ endpoint, says string }{
-		"nobody":           {"http://" + freeAddress(t), "connection refused"},
+		"nobody":           {"http://" + testenv.FreeAddress(t), "connection refused"},
 		"no such host":     {"http://etcd.invalid:2379", "etcd.invalid"},
 		"somebody else":    {"http://" + silent.Addr().String(), "nothing there answers as etcd does"},
 		"an unknown CA":    {e.endpoint, "x509: certificate signed by unknown authority"},
 		"http, not https":  {"http://" + strings.TrimPrefix(e.endpoint, "https://"), "is http or https right?"},
-		"without a scheme": {freeAddress(t), "connection refused"},
+		"without a scheme": {testenv.FreeAddress(t), "connection refused"},
 	} {
 		// Each look may last a second, in which a busy machine may not come to an
 		// answer: that is said then, and those who wait for etcd look again.
@@ -96,7 +96,7 @@ func TestAStartThatWaitsCanBeStopped(t *testing.T) {
 	ctx, stop := context.WithTimeout(context.Background(), 1500*time.Millisecond)
 	defer stop()
 	start := time.Now()
-	_, err := store.Open(ctx, store.Options{Endpoints: []string{"http://" + freeAddress(t)}, Patience: time.Hour})
+	_, err := store.Open(ctx, store.Options{Endpoints: []string{"http://" + testenv.FreeAddress(t)}, Patience: time.Hour})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery"
 	"github.com/aws/aws-sdk-go-v2/service/servicediscovery/types"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // moto starts a copy of AWS that this project did not write, and returns its URL.
@@ -27,14 +29,7 @@ func moto(t *testing.T) string {
 	if err != nil {
 		t.Fatalf("%v: run make tools", err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := testenv.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(address)
 	cmd := exec.Command(program, "-p", port)
 	if err := cmd.Start(); err != nil {
@@ -46,7 +41,7 @@ func moto(t *testing.T) string {
 		}
 		_ = cmd.Wait() // it was killed
 	})
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(testenv.Patience); ; {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
