@@ -24,7 +24,7 @@ const (
 	// lookEvery is how often a starting Envoy is asked whether it is live.
 	lookEvery = 2 * time.Millisecond
 	// mostStart is how long a start may take before it counts as none.
-	mostStart = 30 * time.Second
+	mostStart = patience
 )
 
 // measureColdStart starts, by turns, an agent whose Envoy gets its configuration from an evermeshd, over TLS and signed

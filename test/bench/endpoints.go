@@ -88,8 +88,8 @@ func (r *registrar) await(ctx context.Context, revision int64) (time.Time, error
 		case <-news:
 		case <-ctx.Done():
 			return at, ctx.Err()
-		case <-time.After(20 * time.Second):
-			return at, errors.New("evermeshd has not asked Cloud Map for 20 s")
+		case <-time.After(patience):
+			return at, fmt.Errorf("evermeshd has not asked Cloud Map for %v", patience)
 		}
 	}
 }
@@ -189,7 +189,7 @@ func awsKey(c *stage.Control) error {
 // captureEndpoints connects as a proxy of the node and keeps what it is sent, and the endpoint set of the cluster that
 // a change sends it.
 func captureEndpoints(ctx context.Context, c *stage.Control, node, cluster string, change func()) (*frames, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	names := proxyNames()
 	names[typeEndpoints] = []string{cluster}

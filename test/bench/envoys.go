@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -104,8 +103,8 @@ func (r *rig) runEnvoy(ctx context.Context, h *ground.Host, config object) (*env
 	}
 	r.running = append(r.running, p)
 	e := &envoyOf{Process: p, host: h, admin: h.Client()}
-	e.admin.Timeout = 2 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	e.admin.Timeout = patience
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = stage.Until(ctx, "Envoy on "+h.Name()+" is live", func(ctx context.Context) bool {
 		select {

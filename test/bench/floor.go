@@ -16,7 +16,6 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
-	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -58,7 +57,7 @@ const (
 
 // capture connects as a proxy that the narrow service concerns and keeps what it is sent, and what a change sends it.
 func capture(ctx context.Context, c *stage.Control) (*frames, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	out, stream, err := connectAs(ctx, c, nodePrefix+"0", proxyNames())
 	if err != nil {
@@ -89,7 +88,7 @@ func proxyNames() map[string][]string {
 
 // captureNode connects as a proxy of a node without a listener and keeps what it is sent.
 func captureNode(ctx context.Context, c *stage.Control, node string) (*frames, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	out, _, err := connectAs(ctx, c, node, map[string][]string{typeRoute: {fmt.Sprintf("rds_egress_http_%d", port)}})
 	return out, err
@@ -184,7 +183,7 @@ func (r *rig) floorUp(ctx context.Context, what string, f *frames, nodes int) (*
 	if out.Process, err = r.part(what, c); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return out, stage.Until(ctx, what+" listens", func(ctx context.Context) bool {
 		return call(ctx, http.MethodGet, out.url+"/", nil, nil) == nil

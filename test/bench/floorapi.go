@@ -51,7 +51,7 @@ func (r *rig) floorAPIUp(ctx context.Context, c *stage.Control, read, write int)
 		return "", nil, err
 	}
 	base := "http://" + f.Listen
-	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := stage.Until(wait, "the API's floor listens", func(ctx context.Context) bool {
 		return call(ctx, http.MethodGet, base+"/ready", nil, nil) == nil

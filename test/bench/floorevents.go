@@ -133,7 +133,7 @@ func eventSizes(ctx context.Context, c *stage.Control) (read, write int, err err
 	if err := c.Evermesh.Call(ctx, "UpdateRoute", route(mesh, "s", "a", "b", 50), nil); err != nil {
 		return 0, 0, err
 	}
-	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return read, write, stage.Until(wait, "the events of a read and a write are on the disk", func(context.Context) bool {
 		read, write, err = sizesIn(filepath.Join(c.DataDir, "audit"))

@@ -119,7 +119,7 @@ func awaitStart(file string) (time.Time, error) {
 // askInTurns is one connection.
 func (c loadConfig) askInTurns(conn net.Conn, began time.Time) (sum asked, err error) {
 	end := began.Add(time.Duration(c.Of*(c.Turns+1)) * c.Turn)
-	if err := conn.SetDeadline(end.Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(end.Add(patience)); err != nil {
 		return sum, err
 	}
 	for r := bufio.NewReader(conn); ; {

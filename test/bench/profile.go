@@ -54,7 +54,7 @@ func startProfile(ctx context.Context, base string) (end func() ([]byte, error),
 	}
 	return func() ([]byte, error) {
 		defer func() { _ = conn.Close() }() // it was only read
-		if err := errors.Join(conn.CloseWrite(), conn.SetReadDeadline(time.Now().Add(20*time.Second))); err != nil {
+		if err := errors.Join(conn.CloseWrite(), conn.SetReadDeadline(time.Now().Add(patience))); err != nil {
 			return nil, err
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -43,6 +43,9 @@ type rig struct {
 	reserved []func() // lets the ports of what runs go
 }
 
+// patience bounds what a program is waited for, on a machine that may be busy.
+const patience = time.Minute
+
 func newRig(ctx context.Context, g *ground.Ground, s scale, progress io.Writer) (*rig, error) {
 	programs, err := stage.Find()
 	if err != nil {
@@ -152,7 +155,7 @@ func (r *rig) swarmUp(ctx context.Context, addr string, first, n int) (*swarmOf,
 	}
 	r.running = append(r.running, p)
 	s := &swarmOf{Process: p, url: "http://" + control}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = stage.Until(ctx, "the load generator listens", func(ctx context.Context) bool {
 		return s.call(ctx, http.MethodGet, "/stats", nil, nil) == nil

@@ -67,10 +67,10 @@ func (r *rig) layWay(ctx context.Context, hosts []*ground.Host, domain string, c
 		}
 	}
 	client := w.client.Client()
-	client.Timeout = time.Second
+	client.Timeout = patience / 4
 	defer client.CloseIdleConnections()
 	last := ""
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := stage.Until(ctx, "requests pass "+hosts[0].Name(), func(ctx context.Context) bool {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.to+"/", nil)
