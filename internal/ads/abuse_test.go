@@ -270,6 +270,9 @@ func TestAMillionNames(t *testing.T) {
 				good := r.open(t, "a", delta)
 				feed(t, good)
 				bad := r.open(t, "a", delta)
+				// Else a first request of megabytes may be waited for in vain.
+				adstest.Must(t, bad.Send(adstest.Request{Type: adstest.CDS}))
+				bad.Expect(t, "cds a b")
 				before := heapInUse()
 				var all []string
 				for sent := 0; sent < million && sent < 20*c.of; {

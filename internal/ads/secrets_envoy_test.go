@@ -669,17 +669,17 @@ func (l *load) work(ctx context.Context, path string) {
 	}
 }
 
-// more waits for so many more requests.
+// more waits for so many more requests, however slowly they go on.
 func (l *load) more(t *testing.T, n int) {
 	t.Helper()
-	l.mu.Lock()
-	want := l.total + n
-	l.mu.Unlock()
-	testenv.Eventually(t, "requests", func() bool {
+	sent := func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return l.total >= want
-	})
+		return l.total
+	}
+	for was, want := sent(), sent()+n; was < want; was = sent() {
+		testenv.Eventually(t, "another request", func() bool { return sent() > was })
+	}
 }
 
 func (l *load) stop() (total, failed int) {

@@ -66,7 +66,7 @@ func TestEventsOfWritesAreMovedTogether(t *testing.T) {
 		r.commit(t, recently("First"))
 		return r.mover.Moved() > 0
 	})
-	before, groups := r.mover.Moved(), held.removed.Load()
+	before, groups, began := r.mover.Moved(), held.removed.Load(), time.Now()
 	for i := range 200 {
 		r.commit(t, recently(fmt.Sprint("Call", i)))
 	}
@@ -74,8 +74,9 @@ func TestEventsOfWritesAreMovedTogether(t *testing.T) {
 	stop()
 	moved, in := r.mover.Moved()-before, held.removed.Load()-groups
 	t.Logf("%d events were moved in %d batches", moved, in)
-	if moved < 200 || in*4 > moved {
-		t.Errorf("%d events were moved in %d batches", moved, in)
+	// They gather for 100 ms, however long a busy machine takes to write them.
+	if most := 3 + int64(time.Since(began)/(100*time.Millisecond)); moved < 200 || in > most {
+		t.Errorf("%d events were moved in %d batches, want at most %d", moved, in, most)
 	}
 	seen := map[any]int{}
 	for _, e := range all(t, r.log, account) {

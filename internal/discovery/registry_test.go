@@ -123,8 +123,8 @@ func TestNeedAndTake(t *testing.T) {
 		t.Helper()
 		select {
 		case <-r.Changed():
-		case <-time.After(20 * time.Second):
-			t.Fatal("no change within 20 s")
+		case <-time.After(testenv.Patience):
+			t.Fatal("no change")
 		}
 		var names []string
 		for c := range r.Take() {
