@@ -20,10 +20,11 @@ import (
 
 	"github.com/evermesh/evermesh/internal/cni"
 	"github.com/evermesh/evermesh/internal/intercept"
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
-const wait = 10 * time.Second
+const wait = 2 * testenv.Patience
 
 func TestMain(m *testing.M) {
 	if slices.ContainsFunc(os.Args, func(arg string) bool {

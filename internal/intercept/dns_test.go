@@ -18,12 +18,18 @@ import (
 	"github.com/evermesh/evermesh/test/ground"
 )
 
-// asks is the variable that makes this test program ask a name server, "udp 10.0.0.2:53", and print its answer.
+// asks is the variable that makes this test program ask a name server, "udp 10.0.0.2:53 20001", from that port, and print
+// its answer.
 const asks = "INTERCEPT_TEST_ASK"
 
-// ask is one query; its answer is the text record of whoever answers.
-func ask(network, server string, mark uint32) (string, error) {
-	client := &dns.Client{Net: network, Timeout: wait, Dialer: &net.Dialer{Timeout: wait, Control: func(_, _ string, c syscall.RawConn) error {
+// ask is one query; its answer is the text record of whoever answers. It is from a port that no other one was from: where
+// UDP goes, the kernel decides for the first packet between two ports, and remembers that when the rules are others.
+func ask(network, server string, mark uint32, port int) (string, error) {
+	var from net.Addr = &net.UDPAddr{Port: port}
+	if network == "tcp" {
+		from = &net.TCPAddr{Port: port}
+	}
+	client := &dns.Client{Net: network, Timeout: wait, Dialer: &net.Dialer{LocalAddr: from, Timeout: wait, Control: func(_, _ string, c syscall.RawConn) error {
 		if mark == 0 {
 			return nil
 		}
@@ -90,11 +96,13 @@ func captured(t *testing.T, s *scene, b intercept.Backend) {
 	answers(t, other, ":53", "other")
 	answers(t, s.workload, "127.0.0.53:53", "loopback")
 	answers(t, s.workload, ":5300", "local")
+	port := 20000 // below what the kernel gives out
 	heard := func(t *testing.T, server, want string) {
 		t.Helper()
 		for _, network := range []string{"udp", "tcp"} {
 			var got string
-			if err := s.workload.Do(func() (err error) { got, err = ask(network, server, 0); return err }); err != nil || got != want {
+			port++
+			if err := s.workload.Do(func() (err error) { got, err = ask(network, server, 0, port); return err }); err != nil || got != want {
 				t.Errorf("%s to %s: got %q, %v; want %q", network, server, got, err, want)
 			}
 		}
@@ -107,9 +115,10 @@ func captured(t *testing.T, s *scene, b intercept.Backend) {
 		}
 		owner := s.ground.Owner()
 		for _, network := range []string{"udp", "tcp"} {
+			port++
 			got, err := s.workload.Run(t.Context(), ground.Command{
 				Name: "envoy", Path: self, UID: owner.UID,
-				Env: []string{asks + "=" + network + " " + server, fmt.Sprintf("%s=%d", markVariable, owner.Mark)},
+				Env: []string{fmt.Sprintf("%s=%s %s %d", asks, network, server, port), fmt.Sprintf("%s=%d", markVariable, owner.Mark)},
 			})
 			if err != nil || got != want {
 				t.Errorf("Envoy, %s to %s: got %q, %v; want %q", network, server, got, err, want)
@@ -161,12 +170,18 @@ func captured(t *testing.T, s *scene, b intercept.Backend) {
 
 // asked is the program that asks as Envoy.
 func asked(what string) error {
-	network, server, _ := strings.Cut(what, " ")
-	var mark uint32
+	var (
+		network, server string
+		port            int
+		mark            uint32
+	)
+	if _, err := fmt.Sscan(what, &network, &server, &port); err != nil {
+		return err
+	}
 	if _, err := fmt.Sscan(os.Getenv(markVariable), &mark); err != nil {
 		return err
 	}
-	text, err := ask(network, server, mark)
+	text, err := ask(network, server, mark, port)
 	fmt.Print(text)
 	return err
 }

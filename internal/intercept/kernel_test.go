@@ -13,11 +13,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/intercept"
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 )
 
@@ -26,7 +26,7 @@ import (
 const (
 	part         = "INTERCEPT_TEST_DIAL"
 	markVariable = "INTERCEPT_TEST_MARK"
-	wait         = 10 * time.Second
+	wait         = 2 * testenv.Patience
 )
 
 func TestMain(m *testing.M) {

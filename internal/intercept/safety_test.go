@@ -52,9 +52,7 @@ case "$(grep "^$n " %[2]s/plan 2>/dev/null)" in
 esac
 exec %[1]s "$@"
 `, real, f.dir)
-		if err := os.WriteFile(filepath.Join(f.dir, name), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Script(t, filepath.Join(f.dir, name), script)
 	}
 	t.Setenv("PATH", f.dir+":"+os.Getenv("PATH"))
 	return f

@@ -110,8 +110,9 @@ func undo(ctx context.Context, steps []step, before []holding) error {
 const (
 	// lockTick is how often a taken lock is tried again.
 	lockTick = 20 * time.Millisecond
-	// lockWait is for how long. A run takes a second or two; but everybody in the namespace may take the lock, and keep it.
-	lockWait = 10 * time.Second
+	// lockWait is for how long. A run takes a second or two, and several may come before this one; but everybody in the
+	// namespace may take the lock, and keep it.
+	lockWait = 30 * time.Second
 )
 
 // lock keeps transactions of one network namespace apart: what one reads must be what it changes. The kernel's file of
@@ -141,8 +142,8 @@ func lock(ctx context.Context) (unlock func(), err error) {
 			return nil, fmt.Errorf("wait for another run in this network namespace: %w", ctx.Err())
 		case <-late.C:
 			unlock()
-			return nil, fmt.Errorf("wait for another run in this network namespace: a process has had its lock for %s; "+
-				"lslocks and fuser -v /proc/self/ns/net tell which: end it, and run this again", lockWait)
+			return nil, fmt.Errorf("wait for another run in this network namespace: others have had its lock for %s; "+
+				"lslocks and fuser -v /proc/self/ns/net tell who: end one that hangs, and run this again", lockWait)
 		case <-tick.C:
 		}
 	}
