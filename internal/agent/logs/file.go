@@ -40,6 +40,7 @@ type File struct {
 	closed  bool
 
 	read, write *os.File // the pipe
+	end         int      // read's descriptor
 	reader      sync.WaitGroup
 }
 
@@ -62,6 +63,7 @@ func OpenFile(o FileOptions) (*File, error) {
 		return nil, errors.Join(fmt.Errorf("make the pipe of the log: %w", err), f.file.Close())
 	}
 	_ = unix.SetNonblock(ends[0], true) // never fails on a pipe
+	f.end = ends[0]
 	f.read, f.write = os.NewFile(uintptr(ends[0]), "log"), os.NewFile(uintptr(ends[1]), "log")
 	f.reader.Go(f.drain)
 	return f, nil
@@ -70,16 +72,23 @@ func OpenFile(o FileOptions) (*File, error) {
 // Pipe is for the standard output and error of a process. It is the File's, and closed by it.
 func (f *File) Pipe() *os.File { return f.write }
 
-// pieceSize is how much is taken from the pipe at once: all that fits into one.
-const pieceSize = 64 << 10
+// pieceSize is how much is taken from the pipe at once: all that fits into one. latePieces are taken yet when the time for
+// writers is over: what was in the pipe by then.
+const pieceSize, latePieces = 64 << 10, 2
 
 // drain takes what other processes wrote until they and this one have closed the pipe. A piece ends with a line where the
 // reader fell behind; otherwise it is what was written at once.
 func (f *File) drain() {
 	piece := make([]byte, pieceSize)
-	kept := 0
+	kept, late := 0, 0
 	for {
 		n, err := f.read.Read(piece[kept:])
+		if errors.Is(err, os.ErrDeadlineExceeded) && late < latePieces { // it may be this process that was slow
+			late++
+			if there, failed := unix.Read(f.end, piece[kept:]); there > 0 && failed == nil {
+				n, err = there, nil
+			}
+		}
 		n += kept
 		end := n
 		if i := bytes.LastIndexByte(piece[:n], '\n'); n == len(piece) && i >= 0 {
