@@ -64,7 +64,7 @@ func TestPreflight(t *testing.T) {
 	} {
 		t.Run("TRBL-002 "+test.name, func(t *testing.T) {
 			t.Setenv("APPMESH_XDS_ENDPOINT", test.endpoints)
-			code, stdout, stderr := call(t, "preflight", "--timeout", "5s")
+			code, stdout, stderr := call(t, "preflight", "--timeout", "60s")
 			if code != test.code || !strings.Contains(stderr, test.stderr) || (test.stderr == "" && stderr != "") {
 				t.Errorf("%d %q\n%s", code, stderr, stdout)
 			}

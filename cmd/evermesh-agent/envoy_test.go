@@ -21,7 +21,7 @@ import (
 	"github.com/evermesh/evermesh/test/ground"
 )
 
-const wait = 20 * time.Second
+const wait = 2 * testenv.Patience
 
 // passThrough makes a plain Envoy of the generated bootstrap: what is redirected to it goes where it was meant to.
 const passThrough = `static_resources:
@@ -170,7 +170,7 @@ func tell(t *testing.T, h *ground.Host, addr, text string) {
 
 func (w *workload) ask(t *testing.T, path string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9901"+path, nil)
 	if err != nil {

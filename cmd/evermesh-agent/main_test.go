@@ -261,9 +261,7 @@ func TestIntercept(t *testing.T) {
 		dir := t.TempDir()
 		// It does its work, says so, and never ends.
 		script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *-f*|*--noflush*) [ -e %[2]s/hangs ] || { %[1]s \"$@\"; touch %[2]s/hangs; exec sleep 600; };; esac\nexec %[1]s \"$@\"\n", path, dir)
-		if err := os.WriteFile(filepath.Join(dir, tool), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Script(t, filepath.Join(dir, tool), script)
 		other := append([]string{"APPMESH_ENVOY_EGRESS_PORT=15901", part + "=agent", "PATH=" + dir + ":" + os.Getenv("PATH")}, env...)
 		p, err := h.Start(ground.Command{Name: "intercept", Path: "/proc/self/exe", Args: []string{"intercept", "--backend", tools[0].Name()}, Env: unique(other)})
 		if err != nil {

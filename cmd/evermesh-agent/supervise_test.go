@@ -50,9 +50,7 @@ func TestPrivileges(t *testing.T) {
 			dir := agenttest.ShortDir(t)
 			envoy := filepath.Join(dir, "envoy")
 			script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *--version*) exit 1;; esac\ncat /proc/self/status > %[1]s/new && mv %[1]s/new %[1]s/status\nexec sleep 1000\n", dir)
-			if err := os.WriteFile(envoy, []byte(script), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Script(t, envoy, script)
 			cmd := exec.CommandContext(t.Context(), program)
 			cmd.Env = []string{
 				"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "ENVOY_PATH=" + envoy, "ENVOY_ADMIN_ACCESS_PORT=" + strconv.Itoa(testenv.FreePort(t)), "APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n",

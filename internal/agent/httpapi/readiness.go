@@ -27,13 +27,17 @@ func Readiness(ctx context.Context, s settings.Settings) error {
 		ctx, cancel = context.WithTimeout(ctx, s.ReadinessTimeout)
 		defer cancel()
 	}
+	var said error
 	for {
 		err := askHealthy(ctx, client, address)
 		if err == nil || once {
 			return err
 		}
+		if said == nil || ctx.Err() == nil { // that the time is over says least
+			said = err
+		}
 		if pause.For(ctx, s.ReadinessInterval) != nil {
-			return err
+			return said
 		}
 	}
 }
