@@ -39,6 +39,10 @@ type call struct {
 	seen   *lastgood.Stream
 	came   chan struct{} // closed when Envoy has said something, or will not
 	broken chan error    // the last good configuration cannot be told
+	taken  chan struct{} // closed when somebody answers, or the stream is over
+	cancel context.CancelCauseFunc
+	cause  func() error // why it was cancelled, if it was
+	idle   *time.Timer  // cancels; nil without a bound
 
 	mu      sync.Mutex
 	early   [][]byte // what Envoy said, while nobody has answered
@@ -59,17 +63,19 @@ type reached struct {
 
 // relay is one stream of Envoy, from its first to its last message.
 func (r *Relay) relay(method string, down grpc.ServerStream) error {
-	ctx, cancel := context.WithCancel(down.Context())
+	ctx, cancel := context.WithCancelCause(down.Context())
 	c := &call{
 		Relay: r, method: method, down: down, seen: r.kept.Begin(method == "/"+adsService+"/"+delta),
-		came: make(chan struct{}), broken: make(chan error, 1),
+		came: make(chan struct{}), broken: make(chan error, 1), taken: make(chan struct{}),
+		cancel: cancel, cause: func() error { return context.Cause(ctx) },
 	}
+	c.watchIdle()
 	// It ends with the stream: after this function returns nothing can be received from Envoy any more.
 	r.wg.Go(c.ascend)
 	answer := make(chan reached, 1)
 	r.wg.Go(func() { answer <- c.reach(ctx); close(answer) })
 	defer func() {
-		cancel()
+		cancel(nil)
 		c.end()
 		for got := range answer {
 			got.close()
@@ -82,6 +88,9 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 		select {
 		case got := <-answer:
 			if got.up == nil {
+				if idled := c.idled(); idled != nil {
+					return idled
+				}
 				return got.err
 			}
 			return c.descend(got)
@@ -212,10 +221,13 @@ func (c *call) ascend() {
 			return
 		}
 		show(f, c.seen.Request)
-		passed := c.pass(f)
+		passed, wait := c.pass(f)
 		came()
 		if !passed {
 			return
+		}
+		if wait {
+			<-c.taken
 		}
 	}
 }
@@ -229,30 +241,34 @@ func (c *call) halfClose() {
 	}
 }
 
-// pass gives one message of Envoy's to whoever it is for. It returns false when nobody takes any more.
-func (c *call) pass(f *frame) bool {
+// pass gives one message of Envoy's to whoever it is for. passed is false when nobody takes any more, and wait says that no
+// more is to be taken from Envoy before somebody answers.
+func (c *call) pass(f *frame) (passed, wait bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.over {
+		c.spoken()
+	}
 	if c.settled && !c.over {
-		return c.up.SendMsg(f) == nil
+		return c.up.SendMsg(f) == nil, false
 	}
 	message := f.data.Materialize()
 	f.data.Free()
 	switch {
 	case c.over:
-		return false
+		return false, false
 	case c.answers != nil:
-		return c.tell(message)
+		return c.tell(message), false
 	}
-	if c.size += len(message); c.size > mostEarly {
+	if c.size += len(message); c.size > mostEarly && c.upstreams.bounds.Buffer == 0 {
 		c.broken <- status.Errorf(codes.ResourceExhausted, "requests of more than %d bytes before an answer", mostEarly)
-		return false
+		return false, false
 	}
 	c.early = append(c.early, message)
 	if c.up != nil {
 		_ = c.up.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(message)}})
 	}
-	return true
+	return true, c.full()
 }
 
 // tell answers a message from the last good configuration. mu is held.
@@ -275,6 +291,7 @@ func (c *call) descend(got reached) error {
 	c.mu.Lock()
 	c.early, c.settled = nil, true
 	c.mu.Unlock()
+	close(c.taken)
 	c.count(1)
 	defer c.count(-1)
 	c.upstreams.served(got.up.address)
@@ -289,6 +306,7 @@ func (c *call) descend(got reached) error {
 		}
 	}
 	for {
+		c.spoken()
 		message := f.data.Reader()
 		c.seen.Response(message)
 		_ = message.Close()
@@ -340,6 +358,11 @@ func (c *call) ended(up *upstream, spoke bool, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
+	if idled := c.idled(); idled != nil {
+		c.log.Info("control plane stream ended", "endpoint", up.endpoint.String(), "code", status.Code(idled).String(), "err", idled)
+		up.close()
+		return idled
+	}
 	ctx := c.down.Context()
 	if ctx.Err() == nil && (err != nil || !spoke) {
 		c.upstreams.ended(ctx, up, spoke, err)
@@ -358,6 +381,12 @@ func (c *call) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	if !c.settled {
+		close(c.taken)
+	}
 }
 
 // show shows a message of Envoy's to what follows the stream, which keeps nothing of it.

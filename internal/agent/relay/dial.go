@@ -58,13 +58,14 @@ func newDialer(mark uint32) *net.Dialer {
 func (u *upstreams) connect(e settings.Endpoint, address string, t *trail) (*grpc.ClientConn, error) {
 	secure := insecure.NewCredentials()
 	if e.TLS {
-		c, err := tlsConfig(u.caFile, u.signer.proof)
+		c, err := tlsConfig(u.caFile, u.signer.proof, u.bounds.Curves)
 		if err != nil {
 			return nil, err
 		}
 		secure = watched{credentials.NewTLS(c), t}
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address,
+	options := u.windows()
+	options = append(options,
 		grpc.WithTransportCredentials(secure),
 		grpc.WithAuthority(e.Authority),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -80,6 +81,7 @@ func (u *upstreams) connect(e settings.Endpoint, address string, t *trail) (*grp
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: u.pingWait}),
 		grpc.WithUserAgent(u.userAgent),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)))
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", e, err)
 	}
@@ -88,7 +90,7 @@ func (u *upstreams) connect(e settings.Endpoint, address string, t *trail) (*grp
 
 // tlsConfig is for one connection to e: files are read anew. The server's name follows from the authority, unless its
 // SPIFFE id is asked for.
-func tlsConfig(caFile string, proof settings.Proof) (*tls.Config, error) {
+func tlsConfig(caFile string, proof settings.Proof, curves []tls.CurveID) (*tls.Config, error) {
 	roots, err := readRoots(caFile)
 	if err != nil {
 		return nil, err
@@ -97,7 +99,7 @@ func tlsConfig(caFile string, proof settings.Proof) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own, CurvePreferences: curves}
 	if proof.Server != "" {
 		c.InsecureSkipVerify = true // the name only: the rest is verified here
 		c.VerifyConnection = func(state tls.ConnectionState) error { return verifyID(state, roots, proof.Server) }

@@ -58,13 +58,13 @@ func newRelay(path string, u *upstreams, kept *lastgood.Store, log *slog.Logger)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, ctx: ctx, stop: stop, since: time.Now()}
-	r.server = grpc.NewServer(
+	r.server = grpc.NewServer(append(u.serverWindows(),
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.WaitForHandlers(true),
 		// Envoy pings every 10 s, with and without streams.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	desc := grpc.ServiceDesc{ServiceName: adsService, HandlerType: (*any)(nil)}
 	for _, name := range []string{stateOfTheWorld, delta} {
 		desc.Streams = append(desc.Streams, grpc.StreamDesc{
@@ -136,8 +136,12 @@ func Start(s settings.Settings, found *Search, version string, log *slog.Logger)
 // newUpstreams prepares the way to the control plane; nothing is connected yet.
 func newUpstreams(s settings.Settings, found *Search, userAgent string, log *slog.Logger) *upstreams {
 	found.signer.region = s.Region // the machine's, where nobody named one
+	if s.RelayOnly && len(s.RelayBounds.Curves) == 0 {
+		s.RelayBounds.Curves = settings.CurvesOf(s.Region)
+	}
 	return &upstreams{
 		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: found.dialer,
 		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), pingWait: pingWait, faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
+		bounds: s.RelayBounds,
 	}
 }

@@ -81,7 +81,7 @@ func (u *upstreams) request(ctx context.Context, e settings.Endpoint, address, m
 	}
 	if e.TLS {
 		scheme = "https"
-		if transport.TLSClientConfig, err = tlsConfig(u.caFile, u.signer.proof); err != nil {
+		if transport.TLSClientConfig, err = tlsConfig(u.caFile, u.signer.proof, u.bounds.Curves); err != nil {
 			return nil, 0, err
 		}
 		transport.TLSClientConfig.NextProtos = []string{"http/1.1"}

@@ -42,6 +42,7 @@ type upstreams struct {
 	reports   *reports
 	capture   capture
 	pingWait  time.Duration
+	bounds    settings.RelayBounds
 
 	mu     sync.Mutex
 	faulty map[string]fault                // by address

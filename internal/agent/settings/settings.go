@@ -24,7 +24,8 @@ type Settings struct {
 	Endpoints      []Endpoint // none in Service Connect mode
 	ServiceConnect string     // the socket that Envoy itself connects to, instead of the relay's
 	RelayOnly      bool       // serve the streams of other Envoys, and run none
-	CAFile         string     // PEM; "" for the system's
+	RelayBounds    RelayBounds
+	CAFile         string // PEM; "" for the system's
 	Proof          Proof
 	LastGood       LastGood
 	SocketPath     string      // of the relay; "" for one in a new directory
