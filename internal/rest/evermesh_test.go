@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/rest"
@@ -205,7 +204,7 @@ func TestWatchEndsWithItsCaller(t *testing.T) {
 	l := &ledger{changed: make(chan struct{}), rollout: api.Rollout{State: api.RolloutStateWaiting}}
 	s := serve(t, func(c *rest.Config) { c.Ledger = l })
 	s.mesh(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	r, err := http.NewRequestWithContext(ctx, "GET", s.URL+"/evermesh/v1/rollout?watch=true&resourceArn=arn:aws:appmesh:us-east-1:"+accountA+":mesh/apps", nil)
 	if err != nil {
 		t.Fatal(err)

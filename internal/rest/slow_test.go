@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -46,26 +45,15 @@ func TestSlowLargeBodiesAreBounded(t *testing.T) {
 	}
 	want := fmt.Sprintf("%d other requests with more than %d bytes are being read: try again, with back-off.", rest.LargeBodies, rest.SmallBody)
 	held := s.Config.Handler.(*rest.Server).LargeBodiesHeld
-	until(t, "all that may be held is held", func() bool { return held() == rest.LargeBodies })
+	testenv.Eventually(t, "all that may be held is held", func() bool { return held() == rest.LargeBodies })
 	s.do(t, "PUT", meshes, large).refused(t, 503, "ServiceUnavailableException", want)
 	s.do(t, "GET", meshes+"/apps", "").ok(t)
 	s.do(t, "PUT", meshes+"/apps", `{"spec": {}}`).ok(t)
 	for _, c := range slow {
 		c.Close()
 	}
-	until(t, "the slow ones have left", func() bool { return held() == 0 })
+	testenv.Eventually(t, "the slow ones have left", func() bool { return held() == 0 })
 	s.do(t, "PUT", meshes, large).ok(t)
-}
-
-// until waits for what other goroutines are about to do.
-func until(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-		runtime.Gosched()
-	}
 }
 
 // The server's time-outs are for a request; a stream goes on beyond them.
@@ -83,15 +71,17 @@ func TestWatchOutlivesTimeouts(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set(headerAccount, accountA)
-	resp, err := short.Client().Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	stream := bufio.NewReader(resp.Body)
-	if line, err := stream.ReadString('\n'); err != nil || !strings.Contains(line, "WAITING") {
-		t.Fatalf("got %q, %v", line, err)
-	}
+	var stream *bufio.Reader
+	testenv.Eventually(t, "a stream begins", func() bool { // a busy machine may cut its request off, too
+		resp, err := short.Client().Do(r)
+		if err != nil {
+			return false
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		stream = bufio.NewReader(resp.Body)
+		line, err := stream.ReadString('\n')
+		return err == nil && strings.Contains(line, "WAITING")
+	})
 	// A body that never comes is cut off when the time is over: it is over then
 	// for the stream, too.
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", short.Listener.Addr().String())
@@ -205,7 +195,11 @@ func TestAccessLog(t *testing.T) {
 		send("", "GET", meshes, "", false).header.Get("X-Amzn-Requestid"),
 		send("AKIAX", "GET", meshes, "", true).header.Get("X-Amzn-Requestid"),
 	}
-	text := access.String()
+	text := ""
+	testenv.Eventually(t, "each request has its line", func() bool {
+		text = access.String()
+		return strings.Count(text, "\n") == len(want)
+	})
 	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
 		var got map[string]any
 		if err := json.Unmarshal([]byte(line), &got); err != nil {
