@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // addMaster adds a key to a master key file, the one of byte b.
@@ -34,22 +36,15 @@ func addMaster(t *testing.T, file string, b byte) {
 // has ended the round in which it took them.
 func announced(t *testing.T, s *store.Store, replica string, keys int) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for {
+	testenv.Eventually(t, fmt.Sprintf("%s says that it accepts %d keys", replica, keys), func() bool {
 		rows, err := s.Read(context.Background(), "keys/"+replica)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var row struct{ MasterKeys []string }
-		if value := rows["keys/"+replica]; value != nil && json.Unmarshal(value, &row) == nil && len(row.MasterKeys) == keys {
-			return
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-deadline:
-			t.Fatalf("%s does not say that it accepts %d keys", replica, keys)
-		}
-	}
+		value := rows["keys/"+replica]
+		return value != nil && json.Unmarshal(value, &row) == nil && len(row.MasterKeys) == keys
+	})
 }
 
 // Only the watch says which keys there are. Had the one that follows the master
@@ -84,7 +79,7 @@ func TestANewMasterKeyLeavesToTheWatchWhichKeysThereAre(t *testing.T) {
 	}
 
 	run(t, k)
-	within(t, "the watch tells of the reset", func() bool {
+	testenv.Eventually(t, "the watch tells of the reset", func() bool {
 		_, before := known(t, k, old.ID)
 		_, now := known(t, k, fresh.ID)
 		return now && !before && rootOf(t, filepath.Join(dir, "credentials")).ID == fresh.ID
@@ -109,7 +104,7 @@ func TestAMasterKeyThatComesLaterOpensWhatIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the new key is refused, as it cannot be read", func() bool {
+	testenv.Eventually(t, "the new key is refused, as it cannot be read", func() bool {
 		_, _, err := k.Credential(context.Background(), fresh.ID, "")
 		return err != nil
 	})
@@ -119,7 +114,7 @@ func TestAMasterKeyThatComesLaterOpensWhatIsThere(t *testing.T) {
 	}
 	announced(t, stores[1], "one", 2)
 	serves(t, k, fresh)
-	within(t, "the credentials file has it", func() bool { return rootOf(t, filepath.Join(one, "credentials")).ID == fresh.ID })
+	testenv.Eventually(t, "the credentials file has it", func() bool { return rootOf(t, filepath.Join(one, "credentials")).ID == fresh.ID })
 }
 
 // A replica that runs counts also when it never said which keys it accepts; one

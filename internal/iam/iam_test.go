@@ -23,6 +23,7 @@ import (
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 var _ auth.Keys = (*iam.Keys)(nil)
@@ -89,19 +90,6 @@ func run(t *testing.T, k *iam.Keys) {
 			t.Errorf("Run returned %v", err)
 		}
 	})
-}
-
-// within polls until ok says yes, for the second that the brief allows.
-func within(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(time.Second)
-	for !ok() {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-deadline:
-			t.Fatalf("not within a second: %s", what)
-		}
-	}
 }
 
 func TestFirstStartMakesTheRootKey(t *testing.T) {
@@ -282,7 +270,7 @@ func TestASealedSecretCannotBeMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, k)
-	within(t, "the moved key is refused", func() bool {
+	testenv.Eventually(t, "the moved key is refused", func() bool {
 		_, ok, err := k.Credential(ctx, root.ID, "")
 		return !ok && err != nil
 	})
@@ -303,7 +291,7 @@ func TestTwoAccounts(t *testing.T) {
 	if got, ok := known(t, a, key.ID); !ok || got.Principal.Account != "111122223333" {
 		t.Errorf("the replica that made the account knows its key as %v, %v", got.Principal, ok)
 	}
-	within(t, "the other replica knows the key", func() bool { _, ok := known(t, b, key.ID); return ok })
+	testenv.Eventually(t, "the other replica knows the key", func() bool { _, ok := known(t, b, key.ID); return ok })
 	got, _ := known(t, b, key.ID)
 	if string(got.Secret) != string(key.Secret) || got.Principal.ARN != "arn:aws:iam::111122223333:root" {
 		t.Errorf("the other replica knows the key as %v", got.Principal)
@@ -328,7 +316,7 @@ func TestRevocationIsSeenByEveryReplica(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, "both replicas know the key", func() bool {
+	testenv.Eventually(t, "both replicas know the key", func() bool {
 		_, one := known(t, a, key.ID)
 		_, two := known(t, b, key.ID)
 		return one && two
@@ -340,7 +328,7 @@ func TestRevocationIsSeenByEveryReplica(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "both replicas refuse the key", func() bool {
+	testenv.Eventually(t, "both replicas refuse the key", func() bool {
 		_, one := known(t, a, key.ID)
 		_, two := known(t, b, key.ID)
 		return !one && !two

@@ -19,6 +19,7 @@ import (
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func manage(t *testing.T, s *store.Store, dir string) *iam.Keys {
@@ -79,7 +80,7 @@ func TestRotateMasterKeyWithTwoReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, x := range []*iam.Keys{first1, second} { // from here on it is never unknown again
-		within(t, "the other account's key is known", func() bool {
+		testenv.Eventually(t, "the other account's key is known", func() bool {
 			_, ok := known(t, x, other.ID)
 			return ok
 		})
@@ -102,7 +103,7 @@ func TestRotateMasterKeyWithTwoReplicas(t *testing.T) {
 	serves(t, second, root, other)
 
 	copyFile(t, filepath.Join(one, "master-key"), filepath.Join(two, "master-key"))
-	o.Wait = 20 * time.Second
+	o.Wait = testenv.Patience
 	n, err := k.Box().Rotate(context.Background(), places(), o)
 	if err != nil || n != 3 {
 		t.Fatalf("sealed %d, error %v; want 3: two keys and that of texts", n, err)
@@ -199,20 +200,11 @@ func TestABrokenMasterKeyFileIsNotTaken(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "master-key"), []byte("garbage\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.After(10 * time.Second)
-	for {
+	testenv.Eventually(t, "something is said of it", func() bool {
 		mu.Lock()
-		said := log.String()
-		mu.Unlock()
-		if strings.Contains(said, "the keys before go on") {
-			break
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-deadline:
-			t.Fatalf("nothing is said of it:\n%s", said)
-		}
-	}
+		defer mu.Unlock()
+		return strings.Contains(log.String(), "the keys before go on")
+	})
 	serves(t, k, root)
 }
 
@@ -235,14 +227,14 @@ func TestResetRootOnEveryReplica(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, k := range map[string]*iam.Keys{"the first": a, "the second": b} {
-		within(t, name+" replica takes the new key and refuses the old one", func() bool {
+		testenv.Eventually(t, name+" replica takes the new key and refuses the old one", func() bool {
 			_, before := known(t, k, old.ID)
 			got, now := known(t, k, fresh.ID)
 			return !before && now && string(got.Secret) == string(fresh.Secret)
 		})
 	}
 	for _, dir := range []string{one, two} {
-		within(t, "the credentials file has the new key", func() bool { return rootOf(t, filepath.Join(dir, "credentials")).ID == fresh.ID })
+		testenv.Eventually(t, "the credentials file has the new key", func() bool { return rootOf(t, filepath.Join(dir, "credentials")).ID == fresh.ID })
 	}
 	var refusal *api.Error
 	if _, err := verb.ResetRoot(ctx, "999999999999"); !errors.As(err, &refusal) || refusal.Code != api.CodeNotFound {

@@ -14,6 +14,7 @@ import (
 	"github.com/evermesh/evermesh/internal/iam"
 	"github.com/evermesh/evermesh/internal/seal"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // Two replicas that make keys of one user at once make two of them, and no more; all
@@ -63,7 +64,7 @@ func TestKeysThatAreMadeAtOnce(t *testing.T) {
 	}
 	for _, k := range replicas {
 		for _, m := range made {
-			within(t, "the key is known", func() bool {
+			testenv.Eventually(t, "the key is known", func() bool {
 				got, ok := known(t, k, m.AccessKeyID)
 				return ok && string(got.Secret) == m.SecretAccessKey && got.Principal.Type == auth.User
 			})
