@@ -167,7 +167,7 @@ func question(name string, kind uint16) *dns.Msg {
 // exchange sends a query over UDP.
 func (g *ground) exchange(m *dns.Msg) *dns.Msg {
 	g.t.Helper()
-	out, _, err := (&dns.Client{Timeout: 5 * time.Second, UDPSize: 4096}).Exchange(m, g.udp)
+	out, _, err := (&dns.Client{Timeout: testenv.Patience, UDPSize: 4096}).Exchange(m, g.udp)
 	if err != nil {
 		g.t.Fatal(err)
 	}
