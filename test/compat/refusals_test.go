@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -231,12 +230,7 @@ func masterKey(t testing.TB) string {
 // it; so does the test's end.
 func startEtcd(t testing.TB) (endpoint string, stop func()) {
 	t.Helper()
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := port.Addr().String()
-	port.Close()
+	address := testenv.FreeAddress(t)
 	sockets, err := os.MkdirTemp("", "peer") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)

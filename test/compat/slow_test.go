@@ -14,13 +14,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // Two thousand connections that say nothing, and hundreds that send a header or
 // a body bit by bit or do not read their answers, stop nobody else, cost bounded
 // memory, and are cut off when their time is over. It runs alone: it measures.
 func TestTwoThousandIdleAndSlowClients(t *testing.T) {
-	admin := freeAddress(t)
+	admin := testenv.FreeAddress(t)
 	e := another(t, "--admin-listen", admin)
 	g := newGoClient(t, e)
 	must(t, g, "CreateMesh", map[string]any{"meshName": "apps"})
@@ -105,17 +107,6 @@ func TestTwoThousandIdleAndSlowClients(t *testing.T) {
 	if ready.StatusCode != http.StatusOK {
 		t.Errorf("/readyz: %s", ready.Status)
 	}
-}
-
-// freeAddress is one that nothing listens on.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // resident is the memory of an evermeshd in bytes, as it says itself.
