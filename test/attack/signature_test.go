@@ -16,6 +16,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // wire is a request as bytes: its first line, its headers in order, its body.
@@ -84,8 +86,15 @@ func (p *plane) signedAt(t testing.TB, key aws.Credentials, c call, at time.Time
 	return wire{lines[0], lines[1:], body}
 }
 
-// raw sends bytes and reads the answers until the other end closes, or says nothing more.
+// raw sends bytes and reads the answers until the other end closes, or says nothing more;
+// of some there is none.
 func (p *plane) raw(t testing.TB, text string) (answers []answer) {
+	t.Helper()
+	return p.rawWithin(t, text, 5*time.Second)
+}
+
+// rawWithin is raw with a time for the first answer.
+func (p *plane) rawWithin(t testing.TB, text string, wait time.Duration) (answers []answer) {
 	t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(p.api, "http://"))
 	if err != nil {
@@ -98,7 +107,6 @@ func (p *plane) raw(t testing.TB, text string) (answers []answer) {
 		return nil
 	}
 	// Who closes its side has given up what it asked for; so silence is the end.
-	wait := 5 * time.Second
 	for r := bufio.NewReader(conn); ; wait = 250 * time.Millisecond {
 		_ = conn.SetReadDeadline(time.Now().Add(wait))
 		resp, err := http.ReadResponse(r, nil)
@@ -309,7 +317,7 @@ func TestAlteredOnTheWire(t *testing.T) {
 	for name, change := range same {
 		r := wire{signed.first, append([]string(nil), signed.headers...), signed.body}
 		change(&r)
-		answers := p.raw(t, r.bytes())
+		answers := p.rawWithin(t, r.bytes(), testenv.Patience)
 		if len(answers) == 0 {
 			t.Errorf("%s: no answer", name)
 		}
@@ -343,8 +351,11 @@ func TestClocksOnTheWire(t *testing.T) {
 		by time.Duration
 		ok bool
 	}{{0, true}, {-4*time.Minute - 45*time.Second, true}, {-5*time.Minute - 2*time.Second, false}, {-24 * time.Hour, false}, {4*time.Minute + 45*time.Second, true}, {5*time.Minute + 15*time.Second, false}, {24 * time.Hour, false}} {
-		a := p.raw(t, p.signedAt(t, p.root, list, time.Now().Add(c.by)).bytes())[0]
-		if c.ok {
+		answers := p.rawWithin(t, p.signedAt(t, p.root, list, time.Now().Add(c.by)).bytes(), testenv.Patience)
+		if len(answers) == 0 {
+			t.Fatalf("a clock that is wrong by %v: no answer", c.by)
+		}
+		if a := answers[0]; c.ok {
 			a.ok(t)
 		} else {
 			a.refused(t, "a clock that is wrong by "+c.by.String(), "InvalidSignatureException")
