@@ -106,14 +106,7 @@ func key(t testing.TB, facts client.Facts) endpoint {
 func moto(t testing.TB) endpoint {
 	t.Helper()
 	program := tool(t, "moto")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := testenv.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(address)
 	run(t, program, "-p", port)
 	testenv.Eventually(t, "moto listens", func() bool {
