@@ -8,13 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
 
-const wait = 30 * time.Second
+const wait = 3 * testenv.Patience
 
 // world is what all tests of the run stand on.
 var world struct {

@@ -19,6 +19,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -390,9 +391,7 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	dir := shims(t, p.docker, "docker")
-	if err := os.WriteFile(filepath.Join(dir, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Script(t, filepath.Join(dir, "sudo"), "#!/bin/sh\nexec \"$@\"\n")
 	blocks := page(t, "compose.md")
 	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
 	replace := strings.NewReplacer("cd deploy/compose", "cd "+p.dir)

@@ -21,7 +21,8 @@ import (
 	"github.com/evermesh/evermesh/test/stage"
 )
 
-const wait = 90 * time.Second
+// wait bounds a page, which starts a dozen programs.
+const wait = 5 * time.Minute
 
 // world is what all tests of the run stand on.
 var world struct {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // shimVariable makes this program a command that a page calls, such as docker: it tells the test at that socket what it was
@@ -88,17 +90,13 @@ func shims(t *testing.T, handle func(call) outcome, names ...string) (dir string
 	}
 	self := filepath.Join(dir, "self")
 	program, err := os.ReadFile("/proc/self/exe")
-	if err == nil {
-		err = os.WriteFile(self, program, 0o755)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	testenv.Script(t, self, string(program))
 	for _, name := range names {
 		script := fmt.Sprintf("#!/bin/sh\n%s=%s exec %s %s \"$@\"\n", shimVariable, socket, self, name)
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Script(t, filepath.Join(dir, name), script)
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() {

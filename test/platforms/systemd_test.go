@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/appmesh"
 	"github.com/aws/aws-sdk-go-v2/service/appmesh/types"
 
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/ground"
 	"github.com/evermesh/evermesh/test/stage"
 )
@@ -198,9 +199,7 @@ func TestSystemd(t *testing.T) {
 		}
 		machines[node] = m
 		m.shims = shims(t, m.handle, "systemctl", "docker")
-		if err := os.WriteFile(filepath.Join(m.shims, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Script(t, filepath.Join(m.shims, "sudo"), "#!/bin/sh\nexec \"$@\"\n")
 		replaced[node] = strings.NewReplacer("NODE=serviceB", "NODE="+node, "virtualNode/serviceB", "virtualNode/"+node, "control.internal:7071", control.XDSAddr,
 			"\nEND\n", "\n"+strings.Join(quick(), "\n")+"\nEND\n")
 
