@@ -104,11 +104,13 @@ func (w *words) serve(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedRe
 	}()
 	asked := map[string]bool{} // types that were asked for and not answered yet
 	has, wanted := "", false
+	var sent *discoveryv3.DeltaDiscoveryResponse // the last garbage
 	for {
 		w.mu.Lock()
 		changed, word, silent, garbage := w.changed, w.word, w.silent, w.garbage
 		w.mu.Unlock()
-		if garbage != nil && wanted {
+		if garbage != nil && garbage != sent && wanted {
+			sent = garbage
 			if err := s.Send(garbage); err != nil {
 				return err
 			}

@@ -66,7 +66,7 @@ func TestEndAtAnyMoment(t *testing.T) {
 				r.tell(t, syscall.SIGTERM)
 				began := time.Now()
 				testenv.Eventually(t, "the end", r.isOver)
-				if took := time.Since(began); took > 10*time.Second {
+				if took := time.Since(began); took > 20*time.Second { // 5 s to end by itself, and much for a busy machine
 					t.Errorf("told after %s: it took %s", moment, took)
 				}
 				status, _ := r.cmd.ProcessState.Sys().(syscall.WaitStatus)

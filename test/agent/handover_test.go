@@ -26,7 +26,7 @@ func newUpgrade(t *testing.T) (p *proxy, envoy string) {
 // install has a shell's words be the Envoy that is started next.
 func (p *proxy) install(t *testing.T, words string) {
 	t.Helper()
-	must(t, os.WriteFile(p.at("state/envoy.new"), []byte("#!/bin/sh\n"+words+"\n"), 0o755))
+	testenv.Script(t, p.at("state/envoy.new"), "#!/bin/sh\n"+words+"\n")
 	must(t, os.Rename(p.at("state/envoy.new"), p.at("state/envoy")))
 }
 
@@ -60,6 +60,7 @@ func TestHandOverFaults(t *testing.T) {
 	t.Run("AGENT-046 told to end while the new one starts: what serves drains", func(t *testing.T) {
 		t.Parallel()
 		p, envoy := newUpgrade(t)
+		p.set("LISTENER_DRAIN_WAIT_TIME_S=60")
 		r := p.start(t)
 		r.serves(t, 1, "first")
 		p.install(t, "sleep 2; exec "+envoy+` "$@"`)
@@ -67,12 +68,15 @@ func TestHandOverFaults(t *testing.T) {
 		r.waits(t, "envoy hands over")
 		p.unbroken(t, func() {
 			r.tell(t, syscall.SIGTERM)
-			for told := time.Now(); time.Since(told) < 3*time.Second; agenttest.Tick(t) {
+			r.waits(t, "draining envoy")
+			for range 100 {
 				if r.isOver() {
 					t.Fatal("it did not drain")
 				}
+				agenttest.Tick(t)
 			}
 		})
+		r.tell(t, syscall.SIGTERM)
 		r.ends(t, 0)
 		p.wantNobody(t)
 	})

@@ -29,8 +29,9 @@ type server struct {
 	wg       sync.WaitGroup
 	taken    atomic.Int64 // connections
 
-	mu   sync.Mutex
-	open map[net.Conn]bool
+	mu    sync.Mutex
+	open  map[net.Conn]bool
+	ended bool
 }
 
 // serveRaw has that done to each connection, which is closed then. The address may be one that was in use just now.
@@ -57,7 +58,7 @@ func serveRaw(t *testing.T, address string, do func(net.Conn)) *server {
 func (s *server) keep(c net.Conn, open bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if open {
+	if open && !s.ended {
 		s.open[c] = true
 		return
 	}
@@ -68,6 +69,7 @@ func (s *server) keep(c net.Conn, open bool) {
 func (s *server) stop() {
 	_ = s.listener.Close()
 	s.mu.Lock()
+	s.ended = true // what was taken just now is closed, too
 	for c := range s.open {
 		_ = c.Close()
 	}
