@@ -27,6 +27,9 @@ every virtual node and gateway. Nothing is written.
 A listener that is marked "drains" loses connections: Envoy ends them, after a
 time to finish. It is said which and why, and which statistics get other names.
 Nodes and gateways whose configuration changes in the same way are shown once.
+What is shown is what the proxies that are connected would get: where some of a
+node's run without interception, or count for the metrics extension, each kind
+stands for itself. A node without proxies is shown as with interception.
 
 Exit codes: 0 told; 1 the API would refuse something, or does not answer; 2 wrong
 usage, or a file that cannot be used; with --detailed-exitcode 5 when there is
@@ -188,67 +191,16 @@ func printPlan(w io.Writer, p planned) error {
 			fmt.Fprintf(&text, "    - tag %s\n", t)
 		}
 	}
-	drains := printPlannedProxies(&text, p.Proxies)
+	changed, drains := printPlannedProxies(&text, p.Proxies)
 	if !p.Complete {
 		text.WriteString("\nsome differences are left out, because there are too many\n")
 	}
 	if text.Len() > 0 {
 		text.WriteByte('\n')
 	}
-	text.WriteString(planSummary(done, int64(len(p.Proxies)), drains) + "\n")
+	text.WriteString(planSummary(done, changed, drains) + "\n")
 	_, err := io.WriteString(w, text.String())
 	return err
-}
-
-// printPlannedProxies writes the proxies, those that change in the same way once,
-// and counts those that drain connections.
-func printPlannedProxies(text *strings.Builder, proxies []api.PlannedProxy) (drains int64) {
-	var order []string
-	alike := map[string][]string{}
-	for _, x := range proxies {
-		if x.Drains {
-			drains++
-		}
-		how := plannedText(x)
-		if alike[how] == nil {
-			order = append(order, how)
-		}
-		alike[how] = append(alike[how], shortForm(x.ResourceARN))
-	}
-	for _, how := range order {
-		names := alike[how]
-		fmt.Fprintf(text, "\nproxies of %s", strings.Join(names[:min(len(names), mostUsers)], ", "))
-		if more := len(names) - mostUsers; more > 0 {
-			fmt.Fprintf(text, ", and %d more alike", more)
-		}
-		text.WriteString(":\n" + how)
-	}
-	return drains
-}
-
-func plannedText(x api.PlannedProxy) string {
-	var text strings.Builder
-	switch x.Action {
-	case api.PlanActionDelete:
-		text.WriteString("  the resource would be gone: they keep what they have and are turned away when they connect again\n")
-	case api.PlanActionCreate:
-		text.WriteString("  new:\n")
-	}
-	for _, c := range x.Configurations {
-		mark := ""
-		if c.Drains {
-			mark = "  drains"
-		}
-		fmt.Fprintf(&text, "  %-6s  %s %s%s\n", strings.ToLower(string(c.Action)), c.Type, c.Name, mark)
-		for _, e := range c.Effects {
-			fmt.Fprintf(&text, "    %s\n", e)
-		}
-		text.WriteString(indented(deref(c.Difference)))
-	}
-	for _, p := range x.Problems {
-		fmt.Fprintf(&text, "  problem: %s: %s: %s\n", shortForm(p.ResourceARN), p.Reason, oneLine(p.Message))
-	}
-	return text.String()
 }
 
 func indented(difference string) string {

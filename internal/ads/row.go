@@ -93,7 +93,7 @@ func (p *proxy) describe(goal *goal) api.Proxy {
 	out := api.Proxy{
 		ConnectedAt: api.Timestamp{Time: p.connected}, Dialect: p.dialect(), EnvoyVersion: p.envoy, Instance: p.instance,
 		Peer: &p.peer, Replica: p.s.Replica, ResourceARN: p.arn, State: p.state(goal), Types: []api.TypeStatus{},
-		Addresses: p.addresses,
+		Addresses: p.addresses, Traits: p.client.Traits.Words(),
 	}
 	if goal == nil || p.m == nil {
 		return out

@@ -243,9 +243,11 @@ type PlannedConfiguration struct {
 type PlannedProxy struct {
 	Action         PlanAction             `json:"action"`
 	Configurations []PlannedConfiguration `json:"configurations"`
+	Connected      *int64                 `json:"connected,omitempty"`
 	Drains         bool                   `json:"drains"`
 	Problems       []Problem              `json:"problems"`
 	ResourceARN    string                 `json:"resourceArn"`
+	Traits         []string               `json:"traits,omitempty"`
 }
 
 // PlannedResource is the model's PlannedResource.
@@ -278,6 +280,7 @@ type Proxy struct {
 	Replica       string       `json:"replica"`
 	ResourceARN   string       `json:"resourceArn"`
 	State         ProxyState   `json:"state"`
+	Traits        []string     `json:"traits,omitempty"`
 	Types         []TypeStatus `json:"types"`
 }
 

@@ -50,6 +50,7 @@ type member struct {
 	Types     []typeState    `json:"t,omitempty"`
 	Notes     []string       `json:"n,omitempty"`
 	Addresses []string       `json:"x,omitempty"`
+	Traits    []string       `json:"q,omitempty"`
 }
 
 // typeState is how far a proxy is with one type.
@@ -136,7 +137,7 @@ func cut(c mesh.Client, replica string, row api.LedgerRow, write int64) ([]store
 func memberOf(p api.Proxy) member {
 	m := member{
 		Instance: p.Instance, Peer: p.Peer, Envoy: p.EnvoyVersion, Dialect: p.Dialect, Connected: p.ConnectedAt.UnixMilli(), State: p.State,
-		Types: make([]typeState, len(p.Types)), Addresses: p.Addresses,
+		Types: make([]typeState, len(p.Types)), Addresses: p.Addresses, Traits: p.Traits,
 	}
 	for i, t := range p.Types {
 		s := typeState{Type: t.Type, Wanted: t.Wanted, Accepted: t.Accepted}
@@ -171,6 +172,9 @@ func (m *member) size() int {
 	for _, text := range m.Notes {
 		n += 2 * len(text)
 	}
+	for _, text := range m.Traits {
+		n += len(text) + 3
+	}
 	return n
 }
 
@@ -178,7 +182,7 @@ func (m *member) size() int {
 func (m *member) proxy(at place, arn string) api.Proxy {
 	p := api.Proxy{
 		ConnectedAt: stamp(m.Connected), Dialect: m.Dialect, EnvoyVersion: m.Envoy, Instance: m.Instance, Notes: m.Notes, Peer: m.Peer,
-		Replica: at.replica, ResourceARN: arn, State: m.State, Types: make([]api.TypeStatus, len(m.Types)), Addresses: m.Addresses,
+		Replica: at.replica, ResourceARN: arn, State: m.State, Types: make([]api.TypeStatus, len(m.Types)), Addresses: m.Addresses, Traits: m.Traits,
 	}
 	for i, s := range m.Types {
 		t := api.TypeStatus{Type: s.Type, Wanted: s.Wanted, Accepted: s.Accepted, Refusal: s.Refusal}

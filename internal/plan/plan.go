@@ -52,7 +52,11 @@ func (c Configuration) Name() string { return cmp.Or(c.After, c.Before).Name }
 // Proxy is what would become of the configuration of a node's or gateway's
 // proxies.
 type Proxy struct {
+	// Client has the traits of the proxies; of those that differ in nothing but the
+	// address at which they take what comes in, the first one's.
 	Client mesh.Client
+	// Connected is how many of them are connected.
+	Connected int64
 	// Action is CREATE for a node or gateway that is new, DELETE for one that would
 	// be gone: its proxies keep what they have, and get nothing new.
 	Action         api.PlanAction
@@ -64,7 +68,7 @@ type Proxy struct {
 // Result is what a set of changes would do.
 type Result struct {
 	Resources []Resource // in the order of the changes
-	Proxies   []Proxy    // those whose configuration would be another, sorted
+	Proxies   []Proxy    // those whose configuration would be another, sorted by node or gateway and traits
 	// Complete says that every difference of a configuration is written out.
 	Complete bool
 }
@@ -84,8 +88,9 @@ const (
 // On works out what the changes would do to a snapshot, under the quotas, as
 // mesh.QuotasOf has them. They are done as package apply does them: what others refer to
 // first, again after others when that helps, and removals last and only when nothing was
-// refused. The error is ctx's.
-func On(ctx context.Context, s *mesh.Snapshot, limits mesh.Limits, changes []Change) (Result, error) {
+// refused. connected has the client of each connected proxy, of any mesh; what has none is
+// worked out for proxies without traits. The error is ctx's.
+func On(ctx context.Context, s *mesh.Snapshot, limits mesh.Limits, changes []Change, connected ...mesh.Client) (Result, error) {
 	w := writer{s.Apart(), limits}
 	resources, err := w.write(ctx, changes)
 	if err != nil {
@@ -103,17 +108,13 @@ func On(ctx context.Context, s *mesh.Snapshot, limits mesh.Limits, changes []Cha
 			clients[c] = true
 		}
 	}
-	sorted := make([]mesh.Client, 0, len(clients))
-	for c := range clients {
-		sorted = append(sorted, c)
-	}
-	slices.SortFunc(sorted, byKey)
 	d := differ{known: map[[2]*envoy.Resource]string{}, effects: map[[2]*envoy.Resource]effect{}, room: mostText}
-	for _, c := range sorted {
+	for _, k := range kindsOf(clients, connected) {
 		if ctx.Err() != nil {
 			return Result{}, ctx.Err()
 		}
-		if p, differs := d.proxy(s, after, c); differs {
+		if p, differs := d.proxy(s, after, k.client); differs {
+			p.Connected = k.connected
 			out.Proxies = append(out.Proxies, p)
 		}
 	}

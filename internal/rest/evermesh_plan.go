@@ -2,9 +2,11 @@ package rest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -47,12 +49,37 @@ func (s *Server) plan(ctx context.Context, c *call) (any, error) {
 		}
 	}
 	c.authorized = true // what nothing was planned for tells nothing
-	result, err := plan.On(ctx, snapshot, s.Quotas, p.changes)
+	connected, err := s.connected(ctx, c.principal.Account)
+	if err != nil {
+		return nil, err
+	}
+	result, err := plan.On(ctx, snapshot, s.Quotas, p.changes, connected...)
 	if err != nil {
 		return nil, err
 	}
 	p.answer(ctx, snapshot, result)
 	return p.out, nil
+}
+
+// connected are the clients of the account's connected proxies, once for each: what they
+// say of themselves, their configuration depends on.
+func (s *Server) connected(ctx context.Context, account string) (out []mesh.Client, err error) {
+	if s.Ledger == nil {
+		return nil, nil // nobody connects
+	}
+	proxies, _, err := s.Ledger.Proxies(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range proxies {
+		a, err := api.ParseARN(p.ResourceARN)
+		if err != nil {
+			return nil, fmt.Errorf("read ledger: %w", err)
+		}
+		key := api.Key{Owner: cmp.Or(a.MeshOwner, a.Account), Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
+		out = append(out, mesh.Client{Key: key, Traits: mesh.TraitsOf(p.Traits)})
+	}
+	return out, nil
 }
 
 // planning is one plan on its way.
@@ -179,6 +206,7 @@ func (p *planning) answer(ctx context.Context, snapshot *mesh.Snapshot, result p
 		if r != nil && r.Owner != p.c.principal.Account && r.Key.Owner != p.c.principal.Account || !p.s.describes(ctx, p.c, x.Client.Key, r) {
 			// That proxies would change that are another account's, or that the caller may
 			// not have described, concerns the caller; what they have does not.
+			made.Traits, made.Connected = nil, nil
 			made.Configurations, made.Problems = []api.PlannedConfiguration{}, []api.Problem{}
 		}
 		p.out.Proxies = append(p.out.Proxies, made)
@@ -187,7 +215,10 @@ func (p *planning) answer(ctx context.Context, snapshot *mesh.Snapshot, result p
 }
 
 func proxyOf(x plan.Proxy, arn func(api.Key) string) api.PlannedProxy {
-	out := api.PlannedProxy{ResourceARN: arn(x.Client.Key), Action: x.Action, Configurations: []api.PlannedConfiguration{}, Problems: []api.Problem{}}
+	out := api.PlannedProxy{
+		ResourceARN: arn(x.Client.Key), Action: x.Action, Configurations: []api.PlannedConfiguration{}, Problems: []api.Problem{},
+		Traits: x.Client.Traits.Words(), Connected: &x.Connected,
+	}
 	for _, c := range x.Configurations {
 		one := api.PlannedConfiguration{Action: c.Action, Drains: c.Drains, Effects: c.Effects, Name: c.Name(), Type: c.Type}
 		if c.Difference != "" {
