@@ -410,7 +410,7 @@ func TestTLS(t *testing.T) {
 // leaf is the last DNS name in the certificate that is shown at an address.
 func leaf(t *testing.T, at netip.Addr, port uint16) string {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(at, port).String(), 5*time.Second)
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(at, port).String(), testenv.Patience)
 	if err != nil {
 		return ""
 	}
@@ -422,7 +422,7 @@ func leaf(t *testing.T, at netip.Addr, port uint16) string {
 		}
 		return nil
 	}})
-	_ = client.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = client.SetDeadline(time.Now().Add(testenv.Patience))
 	_ = client.Handshake() // the server may demand a certificate afterwards
 	return name
 }
@@ -462,7 +462,7 @@ func (p *proxy) talk(t *testing.T, port uint16, node string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(testenv.Patience))
 	reader := bufio.NewReader(conn)
 	if line, err := reader.ReadString('\n'); line != node+"\n" {
 		t.Fatalf("%s says %q, %v", node, line, err)
