@@ -6,6 +6,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/backend"
+	"go.etcd.io/etcd/server/v3/storage/schema"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,29 +76,52 @@ func (s *Server) rescue(ctx context.Context) error {
 	if err != nil && !says(err, textCompacted) {
 		return err
 	}
-	// etcd counts what is free when it commits.
-	s.etcd.Server.Backend().ForceCommit()
+	s.count(ctx)
 	return s.defragment(ctx, 0)
 }
+
+// count has etcd count what is free, until that is half of its file. Pages that were
+// given up are free some commits later, when nobody reads a state that had them, and a
+// store that takes no writes commits nothing by itself.
+func (s *Server) count(ctx context.Context) {
+	db := s.etcd.Server.Backend()
+	for range 10 {
+		tx := db.BatchTx()
+		tx.LockOutsideApply()
+		tx.UnsafeDelete(schema.Meta, []byte("nothing")) // there is no such key: it is something to commit
+		tx.Unlock()
+		db.ForceCommit()
+		if halfFree(db) {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func halfFree(b backend.Backend) bool { return b.SizeInUse() <= b.Size()/2 }
 
 // defragment gives space back when half of the file is free, and lets etcd
 // write again when it had stopped at its quota.
 func (s *Server) defragment(ctx context.Context, from int64) error {
-	backend := s.etcd.Server.Backend()
-	if size := backend.Size(); size >= from && backend.SizeInUse() <= size/2 {
+	db := s.etcd.Server.Backend()
+	if db.Size() >= from && halfFree(db) {
 		// Not through a client: the in-process one has no service for it.
-		if err := backend.Defrag(); err != nil {
+		if err := db.Defrag(); err != nil {
 			return err
 		}
 	}
-	if !s.full() || backend.Size() >= s.quota/10*9 {
+	if !s.full() || db.Size() >= s.quota/10*9 {
 		return nil
 	}
 	client := v3client.New(s.etcd.Server)
 	defer func() { _ = client.Close() }() // it always says that it was canceled
 	_, err := client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
 	if err == nil {
-		s.log.Info("store was full and takes writes again", "bytes", backend.Size(), "most_bytes", s.quota)
+		s.log.Info("store was full and takes writes again", "bytes", db.Size(), "most_bytes", s.quota)
 	}
 	return err
 }
