@@ -84,7 +84,7 @@ func (m *mesh) silentNames(t *testing.T, sidecars []*stage.Sidecar, url, other s
 	const silence = 3 * time.Second
 	var loads, others []*stage.Steady
 	for _, s := range sidecars {
-		load, beside := stage.NewSteady(s.Host, url, 2, 2*time.Millisecond), stage.NewSteady(s.Host, other, 1, 10*time.Millisecond)
+		load, beside := stage.NewSteady(s.Host, url, 2, 5*time.Millisecond), stage.NewSteady(s.Host, other, 1, 10*time.Millisecond)
 		defer load.Stop()
 		defer beside.Stop()
 		loads, others = append(loads, load), append(others, beside)

@@ -33,7 +33,7 @@ func TestChangesUnderTraffic(t *testing.T) {
 	sidecar := m.sidecar(client, stage.SidecarOptions{Resource: "client"})
 	url := fmt.Sprintf("http://%s:%d/", service, appPort)
 
-	steady := stage.NewSteady(client, url, 4, 2*time.Millisecond)
+	steady := stage.NewSteady(client, url, 4, 5*time.Millisecond)
 	defer steady.Stop()
 	count := func(n int) stage.Tally {
 		t.Helper()

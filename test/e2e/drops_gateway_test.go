@@ -26,7 +26,7 @@ func TestGatewayChangesUnderTraffic(t *testing.T) {
 	m.create("VirtualGateway", "front", only)
 	m.put("Create", "GatewayRoute", "front", "root", toService(services["blue"], `{"prefix": "/"}`, ""))
 	front := m.sidecar(m.host("front"), stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/front", Alone: true})
-	steady := stage.NewSteady(m.host("visitor"), fmt.Sprintf("http://%s:8088/", m.hostname("front")), 8, 2*time.Millisecond)
+	steady := stage.NewSteady(m.host("visitor"), fmt.Sprintf("http://%s:8088/", m.hostname("front")), 8, 5*time.Millisecond)
 	defer steady.Stop()
 	m.reaches(t, steady, "blue")
 

@@ -32,7 +32,7 @@ import (
 )
 
 // wait bounds what is expected to happen at once, or in a few seconds, on a machine that may be busy.
-const wait = 2 * testenv.Patience
+const wait = 4 * testenv.Patience
 
 // shared is what all tests of the run stand on.
 type shared struct {

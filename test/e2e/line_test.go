@@ -52,9 +52,9 @@ func (l *line) call(host string, o stage.SidecarOptions) *caller {
 	o.Env = append(o.Env, "ENVOY_LOG_LEVEL=info") // at which the agent tells how streams end
 	c := &caller{sidecar: l.sidecar(h, o)}
 	// The first one sends more than the others: two processors carry them all.
-	workers, pause := 4, 2*time.Millisecond
+	workers, pause := 4, 5*time.Millisecond
 	if len(l.callers) > 0 {
-		workers, pause = 2, 5*time.Millisecond
+		workers, pause = 2, 10*time.Millisecond
 	}
 	c.steady = stage.NewSteady(h, fmt.Sprintf("http://%s:%d/", l.hostname("shop"), appPort), workers, pause)
 	l.t.Cleanup(c.steady.Stop)

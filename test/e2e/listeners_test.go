@@ -162,7 +162,7 @@ func TestEndpoints(t *testing.T) {
 		}
 	})
 	t.Run("EMS-066 a retry goes to another host than the failed one", func(t *testing.T) {
-		steady := stage.NewSteady(client, url("pair"), 4, 2*time.Millisecond)
+		steady := stage.NewSteady(client, url("pair"), 4, 5*time.Millisecond)
 		defer steady.Stop()
 		ctx, cancel := m.context()
 		defer cancel()

@@ -35,7 +35,7 @@ func TestShift(t *testing.T) {
 	m.create("VirtualNode", "client", callerSpec(service))
 	client := m.host("client")
 	m.sidecar(client, stage.SidecarOptions{Resource: "client"})
-	steady := stage.NewSteady(client, fmt.Sprintf("http://%s:%d/", service, appPort), 4, 2*time.Millisecond)
+	steady := stage.NewSteady(client, fmt.Sprintf("http://%s:%d/", service, appPort), 4, 5*time.Millisecond)
 	defer steady.Stop()
 	m.reaches(t, steady, "v1")
 

@@ -162,7 +162,7 @@ func TestWithoutInterception(t *testing.T) {
 		}
 	})
 	t.Run("a backend is added under load", func(t *testing.T) {
-		s := stage.NewSteady(callerHost, url(colors, appPort), 4, time.Millisecond)
+		s := stage.NewSteady(callerHost, url(colors, appPort), 4, 5*time.Millisecond)
 		defer s.Stop()
 		m.answers(t, s, 100)
 		from := time.Now()
@@ -212,7 +212,7 @@ func TestWithoutInterception(t *testing.T) {
 		m.settle(m.update("VirtualNode", "caller", spec(colors, shade, dbs, caches, late)))
 	})
 	t.Run("mutual TLS by the mesh's identities", func(t *testing.T) {
-		s := stage.NewSteady(callerHost, url(colors, appPort), 2, 2*time.Millisecond)
+		s := stage.NewSteady(callerHost, url(colors, appPort), 2, 5*time.Millisecond)
 		defer s.Stop()
 		from := time.Now()
 		m.set(api.MeshSettings{Identity: api.IdentityStrict})
@@ -403,7 +403,7 @@ func TestWithoutInterceptionDrains(t *testing.T) {
 	host := m.host("caller")
 	m.direct(host, "caller")
 	m.settle(arn)
-	s := stage.NewSteady(host, fmt.Sprintf("http://%s:%d/", shop, appPort), 4, time.Millisecond)
+	s := stage.NewSteady(host, fmt.Sprintf("http://%s:%d/", shop, appPort), 4, 5*time.Millisecond)
 	defer s.Stop()
 	m.reaches(t, s, "one", "two")
 	from := time.Now()

@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 	os.Exit(ground.Main(m, &shared.missing, func(g *ground.Ground) error {
 		// Scenes wait together, however few processors there are.
 		flag.Parse()
-		return errors.Join(flag.Set("test.parallel", "8"), shared.begin(g))
+		return errors.Join(flag.Set("test.parallel", "12"), shared.begin(g))
 	}, func() error {
 		if shared.plane != nil {
 			shared.plane.stop()

@@ -24,7 +24,7 @@ import (
 
 // patience bounds what a program is waited for: a start, or an answer of its administration interface. A machine may be
 // busy.
-const patience = testenv.Patience
+const patience = 2 * testenv.Patience
 
 // Stage is a ground with the programs to run on it.
 type Stage struct {
