@@ -216,6 +216,7 @@ func TestPushWakesWhoseServiceItIs(t *testing.T) {
 	}
 	ids := d.apps(names...)
 	r := watching(t, s)
+	testenv.Eventually(t, "the registry is read", r.Loaded) // which is told to all
 	var ears []*ear
 	for _, name := range names {
 		ears = append(ears, listen(t, r, query(account, name)))
