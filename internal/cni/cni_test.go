@@ -113,7 +113,7 @@ func TestRefuses(t *testing.T) {
 		{"a log file that cannot be", with(`"logFile":"/nowhere/log"`), nil, cni.Error{CNIVersion: "0.4.0", Code: 5, Msg: "cannot open the log file"}},
 		{"a result before that is none", with(`"ignoredUID":"1","proxyEgressPort":"1","prevResult":[]`), nil, cni.Error{CNIVersion: "0.4.0", Code: 6, Msg: "cannot decode prevResult"}},
 		{"a namespace that is gone", `{"cniVersion":"0.4.0",` + valid + "}", nil, cni.Error{CNIVersion: "0.4.0", Code: 8, Msg: "invalid network namespace", Details: "/nowhere: "}},
-		{"the node's own namespace", `{"cniVersion":"1.0.0",` + valid + "}", []string{"CNI_NETNS=/proc/thread-self/ns/net"}, cni.Error{CNIVersion: "1.0.0", Code: 8, Msg: "invalid network namespace", Details: "/proc/thread-self/ns/net: "}}, // the first thread may be in a container's,
+		{"the node's own namespace", `{"cniVersion":"1.0.0",` + valid + "}", []string{"CNI_NETNS=/proc/thread-self/ns/net"}, cni.Error{CNIVersion: "1.0.0", Code: 8, Msg: "invalid network namespace", Details: "/proc/thread-self/ns/net: "}}, // the first thread may be in a container's
 		{"a check before there were checks", `{"cniVersion":"0.3.1",` + valid + "}", []string{"CNI_COMMAND=CHECK"}, cni.Error{CNIVersion: "0.3.1", Code: 1, Msg: "config version does not allow CHECK"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
