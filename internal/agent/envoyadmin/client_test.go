@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/evermesh/evermesh/internal/agent/settings"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 func newClient(t *testing.T, envoy http.HandlerFunc) *Client {
@@ -52,8 +53,8 @@ func TestAnswers(t *testing.T) {
 		}
 	})
 	t.Run("a refusal is told in short", func(t *testing.T) {
-		_, err := c.OK(t.Context(), http.MethodGet, "/refuses", Wait)
-		read := c.Read(t.Context(), "/refuses", Wait, func(io.Reader) error { return nil })
+		_, err := c.OK(t.Context(), http.MethodGet, "/refuses", testenv.Patience)
+		read := c.Read(t.Context(), "/refuses", testenv.Patience, func(io.Reader) error { return nil })
 		for _, err := range []error{err, read} {
 			if err == nil || !strings.Contains(err.Error(), "status 403: nono") || len(err.Error()) > maxShown+100 {
 				t.Errorf("got %v", err)
@@ -61,12 +62,12 @@ func TestAnswers(t *testing.T) {
 		}
 	})
 	t.Run("of a large answer a part is kept, and all of it can be read", func(t *testing.T) {
-		text, err := c.OK(t.Context(), http.MethodGet, "/large", 10*time.Second)
+		text, err := c.OK(t.Context(), http.MethodGet, "/large", testenv.Patience)
 		if err != nil || len(text) != maxAnswer {
 			t.Errorf("got %d bytes, %v", len(text), err)
 		}
 		n := int64(0)
-		err = c.Read(t.Context(), "/large", 10*time.Second, func(body io.Reader) error {
+		err = c.Read(t.Context(), "/large", testenv.Patience, func(body io.Reader) error {
 			var err error
 			n, err = io.Copy(io.Discard, body)
 			return err
@@ -85,7 +86,7 @@ func TestAnswers(t *testing.T) {
 	})
 	t.Run("what the reader says is told", func(t *testing.T) {
 		full := errors.New("full")
-		if err := c.Read(t.Context(), "/large", Wait, func(io.Reader) error { return full }); !errors.Is(err, full) {
+		if err := c.Read(t.Context(), "/large", testenv.Patience, func(io.Reader) error { return full }); !errors.Is(err, full) {
 			t.Errorf("got %v", err)
 		}
 	})
