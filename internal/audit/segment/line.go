@@ -40,14 +40,20 @@ var (
 
 // Line is the entry as it is kept, with its line break.
 func (e Entry) Line() []byte {
-	b := make([]byte, sumSize, sumSize+len(e.Body)+len(e.Account)+len(e.ID)+24)
-	b = append(b, ' ')
+	return e.AppendLine(make([]byte, 0, sumSize+len(e.Body)+len(e.Account)+len(e.ID)+24))
+}
+
+// AppendLine is Line at the end of b.
+func (e Entry) AppendLine(b []byte) []byte {
+	start := len(b)
+	b = append(b, "00000000 "...)
 	b = strconv.AppendInt(b, e.At, 10)
 	b = append(append(b, ' '), e.Account...)
 	b = append(append(b, ' '), e.ID...)
 	b = append(append(b, ' '), e.Body...)
-	sum := crc32.Checksum(b[sumSize:], castagnoli)
-	hex.Encode(b[:sumSize], binary.BigEndian.AppendUint32(make([]byte, 0, 4), sum))
+	var sum [sumSize / 2]byte
+	binary.BigEndian.PutUint32(sum[:], crc32.Checksum(b[start+sumSize:], castagnoli))
+	hex.Encode(b[start:], sum[:])
 	return append(b, '\n')
 }
 

@@ -3,7 +3,7 @@
 // fsync, and what a crash tears is cut off at the next start.
 //
 // Start with Log.Append (log.go), which hands over to the one goroutine that
-// writes. line.go is an entry on the disk, file.go a segment with its index by
+// writes. queue.go is what waits for it, line.go is an entry on the disk, file.go a segment with its index by
 // time, scan.go the search from the newest back, tail.go the way of who delivers
 // entries elsewhere, retain.go what goes when.
 package segment
@@ -14,17 +14,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// queued is how many appends may wait for the goroutine that writes, groupMost
-	// how many of them share an fsync, groupBytes about how much they write.
-	queued     = 4096
-	groupMost  = 4096
-	groupBytes = 4 << 20
 	// segmentBytes and segmentAge are when the next segment is begun: what is
 	// removed, is removed by segments.
 	segmentBytes = 16 << 20
@@ -58,9 +54,8 @@ type Stats struct {
 type Log struct {
 	config  Config
 	held    *os.File // the lock on the directory
-	queue   chan *addition
+	queue   queue
 	stop    chan struct{}
-	ended   chan struct{} // closed when nothing is written any more
 	closing sync.Once
 	running sync.WaitGroup
 
@@ -75,14 +70,6 @@ type Log struct {
 	out      *os.File
 	reserved int64     // up to where out is filled with zeros
 	began    time.Time // of the last segment
-}
-
-// addition is what one Append adds.
-type addition struct {
-	text  []byte
-	at    []int64 // of each line
-	sizes []int64
-	done  chan error
 }
 
 // ErrClosed is Append's error after Close.
@@ -101,8 +88,7 @@ func Open(c Config) (*Log, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	l := &Log{
-		config: c, held: held, queue: make(chan *addition, queued), stop: make(chan struct{}), ended: make(chan struct{}),
-		changed: make(chan struct{}),
+		config: c, held: held, queue: newQueue(), stop: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("open log: %w", errors.Join(err, held.Close()))
@@ -151,31 +137,15 @@ func (l *Log) Append(ctx context.Context, entries ...Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	a := &addition{done: make(chan error, 1)}
-	for _, e := range entries {
-		line := e.Line()
-		a.text = append(a.text, line...)
-		a.at, a.sizes = append(a.at, e.At), append(a.sizes, int64(len(line)))
+	g, err := l.queue.join(ctx, entries)
+	if err != nil {
+		return err
 	}
 	select {
-	case l.queue <- a:
-	case <-l.stop:
-		return ErrClosed
+	case <-g.done:
+		return g.err
 	case <-ctx.Done():
 		return fmt.Errorf("append to log: %w", ctx.Err())
-	}
-	select {
-	case err := <-a.done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("append to log: %w", ctx.Err())
-	case <-l.ended:
-	}
-	select {
-	case err := <-a.done: // it was among the last
-		return err
-	default:
-		return ErrClosed
 	}
 }
 
@@ -208,25 +178,22 @@ func (l *Log) work() {
 	defer tick.Stop()
 	for {
 		select {
-		case a := <-l.queue:
-			l.group(a)
+		case <-l.queue.wake:
+			// Whoever is ready to append does, and shares the fsync. Where nobody is,
+			// this takes no time.
+			runtime.Gosched()
+			l.keep(l.queue.take())
 		case <-tick.C:
 			l.retain()
 		case <-l.stop:
-			for {
-				select {
-				case a := <-l.queue:
-					l.group(a)
-				default:
-					l.end()
-					return
-				}
-			}
+			l.keep(l.queue.close())
+			l.end()
+			return
 		}
 	}
 }
 
-// end closes the file and wakes who waits for it.
+// end closes the file, and tells readers that nothing comes any more.
 func (l *Log) end() {
 	if l.out != nil {
 		l.shut(l.last())
@@ -236,46 +203,33 @@ func (l *Log) end() {
 	close(l.changed)
 	l.changed = nil // nothing comes any more
 	l.mu.Unlock()
-	close(l.ended)
 }
 
-// group writes an addition and all that wait with it, with one fsync.
-func (l *Log) group(first *addition) {
-	all := []*addition{first}
-	text := first.text
-	for len(all) < groupMost && len(text) < groupBytes {
-		select {
-		case a := <-l.queue:
-			all, text = append(all, a), append(text, a.text...)
-			continue
-		default:
-		}
-		break
+// keep writes a group, which may be empty, with one fsync.
+func (l *Log) keep(g *group) {
+	if len(g.lines) == 0 {
+		return
 	}
-	err := l.write(text)
-	if err != nil {
+	if err := l.write(g.text); err != nil {
 		l.failures.Add(1)
 		l.config.Log.Error("log was not written", "err", err)
-		err = fmt.Errorf("append to log: %w", err)
+		g.err = fmt.Errorf("append to log: %w", err)
 	} else {
-		l.note(all)
+		l.note(g.lines)
 	}
-	for _, a := range all {
-		a.done <- err
-	}
+	close(g.done)
+	l.queue.recycle(g)
 }
 
 // note makes what was written known to readers.
-func (l *Log) note(all []*addition) {
+func (l *Log) note(lines []line) {
 	l.groups.Add(1)
+	l.entries.Add(int64(len(lines)))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := l.files[len(l.files)-1]
-	for _, a := range all {
-		l.entries.Add(int64(len(a.at)))
-		for i, at := range a.at {
-			f.add(at, a.sizes[i])
-		}
+	for _, w := range lines {
+		f.add(w.at, w.size)
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})

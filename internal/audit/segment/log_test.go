@@ -206,6 +206,13 @@ func TestATornTailIsCutAndNothingBeforeIt(t *testing.T) {
 	}
 }
 
+// waiting is how many appends wait for the goroutine that writes.
+func waiting(l *Log) int {
+	l.queue.mu.Lock()
+	defer l.queue.mu.Unlock()
+	return l.queue.next.appends
+}
+
 func TestManyAppendsShareAnFsync(t *testing.T) {
 	l := opened(t, t.TempDir(), nil)
 	const writers, rounds = 64, 20
@@ -226,7 +233,7 @@ func TestManyAppendsShareAnFsync(t *testing.T) {
 		for w := range writers - 1 {
 			write(w + 1)
 		}
-		testenv.Eventually(t, "the others wait", func() bool { return len(l.queue) == writers-1 })
+		testenv.Eventually(t, "the others wait", func() bool { return waiting(l) == writers-1 })
 		l.mu.RUnlock()
 		wg.Wait()
 	}
@@ -236,6 +243,41 @@ func TestManyAppendsShareAnFsync(t *testing.T) {
 	}
 	if got := len(all(t, l)); got != writers*rounds {
 		t.Errorf("%d entries are found, want %d", got, writers*rounds)
+	}
+}
+
+// A group that is full takes no more: who comes then waits for the next one, or for its
+// context, and is told of a log that was closed meanwhile.
+func TestAFullGroupHasWaitersAndNoMore(t *testing.T) {
+	q := newQueue()
+	full, err := q.join(t.Context(), []Entry{{Body: make([]byte, groupBytes)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := q.join(gone, []Entry{entry(1, "gone")}); !errors.Is(err, context.Canceled) {
+		t.Errorf("who has gone is told %v", err)
+	}
+	joined := make(chan *group)
+	go func() {
+		defer close(joined)
+		g, err := q.join(t.Context(), []Entry{entry(2, "b")})
+		if err != nil {
+			t.Error(err)
+		}
+		joined <- g
+	}()
+	if taken := q.take(); taken != full || len(taken.lines) != 1 {
+		t.Errorf("a group of %d entries was taken", len(taken.lines))
+	}
+	next := <-joined
+	<-joined
+	if taken := q.close(); taken != next || string(taken.text) != string(entry(2, "b").Line()) {
+		t.Errorf("the next group has %q", taken.text)
+	}
+	if _, err := q.join(t.Context(), []Entry{entry(3, "c")}); !errors.Is(err, ErrClosed) {
+		t.Errorf("a closed one says %v", err)
 	}
 }
 
