@@ -13,3 +13,10 @@ func (r *Registry) RenewDue(ctx context.Context) {
 		}
 	}
 }
+
+// Followers is how many follow the registry's certificates and authorities.
+func (r *Registry) Followers() int {
+	r.directory.mu.Lock()
+	defer r.directory.mu.Unlock()
+	return len(r.directory.followers)
+}

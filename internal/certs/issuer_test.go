@@ -34,6 +34,7 @@ func TestIssuer(t *testing.T) {
 			told = append(told, arn)
 		})
 	}()
+	testenv.Eventually(t, "the other replica is followed", func() bool { return other.Followers() == 1 })
 	arns := lines(w.run(t, `
 top = root()
 sub = below(top, days=100)
