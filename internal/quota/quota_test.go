@@ -265,8 +265,13 @@ func TestAQuestionCostsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, "the watch tells", func() bool { return l.For(resttest.AccountA, "").VirtualNodes == 300 })
-	if n := testing.AllocsPerRun(100, func() { l.For(resttest.AccountA, "") }); n > 0 {
-		t.Errorf("it allocates %v times", n)
+	// All goroutines are counted, those of etcd, too: what is counted every time is its own.
+	least := testing.AllocsPerRun(100, func() { l.For(resttest.AccountA, "") })
+	for range 10 {
+		least = min(least, testing.AllocsPerRun(100, func() { l.For(resttest.AccountA, "") }))
+	}
+	if least > 0 {
+		t.Errorf("it allocates %v times", least)
 	}
 }
 
