@@ -13,6 +13,7 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/discovery/cloudmap/cloudmaptest"
+	"github.com/evermesh/evermesh/internal/store"
 )
 
 // cloudMapMesh makes a mesh in which front calls a node for each of the services,
@@ -69,6 +70,31 @@ func instancesOf(t *testing.T, proxy *adstest.Proxy, node string) string {
 	return strings.Join(out, " ")
 }
 
+// remembers waits until the control plane has stored a set of endpoints with the address,
+// which it tries again where its store is slow.
+func remembers(t *testing.T, p *plane, address string) {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Options{DataDir: p.dir, Prefix: "/evermesh", Attach: true, Timeout: within})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the endpoints are remembered", func() bool {
+		sets, err := s.Read(t.Context(), "endpoints/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, set := range sets {
+			if strings.Contains(string(set), address) {
+				return true
+			}
+		}
+		return false
+	})
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The source's settings reach it, and what it finds reaches proxies; a control
 // plane that starts while Cloud Map is silent goes on with what was known, and
 // what is known nowhere is an empty set after a while (D6.4).
@@ -88,6 +114,8 @@ func TestCloudMap(t *testing.T) {
 		proxy.Wait(t, "the first instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080" })
 		registry.Set("apps", "red", cloudmaptest.At("10.0.0.1", "9080"), cloudmaptest.At("10.0.0.2", "9080"))
 		proxy.Wait(t, "the second instance", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080 10.0.0.2:9080" })
+
+		remembers(t, p, "10.0.0.2")
 
 		// Errors take nothing back, are said, and show as age.
 		registry.Fail(cloudmaptest.Refusal(500, "InternalFailure"))
@@ -119,6 +147,11 @@ func TestCloudMap(t *testing.T) {
 		return status == 200
 	})
 	proxy := front(t, again)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("red has %q, late has %q\n%s", instancesOf(t, proxy, "red"), instancesOf(t, proxy, "late"), again.said(t))
+		}
+	})
 	proxy.Wait(t, "what was known before", func() bool { return instancesOf(t, proxy, "red") == "10.0.0.1:9080 10.0.0.2:9080" })
 	proxy.Wait(t, "an empty set for what is known nowhere", func() bool { return instancesOf(t, proxy, "late") == "" })
 	// What was known did not wait for that, and that did not come at once.
