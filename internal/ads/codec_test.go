@@ -3,6 +3,7 @@ package ads
 import (
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -201,15 +202,18 @@ func TestAMillionNamesAreNotEvenRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, delta := m.(*discoveryv3.DeltaDiscoveryRequest)
-			in := &incoming{delta: delta}
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			err = in.decode(encoded)
-			runtime.ReadMemStats(&after)
-			if err != nil {
-				t.Fatal(err)
+			in, allocated := &incoming{}, uint64(math.MaxUint64)
+			for range 3 { // what others allocate meanwhile is counted, too
+				in = &incoming{delta: delta}
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				err = in.decode(encoded)
+				runtime.ReadMemStats(&after)
+				if err != nil {
+					t.Fatal(err)
+				}
+				allocated = min(allocated, after.TotalAlloc-before.TotalAlloc)
 			}
-			allocated := after.TotalAlloc - before.TotalAlloc
 			t.Logf("%d bytes are allocated for a request of %d", allocated, len(encoded))
 			if allocated > 4<<20 {
 				t.Errorf("%d bytes are allocated for it", allocated)
