@@ -6,13 +6,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // TestEtcdThatNeverCame starts an evermeshd whose etcd does not exist. It waits for a minute, never in silence, and ends.
 // The file's name makes it begin early: it takes long and does nothing.
 func TestEtcdThatNeverCame(t *testing.T) {
 	t.Parallel()
-	nobody := "http://" + address(t)
+	nobody := "http://" + testenv.FreeAddress(t)
 	r := newReplica(t, "nobody", on(t, nobody)...)
 	r.warns(nobody, "connection refused")
 	if code := r.exit(); code != 1 {

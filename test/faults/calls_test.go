@@ -159,7 +159,7 @@ func listMeshes(ctx context.Context, c *appmesh.Client) (map[string]int32, error
 }
 
 func makeMesh(ctx context.Context, c *appmesh.Client, name string) error {
-	_, err := c.CreateMesh(ctx, &appmesh.CreateMeshInput{MeshName: &name})
+	_, err := c.CreateMesh(ctx, &appmesh.CreateMeshInput{MeshName: &name, ClientToken: aws.String("token-" + name)})
 	return err
 }
 

@@ -19,6 +19,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // cluster is an external etcd: processes that can be killed and stopped one by one.
@@ -56,7 +58,7 @@ func prepareCluster(t testing.TB, n int) *cluster {
 	c := &cluster{t: t}
 	var peers []string
 	for i := range n {
-		m := &member{t: t, name: fmt.Sprintf("etcd%d", i), dir: t.TempDir(), client: address(t), peer: address(t)}
+		m := &member{t: t, name: fmt.Sprintf("etcd%d", i), dir: t.TempDir(), client: testenv.FreeAddress(t), peer: testenv.FreeAddress(t)}
 		m.way = newLink(t, m.peer)
 		peers = append(peers, m.name+"=http://"+m.way.address)
 		c.members = append(c.members, m)

@@ -146,14 +146,14 @@ func (s *site) history(t *testing.T, random *rand.Rand, dir string, n int, limit
 	var meshes []string
 	for i := range 3 {
 		meshes = append(meshes, fmt.Sprintf("h%d-m%d", n, i))
-		must(t, makeMesh(t.Context(), users[0], meshes[i]))
+		must(t, makeMesh(t.Context(), s.replicas[0].patient(), meshes[i]))
 	}
 	h := newHistory(t, meshes, []string{"a", "b", "c", "d"})
-	until := make(chan struct{})
+	over := make(chan struct{})
 	var calling sync.WaitGroup
 	for id := range 9 {
 		r := rand.New(rand.NewPCG(random.Uint64(), random.Uint64()))
-		calling.Go(func() { h.caller(id, users, r, until) })
+		calling.Go(func() { h.caller(id, users, r, over) })
 	}
 	happened := 0
 	pause := func(least, most int) {
@@ -177,15 +177,15 @@ func (s *site) history(t *testing.T, random *rand.Rand, dir string, n int, limit
 		}
 	}
 	pause(300, 600)
-	close(until)
+	close(over)
 	calling.Wait()
 	for id, c := range users {
 		for _, m := range meshes {
 			h.list(id, c, m)
 			for _, name := range h.names {
-				if h.call(id, c, input{Verb: describe, Key: m + "/" + name}) != done {
-					t.Errorf("replica %d does not answer when everything is well again", id)
-				}
+				until(t, fmt.Sprintf("replica %d answers, as everything is well again", id), func() bool {
+					return h.call(id, c, input{Verb: describe, Key: m + "/" + name}) == done
+				})
 			}
 		}
 	}

@@ -175,7 +175,7 @@ func (h *history) judge(t *testing.T, dir string) {
 		}
 		h.ops[i].Input = in
 	}
-	result, info := porcupine.CheckOperationsVerbose(model(), h.ops, patience)
+	result, info := porcupine.CheckOperationsVerbose(model(), h.ops, 4*patience)
 	t.Logf("%d calls, %d of them without a known outcome, %d with a token that was sent again; the slowest took %v; not answered well: %v",
 		len(h.ops), open, repeated, h.slowest.Round(time.Millisecond), h.codes)
 	if result == porcupine.Ok {

@@ -206,8 +206,9 @@ func TestKilledUnderWrites(t *testing.T) {
 	if *soak > 0 {
 		rounds, limit = 1<<30, *soak
 	}
+	const least = 3 // or nothing is shown
 	began, kills := time.Now(), 0
-	for ; kills < rounds && time.Since(began) < limit && !t.Failed(); kills++ {
+	for ; kills < rounds && (kills < least || time.Since(began) < limit) && !t.Failed(); kills++ {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		stop := make(chan struct{})
 		var writing sync.WaitGroup
@@ -249,9 +250,6 @@ func TestKilledUnderWrites(t *testing.T) {
 	compareAll(t, c, meshes, writers)
 	r.kill()
 	t.Logf("%d kills in %v, %d writes acknowledged, %d open at the last kill", kills, time.Since(began).Round(time.Second), len(acked), open)
-	if kills < 3 && *soak == 0 {
-		t.Errorf("only %d kills in %v: nothing is shown", kills, limit)
-	}
 	readHistory(t, r.dir, acked)
 }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // link is an address that leads to another one, until it is cut, wholly or for one sender. Cut, it is as a network that
@@ -29,7 +31,7 @@ type link struct {
 // newLink opens a link to target, host:port; it ends with the test.
 func newLink(t testing.TB, target string) *link {
 	t.Helper()
-	l := &link{t: t, address: address(t), target: target, cuts: map[string]chan struct{}{}, conns: map[net.Conn]bool{}}
+	l := &link{t: t, address: testenv.FreeAddress(t), target: target, cuts: map[string]chan struct{}{}, conns: map[net.Conn]bool{}}
 	var err error
 	l.accept, err = net.Listen("tcp", l.address)
 	must(t, err)

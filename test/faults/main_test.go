@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -167,34 +166,6 @@ func within(limit time.Duration, holds func() bool) bool {
 		}
 	}
 	return true
-}
-
-// ports are handed out once each, from below what the kernel gives to connections: who listens on one after a restart
-// gets it again.
-var ports struct {
-	mu   sync.Mutex
-	next int
-}
-
-// address is one on loopback that nobody listens on.
-func address(t testing.TB) string {
-	t.Helper()
-	ports.mu.Lock()
-	defer ports.mu.Unlock()
-	if ports.next == 0 {
-		ports.next = 20000 + rand.IntN(9000)
-	}
-	for range 1000 {
-		a := fmt.Sprintf("127.0.0.1:%d", ports.next)
-		ports.next++
-		l, err := net.Listen("tcp", a)
-		if err == nil {
-			must(t, l.Close())
-			return a
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // keep makes a directory that stays when the test fails, for what tells why; its path is logged then.

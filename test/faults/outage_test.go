@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // admission is how long a stream is open before its proxy is known to other replicas: 15 s when the ledger was written
@@ -127,15 +128,13 @@ func TestEtcdLosesItsLeader(t *testing.T) {
 	etcd := newCluster(t, 3)
 	r := newReplica(t, "evermeshd", on(t, etcd.endpoints()...)...).start()
 	c := r.user()
-	must(t, makeShop(t.Context(), c, "leader", 90, 10))
+	must(t, makeShop(t.Context(), r.patient(), "leader", 90, 10))
 	p := connect(t, r.key(), "leader", "one", true, r.xds)
 	p.has(t, 90, 10)
 	sent := len(p.Responses())
 
-	first := etcd.leader()
-	if first == nil {
-		t.Fatal("nobody leads")
-	}
+	var first *member
+	until(t, "a member leads", func() bool { first = etcd.leader(); return first != nil })
 	first.kill()
 	// Every call is answered: well, or as one that the store cannot serve now.
 	began := time.Now()
@@ -176,7 +175,7 @@ func TestStartsThatCannotSucceed(t *testing.T) {
 	r := newReplica(t, "first", on(t, etcd.endpoints()...)...).start()
 	other := filepath.Join(t.TempDir(), "other-key")
 	must(t, os.WriteFile(other, []byte(strings.Replace(masterKey, "MDEy", "MDEz", 1)), 0o600))
-	nobody := "http://" + address(t)
+	nobody := "http://" + testenv.FreeAddress(t)
 	embedded := newReplica(t, "embedded").start()
 
 	ends := func(name string, r *replica, code int, words ...string) {

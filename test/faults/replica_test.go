@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/appmesh"
 
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // account is the first account of every control plane here.
@@ -50,7 +51,7 @@ func newReplica(t testing.TB, name string, args ...string) *replica {
 	t.Helper()
 	r := &replica{
 		t: t, name: name, dir: filepath.Join(t.TempDir(), "data"), log: filepath.Join(keep(t), name+".log"),
-		api: address(t), xds: address(t), admin: address(t), program: evermeshd(t), args: args,
+		api: testenv.FreeAddress(t), xds: testenv.FreeAddress(t), admin: testenv.FreeAddress(t), program: evermeshd(t), args: args,
 	}
 	t.Cleanup(r.kill)
 	return r
@@ -234,9 +235,17 @@ func (r *replica) key() aws.Credentials {
 // user is AWS's SDK, which asks once: what becomes of a call is what the tests are about.
 func (r *replica) user() *appmesh.Client { return userOf("http://"+r.api, r.key()) }
 
+// patient is AWS's SDK, which asks again, as it does in production: for what is only to be there. An etcd of several
+// members on a busy machine may be without a leader for a moment.
+func (r *replica) patient() *appmesh.Client { return userWith("http://"+r.api, r.key(), 20) }
+
 func userOf(endpoint string, key aws.Credentials) *appmesh.Client {
+	return userWith(endpoint, key, 1)
+}
+
+func userWith(endpoint string, key aws.Credentials, attempts int) *appmesh.Client {
 	return appmesh.New(appmesh.Options{
-		BaseEndpoint: &endpoint, Region: "us-east-1", RetryMaxAttempts: 1,
+		BaseEndpoint: &endpoint, Region: "us-east-1", RetryMaxAttempts: attempts,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return key, nil }),
 		HTTPClient:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}},
 	})

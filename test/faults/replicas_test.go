@@ -34,7 +34,7 @@ type load struct {
 
 func newLoad(t *testing.T, mesh string, users ...*appmesh.Client) *load {
 	t.Helper()
-	must(t, makeMesh(t.Context(), users[0], mesh))
+	eventually(t, "a mesh", func(ctx context.Context) error { return makeMesh(ctx, users[0], mesh) })
 	l := &load{t: t, users: users, mesh: mesh, until: make(chan struct{}), why: map[string]int{}, acked: map[string]state{}}
 	for id := range 4 {
 		l.running.Go(func() { l.run(id) })

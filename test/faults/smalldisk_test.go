@@ -55,6 +55,7 @@ func TestFullDisk(t *testing.T) {
 	p := connect(t, key, "full", "old", true, r.xds)
 	p.has(t, 90, 10)
 
+	must(t, shift(t.Context(), c, "full", 80, 20)) // the last one may be refused already
 	fill(t, disk, 200<<20)
 	until(t, "writes are refused on a disk that is almost full", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), soon)

@@ -50,7 +50,7 @@ func TestEverythingIsReplacedInTurn(t *testing.T) {
 	for _, r := range replicas {
 		users = append(users, userOf("http://"+r.api, key))
 	}
-	must(t, makeShop(t.Context(), users[0], "turns", 90, 10))
+	must(t, makeShop(t.Context(), replicas[0].patient(), "turns", 90, 10))
 	var all proxies
 	for i := range 30 {
 		all = append(all, connect(t, key, "turns", fmt.Sprintf("p%d", i), i%4 > 0, replicas[i%3].xds, replicas[(i+1)%3].xds, replicas[(i+2)%3].xds))
