@@ -259,10 +259,11 @@ func pipeCluster(name, path string) object {
 	return overHTTP2(staticCluster(name, "STATIC", object{"pipe": object{"path": path}}))
 }
 
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
 func overHTTP2(cluster object) object {
-	const options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-	cluster["typedExtensionProtocolOptions"] = object{options: object{
-		"@type":              "type.googleapis.com/" + options,
+	cluster["typedExtensionProtocolOptions"] = object{httpOptions: object{
+		"@type":              "type.googleapis.com/" + httpOptions,
 		"explicitHttpConfig": object{"http2ProtocolOptions": object{"connectionKeepalive": object{"interval": "10s", "timeout": "20s"}}},
 	}}
 	return cluster

@@ -2,7 +2,10 @@ package bootstrap
 
 import (
 	"math"
+	"net"
 	"net/netip"
+	"net/url"
+	"strconv"
 
 	"github.com/evermesh/evermesh/internal/agent/settings"
 )
@@ -16,8 +19,12 @@ const (
 func (s source) openTelemetryTracer(o *settings.OpenTelemetry) object {
 	config := object{
 		"@type":       "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-		"grpcService": object{"envoyGrpc": object{"clusterName": tracesCluster}, "timeout": "10s"},
 		"serviceName": s.serviceName(o),
+	}
+	if o.HTTP {
+		config["httpService"] = object{"httpUri": object{"uri": address(o), "cluster": tracesCluster, "timeout": "10s"}}
+	} else {
+		config["grpcService"] = object{"envoyGrpc": object{"clusterName": tracesCluster}, "timeout": "10s"}
 	}
 	if o.Attributes {
 		config["resourceDetectors"] = list{fromEnvironment()}
@@ -72,12 +79,52 @@ func sampler(share float64) object {
 	}}
 }
 
+// address is where requests by HTTP go.
+func address(o *settings.OpenTelemetry) string {
+	u := url.URL{Scheme: "http", Host: "localhost", RawPath: o.Path}
+	u.Path, _ = url.PathUnescape(o.Path) // it was escaped by url
+	if o.Socket == "" {
+		u.Host = net.JoinHostPort(o.Address, strconv.Itoa(o.Port))
+	}
+	if o.CAFile != "" {
+		u.Scheme = "https"
+	}
+	return u.String()
+}
+
+// spoken has a cluster speak the collector's protocol. What headers hold is in Envoy's environment: the bootstrap, which the
+// administration interface shows, has their names.
+func spoken(cluster object, o *settings.OpenTelemetry) object {
+	overHTTP2(cluster)
+	options := cluster["typedExtensionProtocolOptions"].(object)[httpOptions].(object)
+	if o.HTTP {
+		options["explicitHttpConfig"] = object{"httpProtocolOptions": object{}}
+	}
+	if len(o.Headers) == 0 {
+		return cluster
+	}
+	const filters = "type.googleapis.com/envoy.extensions.filters.http."
+	var mutations list
+	for _, h := range o.Headers {
+		mutations = append(mutations, object{"append": object{
+			"header": object{"key": h.Name, "value": "%ENVIRONMENT(" + h.Variable + ")%"}, "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD",
+		}})
+	}
+	options["httpFilters"] = list{
+		object{"name": "envoy.filters.http.header_mutation", "typedConfig": object{
+			"@type": filters + "header_mutation.v3.HeaderMutation", "mutations": object{"requestMutations": mutations},
+		}},
+		object{"name": "envoy.filters.http.upstream_codec", "typedConfig": object{"@type": filters + "upstream_codec.v3.UpstreamCodec"}},
+	}
+	return cluster
+}
+
 // collector is a cluster for a collector of OTLP. Its certificate must be for its name, or its address.
 func collector(name string, o *settings.OpenTelemetry) object {
 	if o.Socket != "" {
-		return pipeCluster(name, o.Socket)
+		return spoken(staticCluster(name, "STATIC", object{"pipe": object{"path": o.Socket}}), o)
 	}
-	c := overHTTP2(staticCluster(name, "STRICT_DNS", socketAddress(o.Address, o.Port, false)))
+	c := spoken(staticCluster(name, "STRICT_DNS", socketAddress(o.Address, o.Port, false)), o)
 	if o.CAFile == "" {
 		return c
 	}

@@ -143,7 +143,7 @@ func run(t *testing.T, envoy string, lines ...string) (ask func(path, parent str
 	log := &testenv.Output{}
 	ctx, stop := context.WithCancel(t.Context())
 	cmd := exec.CommandContext(ctx, envoy, "-c", file, "-l", "error", "--disable-hot-restart", "--concurrency", "1")
-	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, log, log, time.Second
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = append(env, s.Bootstrap.EnvoyEnvironment()...), log, log, time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestNames(t *testing.T) {
 		{"X-Ray at a name", "ENABLE_ENVOY_XRAY_TRACING=1 AWS_XRAY_DAEMON_ADDRESS=xray:2000", `AWS_XRAY_DAEMON_ADDRESS: "xray:2000" must be an IP address`},
 		{"X-Ray at no port", "ENABLE_ENVOY_XRAY_TRACING=1 AWS_XRAY_DAEMON_ADDRESS=127.0.0.1:0", "has no port from 1 to 65535"},
 		{"a collector at a path", "ENABLE_ENVOY_OTEL_TRACING=1 OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4318/v1/traces", "OTEL_EXPORTER_OTLP_ENDPOINT: must be http://host:port"},
-		{"a collector by another protocol", "ENABLE_ENVOY_OTEL_TRACING=1 OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", `OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf": only grpc is taken`},
+		{"metrics by another protocol", "ENABLE_ENVOY_OTEL_METRICS=1 OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", `OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf": metrics go by grpc only`},
 		{"a sampler that Envoy has not", "ENABLE_ENVOY_OTEL_TRACING=1 OTEL_TRACES_SAMPLER=jaeger_remote", `OTEL_TRACES_SAMPLER: "jaeger_remote" is none of`},
 		{"a share above all", "ENABLE_ENVOY_OTEL_TRACING=1 OTEL_TRACES_SAMPLER=parentbased_traceidratio OTEL_TRACES_SAMPLER_ARG=2", `OTEL_TRACES_SAMPLER_ARG: "2" is not a number from 0 to 1`},
 		{"AGENT-017 two tracers, one of them new", "ENABLE_ENVOY_OTEL_TRACING=1 ENABLE_ENVOY_DATADOG_TRACING=1", "only one tracer may be on, and these are: ENABLE_ENVOY_DATADOG_TRACING, ENABLE_ENVOY_OTEL_TRACING"},

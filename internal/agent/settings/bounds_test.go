@@ -91,8 +91,8 @@ func TestPlainTexts(t *testing.T) {
 // Each signal may have another protocol, and only one is taken; headers, which are secrets mostly, are not.
 func TestOpenTelemetryProtocols(t *testing.T) {
 	for _, test := range []struct{ name, env, want string }{
-		{"for traces", "ENABLE_ENVOY_OTEL_TRACING=1 OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/json", `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: "http/json": only grpc is taken`},
-		{"for metrics", "ENABLE_ENVOY_OTEL_METRICS=1 OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=http/json", `OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: "http/json": only grpc is taken`},
+		{"for traces", "ENABLE_ENVOY_OTEL_TRACING=1 OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/json", `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: "http/json": neither grpc nor`},
+		{"for metrics", "ENABLE_ENVOY_OTEL_METRICS=1 OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=http/json", `OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: "http/json": neither grpc nor`},
 		{"the signal's outranks the one for all", "ENABLE_ENVOY_OTEL_METRICS=1 OTEL_EXPORTER_OTLP_PROTOCOL=http/json OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=grpc", ""},
 		{"of a signal that is off", "ENABLE_ENVOY_OTEL_METRICS=1 OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/json", ""},
 	} {
@@ -103,10 +103,4 @@ func TestOpenTelemetryProtocols(t *testing.T) {
 			}
 		})
 	}
-	t.Run("headers", func(t *testing.T) {
-		s, err := Parse(agenttest.Environment(someEndpoint, someResource, "ENABLE_ENVOY_OTEL_TRACING=1", "OTEL_EXPORTER_OTLP_HEADERS=key=hidden"), Flags{}, 0)
-		if warnings := strings.Join(s.Warnings, "\n"); err != nil || !strings.Contains(warnings, "OTEL_EXPORTER_OTLP_HEADERS is without effect") || strings.Contains(warnings, "hidden") {
-			t.Errorf("got %q, %v", s.Warnings, err)
-		}
-	})
 }

@@ -4,8 +4,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"net/url"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -49,21 +47,6 @@ type Jaeger struct {
 	JSON    bool
 }
 
-// OpenTelemetry is a collector that takes OTLP by gRPC.
-type OpenTelemetry struct {
-	Socket  string // "" for Address and Port
-	Address string // name or IP address
-	Port    int
-	CAFile  string // PEM, of the collector's certificate; "" for plaintext
-	Service string // "" for <mesh>/<resource>
-
-	// Attributes says that OTEL_RESOURCE_ATTRIBUTES has some, which Envoy reads itself.
-	Attributes bool
-	// Ratio is the share of traces that begin here and are sampled; what another began is sampled as it was there.
-	// Without it Envoy samples all.
-	Ratio *float64
-}
-
 // DefaultSamplingRate is what X-Ray samples without a rule.
 const DefaultSamplingRate = 0.05
 
@@ -80,7 +63,7 @@ func (v *variables) metrics(b *BootstrapSettings) {
 		}
 	}
 	if v.hardBool("ENABLE_ENVOY_OTEL_METRICS") && b.SinksFile == "" {
-		b.Metrics = v.openTelemetry("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
+		b.Metrics = v.openTelemetry(metricsSignal)
 	}
 }
 
@@ -104,7 +87,7 @@ func (v *variables) tracing() Tracing {
 		t.Jaeger = &Jaeger{v.text("JAEGER_TRACER_ADDRESS", "127.0.0.1"), v.hardPort("JAEGER_TRACER_PORT", 9411), strings.Contains(strings.ToLower(v.text("JAEGER_TRACER_VERSION", "")), "json")}
 	}
 	if enabled("ENABLE_ENVOY_OTEL_TRACING") {
-		t.OpenTelemetry = v.openTelemetry("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+		t.OpenTelemetry = v.openTelemetry(tracesSignal)
 		t.OpenTelemetry.Ratio = v.sampler()
 	}
 	if len(on) > 1 {
@@ -134,83 +117,6 @@ func (v *variables) xray() *XRay {
 		x.Rate = math.Round(v.hardShare("XRAY_SAMPLING_RATE", s)*100) / 100
 	}
 	return x
-}
-
-// systemCAs are where systems keep the authorities that they trust.
-var systemCAs = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cert.pem", "/etc/ssl/cert.pem"}
-
-// openTelemetry reads where a collector is, by OpenTelemetry's own variables: that of the signal, else the general one.
-func (v *variables) openTelemetry(signal, protocol string) *OpenTelemetry {
-	const general = "OTEL_EXPORTER_OTLP_ENDPOINT"
-	o := &OpenTelemetry{Service: v.text("OTEL_SERVICE_NAME", ""), Attributes: v.has("OTEL_RESOURCE_ATTRIBUTES"), Address: "127.0.0.1", Port: 4317}
-	if !v.has(protocol) {
-		protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
-	}
-	if p := v.text(protocol, "grpc"); p != "grpc" {
-		v.fail(protocol, "%q: only grpc is taken", p)
-	}
-	if v.has("OTEL_EXPORTER_OTLP_HEADERS") {
-		v.warn("OTEL_EXPORTER_OTLP_HEADERS is without effect: Envoy's bootstrap is no place for secrets; let a collector beside it add them")
-	}
-	name, text := signal, v.text(signal, "")
-	if text == "" {
-		name, text = general, v.text(general, "")
-	}
-	if text == "" {
-		return o
-	}
-	if !strings.Contains(text, "://") {
-		text = "http://" + text
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		v.fail(name, "is no address, such as http://127.0.0.1:4317")
-		return o
-	}
-	switch {
-	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
-		o.Socket = u.Path
-		return o
-	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "":
-		v.fail(name, "must be http://host:port, https://host:port or unix:///path, such as http://127.0.0.1:4317")
-		return o
-	}
-	o.Address = u.Hostname()
-	if p := u.Port(); p != "" {
-		n, err := strconv.ParseUint(p, 10, 16)
-		if err != nil || n == 0 {
-			v.fail(name, "has no port from 1 to 65535")
-		}
-		o.Port = int(n)
-	}
-	if u.Scheme == "https" {
-		o.CAFile = v.text("OTEL_EXPORTER_OTLP_CERTIFICATE", systemCA())
-	}
-	return o
-}
-
-func systemCA() string {
-	for _, file := range systemCAs {
-		if _, err := os.Stat(file); err == nil {
-			return file
-		}
-	}
-	return systemCAs[0]
-}
-
-// sampler reads OpenTelemetry's variables of sampling, as far as Envoy can do it.
-func (v *variables) sampler() *float64 {
-	const name, argument = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
-	switch s := v.text(name, "always_on"); s {
-	case "always_on", "parentbased_always_on":
-		return nil
-	case "parentbased_traceidratio":
-		share := v.hardShare(argument, v.text(argument, "1"))
-		return &share
-	default:
-		v.fail(name, "%q is none of always_on, parentbased_always_on and parentbased_traceidratio", s)
-		return nil
-	}
 }
 
 func (v *variables) hardShare(name, s string) float64 {

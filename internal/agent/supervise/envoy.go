@@ -143,6 +143,7 @@ func ended(p *process) bool {
 func (s *Envoy) start(epoch int) (*process, error) {
 	cmd := exec.Command(s.Path, append(s.epochArgs(epoch), s.Args...)...)
 	cmd.Stdout, cmd.Stderr = s.Stdout, s.Stderr
+	cmd.Env = append(os.Environ(), s.Settings.Bootstrap.EnvoyEnvironment()...)
 	p, err := startProcess(cmd, ambient(s.Settings))
 	if err != nil {
 		return nil, err
