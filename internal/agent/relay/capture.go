@@ -75,21 +75,31 @@ func (c capture) look(ctx context.Context, dialer *net.Dialer, address string, w
 	return ""
 }
 
-// taker is the port of the socket of this machine at the other end of conn, if conn was meant for another; else 0.
+// taker is the port of the socket of this machine at the other end of conn, if conn was meant for another; else 0. Another
+// connection may begin at the same address and port, for it leads elsewhere: then both of its ends are in the list.
 func (c capture) taker(conn net.Conn) int {
 	own, ok := conn.LocalAddr().(*net.TCPAddr)
 	peer, is := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok || !is {
 		return 0
 	}
-	near, far, port := sockets.Plain(own.AddrPort()), sockets.Plain(peer.AddrPort()), 0
+	near, far := sockets.Plain(own.AddrPort()), sockets.Plain(peer.AddrPort())
+	takers, others := map[netip.AddrPort]bool{}, map[netip.AddrPort]bool{}
 	_ = sockets.Each(c.lists, func(s sockets.Socket) bool { // what cannot be seen is not told
-		if s.Open() && s.Remote == near && s.Local != far {
-			port = int(s.Local.Port())
+		switch {
+		case s.Local == near:
+			others[s.Remote] = true
+		case s.Open() && s.Remote == near && s.Local != far:
+			takers[s.Local] = true
 		}
-		return port == 0
+		return true
 	})
-	return port
+	for taker := range takers {
+		if !others[taker] {
+			return int(taker.Port())
+		}
+	}
+	return 0
 }
 
 func captureAdvice(marked bool) string {

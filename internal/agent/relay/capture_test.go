@@ -42,6 +42,8 @@ func TestTaker(t *testing.T) {
 		"an earlier one that nobody closes": {fmt.Sprintf(captured, hex(own), "08"), 0},
 		"asked for":                         {"   0: " + hex(peer) + " " + hex(own) + " 01\n", 0},
 		"elsewhere":                         {fmt.Sprintf(captured, "0100007F:0001", "01"), 0},
+		"another one from the same port":    {fmt.Sprintf(captured, hex(own), "01") + "   1: " + hex(own) + " 0100007F:3A99 01\n", 0},
+		"both":                              {fmt.Sprintf(captured, hex(own), "01") + "   1: 0100007F:3A9A " + hex(own) + " 01\n   2: " + hex(own) + " 0100007F:3A9A 01\n", 15001},
 		"no list":                           {"", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
