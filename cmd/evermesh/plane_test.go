@@ -83,7 +83,7 @@ func startPlane(t testing.TB, dir string, secure bool) *plane {
 	t.Cleanup(func() { cancel(); <-looking })
 	drains := drain.New(drain.Config{
 		Store: data, Ledger: p.ledger, Endpoints: endpoints, Snapshot: storetest.Snapshot(data),
-		Instances: func(api.Key) []ads.Instance { return nil }, Wait: time.Second, Log: log, Now: time.Now,
+		Instances: func(api.Key) []ads.Instance { return nil }, Wait: 4 * time.Second, Log: log, Now: time.Now,
 	})
 	server, err := rest.New(rest.Config{
 		Drains: drains,
