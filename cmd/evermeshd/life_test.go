@@ -239,11 +239,13 @@ func TestTellsHowItIs(t *testing.T) {
 // A replica that ends politely leaves the ledger; one that was killed is to
 // count as unknown.
 func TestLeavesTheLedger(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		signal syscall.Signal
 		want   int
 	}{"polite": {syscall.SIGTERM, 0}, "killed": {syscall.SIGKILL, 1}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := start(t, t.TempDir())
 			eventually(t, "the replica is in the ledger", func() bool {
 				var out api.ListProxiesOutput
