@@ -1,15 +1,14 @@
 package audit
 
 import (
-	"bytes"
 	"encoding/json"
-	"maps"
-	"slices"
 	"strconv"
+
+	"github.com/evermesh/evermesh/internal/api"
 )
 
-// An event is encoded by hand, as every call waits for it; what is rare in it, and
-// documents of calls, package json encodes. Members stand in CloudTrail's order.
+// An event is encoded by hand, as every call waits for it; what is rare in it,
+// package json encodes. Members stand in CloudTrail's order.
 
 // object is a JSON object that is being written.
 type object []byte
@@ -22,7 +21,7 @@ func (o object) name(name string) object {
 }
 
 // text adds a member.
-func (o object) text(name, value string) object { return quoted(o.name(name), value) }
+func (o object) text(name, value string) object { return api.AppendString(o.name(name), value) }
 
 // some adds a member if it is not empty.
 func (o object) some(name, value string) object {
@@ -36,50 +35,16 @@ func (o object) truth(name string, value bool) object {
 	return strconv.AppendBool(o.name(name), value)
 }
 
-// any adds a member that package json encodes.
-func (o object) any(name string, value any) object {
-	o = o.name(name)
-	switch v := value.(type) {
-	case json.RawMessage:
-		return append(o, v...)
-	case map[string]any:
-		return o.document(v)
-	}
-	return append(o, marshal(value)...)
-}
+// any adds a member that is a document, or what package json encodes.
+func (o object) any(name string, value any) object { return appended(o.name(name), value) }
 
-// document adds a call's input, as package json would: most members are texts, and
-// the one that is large is JSON already.
-func (o object) document(doc map[string]any) object {
-	o = append(o, '{')
-	for i, name := range slices.Sorted(maps.Keys(doc)) {
-		if i > 0 {
-			o = append(o, ',')
-		}
-		o = append(quoted(o, name), ':')
-		value := doc[name]
-		text, isText := value.(string)
-		raw, _ := value.(json.RawMessage)
-		switch {
-		case isText:
-			o = quoted(o, text)
-		case len(raw) > 0 && bytes.IndexByte(raw, '\n') < 0: // an event is one line
-			o = append(o, raw...)
-		default:
-			o = append(o, marshal(value)...)
-		}
+// appended adds a value. What is added here always can be written.
+func appended(b []byte, value any) []byte {
+	out, err := api.AppendDocument(b, value)
+	if err != nil {
+		return append(b, null...)
 	}
-	return append(o, '}')
-}
-
-// quoted adds a text in quotes.
-func quoted(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return append(b, marshal(s)...)
-		}
-	}
-	return append(append(append(b, '"'), s...), '"')
+	return out
 }
 
 func (i identity) encode(o object) object {

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
@@ -133,15 +132,7 @@ func omitted(v any) any {
 }
 
 // marshal is JSON without HTML's escapes. What is marshalled here always can be.
-func marshal(v any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return []byte("null")
-	}
-	return bytes.TrimRight(b.Bytes(), "\n")
-}
+func marshal(v any) []byte { return appended(nil, v) }
 
 // stamp is a time as events have it, in seconds.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }

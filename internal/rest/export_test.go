@@ -1,5 +1,16 @@
 package rest
 
+import "github.com/evermesh/evermesh/internal/auth"
+
+// Fingerprint is what tells the input of a call with a client token from others.
+func Fingerprint(operation string, input map[string]any) (string, error) {
+	t, err := new(Server).token(&call{op: operation, doc: input, principal: auth.Principal{}})
+	if err != nil {
+		return "", err
+	}
+	return t.Fingerprint, nil
+}
+
 // Limiters is how many access keys have a limiter of their own.
 func (s *Server) Limiters() int {
 	s.rates.mu.Lock()

@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -225,13 +224,7 @@ func encode(v any) ([]byte, error) {
 	if text, ok := v.(json.RawMessage); ok {
 		return text, nil // it was encoded here
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimRight(buf.Bytes(), "\n"), nil
+	return api.AppendDocument(make([]byte, 0, 512), v)
 }
 
 func reply(w http.ResponseWriter, result any) {

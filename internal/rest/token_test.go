@@ -2,9 +2,14 @@ package rest_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"testing"
+
+	"github.com/evermesh/evermesh/internal/rest"
 )
 
 const reused = "The client token was used before with another input: use a new token for a new request."
@@ -202,4 +207,29 @@ func TestTagsChangeMeanwhile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A repeat may reach a replica of another release: what tells inputs apart is what it was
+// in all of them, the hash of package json's text.
+func TestFingerprintsStayAsTheyWere(t *testing.T) {
+	for name, input := range map[string]map[string]any{
+		"texts":    {"meshName": "apps", "virtualNodeName": "é \"quoted\" \u2028"},
+		"escapes":  {"meshName": "<a>&b"},
+		"a spec":   {"routeName": "r", "spec": json.RawMessage(`{"priority":1,"a":[true,null,1.50]}`)},
+		"HTML":     {"spec": json.RawMessage(`{"prefix":"<&>"}`)},
+		"anything": {"tags": []any{map[string]any{"key": "k", "value": "v"}}, "limit": json.Number("10")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := json.Marshal(input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum := sha256.Sum256(append([]byte("CreateNode\n"), text...))
+			input["clientToken"] = "token"
+			got, err := rest.Fingerprint("CreateNode", input)
+			if want := hex.EncodeToString(sum[:]); err != nil || got != want {
+				t.Errorf("got %s, %v, want %s", got, err, want)
+			}
+		})
+	}
 }

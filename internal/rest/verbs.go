@@ -1,12 +1,14 @@
 package rest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
@@ -60,21 +62,27 @@ func (s *Server) allow(c *call, key api.Key) error {
 // (API-006). The spec is what was sent. It is most of what is answered, so it is
 // written by hand: the spec, which is JSON already, is not looked at again.
 func (s *Server) data(row api.KindRow, r *api.Resource, status string) (json.RawMessage, error) {
-	metadata, err := encode(api.ResourceMetadata{
-		ARN: s.Realm.ARN(r.Key, r.Owner), CreatedAt: seconds(r.Created), LastUpdatedAt: seconds(r.Updated),
-		MeshOwner: r.Key.Owner, ResourceOwner: r.Owner, UID: r.UID, Version: r.Version,
-	})
+	created, err := seconds(r.Created).MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
-	names, err := encode(s.names(row, r.Key))
+	updated, err := seconds(r.Updated).MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
-	out := make([]byte, 0, len(names)+len(metadata)+len(r.Document)+64)
-	out = append(out, names[:len(names)-1]...) // there are always some
-	out = append(append(out, `,"metadata":`...), metadata...)
-	out = append(append(out, `,"spec":`...), r.Document...)
+	out, err := api.AppendDocument(make([]byte, 0, len(r.Document)+768), s.names(row, r.Key))
+	if err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	out = append(out[:len(out)-1], `,"metadata":{"arn":`...) // there are always some names
+	out = api.AppendString(out, s.Realm.ARN(r.Key, r.Owner))
+	out = append(append(out, `,"createdAt":`...), created...)
+	out = append(append(out, `,"lastUpdatedAt":`...), updated...)
+	out = api.AppendString(append(out, `,"meshOwner":`...), r.Key.Owner)
+	out = api.AppendString(append(out, `,"resourceOwner":`...), r.Owner)
+	out = api.AppendString(append(out, `,"uid":`...), r.UID)
+	out = strconv.AppendInt(append(out, `,"version":`...), r.Version, 10)
+	out = append(append(out, `},"spec":`...), r.Document...)
 	out = append(append(append(out, `,"status":{"status":"`...), status...), `"}}`...)
 	return out, nil
 }
@@ -167,11 +175,17 @@ func (s *Server) token(c *call) (*store.Token, error) {
 			input[k] = v
 		}
 	}
-	body, err := json.Marshal(input)
+	// As package json writes it: other releases, which have tokens in the same store, do
+	// so, and with HTML's escapes.
+	body, err := api.AppendDocument(append(make([]byte, 0, 1024), c.op+"\n"...), input)
+	if err == nil && bytes.ContainsAny(body, "<>&") {
+		body, err = json.Marshal(input)
+		body = append([]byte(c.op+"\n"), body...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode input: %w", err)
 	}
-	sum := sha256.Sum256(append([]byte(c.op+"\n"), body...))
+	sum := sha256.Sum256(body)
 	key := sha256.Sum256([]byte(c.principal.Account + "\n" + name))
 	return &store.Token{Key: hex.EncodeToString(key[:]), Fingerprint: hex.EncodeToString(sum[:])}, nil
 }
