@@ -58,7 +58,7 @@ func (b *build) gatewayIngress(spec *api.VirtualGatewaySpec, i int) {
 	l := &spec.Listeners[i]
 	at := gatewayPort(l)
 	if at.port == egressPort {
-		b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf("spec.listeners: port %d is the proxy's own; the listener is left out", at.port)}})
+		b.proxysOwn(at.port)
 		return
 	}
 	if slices.ContainsFunc(spec.Listeners[:i], func(o api.VirtualGatewayListener) bool { return o.PortMapping.Port == l.PortMapping.Port }) {

@@ -102,6 +102,10 @@ func (b *build) nodeIngress(spec *api.VirtualNodeSpec) {
 			b.repeated(port) // the API refuses it; a store may have it
 			continue
 		}
+		if b.direct == "" && (port == ingressPort || port == egressPort) {
+			b.proxysOwn(port) // what comes there would be sent to Envoy itself, again and again
+			continue
+		}
 		t := nodeTermination(l.TLS, b.own.Key)
 		tls, its := b.socket(t, protocol, fmt.Sprintf("listeners[%d]", i))
 		if tls == nil && !t.offersPlaintext() {
@@ -175,6 +179,11 @@ func (b *build) inboundListener(at place, ports []inbound, before ...*listenerv3
 // repeated is the problem of a listener whose port another one before it has.
 func (b *build) repeated(port uint32) {
 	b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf("spec.listeners: port %d is there more than once; the first of these listeners is used", port)}})
+}
+
+// proxysOwn is the problem of a listener whose port Envoy itself listens on.
+func (b *build) proxysOwn(port uint32) {
+	b.report([]mesh.Problem{{Key: b.own.Key, Reason: ReasonConflict, Message: fmt.Sprintf("spec.listeners: port %d is the proxy's own; the listener is left out", port)}})
 }
 
 // speakFirst is how long a node with a PERMISSIVE tcp listener waits for a
