@@ -11,8 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/evermesh/evermesh/internal/agent"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
-	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/loopback"
 )
 
@@ -20,8 +20,8 @@ const hostsHelp = `evermesh-agent hosts [NAME...] prints, for /etc/hosts, where 
 interception (EVERMESH_INTERCEPTION=none).
 
 The address of a service follows from its name alone, so with names nothing is asked: the lines can be written before
-anything runs. Without names the running Envoy is asked, at ENVOY_ADMIN_ACCESS_PORT or at the socket of
-ENVOY_ADMIN_MODE=uds, which backends it has.
+anything runs. Without names the running Envoy is asked, at ENVOY_ADMIN_ACCESS_PORT, at the socket of
+ENVOY_ADMIN_MODE=uds or where a file such as ENVOY_RESOURCES_CONFIG_FILE has admin, which backends it has.
 
   evermesh-agent hosts colors.shop.local db.shop.local >> /etc/hosts
 
@@ -37,7 +37,7 @@ func hosting(ctx context.Context, args []string, std streams) error {
 	names := flags.Args()
 	if len(names) == 0 {
 		var err error
-		if names, err = servicesOf(ctx, envoyadmin.New(settings.ForClient(os.Getenv, os.Getuid()).Admin)); err != nil {
+		if names, err = servicesOf(ctx, envoyadmin.New(agent.AdminForClient(os.Getenv, os.Getuid()))); err != nil {
 			return err
 		}
 	}

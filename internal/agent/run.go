@@ -118,8 +118,8 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	if s.ConfigFile == "" {
 		s.ConfigFile = filepath.Join(at.dir, "envoy-config.yaml")
 	}
-	file, err := writeBootstrap(s, machine, p.Log)
-	if err != nil {
+	var file string
+	if file, s.Admin, err = writeBootstrap(s, machine, p.Log); err != nil {
 		return err
 	}
 	admin := envoyadmin.New(s.Admin)
@@ -158,34 +158,39 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	return envoy.Run(ctx)
 }
 
-// writeBootstrap returns the file that Envoy starts with: the user's own, untouched, or a generated one.
-func writeBootstrap(s settings.Settings, machine bootstrap.Facts, log *slog.Logger) (string, error) {
+// writeBootstrap returns the file that Envoy starts with, the user's own, untouched, or a generated one; and where that has
+// Envoy's administration interface, which is asked from now on.
+func writeBootstrap(s settings.Settings, machine bootstrap.Facts, log *slog.Logger) (string, settings.Admin, error) {
 	if s.OwnBootstrap() {
-		return s.ConfigFile, nil
+		text, err := os.ReadFile(s.ConfigFile)
+		if err != nil {
+			return "", s.Admin, settings.Wrong("ENVOY_CONFIG_FILE", "%v", err)
+		}
+		return s.ConfigFile, adminOf(s.Admin, text), nil
 	}
 	files, err := bootstrap.ReadUserFiles(s.Bootstrap)
 	if err != nil {
-		return "", err
+		return "", s.Admin, err
 	}
 	if text := files[s.Bootstrap.StatsFile]; bytes.Contains(text, []byte("stats_matcher")) || bytes.Contains(text, []byte("statsMatcher")) {
 		log.Warn("stats matcher in ENVOY_STATS_CONFIG_FILE: envoy may fall out of step with the control plane, and what is left out cannot be asked for")
 	}
 	text, warnings, err := bootstrap.File(s, machine, files)
 	if err != nil {
-		return "", err
+		return "", s.Admin, err
 	}
 	for _, w := range warnings {
 		log.Warn("a file that goes into the bootstrap", "warning", w)
 	}
 	f, err := os.OpenFile(s.ConfigFile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, bootstrapMode)
 	if err != nil {
-		return "", settings.Wrong("ENVOY_CONFIG_FILE", "%v", err)
+		return "", s.Admin, settings.Wrong("ENVOY_CONFIG_FILE", "%v", err)
 	}
 	_, err = f.Write(text)
 	if err := errors.Join(err, f.Close()); err != nil {
-		return "", fmt.Errorf("write bootstrap: %w", err)
+		return "", s.Admin, fmt.Errorf("write bootstrap: %w", err)
 	}
-	return f.Name(), nil
+	return f.Name(), adminOf(s.Admin, text), nil
 }
 
 const bootstrapMode fs.FileMode = 0o644

@@ -49,6 +49,9 @@ const (
 	resourcesFile = "ENVOY_RESOURCES_CONFIG_FILE"
 )
 
+// FileVariables are the variables that name files of the user, in the order in which the files are merged.
+func FileVariables() []string { return []string{tracingFile, statsFile, sinksFile, resourcesFile} }
+
 // userFiles are the files to merge, in the order in which they are.
 func userFiles(b settings.BootstrapSettings) []userFile {
 	return slices.DeleteFunc([]userFile{
@@ -153,15 +156,25 @@ func mergeKey(doc object, key string, value any) (warning string, _ error) {
 			return "", fmt.Errorf("statsSinks: %w", err)
 		}
 		doc[key] = joined
+	case "admin":
+		if _, err := adminOf(value); err != nil {
+			return "", fmt.Errorf("admin: %w", err)
+		}
+		doc[key] = value
+		return replaces(key, old, value), nil
 	case "staticResources":
 		return "", mergeResources(doc, value)
 	default:
 		doc[key] = value
 		if exists {
-			return fmt.Sprintf("replaces the generated %s: OLD %s, NEW %s", key, outline(old), outline(value)), nil
+			return replaces(key, old, value), nil
 		}
 	}
 	return "", nil
+}
+
+func replaces(key string, old, value any) string {
+	return fmt.Sprintf("replaces the generated %s: OLD %s, NEW %s", key, outline(old), outline(value))
 }
 
 func mergeResources(doc object, value any) error {

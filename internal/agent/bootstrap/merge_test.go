@@ -33,9 +33,9 @@ func TestWarnings(t *testing.T) {
 			[]string{"ENVOY_RESOURCES_CONFIG_FILE: user.yaml: replaces the generated clusterManager: OLD {outlierDetection}, NEW {load_stats_config, localClusterName}"},
 		},
 		{
-			"by its size, or not at all", "ENVOY_STATS_CONFIG_FILE", "admin:\nlayered_runtime: [hush]\nnode: hush",
+			"by its size, or not at all", "ENVOY_STATS_CONFIG_FILE", "cluster_manager:\nlayered_runtime: [hush]\nnode: hush",
 			[]string{
-				"ENVOY_STATS_CONFIG_FILE: user.yaml: replaces the generated admin: OLD {accessLog, address}, NEW nothing",
+				"ENVOY_STATS_CONFIG_FILE: user.yaml: replaces the generated clusterManager: OLD {outlierDetection}, NEW nothing",
 				"ENVOY_STATS_CONFIG_FILE: user.yaml: replaces the generated layeredRuntime: OLD {layers}, NEW a list of 1",
 				"ENVOY_STATS_CONFIG_FILE: user.yaml: replaces the generated node: OLD {cluster, id, metadata}, NEW a value",
 			},

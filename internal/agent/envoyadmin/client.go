@@ -2,6 +2,7 @@
 package envoyadmin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,7 +29,7 @@ const maxAnswer = 4 << 20
 
 // New makes a client of the interface at a.
 func New(a settings.Admin) *Client {
-	network, address := "tcp", "127.0.0.1:"+strconv.Itoa(a.Port)
+	network, address := "tcp", net.JoinHostPort(cmp.Or(a.Address, "127.0.0.1"), strconv.Itoa(a.Port))
 	if a.Socket != "" {
 		network, address = "unix", a.Socket
 	}

@@ -6,6 +6,7 @@ package settings
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -63,10 +64,22 @@ type Server struct {
 	Address string
 }
 
-// Admin is where Envoy's administration interface listens.
+// Port is the TCP port of the server; 0 for none.
+func (s Server) Port() int {
+	if s.Network != "tcp" {
+		return 0
+	}
+	_, port, _ := net.SplitHostPort(s.Address)
+	n, _ := strconv.Atoi(port)
+	return n
+}
+
+// Admin is where Envoy's administration interface listens, as far as that matters to who asks it from this host.
 type Admin struct {
-	Socket string // of the uds mode; "" for the port
-	Port   int
+	Socket  string // path, of the uds mode or of a user's file; "" for the port
+	Address string // that it is asked at; "" is 127.0.0.1
+	Port    int
+	Given   bool // by a file of the user, and not by ENVOY_ADMIN_MODE and ENVOY_ADMIN_ACCESS_PORT
 }
 
 // adminSocket is the fixed place of Envoy's administration interface in the uds mode.

@@ -91,7 +91,7 @@ func (s *Envoy) once(ctx context.Context) (ran time.Duration, exit string, err e
 	}()
 	for {
 		watching, stop := context.WithCancel(ctx)
-		hangs := make(chan bool, 1)
+		hangs := make(chan int, 1)
 		go func() { hangs <- s.Watch.hangs(watching, s.Admin) }()
 		next := p
 		select {
@@ -100,10 +100,10 @@ func (s *Envoy) once(ctx context.Context) (ran time.Duration, exit string, err e
 			stop()
 			<-hangs
 			return 0, "", s.stop(p)
-		case hanging := <-hangs:
-			hangs <- false
-			if hanging {
-				s.Log.Error("envoy does not answer: it is ended", "pid", p.pid(), "polls", s.Watch.Silent)
+		case polls := <-hangs:
+			hangs <- 0
+			if polls > 0 {
+				s.Log.Error("envoy does not answer: it is ended", "pid", p.pid(), "polls", polls)
 				err = p.end(syscall.SIGABRT, hangWait)
 			}
 		case <-s.HandOver:

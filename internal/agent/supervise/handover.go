@@ -23,13 +23,16 @@ const baseIDScale = 10
 const baseIDs = 200_000_000
 
 // baseID is what Envoys that take each other's place name their sockets and their memory by. It follows from the network
-// namespace and the administration port: other Envoys have another of these, and the next agent has the same, so that
+// namespace and the place of the administration interface: other Envoys have another of these, and the next agent has the same, so that
 // nothing is left by one that was killed.
 func (s *Envoy) baseID() int {
 	var namespace unix.Stat_t
 	_ = unix.Stat("/proc/self/ns/net", &namespace) // without it the port alone tells them apart
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%d:%d", namespace.Ino, s.Settings.Admin.Port)
+	if s.Settings.Admin.Given {
+		fmt.Fprintf(h, ":%s:%s", s.Settings.Admin.Address, s.Settings.Admin.Socket)
+	}
 	return int(h.Sum32() % baseIDs)
 }
 

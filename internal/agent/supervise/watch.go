@@ -24,11 +24,11 @@ type Watch struct {
 // knows nothing of what Envoy did meanwhile.
 const stoodStill = envoyadmin.Wait + envoyadmin.Wait/2
 
-// hangs returns when the Envoy hangs, with true, or when ctx has ended.
-func (w Watch) hangs(ctx context.Context, admin *envoyadmin.Client) bool {
+// hangs returns when the Envoy hangs, with the number of polls that it has left unanswered, or when ctx has ended, with 0.
+func (w Watch) hangs(ctx context.Context, admin *envoyadmin.Client) int {
 	if w.Silent <= 0 {
 		<-ctx.Done()
-		return false
+		return 0
 	}
 	answered, silent := false, 0
 	for pause.For(ctx, w.Interval) == nil {
@@ -43,8 +43,11 @@ func (w Watch) hangs(ctx context.Context, admin *envoyadmin.Client) bool {
 		silent++
 		switch {
 		case answered && silent >= w.Silent, !answered && !w.Lenient && silent >= startPatience*w.Silent:
-			return ctx.Err() == nil
+			if ctx.Err() != nil {
+				return 0
+			}
+			return silent
 		}
 	}
-	return false
+	return 0
 }
