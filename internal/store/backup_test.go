@@ -217,8 +217,11 @@ func TestADamagedBackupIsRefused(t *testing.T) {
 		if err == nil || !slices.ContainsFunc(says, func(s string) bool { return strings.Contains(err.Error(), s) }) {
 			t.Errorf("%s: got %v, want %q", name, err, says)
 		}
+	}
+	empty := func() { // after all of a kind: whatever one of them had written would be there
+		t.Helper()
 		if got := raw(t, other); len(got) != 0 {
-			t.Fatalf("%s: the store has %v", name, slices.Collect(maps.Keys(got)))
+			t.Fatalf("the store has %v", slices.Collect(maps.Keys(got)))
 		}
 	}
 	for i := range good {
@@ -226,6 +229,7 @@ func TestADamagedBackupIsRefused(t *testing.T) {
 		bad[i] ^= 0x04
 		refused(fmt.Sprintf("byte %d is another", i), bad, "damaged", "not a backup", "has format", "cut off")
 	}
+	empty()
 	for i := range lines {
 		refused(fmt.Sprintf("line %d is missing", i), bytes.Join(slices.Delete(slices.Clone(lines), i, i+1), nil), "damaged", "not a backup", "cut off")
 		refused(fmt.Sprintf("cut after line %d", i), bytes.Join(lines[:i], nil), "cut off", "not a backup")
@@ -235,6 +239,7 @@ func TestADamagedBackupIsRefused(t *testing.T) {
 	refused("another file", []byte("{\"meshName\":\"m\"}\n"), "not a backup")
 	refused("a large file without lines", make([]byte, 20<<20), "not a backup")
 	refused("of a later release", reseal(t, good, func(line string) string { return strings.Replace(line, `"format":1`, `"format":2`, 1) }), "format 2")
+	empty()
 	if err := restore(other, good); err != nil {
 		t.Errorf("the good one is refused: %v", err)
 	}
