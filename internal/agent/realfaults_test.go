@@ -29,18 +29,18 @@ func realStub(t *testing.T, silent bool, lines ...string) (s *stub, port int) {
 	s = newStub(t, "", append([]string{
 		"APPMESH_XDS_ENDPOINT=http://" + c.Addr, "ENVOY_PATH=" + agenttest.Envoys(t)[0], "ENVOY_CONCURRENCY=1", "ENVOY_LOG_LEVEL=info",
 		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", "ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH=/dev/null", "AWS_ACCESS_KEY_ID=k", "AWS_SECRET_ACCESS_KEY=s",
-		"HC_POLL_INTERVAL_MS=2000", "EVERMESH_ENVOY_SILENT_POLLS=2", "ENVOY_CONFIG_FILE=",
+		"HC_POLL_INTERVAL_MS=2000", "EVERMESH_ENVOY_SILENT_POLLS=0", "ENVOY_CONFIG_FILE=",
 	}, lines...)...)
 	s.lines = append(s.lines, "APPNET_RELAY_LISTENER_UDS_PATH="+filepath.Join(s.dir, "xds.sock"))
 	return s, port
 }
 
-// serves waits until the n-th Envoy serves, and returns its pid.
+// serves waits until the n-th Envoy serves, or a later one, and returns its pid.
 func (p *played) serves(t *testing.T, n, port int) int {
 	t.Helper()
 	url := fmt.Sprintf("http://%s/", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	serves := func() bool {
-		if strings.Count(p.out.String(), "envoy started") != n {
+		if strings.Count(p.out.String(), "envoy started") < n {
 			return false
 		}
 		code, _ := askHTTP(t, http.DefaultClient, http.MethodGet, url)
@@ -60,9 +60,11 @@ func (p *played) serves(t *testing.T, n, port int) int {
 
 func TestRealEnvoyFaults(t *testing.T) {
 	t.Parallel()
-	s, port := realStub(t, false, "APPNET_ENVOY_RESTART_COUNT=3")
-	p := play(t, s)
 	t.Run("AGENT-047 one that hangs is ended and started again", func(t *testing.T) {
+		t.Parallel()
+		// On a busy machine one that does not hang may be silent for two polls, too.
+		s, port := realStub(t, false, "APPNET_ENVOY_RESTART_COUNT=10", "EVERMESH_ENVOY_SILENT_POLLS=2")
+		p := play(t, s)
 		pid := p.serves(t, 1, port)
 		for range 250 { // one that has answered once, after 2 s, is waited for less
 			agenttest.Tick(t)
@@ -75,22 +77,24 @@ func TestRealEnvoyFaults(t *testing.T) {
 			t.Error("it cannot say where it hangs, so it is killed")
 		}
 	})
+	s, port := realStub(t, false, "APPNET_ENVOY_RESTART_COUNT=2")
+	p := play(t, s)
 	t.Run("AGENT-001 TRBL-021 a segmentation fault", func(t *testing.T) {
-		pid := p.serves(t, 2, port)
+		pid := p.serves(t, 1, port)
 		if err := syscall.Kill(pid, syscall.SIGSEGV); err != nil {
 			t.Fatal(err)
 		}
-		p.serves(t, 3, port)
+		p.serves(t, 2, port)
 		if !strings.Contains(p.out.String(), `status="signal segmentation fault"`) || !strings.Contains(p.out.String(), "raise the nofile ulimit") {
 			t.Error("the log does not tell it")
 		}
 	})
 	t.Run("AGENT-011 AGENT-047 crashes in a loop end the agent, so that its task is replaced", func(t *testing.T) {
-		for n := 3; n <= 4; n++ {
+		for n := 2; n <= 3; n++ {
 			kill(t, p.serves(t, n, port))
 		}
 		p.ends(t, 1)
-		if got := strings.Count(p.out.String(), "envoy exited"); got != 4 {
+		if got := strings.Count(p.out.String(), "envoy exited"); got != 3 {
 			t.Errorf("%d exits are told", got)
 		}
 	})
