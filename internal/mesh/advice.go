@@ -20,7 +20,7 @@ func Advice(r Reader, of *api.Resource) []string {
 	if of.VirtualNodeSpec() != nil {
 		return slices.Concat(unseen(of), outside(r, of), entitled(of))
 	}
-	return slices.Concat(routed(r, of), tries(r, of), literals(of.Spec))
+	return slices.Concat(routed(r, of), tries(r, of), pathless(of), literals(of.Spec))
 }
 
 // tries is the advice on how a route tries.

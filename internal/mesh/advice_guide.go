@@ -71,6 +71,40 @@ func demanding(spec *api.VirtualNodeSpec) bool {
 	return slices.ContainsFunc(spec.Backends, func(b api.Backend) bool { return b.VirtualService != nil && tls(b.VirtualService.ClientPolicy) })
 }
 
+// pathless: Envoy matches the path alone, without what follows its ? or #, so that a
+// match with one of them is met by no request.
+func pathless(of *api.Resource) (out []string) {
+	look := func(kind string, prefix *string, path *api.HTTPPathMatch) {
+		member, text := "prefix", ""
+		switch {
+		case prefix != nil:
+			text = *prefix
+		case path != nil:
+			member, text = "path.exact", path.Exact
+		}
+		if i := strings.IndexAny(text, "?#"); i >= 0 {
+			out = append(out, fmt.Sprintf("spec.%s.match.%s is %q, which no request has: a path ends before its %q; match what follows a question mark by queryParameters", kind, member, text, text[i:i+1]))
+		}
+	}
+	if spec := of.RouteSpec(); spec != nil {
+		if r := spec.HTTPRoute; r != nil {
+			look("httpRoute", r.Match.Prefix, r.Match.Path)
+		}
+		if r := spec.HTTP2Route; r != nil {
+			look("http2Route", r.Match.Prefix, r.Match.Path)
+		}
+	}
+	if spec := of.GatewayRouteSpec(); spec != nil {
+		if r := spec.HTTPRoute; r != nil {
+			look("httpRoute", r.Match.Prefix, r.Match.Path)
+		}
+		if r := spec.HTTP2Route; r != nil {
+			look("http2Route", r.Match.Prefix, r.Match.Path)
+		}
+	}
+	return out
+}
+
 // literals: a pattern that was meant to look ahead, as in the guide's own sample, is
 // a group that begins with a literal (TRBL-036).
 func literals(spec any) (out []string) {

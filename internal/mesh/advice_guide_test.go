@@ -41,6 +41,19 @@ func TestGuidesAdvice(t *testing.T) {
 			"TRBL-036 a group that should look ahead", "", api.KindRoute, strings.Replace(pattern, "$", "(?:!", 1),
 			`spec.httpRoute.match.path.regex has "(?:!", a group that begins with the character "!": it looks neither ahead nor behind, which Envoy's patterns (RE2) cannot`,
 		},
+		{
+			"a path with a query", "", api.KindRoute, `{"httpRoute": {"match": {"path": {"exact": "/a?b=c"}}, "action": {"weightedTargets": [{"virtualNode": "gone", "weight": 1}]}}}`,
+			`spec.httpRoute.match.path.exact is "/a?b=c", which no request has: a path ends before its "?"; match what follows a question mark by queryParameters`,
+		},
+		{
+			"a prefix with a fragment, in a gateway route", "", api.KindGatewayRoute,
+			`{"http2Route": {"match": {"prefix": "/a#"}, "action": {"target": {"virtualService": {"virtualServiceName": "a"}}}}}`,
+			`spec.http2Route.match.prefix is "/a#", which no request has: a path ends before its "#"; match what follows a question mark by queryParameters`,
+		},
+		{
+			"a header's prefix may have any character", "", api.KindGatewayRoute,
+			`{"httpRoute": {"match": {"prefix": "/", "headers": [{"name": "x", "match": {"prefix": "?"}}]}, "action": {"target": {"virtualService": {"virtualServiceName": "a"}}}}}`, "",
+		},
 		{"any other group has none", "", api.KindRoute, strings.Replace(pattern, "$", "(?:", 1), ""},
 		{
 			"TRBL-036 in a header of a gateway route", "", api.KindGatewayRoute,
