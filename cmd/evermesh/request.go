@@ -73,11 +73,15 @@ func oneOf(clients []mesh.Client, account string) error {
 	return nil
 }
 
-// sendRequest prints what becomes of the request at a proxy.
-func sendRequest(c *cobra.Command, r simulate.Request, of mesh.Client, at configuration) error {
+// sendRequest prints what becomes of the request at a proxy of the resources.
+func sendRequest(c *cobra.Command, r simulate.Request, of mesh.Client, at configuration, resources []*api.Resource) error {
 	direction, _ := c.Flags().GetString("direction")
 	if direction == inbound || direction == "" && of.Key.Kind == api.KindVirtualGateway {
 		r.Direction = simulate.Inbound
+	} else if of.Traits.Direct != "" {
+		if err := called(&r, resources); err != nil {
+			return err
+		}
 	}
 	proxy, err := simulate.New(at.bundle)
 	if err != nil {

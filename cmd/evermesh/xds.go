@@ -41,6 +41,10 @@ files are placeholders, as the files are on another machine; --certificate-files
 names them instead, for an Envoy that has them. Of certificates from an issuer
 there are only the names.
 
+It is what proxies with interception get. With --interception none it is that of
+proxies without, whose agents have EVERMESH_INTERCEPTION=none: each service has
+a listener of its own, at its loopback address.
+
 With --request, it tells where a request goes at one proxy, and why, instead: which
 listener, virtual host and route take it, within what time and with how many tries,
 to which endpoints, and how it is rewritten. No Envoy and no traffic are needed;
@@ -61,6 +65,7 @@ cannot be read.`,
   evermesh xds *.json --out envoy/
   envoy --mode validate -c envoy/shop-virtualNode-web.yaml
   evermesh xds *.json --proxy web --request 'GET http://orders.shop.local:8080/1'
+  evermesh xds *.json --proxy web --interception none --app-ports 8080:18080
   evermesh export shop | evermesh xds - --proxy front --request 'http://shop.example.com/'`,
 		Args:              takesFiles,
 		RunE:              xds,
@@ -69,6 +74,7 @@ cannot be read.`,
 	formFlag(c, "`form` of the configuration; with --request words are the default", outputYAML, outputJSON)
 	fileFlags(c)
 	requestFlags(c)
+	interceptionFlags(c)
 	c.Flags().Bool("certificate-files", false, "name the files of certificates, in place of placeholders")
 	c.Flags().String("out", "", "`directory` for one file a proxy, MESH-KIND-NAME.yaml or .json; without it, stdout")
 	c.Flags().String("proxy", "", "`name` of one virtual node or gateway, or its short form or ARN; without it, all")
@@ -84,6 +90,10 @@ func xds(c *cobra.Command, args []string) error {
 		return usagef("--account %q is not an account: want 12 digits", account)
 	}
 	request, asked, err := requestOf(c)
+	if err != nil {
+		return err
+	}
+	direct, err := directOf(c)
 	if err != nil {
 		return err
 	}
@@ -117,6 +127,7 @@ func xds(c *cobra.Command, args []string) error {
 			return err
 		}
 	}
+	clients = withDirect(clients, direct)
 	out, problems, err := configurations(mesh.NewSnapshot(1, read.resources), clients, account)
 	if err != nil {
 		return err
@@ -125,7 +136,7 @@ func xds(c *cobra.Command, args []string) error {
 		if err := complain(c.ErrOrStderr(), problems); err != nil {
 			return err
 		}
-		return sendRequest(c, request, clients[0], out[0])
+		return sendRequest(c, request, clients[0], out[0], read.resources)
 	}
 	if keep, _ := c.Flags().GetBool("certificate-files"); !keep {
 		for i := range out {

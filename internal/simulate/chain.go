@@ -24,12 +24,13 @@ import (
 )
 
 // listener is a decoded listener. One with original_dst gets what interception
-// sends there, whatever port that was going to; another what comes to its port.
+// sends there, whatever port that was going to; another what comes to its address and port.
 type listener struct {
 	name        string
 	outbound    bool
 	intercepted bool
-	port        uint32 // that it binds
+	address     netip.Addr // that it binds, with its port
+	port        uint32
 	inspector   *listenerv3.ListenerFilter
 	chains      []*chain
 }
@@ -50,6 +51,13 @@ func newListener(m *listenerv3.Listener) (*listener, error) {
 	l := &listener{
 		name: m.GetName(), outbound: m.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND,
 		port: m.GetAddress().GetSocketAddress().GetPortValue(),
+	}
+	if at := m.GetAddress().GetSocketAddress().GetAddress(); at != "" {
+		addr, err := netip.ParseAddr(at)
+		if err != nil {
+			return nil, fmt.Errorf("address: %w", err)
+		}
+		l.address = addr.Unmap()
 	}
 	for _, f := range m.GetListenerFilters() {
 		switch {
@@ -188,14 +196,22 @@ func common(a, b []string) bool {
 	return len(a) == 0 && len(b) == 0 || slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-// listener is where a connection arrives, or nil.
+// listener is where a connection arrives, or nil. What comes in comes to whatever address
+// the port has; what goes out without interception goes to the address of a service.
 func (p *Proxy) listener(r Request) *listener {
 	for _, l := range p.listeners {
-		if l.outbound == (r.Direction == Outbound) && (l.intercepted || !l.outbound && l.port == uint32(r.Destination.Port())) {
+		switch {
+		case l.outbound != (r.Direction == Outbound):
+		case l.intercepted, l.binds(r.Destination), !l.outbound && l.port == uint32(r.Destination.Port()):
 			return l
 		}
 	}
 	return nil
+}
+
+// binds says whether a connection to there comes to the listener by itself.
+func (l *listener) binds(at netip.AddrPort) bool {
+	return l.port == uint32(at.Port()) && (!l.address.IsValid() || l.address.IsUnspecified() || l.address == at.Addr().Unmap())
 }
 
 // connection is what chooses between filter chains.

@@ -14,7 +14,8 @@ type Direction int
 
 // Directions.
 const (
-	// Outbound: from the application beside the proxy, by interception.
+	// Outbound: from the application beside the proxy, by interception, or to the
+	// address where the proxy takes a service's connections without.
 	Outbound Direction = iota
 	// Inbound: from elsewhere to a port of the node, by interception, or to a
 	// listener of a gateway.

@@ -214,7 +214,7 @@ func (p *Proxy) self(to []Target) (*listener, netip.AddrPort) {
 	if err != nil || !at.Addr().IsLoopback() {
 		return nil, netip.AddrPort{}
 	}
-	i := slices.IndexFunc(p.listeners, func(l *listener) bool { return l.port == uint32(at.Port()) })
+	i := slices.IndexFunc(p.listeners, func(l *listener) bool { return l.binds(at) })
 	if i < 0 {
 		return nil, netip.AddrPort{}
 	}
