@@ -231,11 +231,12 @@ func trusting() *http.Client {
 func TestStartWithoutControlPlane(t *testing.T) {
 	agenttest.Signed(t)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
-	defer app.Close()
+	t.Cleanup(app.Close)
 	_, port, _ := strings.Cut(app.Listener.Addr().String(), ":")
 	for _, envoy := range agenttest.Envoys(t) {
 		version := versionOf(t, envoy)
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			t.Logf("real envoy: %s", version)
 			state, dir := t.TempDir(), agenttest.ShortDir(t)
 			listen, admin := testenv.FreePort(t), testenv.FreePort(t)
