@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
@@ -28,7 +27,7 @@ import (
 
 var _ auth.Keys = (*iam.Keys)(nil)
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const first = "000000000000"
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"go.uber.org/goleak"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/api/cloudmapapi"
@@ -26,7 +25,7 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(storetest.WithEtcd{M: m}) }
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 const (
 	account = "111111111111"
