@@ -10,9 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/httpapi"
+	"github.com/evermesh/evermesh/internal/agent/pause"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/testenv"
 )
@@ -146,4 +148,36 @@ func TestAdminForClient(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A listener of the node that leads to the agent's own interface lets nobody end the agent.
+func TestOwnInterfaceThroughEnvoy(t *testing.T) {
+	t.Parallel()
+	port, own, file := testenv.FreePort(t), testenv.FreePort(t), filepath.Join(t.TempDir(), "resources.yaml")
+	place := fmt.Sprintf("{socket_address: {address: 127.0.0.1, port_value: %d}}", testenv.FreePort(t))
+	if err := os.WriteFile(file, []byte(fmt.Sprintf(elsewhere, place, port, own)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := realStub(t, false, "ENVOY_RESOURCES_CONFIG_FILE="+file, "APPNET_AGENT_ADMIN_MODE=tcp", fmt.Sprintf("APPNET_AGENT_HTTP_PORT=%d", own))
+	p := play(t, s)
+	through, direct := fmt.Sprintf("http://127.0.0.1:%d", port), fmt.Sprintf("http://127.0.0.1:%d", own)
+	for late := time.Now().Add(agenttest.Wait); ; _ = pause.For(t.Context(), 150*time.Millisecond) { // 10 requests a second are taken
+		code, text := askHTTP(t, http.DefaultClient, http.MethodGet, through+"/status")
+		if code == http.StatusOK && strings.Contains(text, "LIVE") {
+			break
+		}
+		if time.Now().After(late) {
+			t.Fatalf("the interface does not answer through Envoy: %d %s", code, text)
+		}
+	}
+	for _, path := range []string{"/quit", "/enableLogging?level=debug", "/drain_listeners"} {
+		if code, text := askHTTP(t, http.DefaultClient, http.MethodPost, through+path); code != http.StatusForbidden {
+			t.Errorf("%s: got %d %s", path, code, text)
+		}
+	}
+	if code, text := askHTTP(t, http.DefaultClient, http.MethodPost, direct+"/quit"); code != http.StatusOK {
+		t.Errorf("from this host: got %d %s", code, text)
+	}
+	p.tell(t, syscall.SIGTERM) // hurries
+	p.ends(t, 0)
 }
