@@ -52,6 +52,8 @@ type node struct {
 	members []member
 	// secret says that the text is made of a parameter with NoEcho.
 	secret bool
+	// arn says that a value that is not known here would be an ARN.
+	arn bool
 }
 
 // member is a named part of an object.

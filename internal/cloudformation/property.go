@@ -133,6 +133,9 @@ func (c *converter) value(shape string, n *node, path, apiPath string) any {
 	c.places[apiPath] = place{n.at, path}
 	switch n.form {
 	case isUnknown:
+		if n.arn && isName(shape) {
+			return c.noName(n, path, apiPath) // whatever the ARN would be
+		}
 		c.need(n, n.at, path)
 		c.failed = append(c.failed, apiPath)
 		return nil
@@ -238,11 +241,19 @@ func (c *converter) scalar(name string, shape *model.Shape, n *node, path, apiPa
 			return c.fail(n.at, path, apiPath, "want true or false%s", shown)
 		}
 		return value
-	case (name == "ResourceName" || name == "ServiceName") && strings.HasPrefix(n.text, "arn:"):
-		member := apiPath[strings.LastIndexByte(apiPath, '.')+1:]
-		return c.fail(n.at, path, apiPath, "is an ARN, as Ref gives it: want a name, as Fn::GetAtt gives it for the attribute %s", property(member))
+	case isName(name) && strings.HasPrefix(n.text, "arn:"):
+		return c.noName(n, path, apiPath)
 	}
 	return n.text
+}
+
+// isName says whether a shape of the model is the name of a resource.
+func isName(shape string) bool { return shape == "ResourceName" || shape == "ServiceName" }
+
+// noName tells of an ARN where a name belongs.
+func (c *converter) noName(n *node, path, apiPath string) any {
+	member := apiPath[strings.LastIndexByte(apiPath, '.')+1:]
+	return c.fail(n.at, path, apiPath, "is an ARN, as Ref gives it: want a name, as Fn::GetAtt gives it for the attribute %s", property(member))
 }
 
 var scalarWords = map[string]string{

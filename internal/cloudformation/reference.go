@@ -50,6 +50,9 @@ func (s *stack) pseudo(name string, at Position, path string) *node {
 		value = s.options.Parameters[name]
 	}
 	if value == "" {
+		if name == "AWS::StackName" {
+			return unknown(at, "%s is not known here: give it (--stack-name NAME)", name)
+		}
 		return unknown(at, "%s is not known here: give it (--parameter %s=VALUE)", name, name)
 	}
 	return &node{at: at, text: value}
@@ -205,7 +208,9 @@ func (s *stack) arn(d *declared, at Position, path string) *node {
 	for i, name := range []string{"AWS::Partition", "AWS::Region", "AWS::AccountId"} {
 		v := s.pseudo(name, at, path)
 		if v.form != isText {
-			return v
+			missing := *v
+			missing.arn = true
+			return &missing
 		}
 		realm[i] = v.text
 	}
