@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/agent/bootstrap"
@@ -83,6 +84,9 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 			switch err := supervise.AwaitExit(beside, p.QuitWith); {
 			case err == nil:
 				p.Log.Info("the process that this agent serves has ended", "pid", p.QuitWith)
+				quit()
+			case errors.Is(err, syscall.ESRCH):
+				p.Log.Warn("there is no process of --quit-with: it is taken to have ended before the agent began", "pid", p.QuitWith)
 				quit()
 			case beside.Err() == nil:
 				p.Log.Error("cannot wait for the process of --quit-with: the agent goes on without", "err", err)
