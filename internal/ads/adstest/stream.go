@@ -24,10 +24,13 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-// Patience is how long tests wait for what has to come; much, because a machine may be busy.
-const Patience = 30 * time.Second
+// Patience is how long tests wait for what has to come; much, because a machine may be busy, and
+// hundreds of streams may wait for each other.
+const Patience = 2 * testenv.Patience
 
 // The short names of the types, in the order in which Envoy opens them.
 const (
