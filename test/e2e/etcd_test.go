@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,7 +66,7 @@ func playEtcd() {
 func (m member) run(ctx context.Context) error {
 	c := embed.NewConfig()
 	c.Name, c.Dir, c.LogLevel, c.UnsafeNoFsync = m.Name, m.Dir, "warn", true // a kill loses nothing that the kernel has
-	c.TickMs, c.ElectionMs = 100, 3000 // a busy machine may let none of them run for a second, which is no loss of a leader
+	c.TickMs, c.ElectionMs = 100, 3000                                       // a busy machine may let none of them run for a second, which is no loss of a leader
 	for _, u := range []struct {
 		text string
 		to   []*[]url.URL
@@ -134,6 +135,40 @@ func (e *etcd) signal(t *testing.T, s os.Signal) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// halt stops all members where they are, until SIGCONT.
+func (e *etcd) halt(t *testing.T) {
+	t.Helper()
+	for _, p := range e.processes {
+		if err := halt(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// halt stops a process, and returns when none of its threads runs any more: on a busy machine one may go on for a while
+// after the signal, and answer.
+func halt(ctx context.Context, p *ground.Process) error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return stage.Until(ctx, "all threads have stopped", func(context.Context) bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
+		for _, file := range threads {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				continue // it has ended
+			}
+			// "123 (its name) T ..."; the name may have blanks and brackets.
+			if _, state, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " "); !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return err == nil && len(threads) > 0
+	})
 }
 
 // leader waits until a majority has one and returns its number.

@@ -43,7 +43,7 @@ func TestLaggingReplica(t *testing.T) {
 		},
 		{
 			"EMS-058 EMS-008 a replica that stands still",
-			func(behind *stage.Control, _ []*stage.Gate) error { return behind.Process.Signal(syscall.SIGSTOP) },
+			func(behind *stage.Control, _ []*stage.Gate) error { return halt(t.Context(), behind.Process) },
 			func(behind *stage.Control, _ []*stage.Gate) error { return behind.Process.Signal(syscall.SIGCONT) },
 		},
 	} {

@@ -38,7 +38,7 @@ func TestEtcdIsLost(t *testing.T) {
 	})
 	for name, how := range map[string]struct{ lose, back func() }{
 		"EMS-051 all members are silent for ten seconds": {
-			func() { p.etcd.signal(t, syscall.SIGSTOP) },
+			func() { p.etcd.halt(t) },
 			func() { p.etcd.signal(t, syscall.SIGCONT) },
 		},
 		"EMS-051 all members are killed": {
