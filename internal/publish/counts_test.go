@@ -53,10 +53,10 @@ func crowd(t *testing.T, s *store.Store, delta bool) (*replica, []*adstest.Proxy
 	for i := range proxies {
 		proxies[i] = r.proxy(t, fmt.Sprint("n", i), delta)
 	}
+	testenv.EventuallyAll(t, "proxies are current", connected, r.current)
 	for _, p := range proxies {
 		ready(t, p)
 	}
-	testenv.Eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == connected })
 	r.counts()
 	return r, proxies
 }
@@ -222,10 +222,10 @@ func TestTwentyOfThreeThousand(t *testing.T) {
 		r.Want(mesh.Client{Key: api.Key{Owner: account, Mesh: "m", Kind: api.KindVirtualNode, Name: fmt.Sprint("n", i)}})
 	}
 	made := 0
-	testenv.Eventually(t, "all bundles are made", func() bool {
+	testenv.EventuallyAll(t, "bundles are made", all, func() int {
 		_, builds, _ := r.counts()
 		made += builds
-		return made == all
+		return made
 	})
 	r.reach(t, write(t, s, route("color", "v1", 1, "v2", 99)))
 	if views, builds, of := r.counts(); views != callers || builds != callers {
@@ -271,10 +271,10 @@ func TestAnEndpointThatAllUseCostsNoView(t *testing.T) {
 		one, two := envoy.Endpoint{Address: "10.0.0.1", Port: 8080}, envoy.Endpoint{Address: "10.0.0.2", Port: 8080}
 		source["v1"] <- []envoy.Endpoint{one}
 		source["v2"] <- []envoy.Endpoint{one}
+		testenv.EventuallyAll(t, "proxies are current", users, r.current)
 		for _, p := range proxies {
 			ready(t, p)
 		}
-		testenv.Eventually(t, "all are current", func() bool { return r.server.States()["CURRENT"] == users })
 		r.counts()
 		marks := marked(proxies)
 		source["v2"] <- []envoy.Endpoint{one, two}

@@ -17,6 +17,7 @@ import (
 	"github.com/evermesh/evermesh/internal/publish"
 	"github.com/evermesh/evermesh/internal/store"
 	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // counted is a store that counts transactions of the ledger.
@@ -141,6 +142,7 @@ func TestAWideChangeCostsFewTransactions(t *testing.T) {
 	for i := range proxies {
 		proxies[i] = k.named(t, "front", fmt.Sprint(i), i%2 == 0)
 	}
+	testenv.EventuallyAll(t, "proxies are current", n, k.current)
 	k.rollout(t, fmt.Sprintf("DONE %d/%d", n, n))
 	before, began := k.store.writes.Load(), time.Now()
 	write(t, s, route("color", "v1", 9, "v2", 1))

@@ -34,6 +34,20 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// EventuallyAll waits until count is want, for as long as it goes on: each time that it has
+// become another the [Patience] begins anew. It is for many things that a busy machine
+// does one after the other.
+func EventuallyAll(t testing.TB, what string, want int, count func() int) {
+	t.Helper()
+	for is := count(); is != want; {
+		was := is
+		Eventually(t, fmt.Sprintf("%s: another than %d of %d", what, was, want), func() bool {
+			is = count()
+			return is != was
+		})
+	}
+}
+
 // Root is the directory of the module: the nearest one at or above the working
 // directory that has a go.mod.
 func Root() (string, error) {

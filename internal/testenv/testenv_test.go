@@ -33,6 +33,14 @@ func TestEnvoyIsWhereItIsSaidToBe(t *testing.T) {
 	}
 }
 
+func TestEventuallyAllGoesOn(t *testing.T) {
+	asked := 0
+	EventuallyAll(t, "ten", 10, func() int { asked++; return asked / 2 })
+	if asked != 20 {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
 func TestEventuallyAsksAgain(t *testing.T) {
 	asked := 0
 	Eventually(t, "the third time", func() bool { asked++; return asked == 3 })
