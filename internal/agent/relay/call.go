@@ -51,6 +51,7 @@ type call struct {
 	over    bool
 	up      *upstream         // who is asked, or answers
 	settled bool              // up answers
+	stood   bool              // it counts as connected without an answer
 	answers *lastgood.Answers // or this does
 }
 
@@ -128,8 +129,10 @@ func (c *call) reach(ctx context.Context) reached {
 			return reached{err: status.FromContextError(err).Err()}
 		}
 		c.attach(up)
-		var f *frame
-		if f, err = up.answered(); err == nil {
+		lasts := time.AfterFunc(c.lasting, func() { c.stands(up) })
+		f, err := up.answered()
+		lasts.Stop()
+		if err == nil {
 			return reached{up: up, first: f}
 		}
 		c.attach(nil)
@@ -197,6 +200,7 @@ func (c *call) attach(up *upstream) {
 	defer c.mu.Unlock()
 	c.up = up
 	if up == nil {
+		c.falls()
 		return
 	}
 	for _, message := range c.early {
@@ -294,6 +298,9 @@ func (c *call) descend(got reached) error {
 	close(c.taken)
 	c.count(1)
 	defer c.count(-1)
+	c.mu.Lock()
+	c.falls() // it counts by its answer now
+	c.mu.Unlock()
 	c.upstreams.served(got.up.address)
 	c.upstreams.reports.served(got.up.endpoint, time.Now())
 	c.log.Info("control plane connected", "endpoint", got.up.endpoint.String(), "address", got.up.address)
@@ -381,6 +388,7 @@ func (c *call) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
+	c.falls()
 	if c.idle != nil {
 		c.idle.Stop()
 	}

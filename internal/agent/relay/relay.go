@@ -40,13 +40,14 @@ type Relay struct {
 	listener  net.Listener
 	kept      *lastgood.Store
 	patience  time.Duration // answerWait
+	lasting   time.Duration // standWait
 	log       *slog.Logger
 	ctx       context.Context // ends with Close
 	stop      context.CancelFunc
 	wg        sync.WaitGroup // the serving goroutine, the one that keeps, and those of each stream
 
 	mu    sync.Mutex
-	live  int       // streams on which the control plane has spoken
+	live  int       // streams on which the control plane has spoken, or that stand
 	since time.Time // of the last change between none and some
 }
 
@@ -57,7 +58,7 @@ func newRelay(path string, u *upstreams, kept *lastgood.Store, log *slog.Logger)
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, ctx: ctx, stop: stop, since: time.Now()}
+	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, lasting: standWait, ctx: ctx, stop: stop, since: time.Now()}
 	r.server = grpc.NewServer(append(u.serverWindows(),
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
