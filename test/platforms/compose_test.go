@@ -38,6 +38,7 @@ type composed struct {
 	CapDrop                        []string `json:"cap_drop"`
 	SecurityOpt                    []string `json:"security_opt"`
 	ReadOnly                       bool     `json:"read_only"`
+	Init                           bool
 	Tmpfs, Volumes                 []string
 	Environment                    map[string]string
 	NetworkMode                    string `json:"network_mode"`
@@ -420,7 +421,7 @@ func TestCompose(t *testing.T) {
 		envoys := map[string]*ground.Process{}
 		p.mu.Lock()
 		for name, process := range p.services {
-			if imageName(p.Services[name].Image) == "envoy" || name == "control" {
+			if imageName(p.Services[name].Image) == "envoy" && p.Services[name].Entrypoint == nil || name == "control" {
 				envoys[name] = process
 			}
 		}
