@@ -34,7 +34,10 @@ followed after 10 s, and the drain goes on, or it was ended meanwhile.`,
   evermesh drain 5f0c9a3be1d2
   evermesh drain 5f0c9a3be1d2 --undo`,
 		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] == "" {
+			if len(args) == 1 && args[0] == "" {
+				return usagef("the instance is empty: evermesh proxies shows those that there are")
+			}
+			if len(args) != 1 {
 				return usagef("%s takes one instance, but got %d arguments: see %s --help", c.CommandPath(), len(args), c.CommandPath())
 			}
 			return nil

@@ -272,7 +272,7 @@ func (d *Drains) find(ctx context.Context, account, instance string, of *api.ARN
 	if err != nil {
 		return p, key, err
 	}
-	found := map[api.Key]bool{}
+	found, others := map[api.Key]bool{}, false
 	for _, x := range proxies {
 		if x.Instance != instance {
 			continue
@@ -281,7 +281,11 @@ func (d *Drains) find(ctx context.Context, account, instance string, of *api.ARN
 		if err != nil {
 			return p, key, fmt.Errorf("read ledger: %w", err)
 		}
-		if found[k] || of != nil && !names(*of, k) {
+		if found[k] {
+			continue
+		}
+		if of != nil && !names(*of, k) {
+			others = others || may == nil || may(k) == nil
 			continue
 		}
 		if may != nil {
@@ -298,6 +302,8 @@ func (d *Drains) find(ctx context.Context, account, instance string, of *api.ARN
 	switch {
 	case len(found) == 0 && refused != nil:
 		return p, key, refused
+	case len(found) == 0 && others:
+		return api.Proxy{}, api.Key{}, api.Errorf(api.CodeNotFound, "The proxy %q that is connected is of another node or gateway than the resourceArn.", clipped(instance))
 	case len(found) == 0:
 		return api.Proxy{}, api.Key{}, api.Errorf(api.CodeNotFound, "No proxy %q of yours is connected.", clipped(instance))
 	case len(found) > 1:

@@ -39,16 +39,6 @@ func (t Type) URL() string {
 	}[t]
 }
 
-// TypeOf is the inverse of URL.
-func TypeOf(url string) (Type, bool) {
-	for t := range types {
-		if t.URL() == url {
-			return t, true
-		}
-	}
-	return 0, false
-}
-
 // Resource is one encoded Envoy resource. It is immutable and shared by all
 // bundles that hold the same content.
 type Resource struct {

@@ -4,20 +4,26 @@ import (
 	"slices"
 	"testing"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
 )
 
+// Each type's URL is that of the message that its resources are.
 func TestTypesAndURLs(t *testing.T) {
-	for _, of := range append(envoy.Types(), envoy.Secret) {
-		if got, ok := envoy.TypeOf(of.URL()); !ok || got != of {
-			t.Errorf("%s is type %v, want %v", of.URL(), got, of)
+	for of, message := range map[envoy.Type]proto.Message{
+		envoy.Cluster: &clusterv3.Cluster{}, envoy.LoadAssignment: &endpointv3.ClusterLoadAssignment{}, envoy.Listener: &listenerv3.Listener{},
+		envoy.Route: &routev3.RouteConfiguration{}, envoy.Secret: &tlsv3.Secret{},
+	} {
+		if want := "type.googleapis.com/" + string(message.ProtoReflect().Descriptor().FullName()); of.URL() != want {
+			t.Errorf("got %s, want %s", of.URL(), want)
 		}
-	}
-	if got, ok := envoy.TypeOf("type.googleapis.com/envoy.config.core.v3.Node"); ok {
-		t.Errorf("a node is type %v", got)
 	}
 }
 
