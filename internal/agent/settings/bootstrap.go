@@ -35,7 +35,7 @@ func (v *variables) bootstrap() BootstrapSettings {
 		AdminIPv6:             v.hardBool("ENVOY_ADMIN_ACCESS_ENABLE_IPV6"),
 		OutlierLog:            v.text("ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH", "/dev/stdout"),
 		MaxRequestsPerIOCycle: v.hardInt("MAX_REQUESTS_PER_IO_CYCLE", 0, 0, math.MaxInt32),
-		SDSSocket:             v.text("APPMESH_SDS_SOCKET_PATH", ""),
+		SDSSocket:             v.hardSocket("APPMESH_SDS_SOCKET_PATH"),
 		MetricExtension:       v.text("APPMESH_METRIC_EXTENSION_VERSION", "") == "1",
 		StatsTags:             v.hardBool("ENABLE_ENVOY_STATS_TAGS"),
 		TracingFile:           v.text("ENVOY_TRACING_CFG_FILE", ""),
@@ -45,8 +45,8 @@ func (v *variables) bootstrap() BootstrapSettings {
 	}
 	if s := v.text("ENVOY_STATS_FLUSH_INTERVAL", ""); s != "" {
 		d, err := time.ParseDuration(s)
-		if err != nil || d < time.Millisecond {
-			v.fail("ENVOY_STATS_FLUSH_INTERVAL", "%q is no duration of at least 1ms, such as 5s", s)
+		if err != nil || d < time.Millisecond || d >= flushLimit {
+			v.fail("ENVOY_STATS_FLUSH_INTERVAL", "%q is no duration from 1ms to less than 5m, such as 5s", s)
 		}
 		b.StatsFlushInterval = d
 	}
@@ -56,6 +56,9 @@ func (v *variables) bootstrap() BootstrapSettings {
 	}
 	return b
 }
+
+// flushLimit is what Envoy takes no more as an interval between two flushes of statistics.
+const flushLimit = 5 * time.Minute
 
 // Envoy's ports for redirected traffic, of a virtual node.
 const (

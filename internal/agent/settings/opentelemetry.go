@@ -114,6 +114,7 @@ func (v *variables) openTelemetry(of signal) *OpenTelemetry {
 	switch {
 	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
 		o.Socket = u.Path
+		v.socketPath(name, o.Socket)
 		return o
 	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		v.fail(name, "must be http://host:port, https://host:port or unix:///path, such as http://127.0.0.1:4317; a path is for http/protobuf, and secrets for OTEL_EXPORTER_OTLP_HEADERS")

@@ -213,9 +213,7 @@ func (s *Settings) resource(v *variables) {
 
 func (s *Settings) xds(v *variables) {
 	s.SocketPath = v.text("APPNET_RELAY_LISTENER_UDS_PATH", "")
-	if len(s.SocketPath) > maxUnixPath {
-		v.fail("APPNET_RELAY_LISTENER_UDS_PATH", "the path is longer than %d bytes", maxUnixPath)
-	}
+	v.socketPath("APPNET_RELAY_LISTENER_UDS_PATH", s.SocketPath)
 	s.CAFile = v.text("APPMESH_XDS_CA_FILE", "")
 	s.proof(v)
 	s.LastGood = v.lastGood()
@@ -243,6 +241,7 @@ func (s *Settings) xds(v *variables) {
 	}
 	if path, ok := strings.CutPrefix(list, serviceConnectScheme); ok && !strings.Contains(list, ",") && !s.RelayOnly {
 		s.ServiceConnect = path
+		v.socketPath("APPMESH_XDS_ENDPOINT", path)
 		return
 	}
 	if list == "" && s.RelayOnly {

@@ -57,7 +57,7 @@ func (v *variables) metrics(b *BootstrapSettings) {
 		v.fail("ENABLE_ENVOY_STATSD", "and ENABLE_ENVOY_DOG_STATSD would send to the same place: set one of them")
 	}
 	if (dog || plain) && b.SinksFile == "" {
-		b.Statsd = &Statsd{Dog: dog, Socket: v.text("STATSD_SOCKET_PATH", "")}
+		b.Statsd = &Statsd{Dog: dog, Socket: v.hardSocket("STATSD_SOCKET_PATH")}
 		if b.Statsd.Socket == "" {
 			b.Statsd.Address, b.Statsd.Port = v.hardIP("STATSD_ADDRESS", "127.0.0.1"), v.hardPort("STATSD_PORT", 8125)
 		}
@@ -108,7 +108,7 @@ func (v *variables) xray() *XRay {
 			}
 			host, x.Port = h, int(n)
 		}
-		if _, err := netip.ParseAddr(host); err != nil {
+		if a, err := netip.ParseAddr(host); err != nil || !zoneExists(a.Zone()) {
 			v.fail("AWS_XRAY_DAEMON_ADDRESS", "%q must be an IP address, with a port or without, such as 127.0.0.1:2000: Envoy's tracer looks up no names", s)
 		}
 		x.Daemon = host
@@ -130,8 +130,35 @@ func (v *variables) hardShare(name, s string) float64 {
 // hardIP is an address that Envoy takes as it is: where it sends datagrams it looks up no names.
 func (v *variables) hardIP(name, fallback string) string {
 	s := v.text(name, fallback)
-	if _, err := netip.ParseAddr(s); err != nil {
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
 		v.fail(name, "%q must be an IP address: Envoy looks up no names for it", s)
+	case !zoneExists(a.Zone()):
+		v.fail(name, "%q has a zone, and there is no interface of that name here", s)
 	}
 	return s
+}
+
+// zoneExists says whether Envoy takes the zone of an address: the name of an interface that is there, or any number.
+func zoneExists(zone string) bool {
+	if _, err := strconv.ParseUint(zone, 10, 32); zone == "" || err == nil {
+		return true
+	}
+	_, err := net.InterfaceByName(zone)
+	return err == nil
+}
+
+// hardSocket is the path of a socket that Envoy connects to.
+func (v *variables) hardSocket(name string) string {
+	s := v.text(name, "")
+	v.socketPath(name, s)
+	return s
+}
+
+// socketPath refuses what is longer than the path of a socket may be.
+func (v *variables) socketPath(name, path string) {
+	if len(path) > maxUnixPath {
+		v.fail(name, "the path is longer than %d bytes", maxUnixPath)
+	}
 }
