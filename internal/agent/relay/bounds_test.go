@@ -11,8 +11,10 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -211,7 +213,14 @@ func TestBufferOfAnswers(t *testing.T) {
 				return nil
 			})
 			r, client := relayMode(t, "http://"+c.Addr, "RELAY_BUFFER_LIMIT_BYTES="+test.limit)
-			s := openDelta(t, client)
+			// What is counted is what the relay takes: this Envoy takes 64 KiB, and not more the faster it is.
+			conn, err := grpc.NewClient("unix://"+r.listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithStaticStreamWindowSize(leastWindow), grpc.WithStaticConnWindowSize(leastWindow))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			s := openDelta(t, discoveryv3.NewAggregatedDiscoveryServiceClient(conn))
 			if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "t"}); err != nil {
 				t.Fatal(err)
 			}
