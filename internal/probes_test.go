@@ -27,6 +27,16 @@ func asksOnce(t *testing.T, where string, command []string) {
 	}
 }
 
+// TestIPv6IsRedirected has pods redirect IPv6, as App Mesh's injector had them.
+func TestIPv6IsRedirected(t *testing.T) {
+	t.Parallel()
+	text := readFile(t, "deploy/kubernetes/shop.yaml")
+	managers, six := strings.Count(text, "APPMESH_ENVOY_EGRESS_PORT"), strings.Count(text, `{name: APPMESH_ENABLE_IPV6, value: "1"}`)
+	if managers == 0 || managers != six {
+		t.Errorf("%d of %d redirect IPv6", six, managers)
+	}
+}
+
 // TestProbes holds the probes of deploy/ to what they are for: they tell of a failed proxy within seconds.
 func TestProbes(t *testing.T) {
 	t.Parallel()

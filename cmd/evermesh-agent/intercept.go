@@ -37,7 +37,7 @@ Environment variables:
   APPMESH_APP_PORTS              the application's ports, separated by commas; ranges as 8000:8010
   APPMESH_EGRESS_IGNORED_IP      addresses and CIDR blocks that are left alone
   APPMESH_EGRESS_IGNORED_PORTS   ports that are left alone; 22 always is
-  APPMESH_ENABLE_IPV6            1 does the same for IPv6
+  APPMESH_ENABLE_IPV6            1 does the same for IPv6; 0 lets it go past Envoy
   EVERMESH_DNS_CAPTURE           the mesh's name server, such as 10.0.0.2:53: DNS queries go there, but Envoy's
   EVERMESH_INTERCEPTION          none, as the agent has it where nothing may redirect: no rule is made or checked
 

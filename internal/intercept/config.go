@@ -58,8 +58,8 @@ const maxOwnerID = 1<<31 - 1
 func Parse(getenv func(string) string) (Config, error) {
 	p := parser{getenv: getenv}
 	cfg := Config{
-		Enabled:      getenv("APPMESH_START_ENABLED") == "1",
-		IPv6:         getenv("APPMESH_ENABLE_IPV6") == "1",
+		Enabled:      p.on("APPMESH_START_ENABLED"),
+		IPv6:         p.on("APPMESH_ENABLE_IPV6"),
 		Ignored:      p.owners(),
 		EgressPort:   p.port("APPMESH_ENVOY_EGRESS_PORT"),
 		IngressPort:  p.port("APPMESH_ENVOY_INGRESS_PORT"),
@@ -70,6 +70,11 @@ func Parse(getenv func(string) string) (Config, error) {
 	cfg.DNS = p.responders(cfg.IPv6)
 	if len(cfg.AppPorts) > 0 && p.value("APPMESH_ENVOY_INGRESS_PORT") == "" {
 		p.problems = append(p.problems, errNoIn)
+	}
+	for _, r := range cfg.AppPorts {
+		if r.First == r.Last && (r.First == cfg.IngressPort || r.First == cfg.EgressPort) {
+			p.fail("APPMESH_APP_PORTS", strconv.Itoa(int(r.First)), "ports of the application: that one is Envoy's own")
+		}
 	}
 	return cfg, errors.Join(p.problems...)
 }
@@ -84,6 +89,18 @@ func (p *parser) value(name string) string { return strings.TrimSpace(p.getenv(n
 
 func (p *parser) fail(name, value, want string) {
 	p.problems = append(p.problems, fmt.Errorf("%s=%q: want %s", name, value, want))
+}
+
+// on reads a switch. The route manager took everything but 1 for 0, and so left out in silence what "true" asked for.
+func (p *parser) on(name string) bool {
+	switch v := p.value(name); v {
+	case "", "0":
+	case "1":
+		return true
+	default:
+		p.fail(name, v, "1 or 0")
+	}
+	return false
 }
 
 func (p *parser) owners() []Owner {

@@ -25,6 +25,10 @@ func TestParseRefuses(t *testing.T) {
 		{"two name servers of a family", `EVERMESH_DNS_CAPTURE="10.0.0.3": want`, append(base, "EVERMESH_DNS_CAPTURE=10.0.0.2,10.0.0.3")},
 		{"a name server of IPv6 alone", `EVERMESH_DNS_CAPTURE="[fd00::2]:53": want APPMESH_ENABLE_IPV6=1`, append(base, "EVERMESH_DNS_CAPTURE=[fd00::2]:53")},
 		{"nowhere", `EVERMESH_DNS_CAPTURE="0.0.0.0:53": want`, append(base, "EVERMESH_DNS_CAPTURE=0.0.0.0:53")},
+		{"a switch by another word", `APPMESH_ENABLE_IPV6="true": want 1 or 0`, append(base, "APPMESH_ENABLE_IPV6=true")},
+		{"another switch", `APPMESH_START_ENABLED="yes": want 1 or 0`, append(base, "APPMESH_START_ENABLED=yes")},
+		{"Envoy's port for what arrives", `APPMESH_APP_PORTS="15000": want`, append(base, "APPMESH_ENVOY_INGRESS_PORT=15000", "APPMESH_APP_PORTS=8080,15000")},
+		{"Envoy's port for what is sent", `APPMESH_APP_PORTS="15001": want`, append(base, "APPMESH_ENVOY_INGRESS_PORT=15000", "APPMESH_APP_PORTS=15001")},
 		{"mark 0", `EVERMESH_IGNORE_MARK="0": want`, append(base, "EVERMESH_IGNORE_MARK=0")},
 	} {
 		t.Run(test.name, func(t *testing.T) {

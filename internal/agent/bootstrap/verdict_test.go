@@ -27,31 +27,43 @@ func TestVerdicts(t *testing.T) {
 		force     func(s *settings.Settings, value string)
 	}{
 		{
-			"ENVOY_STATS_FLUSH_INTERVAL", "", []string{"1ms", "299.999s"}, []string{"999us", "5m", "300001ms", "1h"},
+			"ENVOY_STATS_FLUSH_INTERVAL", "",
+			[]string{"1ms", "299.999s"},
+			[]string{"999us", "5m", "300001ms", "1h"},
 			func(s *settings.Settings, value string) {
 				s.Bootstrap.StatsFlushInterval, _ = time.ParseDuration(value)
 			},
 		},
 		{
-			"APPMESH_SDS_SOCKET_PATH", "", []string{long(107)}, []string{long(108), long(300)},
+			"APPMESH_SDS_SOCKET_PATH", "",
+			[]string{long(107)},
+			[]string{long(108), long(300)},
 			func(s *settings.Settings, value string) { s.Bootstrap.SDSSocket = value },
 		},
 		{
-			"STATSD_SOCKET_PATH", "ENABLE_ENVOY_DOG_STATSD=1", []string{long(107)}, []string{long(108)},
+			"STATSD_SOCKET_PATH", "ENABLE_ENVOY_DOG_STATSD=1",
+			[]string{long(107)},
+			[]string{long(108)},
 			func(s *settings.Settings, value string) { s.Bootstrap.Statsd.Socket = value },
 		},
 		{
-			"STATSD_ADDRESS", "ENABLE_ENVOY_STATSD=1", []string{"fe80::1", "fe80::1%lo", "fe80::1%7", "::ffff:10.0.0.1"}, []string{"fe80::1%nowhere", "localhost", "10.0.0"},
+			"STATSD_ADDRESS", "ENABLE_ENVOY_STATSD=1",
+			[]string{"fe80::1", "fe80::1%lo", "fe80::1%7", "::ffff:10.0.0.1"},
+			[]string{"fe80::1%nowhere", "localhost", "10.0.0"},
 			func(s *settings.Settings, value string) { s.Bootstrap.Statsd.Address = value },
 		},
 		{
-			"OTEL_EXPORTER_OTLP_ENDPOINT", "ENABLE_ENVOY_OTEL_METRICS=1", []string{"unix://" + long(107)}, []string{"unix://" + long(108)},
+			"OTEL_EXPORTER_OTLP_ENDPOINT", "ENABLE_ENVOY_OTEL_METRICS=1",
+			[]string{"unix://" + long(107)},
+			[]string{"unix://" + long(108)},
 			func(s *settings.Settings, value string) {
 				s.Bootstrap.Metrics.Socket = strings.TrimPrefix(value, "unix://")
 			},
 		},
 		{
-			"APPMESH_XDS_ENDPOINT", "", []string{"unix://" + long(107)}, []string{"unix://" + long(108)},
+			"APPMESH_XDS_ENDPOINT", "",
+			[]string{"unix://" + long(107)},
+			[]string{"unix://" + long(108)},
 			func(s *settings.Settings, value string) { s.ServiceConnect = strings.TrimPrefix(value, "unix://") },
 		},
 	} {

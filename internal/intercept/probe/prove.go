@@ -21,6 +21,7 @@ const (
 	OK      Outcome = "ok"
 	Failed  Outcome = "FAILED"
 	Unknown Outcome = "unknown"
+	Note    Outcome = "note" // no proof, but what the configuration leaves out
 )
 
 // Proof is one line of the answer.
@@ -97,7 +98,26 @@ func Prove(ctx context.Context, cfg intercept.Config, options Options) []Proof {
 	}
 	c.controlPlane(ctx)
 	c.dns(ctx)
+	if !cfg.IPv6 {
+		c.without6()
+	}
 	return c.proofs
+}
+
+// without6 says that IPv6 goes past Envoy where there is an address by which it goes anywhere.
+func (c *check) without6() {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		c.say("IPv6", Unknown, "is not redirected, and addresses are not to be had: %v", err)
+		return
+	}
+	for _, a := range all {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err == nil && prefix.Addr().Is6() && !prefix.Addr().Is4In6() && prefix.Addr().IsGlobalUnicast() {
+			c.say("IPv6", Note, "is not redirected, though there is the address %s: APPMESH_ENABLE_IPV6=1 redirects it", prefix.Addr())
+			return
+		}
+	}
 }
 
 func (c *check) say(what string, outcome Outcome, format string, args ...any) {
