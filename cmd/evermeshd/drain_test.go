@@ -171,13 +171,15 @@ func TestDrain(t *testing.T) {
 		}
 		expect("10.0.0.2:9080")
 		answered := make(chan api.Drain, 1)
-		go func() {
+		var asking sync.WaitGroup
+		t.Cleanup(asking.Wait)
+		asking.Go(func() {
 			var out api.DrainProxyOutput
 			if err := second.call(t.Context(), "DrainProxy", map[string]any{"instance": "r-2"}, &out); err != nil {
 				t.Error(err)
 			}
 			answered <- out.Drain
-		}()
+		})
 		eventually(t, "the last one drains", func() bool { return first.known(t, "r-2").DrainingSince != nil })
 		expect("10.0.0.2:9080")
 		r.register(red, "four", "10.0.0.4")
