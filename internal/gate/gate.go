@@ -23,13 +23,6 @@ type Gate struct {
 // New makes a Gate for so many connections.
 func New(most int) *Gate { return &Gate{most: most, at: map[net.Conn]*list.Element{}} }
 
-// Open is how many connections there are.
-func (g *Gate) Open() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.open
-}
-
 // State satisfies http.Server.ConnState.
 func (g *Gate) State(c net.Conn, s http.ConnState) {
 	if longest := g.note(c, s); longest != nil {

@@ -137,6 +137,11 @@ func secret(t testing.TB, name string, key *corev3.DataSource) *anypb.Any {
 	return a
 }
 
+// readResponse reads a DiscoveryResponse, or a DeltaDiscoveryResponse.
+func readResponse(b []byte, delta bool) (response, error) {
+	return walkResponse(func(visit visitor) error { return fields(b, visit) }, delta)
+}
+
 // ask is what a fresh Envoy is given: all clusters and listeners, and the names that it asks for.
 func ask(t testing.TB, s *Store, delta bool, names map[string][]string) map[string]string {
 	t.Helper()

@@ -131,11 +131,6 @@ func (r *request) readNode(b []byte) error {
 	})
 }
 
-// readResponse reads a DiscoveryResponse, or a DeltaDiscoveryResponse.
-func readResponse(b []byte, delta bool) (response, error) {
-	return walkResponse(func(visit visitor) error { return fields(b, visit) }, delta)
-}
-
 // visitor is called with each field of a message.
 type visitor = func(n protowire.Number, v []byte) error
 
