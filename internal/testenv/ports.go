@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -102,6 +103,13 @@ func reserve(file string) (*os.File, error) {
 
 // free says whether a program could listen on the port, whatever its address.
 func free(port int) bool {
+	// A child that is forked meanwhile would have the sockets until it runs its program, and the port be in use for as long.
+	// Package os forks one of its own, without that lock, before it first has to do with a process: so it is to do so now.
+	if p, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = p.Release()
+	}
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	address := net.JoinHostPort("", strconv.Itoa(port))
 	l, err := net.Listen("tcp", address)
 	if err != nil {
