@@ -100,7 +100,7 @@ var mayImport = map[string]struct {
 	"internal/agent/lastgood":                  {[]string{"agent/owner"}, "it is shown messages and gives messages: it knows no server and no setting"},
 	"internal/agent/supervise":                 {[]string{"agent/envoyadmin", "agent/pause", "agent/settings"}, "it runs a process, whatever that is told"},
 	"internal/agent/envoyadmin":                {[]string{"agent/pause", "agent/settings"}, "it asks Envoy"},
-	"internal/agent/httpapi":                   {[]string{"agent/envoyadmin", "agent/pause", "agent/relay", "agent/settings", "agent/socket", "gate"}, "it tells how it goes, and steers Envoy through its own interface"},
+	"internal/agent/httpapi":                   {[]string{"agent/envoyadmin", "agent/pause", "agent/relay", "agent/settings", "agent/socket", "gate", "sockets"}, "it tells how it goes, and steers Envoy through its own interface"},
 	"internal/gate":                            {nil, "it counts connections, whoever serves them"},
 	"internal/agent/logs":                      {[]string{"agent/owner"}, "lines have a form"},
 	"internal/agent/owner":                     {nil, "it looks at a file"},

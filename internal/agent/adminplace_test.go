@@ -150,12 +150,32 @@ func TestAdminForClient(t *testing.T) {
 	}
 }
 
+// passing is elsewhere with a listener that passes on connections as they are.
+func passing() string {
+	const from, to = "    - filters:\n", "  clusters:\n"
+	head, rest, _ := strings.Cut(elsewhere, from)
+	_, tail, _ := strings.Cut(rest, to)
+	return head + from + `      - name: tcp
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: app, cluster: app}
+` + to + tail
+}
+
 // A listener of the node that leads to the agent's own interface lets nobody end the agent.
 func TestOwnInterfaceThroughEnvoy(t *testing.T) {
 	t.Parallel()
+	for name, config := range map[string]string{"of HTTP": elsewhere, "of TCP": passing()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ownInterface(t, config)
+		})
+	}
+}
+
+func ownInterface(t *testing.T, config string) {
+	t.Helper()
 	port, own, file := testenv.FreePort(t), testenv.FreePort(t), filepath.Join(t.TempDir(), "resources.yaml")
 	place := fmt.Sprintf("{socket_address: {address: 127.0.0.1, port_value: %d}}", testenv.FreePort(t))
-	if err := os.WriteFile(file, []byte(fmt.Sprintf(elsewhere, place, port, own)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(fmt.Sprintf(config, place, port, own)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := realStub(t, false, "ENVOY_RESOURCES_CONFIG_FILE="+file, "APPNET_AGENT_ADMIN_MODE=tcp", fmt.Sprintf("APPNET_AGENT_HTTP_PORT=%d", own))

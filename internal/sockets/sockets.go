@@ -26,6 +26,7 @@ const (
 // Socket is one of them. Addresses of IPv4 are never written as IPv6's.
 type Socket struct {
 	Local, Remote netip.AddrPort
+	Inode         string // by which the processes that have it open know it; "" and "0" are none's
 	state         string
 }
 
@@ -94,7 +95,11 @@ func parse(line string) (Socket, bool) {
 	}
 	local, ok1 := address(words[1])
 	remote, ok2 := address(words[2])
-	return Socket{local, remote, words[3]}, ok1 && ok2
+	s := Socket{Local: local, Remote: remote, state: words[3]}
+	if len(words) > 9 {
+		s.Inode = words[9]
+	}
+	return s, ok1 && ok2
 }
 
 // address reads ADDRESS:PORT as the kernel writes it: words of 32 bits in the machine's order, in hexadecimal.

@@ -99,11 +99,11 @@ func (v *Server) Close() {
 func (v *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/status", v.status)
-	mux.HandleFunc("/enableLogging", direct(v.level.serve))
-	mux.HandleFunc("/drain_listeners", direct(v.drain))
+	mux.HandleFunc("/enableLogging", v.direct(v.level.serve))
+	mux.HandleFunc("/drain_listeners", v.direct(v.drain))
 	mux.HandleFunc("/stats/prometheus", v.prometheus)
 	if v.Quit != nil {
-		mux.HandleFunc("/quit", direct(v.quit))
+		mux.HandleFunc("/quit", v.direct(v.quit))
 	}
 	return mux
 }
