@@ -12,6 +12,8 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3" // the bootstraps of agents have them
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/stat_sinks/open_telemetry/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/tracers/opentelemetry/resource_detectors/v3"
@@ -101,6 +103,17 @@ var newer = map[string]string{
 		"within a second and not within 30; an older Envoy refuses a bootstrap that has it, unless --allow-unknown-static-fields",
 	"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig.query_tries": "in the bootstrap, so that a name server " +
 		"that is silent for 3 s fails no request; an older Envoy refuses a bootstrap that has it, as above",
+	"envoy.config.common.mutation_rules.v3.HeaderMutation":                                                       openTelemetry,
+	"envoy.config.common.mutation_rules.v3.HeaderMutation.append":                                                openTelemetry,
+	"envoy.config.core.v3.HttpService":                                                                           openTelemetry,
+	"envoy.config.core.v3.HttpService.http_uri":                                                                  openTelemetry,
+	"envoy.config.trace.v3.OpenTelemetryConfig.http_service":                                                     openTelemetry,
+	"envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":                                            openTelemetry,
+	"envoy.extensions.filters.http.header_mutation.v3.HeaderMutation.mutations":                                  openTelemetry,
+	"envoy.extensions.filters.http.header_mutation.v3.Mutations":                                                 openTelemetry,
+	"envoy.extensions.filters.http.header_mutation.v3.Mutations.request_mutations":                               openTelemetry,
+	"envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec":                                              openTelemetry,
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.http_filters":                                        openTelemetry,
 	"envoy.config.trace.v3.OpenTelemetryConfig":                                                                  openTelemetry,
 	"envoy.config.trace.v3.OpenTelemetryConfig.grpc_service":                                                     openTelemetry,
 	"envoy.config.trace.v3.OpenTelemetryConfig.resource_detectors":                                               openTelemetry,
