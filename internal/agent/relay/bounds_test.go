@@ -44,6 +44,18 @@ func openDelta(t *testing.T, client discoveryv3.AggregatedDiscoveryServiceClient
 	return s
 }
 
+// smallEnvoy is an Envoy that takes 64 KiB before it reads, and not more the faster it is.
+func smallEnvoy(t *testing.T, r *Relay) discoveryv3.AggregatedDiscoveryServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+r.listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(leastWindow), grpc.WithStaticConnWindowSize(leastWindow))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+}
+
 func TestIdleStreams(t *testing.T) {
 	t.Parallel()
 	const idle = time.Second
@@ -72,6 +84,40 @@ func TestIdleStreams(t *testing.T) {
 		c.ServeDelta(func(s deltaServer) error { <-s.Context().Done(); return nil })
 		r, client := relayMode(t, "http://"+c.Addr, "RELAY_STREAM_IDLE_TIMEOUT=400ms")
 		if _, err := openDelta(t, client).Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "RELAY_STREAM_IDLE_TIMEOUT") {
+			t.Errorf("got %v", err)
+		}
+		if f := r.upstreams.fault(c.Addr); f.count > 0 {
+			t.Errorf("the end counts as a failure: %+v", f)
+		}
+	})
+	t.Run("one whose Envoy does not read, too", func(t *testing.T) {
+		t.Parallel()
+		c := agenttest.NewControlPlane(t, "")
+		var open atomic.Int32
+		c.ServeDelta(func(s deltaServer) error {
+			open.Add(1)
+			defer open.Add(-1)
+			for {
+				if err := s.Send(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: "t", RemovedResources: []string{strings.Repeat("x", pieceSize)}}); err != nil {
+					return err
+				}
+			}
+		})
+		r, _ := relayMode(t, "http://"+c.Addr, "RELAY_STREAM_IDLE_TIMEOUT=400ms", "RELAY_BUFFER_LIMIT_BYTES=65536")
+		client := smallEnvoy(t, r)
+		var s deltaClient
+		testenv.Eventually(t, "it is served", func() bool { // not at once, where this machine stands still before
+			s = openDelta(t, client)
+			head, err := s.Header()
+			return err == nil && head != nil
+		})
+		testenv.Eventually(t, "the control plane's stream has ended", func() bool { return open.Load() == 0 })
+		testenv.Eventually(t, "not connected", func() bool { on, _ := r.Connected(); return !on })
+		var err error
+		for err == nil { // what was on its way
+			_, err = s.Recv()
+		}
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "RELAY_STREAM_IDLE_TIMEOUT") {
 			t.Errorf("got %v", err)
 		}
 		if f := r.upstreams.fault(c.Addr); f.count > 0 {
@@ -213,14 +259,7 @@ func TestBufferOfAnswers(t *testing.T) {
 				return nil
 			})
 			r, client := relayMode(t, "http://"+c.Addr, "RELAY_BUFFER_LIMIT_BYTES="+test.limit)
-			// What is counted is what the relay takes: this Envoy takes 64 KiB, and not more the faster it is.
-			conn, err := grpc.NewClient("unix://"+r.listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithStaticStreamWindowSize(leastWindow), grpc.WithStaticConnWindowSize(leastWindow))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { conn.Close() })
-			s := openDelta(t, discoveryv3.NewAggregatedDiscoveryServiceClient(conn))
+			s := openDelta(t, smallEnvoy(t, r)) // what is counted is what the relay takes
 			if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "t"}); err != nil {
 				t.Fatal(err)
 			}

@@ -94,7 +94,7 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 				}
 				return got.err
 			}
-			return c.descend(got)
+			return c.descends(ctx, got)
 		case <-late.C:
 			if !c.seen.Needy() {
 				continue // it has one: the control plane may take its time
@@ -289,13 +289,29 @@ func (c *call) tell(message []byte) bool {
 	return err == nil
 }
 
-// descend passes the control plane's messages on until its stream ends, and returns that end: nil for status 0.
-func (c *call) descend(got reached) error {
-	defer got.up.close()
+// descends is descend, but for a stream on which nothing was said for too long: an Envoy that does not read holds up what is
+// being sent to it, which ends with the stream, and the stream ends when relay returns. Who closes the relay waits for it.
+func (c *call) descends(ctx context.Context, got reached) error {
 	c.mu.Lock()
 	c.early, c.settled = nil, true
 	c.mu.Unlock()
 	close(c.taken)
+	ended := make(chan error, 1)
+	c.wg.Go(func() { ended <- c.descend(got) })
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		if idled := c.idled(); idled != nil {
+			return idled
+		}
+		return <-ended // Envoy is gone, and takes nothing
+	}
+}
+
+// descend passes the control plane's messages on until its stream ends, and returns that end: nil for status 0.
+func (c *call) descend(got reached) error {
+	defer got.up.close()
 	c.count(1)
 	defer c.count(-1)
 	c.mu.Lock()
@@ -313,7 +329,11 @@ func (c *call) descend(got reached) error {
 		}
 	}
 	for {
-		c.spoken()
+		c.mu.Lock()
+		if !c.over {
+			c.spoken()
+		}
+		c.mu.Unlock()
 		message := f.data.Reader()
 		c.seen.Response(message)
 		_ = message.Close()
