@@ -15,7 +15,8 @@ import (
 
 const (
 	// firstAgain is how long refused listeners wait for the first time, then twice as long
-	// each time; lastAgain is the most.
+	// each time; lastAgain is the most. Proxies that refused the same do not come
+	// together: each waits a tenth less or more.
 	firstAgain = 30 * time.Second
 	lastAgain  = 10 * time.Minute
 )
@@ -33,7 +34,11 @@ func (m *machine) resend(now time.Time, f *flight) {
 	for range min(s.tries, 10) {
 		wait *= 2
 	}
-	s.tries, s.again = s.tries+1, now.Add(min(wait, max(lastAgain, m.again)))
+	wait = min(wait, max(lastAgain, m.again))
+	if m.vary != nil {
+		wait = m.vary(wait)
+	}
+	s.tries, s.again = s.tries+1, now.Add(wait)
 }
 
 // barred says whether what was refused is not to be sent yet, and until when; zero is

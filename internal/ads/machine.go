@@ -18,7 +18,8 @@ type machine struct {
 	// silence is how long routes wait for an acknowledgement of their clusters,
 	// patience how long a proxy without endpoints waits for unknown ones.
 	silence, patience time.Duration
-	again             time.Duration // how long refused listeners wait for the first time; 0: for a change
+	again             time.Duration                     // how long refused listeners wait for the first time; 0: for a change
+	vary              func(time.Duration) time.Duration // of that and what follows; nil: as it is
 
 	goal      *goal
 	returning bool // the proxy came with something it had already

@@ -396,7 +396,7 @@ func (p *proxy) take(goal *goal, r *request) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {
-		p.m = &machine{delta: p.delta, goal: goal, silence: p.s.PublishWait, patience: p.s.EndpointsWait, again: p.s.RefusedWait, doubts: p.doubts}
+		p.m = &machine{delta: p.delta, goal: goal, silence: p.s.PublishWait, patience: p.s.EndpointsWait, again: p.s.RefusedWait, vary: someTime, doubts: p.doubts}
 	} else if goal != p.m.goal {
 		p.m.aim(goal)
 	}

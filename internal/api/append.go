@@ -25,7 +25,8 @@ func AppendDocument(b []byte, doc any) ([]byte, error) {
 	case string:
 		return AppendString(b, v), nil
 	case json.Number:
-		if v != "" && json.Valid([]byte(v)) {
+		// What is valid, begins as a number and ends as one has no white space around it.
+		if v != "" && (v[0] == '-' || isDigit(v[0])) && isDigit(v[len(v)-1]) && json.Valid([]byte(v)) {
 			return append(b, v...), nil
 		}
 	case json.RawMessage:
@@ -96,3 +97,5 @@ func appendAny(b []byte, v any) ([]byte, error) {
 	}
 	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...), nil
 }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }

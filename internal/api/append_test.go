@@ -51,6 +51,9 @@ func TestWhatIsNoDocumentIsAnError(t *testing.T) {
 	for name, doc := range map[string]any{
 		"a function":                 func() {},
 		"a number that is none":      json.Number("1x"),
+		"a word as a number":         json.Number("true"),
+		"a number with spaces":       json.Number(" 1 "),
+		"a number with a line break": json.Number("1\n"),
 		"deep in a list of a member": map[string]any{"a": []any{1, func() {}}},
 	} {
 		if text, err := api.AppendDocument(nil, doc); err == nil {

@@ -51,8 +51,8 @@ func FreeAddress(t testing.TB) string {
 // asks here is given them, in this process or another, until they are released or
 // the process ends.
 func ReservePorts(n int) (ports []int, release func(), err error) {
-	dir := filepath.Join(os.TempDir(), "evermesh-ports")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("evermesh-ports-%d", os.Geteuid()))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("reserve ports: %w", err)
 	}
 	var held []*os.File
@@ -68,6 +68,9 @@ func ReservePorts(n int) (ports []int, release func(), err error) {
 			return nil, nil, errors.New("reserve ports: none is free")
 		}
 		port := firstPort + (start+i)%(lastPort-firstPort+1)
+		if port == 15000 || port == 15001 {
+			continue // a sidecar's Envoy has them
+		}
 		lock, err := reserve(filepath.Join(dir, strconv.Itoa(port)))
 		if err != nil {
 			release()
@@ -87,7 +90,7 @@ func ReservePorts(n int) (ports []int, release func(), err error) {
 
 // reserve locks a file for as long as it is open; it is nil if another has it.
 func reserve(file string) (*os.File, error) {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -90,6 +90,14 @@ func TestCallersFromElsewhere(t *testing.T) {
 		}
 		return len(held)-len(closed) <= mostConnections
 	})
+	for _, c := range held {
+		if !closed[c] && request(t, c) == 0 {
+			t.Error("one within the bound is closed")
+		}
+	}
+	if len(held)-len(closed) != mostConnections {
+		t.Errorf("%d are open, want %d", len(held)-len(closed), mostConnections)
+	}
 	if code := request(t, connect()); code == 0 {
 		t.Error("a new one is not answered")
 	}
