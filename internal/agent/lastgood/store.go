@@ -61,7 +61,7 @@ type Store struct {
 	unsaved   bool
 	before    map[string]*kind // of streams before the newest, what is acknowledged and in nothing kept
 	newest    *Stream
-	serving   bool      // an Envoy runs on what is kept, and the control plane has not answered since
+	serving   bool      // an Envoy runs on what is kept, and the control plane has not answered since, nor served in silence
 	unfit     time.Time // since when what is kept is not for the Envoy that lacks one, while nobody answers; zero else
 
 	told map[string]bool // what was said of the file, by subject
@@ -179,6 +179,14 @@ func (t *Stream) Served() {
 	defer s.mu.Unlock()
 	s.answered()
 	t.granted = true
+}
+
+// Stood says that the stream has lasted for so long that the control plane serves it, though it has not said so. Its Envoy
+// came with what it had and goes on with that, which is the control plane's; nothing is confirmed by it.
+func (t *Stream) Stood() {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	t.store.serving = false
 }
 
 // answered notes that the control plane has said something. mu is held.

@@ -19,6 +19,7 @@ func (c *call) stands(up *upstream) {
 		return
 	}
 	c.stood = true
+	c.seen.Stood()
 	c.count(1)
 	c.log.Info("control plane connected, and has nothing to say", "endpoint", up.endpoint.String(), "address", up.address)
 }

@@ -31,7 +31,7 @@ func silent(end <-chan error, last *discoveryv3.DeltaDiscoveryResponse) stream {
 }
 
 // An Envoy that comes back with all that it is to have is connected when its stream lasts, though the control plane says
-// neither that it serves nor anything else.
+// neither that it serves nor anything else, and what it runs on is the control plane's.
 func TestSilentStreamIsConnected(t *testing.T) {
 	t.Parallel()
 	for name, last := range map[string]*discoveryv3.DeltaDiscoveryResponse{
@@ -42,6 +42,14 @@ func TestSilentStreamIsConnected(t *testing.T) {
 			c := newEndpoint(t)
 			relay, client := kept(t, c)
 			relay.lasting = 100 * time.Millisecond
+			c.do(func(deltaServer) error { return status.Error(codes.Unavailable, "cut off") })
+			if _, _, err := start(agenttest.Within(t), client); status.Code(err) != codes.Unavailable {
+				t.Fatal(err)
+			}
+			if serving, _ := relay.LastGood(); !serving {
+				t.Fatal("the last good configuration is not served")
+			}
+			relay.upstreams.served(c.Addr) // it is not left alone any more
 			end := make(chan error)
 			c.do(silent(end, last))
 			rounds := 2
@@ -56,6 +64,9 @@ func TestSilentStreamIsConnected(t *testing.T) {
 				}()
 				testenv.Eventually(t, "connected", func() bool { on, _ := relay.Connected(); return on })
 				_, since := relay.Connected()
+				if serving, _ := relay.LastGood(); serving {
+					t.Error("the relay says that the last good configuration is served")
+				}
 				if last != nil {
 					end <- nil
 					if err := <-ended; err != nil {
