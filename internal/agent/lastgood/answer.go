@@ -2,6 +2,7 @@ package lastgood
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -54,8 +55,10 @@ func (t *Stream) Answers(ctx context.Context) *Answers {
 	}
 	c := s.kept
 	s.mu.Unlock()
-	if len(c.sealed) > 0 {
-		c = s.unsealed(ctx, c)
+	if c.unproven {
+		if c = s.proven(ctx, c); c == nil {
+			return nil
+		}
 	}
 	a := &Answers{store: s, delta: t.delta, from: c, kinds: map[string]*asked{}, waiting: set{}, last: s.Now()}
 	s.mu.Lock()
@@ -66,17 +69,22 @@ func (t *Stream) Answers(ctx context.Context) *Answers {
 	return a
 }
 
-// unsealed is c with its secrets, if this identity can open them.
-func (s *Store) unsealed(ctx context.Context, c *configuration) *configuration {
-	whole, err := c.open(s.now(ctx)) // which may be there by now
+// proven is c, which nothing proved when it was read, as the keys prove it that may be there by now: with its secrets, if
+// this identity can open them; nil, and not kept any more, when it is to be served to nobody.
+func (s *Store) proven(ctx context.Context, c *configuration) *configuration {
+	ctx, cancel := context.WithTimeout(ctx, keysWait)
+	defer cancel()
+	whole, err := c.prove(s.now(ctx), s.Strict)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
-		s.tell("open", sealedWords, err)
-		return c
-	}
 	if s.kept == c {
 		s.kept = whole
+	}
+	switch {
+	case err != nil:
+		s.tell("read", unusedWords, fmt.Errorf("prove what was read: %w", err))
+	case whole == c && len(c.sealed) > 0:
+		s.tell("open", sealedWords, errSealed)
 	}
 	return whole
 }

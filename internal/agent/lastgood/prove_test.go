@@ -115,6 +115,62 @@ func TestWhatIsReadUnprovenIsNotSealed(t *testing.T) {
 	}
 }
 
+// What was read while the keys' source was silent is served by the same agent, once it has a key, as if it were read then.
+func TestReadWhileNoKeyWasThere(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, says string
+		writing    []string
+		later      string
+		want       int // resources, of five
+	}{
+		{name: "somebody else's, for there is no seal", later: "one", says: "it is not sealed"},
+		{name: "as it was written", writing: []string{"one"}, later: "one", want: 5},
+		{name: "of another identity, without its secrets", writing: []string{"one"}, later: "two", want: 4, says: "sealed by another identity"},
+		{name: "without a key that is silent still", want: 4},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			written := newBench(dir, test.writing...)
+			s := written.Begin(true)
+			speak(t, s, small(), nil)
+			say(t, s, "acm", issued(t, "acm"))
+			written.pass(t, saveEvery)
+			served := func(b *bench) (n int) {
+				t.Helper()
+				for _, v := range ask(t, b.Store, true, map[string][]string{endpointType: {"c1"}, secretType: {"acm"}}) {
+					if v != "removed" {
+						n++
+					}
+				}
+				return n
+			}
+			var keys [][]byte
+			b := newBench(dir)
+			b.Keys = func(context.Context) [][]byte { return keys }
+			before := b.Begin(true)
+			before.Request(request1(t, true, clusterType, nil))
+			if !before.Kept() {
+				t.Fatal("what was read is not kept")
+			}
+			before.End()
+			if test.later != "" {
+				keys = [][]byte{[]byte(test.later)}
+			}
+			for range 2 { // what is dropped stays so
+				if got := served(b); got != test.want {
+					t.Errorf("served %d resources, want %d", got, test.want)
+				}
+				keys = nil // silent again
+			}
+			if log := b.out.String(); !strings.Contains(log, test.says) {
+				t.Errorf("the log has not %q: %s", test.says, log)
+			}
+		})
+	}
+}
+
 // A key that is found late seals what the control plane said before; while its source is silent it goes on.
 func TestKeysThatComeAndGo(t *testing.T) {
 	t.Parallel()

@@ -75,7 +75,7 @@ type configuration struct {
 	kinds        map[string]keptKind
 	sealed       []byte            // secrets of a file that were not opened yet
 	before       [sha256.Size]byte // of what the seal is bound to
-	unproven     bool              // of a file that might be anybody's
+	unproven     bool              // of a file that might be anybody's: looked at again when it is served
 }
 
 // keptKind is what it had of one type.
@@ -374,7 +374,7 @@ func (s *Store) look() {
 	case errors.Is(err, fs.ErrNotExist):
 		return
 	case err != nil:
-		s.tell("read", "the last good configuration cannot be used", err)
+		s.tell("read", unusedWords, err)
 		return
 	case len(c.sealed) > 0:
 		s.tell("open", sealedWords, errSealed)
@@ -382,8 +382,12 @@ func (s *Store) look() {
 	s.kept, s.confirmed = c, at
 }
 
-// sealedWords say what it means that nothing opens the file.
-const sealedWords = "certificates of the last good configuration cannot be read: what needs them fails"
+const (
+	// unusedWords say that there is a file, and nothing of it is served.
+	unusedWords = "the last good configuration cannot be used"
+	// sealedWords say what it means that nothing opens the file.
+	sealedWords = "certificates of the last good configuration cannot be read: what needs them fails"
+)
 
 // load reads the node's file, and proves it as far as that can be done now.
 func (s *Store) load(node string) (*configuration, time.Time, error) {
@@ -405,12 +409,19 @@ func (s *Store) load(node string) (*configuration, time.Time, error) {
 	return whole, at, nil
 }
 
-// now are the keys.
+// now are the keys. Those that were there once are used while none are: a file without a seal would be refused when they
+// are back, and one that somebody else wrote would be taken meanwhile.
 func (s *Store) now(ctx context.Context) [][]byte {
 	if s.Keys == nil {
 		return nil
 	}
-	return s.Keys(ctx)
+	keys := s.Keys(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(keys) > 0 {
+		s.had = keys
+	}
+	return s.had
 }
 
 // Run writes the file until ctx ends, at most every second, and once more then.
@@ -497,16 +508,9 @@ func (s *Store) reconfirm(ctx context.Context) {
 	}
 }
 
-// identity is what the file is sealed with. Keys that were there once are used while none are: a file without a seal would
-// be refused when they are back.
+// identity is what the file is sealed with.
 func (s *Store) identity(ctx context.Context, c *configuration) [][]byte {
 	keys := s.now(ctx)
-	s.mu.Lock()
-	if len(keys) > 0 {
-		s.had = keys
-	}
-	keys = s.had
-	s.mu.Unlock()
 	if len(keys) == 0 && c.secret() {
 		s.tellLocked("keys", "certificates that the control plane issued are not kept on disk: nothing proves who the agent is, and there is no EVERMESH_STATE_KEY_FILE", nil)
 	}
