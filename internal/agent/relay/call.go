@@ -129,10 +129,14 @@ func (c *call) reach(ctx context.Context) reached {
 			return reached{err: status.FromContextError(err).Err()}
 		}
 		c.attach(up)
-		lasts := time.AfterFunc(c.lasting, func() { c.stands(up) })
+		speaks := c.upstreams.speaks(up.endpoint)
+		lasts := time.AfterFunc(c.lasting, func() { c.stands(up, speaks) })
 		f, err := up.answered()
 		lasts.Stop()
 		if err == nil {
+			if f == nil {
+				c.upstreams.spoke(up.endpoint)
+			}
 			return reached{up: up, first: f}
 		}
 		c.attach(nil)

@@ -142,7 +142,7 @@ func newUpstreams(s settings.Settings, found *Search, userAgent string, log *slo
 	}
 	return &upstreams{
 		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: found.dialer,
-		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), pingWait: pingWait, faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{},
+		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), pingWait: pingWait, faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{}, heads: map[settings.Endpoint]bool{},
 		bounds: s.RelayBounds,
 	}
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -100,4 +101,40 @@ func TestSilentStreamOfANeedyEnvoy(t *testing.T) {
 	if on, _ := relay.Connected(); on {
 		t.Error("connected to a control plane that says nothing to an Envoy without a configuration")
 	}
+}
+
+// A control plane that has said before that it serves, and now says nothing, hangs: it is not connected.
+func TestSilenceOfAnEndpointThatSpeaks(t *testing.T) {
+	t.Parallel()
+	c := newEndpoint(t)
+	relay, client := kept(t, c)
+	log, lines := agenttest.Log(t)
+	relay.log, relay.lasting = log, 100*time.Millisecond
+	end := make(chan error)
+	ended := make(chan error, 1)
+	comes := func() {
+		_, err := returning(agenttest.Within(t), client)
+		ended <- err
+	}
+	on := func() bool { on, _ := relay.Connected(); return on }
+	said := func() bool { return strings.Contains(lines.String(), "does not say that it serves") }
+
+	c.do(quiet(end))
+	go comes()
+	testenv.Eventually(t, "connected", on)
+	end <- nil
+	<-ended
+	testenv.Eventually(t, "not connected", func() bool { return !on() })
+	if said() {
+		t.Error("it is said to be silent when it was not")
+	}
+
+	c.do(silent(end, nil))
+	go comes()
+	testenv.Eventually(t, "its silence is noticed", func() bool { return said() || on() })
+	if on() {
+		t.Error("connected to a control plane that hangs")
+	}
+	end <- status.Error(codes.Unavailable, "it ends")
+	<-ended
 }

@@ -47,6 +47,7 @@ type upstreams struct {
 	mu     sync.Mutex
 	faulty map[string]fault                // by address
 	behind map[settings.Endpoint]time.Time // until when an endpoint whose addresses all failed comes after the others
+	heads  map[settings.Endpoint]bool      // whether an endpoint has ever said by a stream's head that it serves
 	ready  *ready                          // nil, or what waits for the first stream
 }
 
