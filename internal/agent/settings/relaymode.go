@@ -23,7 +23,7 @@ func (s *Settings) relayMode(v *variables) {
 	}
 	s.RelayBounds = RelayBounds{
 		Idle:   v.softIdle("RELAY_STREAM_IDLE_TIMEOUT", 2400*time.Second),
-		Buffer: v.softInt("RELAY_BUFFER_LIMIT_BYTES", 10<<20, 1, math.MaxUint32),
+		Buffer: int(min(v.softInt64("RELAY_BUFFER_LIMIT_BYTES", 10<<20, 1, math.MaxUint32), math.MaxInt32)),
 		Curves: v.softCurves("TLS_CURVE"),
 	}
 }
@@ -35,7 +35,8 @@ type RelayBounds struct {
 	// ever.
 	Idle time.Duration
 	// Buffer is how many bytes are held of each connection's, in either direction, before the sender has to wait
-	// (RELAY_BUFFER_LIMIT_BYTES): a window of HTTP/2, so that the relay takes 64 KiB to 2 GiB for less and more.
+	// (RELAY_BUFFER_LIMIT_BYTES): a window of HTTP/2, so that 2 GiB are taken for more, and the relay takes
+	// 64 KiB for less.
 	Buffer int
 	// Curves are what keys to the control plane are agreed on by (TLS_CURVE); none leaves that to the region.
 	Curves []tls.CurveID

@@ -54,11 +54,16 @@ func (v *variables) warn(format string, args ...any) {
 
 // softInt takes values from low to high.
 func (v *variables) softInt(name string, fallback, low, high int) int {
+	return int(v.softInt64(name, int64(fallback), int64(low), int64(high)))
+}
+
+// softInt64 is softInt for what an int of 32 bits does not hold.
+func (v *variables) softInt64(name string, fallback, low, high int64) int64 {
 	s := v.text(name, "")
 	if s == "" {
 		return fallback
 	}
-	n, err := strconv.Atoi(s)
+	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < low || n > high {
 		v.warn("%s=%q is not a number from %d to %d: %d is used", name, s, low, high, fallback)
 		return fallback
