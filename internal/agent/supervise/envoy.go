@@ -92,7 +92,7 @@ func (s *Envoy) once(ctx context.Context) (ran time.Duration, exit string, err e
 	for {
 		watching, stop := context.WithCancel(ctx)
 		hangs := make(chan int, 1)
-		go func() { hangs <- s.Watch.hangs(watching, s.Admin) }()
+		go func() { hangs <- s.Watch.hangs(watching, s.Admin.State, s.Log) }()
 		next := p
 		select {
 		case <-p.done:

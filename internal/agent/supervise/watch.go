@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
@@ -24,20 +25,30 @@ type Watch struct {
 // knows nothing of what Envoy did meanwhile.
 const stoodStill = envoyadmin.Wait + envoyadmin.Wait/2
 
+// mostLate is how many such polls in a row are not counted. A process that is late with all of them does not stand still, it
+// is slow, and Envoy's silence is Envoy's.
+const mostLate = 3
+
 // hangs returns when the Envoy hangs, with the number of polls that it has left unanswered, or when ctx has ended, with 0.
-func (w Watch) hangs(ctx context.Context, admin *envoyadmin.Client) int {
+// State is asked how the Envoy is.
+func (w Watch) hangs(ctx context.Context, state func(context.Context) string, log *slog.Logger) int {
 	if w.Silent <= 0 {
 		<-ctx.Done()
 		return 0
 	}
-	answered, silent := false, 0
+	answered, silent, late := false, 0, 0
 	for pause.For(ctx, w.Interval) == nil {
 		asked := time.Now()
-		if admin.State(ctx) != envoyadmin.Unreachable {
-			answered, silent = true, 0
+		if state(ctx) != envoyadmin.Unreachable {
+			answered, silent, late = true, 0, 0
 			continue
 		}
-		if time.Since(asked) > stoodStill {
+		if took := time.Since(asked); took <= stoodStill {
+			late = 0
+		} else if late++; late <= mostLate {
+			if late == 1 {
+				log.Warn("envoy is silent, and the agent itself was late: it was stopped, or has too little of a processor", "took", took.Round(time.Millisecond).String())
+			}
 			continue
 		}
 		silent++
