@@ -37,6 +37,18 @@ func TestAProxyThatHasAllIsToldThatItIsServed(t *testing.T) {
 	})
 }
 
+// A proxy that is sent something is told so with the first message.
+func TestTheFirstMessageSaysThatAProxyIsServed(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		s := newRig(t, nil).open(t, "a", delta)
+		adstest.Must(t, s.Send(adstest.Request{Type: adstest.CDS}))
+		if got := s.Head(t).Get("evermesh-stream"); len(got) != 1 || got[0] != "served" {
+			t.Errorf("the head says %q", got)
+		}
+		s.Expect(t, "cds a b")
+	})
+}
+
 // Who is refused is told so by the end of its stream alone.
 func TestARefusedProxyIsNotToldThatItIsServed(t *testing.T) {
 	both(t, func(t *testing.T, delta bool) {

@@ -49,6 +49,7 @@ type proxy struct {
 	queued  bool        // guarded by the queue's mutex
 
 	turn    sync.Mutex // held by the one goroutine that takes in and sends
+	headed  bool       // its stream's head is what it is to be, or on its way
 	checked int64      // state of Server.policies at the last authorisation
 	timer   *time.Timer
 	armed   time.Time // when the timer fires
@@ -380,6 +381,10 @@ func (p *proxy) advance(ctx context.Context, r *request, patient bool) (done boo
 		}
 		if p.s.Meter.Sent != nil {
 			p.s.Meter.Sent(discoveryType(f.typ))
+		}
+		if !p.headed {
+			p.headed = true
+			_ = p.stream.SetHeader(served) // it goes with the message, unless it went before
 		}
 		if err := p.stream.SendMsg(outgoingOf(f, p.delta)); err != nil {
 			return false, p.ender.because(err)

@@ -436,7 +436,8 @@ func someTime(d time.Duration) time.Duration {
 var errCutOff = status.Error(codes.Unavailable, "This replica cannot reach its store: connect to another.")
 
 // served is the head of a stream that is authorised and served: with it a proxy that has all already, and the agent that
-// passes its stream on, learns that it is, since no message comes. (Without it the head comes with the first message.)
+// passes its stream on, learns that it is, since no message comes. Else it comes with the first message: the agent learns
+// that silence is not how this control plane serves.
 var served = metadata.Pairs("evermesh-stream", "served")
 
 var errDraining = status.Error(codes.Unavailable, "This replica is shutting down: connect to another.")
