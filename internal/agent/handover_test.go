@@ -18,6 +18,15 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
+// untilEpoch waits until the interface at that port is of a live Envoy that so many came before.
+func untilEpoch(t *testing.T, admin, want int) {
+	t.Helper()
+	testenv.Eventually(t, fmt.Sprintf("an Envoy of epoch %d is live", want), func() bool {
+		_, text := askEnvoy(t, admin, "/server_info")
+		return strings.Contains(text, `"state": "LIVE"`) && strings.Contains(text, fmt.Sprintf(`"restart_epoch": %d,`, want))
+	})
+}
+
 // TestHandOver upgrades the binary of a real Envoy under load.
 func TestHandOver(t *testing.T) {
 	t.Parallel()
@@ -43,14 +52,7 @@ func TestHandOver(t *testing.T) {
 	s := newStub(t, "", "APPMESH_XDS_ENDPOINT=http://"+c.Addr, "ENVOY_PATH="+binary, "DISABLE_HOT_RESTART=false", "ENVOY_CONCURRENCY=1", "ENVOY_LOG_LEVEL=info",
 		"ENVOY_ADMIN_ACCESS_LOG_FILE=/dev/null", "ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH=/dev/null", "AWS_ACCESS_KEY_ID=k", "AWS_SECRET_ACCESS_KEY=s", "HC_POLL_INTERVAL_MS=2000")
 	p := play(t, s)
-	epoch := func(want int) {
-		t.Helper()
-		testenv.Eventually(t, fmt.Sprintf("an Envoy of epoch %d is live", want), func() bool {
-			_, text := askEnvoy(t, s.admin, "/server_info")
-			return strings.Contains(text, `"state": "LIVE"`) && strings.Contains(text, fmt.Sprintf(`"restart_epoch": %d,`, want))
-		})
-	}
-	epoch(0)
+	untilEpoch(t, s.admin, 0)
 	url := fmt.Sprintf("http://%s/", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	var wg sync.WaitGroup
 	var asked, failed atomic.Int64
@@ -79,7 +81,7 @@ func TestHandOver(t *testing.T) {
 	t.Run("a new binary takes over, and the old Envoy ends when it has drained", func(t *testing.T) {
 		install(newest)
 		p.tell(t, syscall.SIGHUP)
-		epoch(1)
+		untilEpoch(t, s.admin, 1)
 		testenv.Eventually(t, "the old Envoy has ended", func() bool { return gone(number(t, first[0])) })
 		testenv.Eventually(t, "one Envoy is left", func() bool { return len(childrenOf(t, p.cmd.Process.Pid)) == 1 })
 	})
@@ -88,10 +90,10 @@ func TestHandOver(t *testing.T) {
 		install(filepath.Join(dir, "broken"))
 		p.tell(t, syscall.SIGHUP)
 		testenv.Eventually(t, "the log tells it", func() bool { return strings.Contains(p.out.String(), "the new envoy ended before it had taken over") })
-		epoch(1)
+		untilEpoch(t, s.admin, 1)
 		install(newest)
 		p.tell(t, syscall.SIGHUP)
-		epoch(2)
+		untilEpoch(t, s.admin, 2)
 	})
 	t.Run("nobody else gets the listeners: no socket of Envoy's is abstract", func(t *testing.T) {
 		text, err := os.ReadFile("/proc/net/unix")
@@ -136,7 +138,7 @@ func TestHandOver(t *testing.T) {
 		_, pid, _ := strings.Cut(log[strings.LastIndex(log, "envoy started"):], "pid=")
 		pid, _, _ = strings.Cut(pid, "\n")
 		kill(t, number(t, strings.TrimSpace(pid)))
-		epoch(0)
+		untilEpoch(t, s.admin, 0)
 	})
 	p.tell(t, syscall.SIGTERM)
 	if took := p.ends(t, 0); took < 4*time.Second {

@@ -10,15 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/agent/owner"
+	"github.com/evermesh/evermesh/internal/agent/settings"
+	"github.com/evermesh/evermesh/internal/agent/supervise"
 )
 
 const (
 	placePrefix = "evermesh-agent-"
 	// probeSize is what must fit into a place: a bootstrap with a user's own parts.
 	probeSize = 256 << 10
-	// longestPlace is how long the name of a directory for sockets may be, in bytes: the kernel takes 107, and the sockets by
-	// which Envoys take each other's place have the longest names, of 24 bytes with the slash.
-	longestPlace = 107 - 24
+	// longestSocket is how long the name of a socket may be, in bytes, for the kernel.
+	longestSocket = 107
+	// relaySocket is the name of the relay's in the directory for sockets.
+	relaySocket = "xds.sock"
 )
 
 // place is a directory of one agent's own, for the bootstrap and sockets. It is locked while the agent lives, so that the
@@ -30,15 +33,27 @@ type place struct {
 }
 
 // shortRoots are directories with short names that everybody may make directories in.
-var shortRoots = [...]string{"/tmp", "/dev/shm", "/run"}
+func shortRoots() []string { return []string{"/tmp", "/dev/shm", "/run"} }
 
-// sockets is the directory for sockets: the place itself or, where its name is too long for them, one with a shorter name.
-func (p *place) sockets() (string, error) {
-	if len(p.dir) <= longestPlace {
+// room is how many bytes the longest name of a socket has, with the slash, that this agent puts into its directory for
+// sockets; 0 when it puts none there.
+func room(s settings.Settings, args []string) int {
+	longest := supervise.SocketRoom(s, args)
+	if s.ServiceConnect == "" && s.SocketPath == "" {
+		longest = max(longest, len("/"+relaySocket))
+	}
+	return longest
+}
+
+// sockets is the directory for sockets with names of so many bytes: the place itself or, where its name is too long for
+// them, one with a shorter name in one of the roots.
+func (p *place) sockets(room int, roots []string) (string, error) {
+	longest := longestSocket - room
+	if room == 0 || len(p.dir) <= longest {
 		return p.dir, nil
 	}
-	failed := []error{fmt.Errorf("%s has a name of more than %d bytes", p.dir, longestPlace)}
-	for _, root := range shortRoots {
+	failed := []error{fmt.Errorf("%s has a name of more than %d bytes", p.dir, longest)}
+	for _, root := range roots {
 		err := ownNames(root)
 		if err == nil {
 			sweepPlaces(root)

@@ -102,7 +102,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 		return err
 	}
 	defer at.remove()
-	sockets, err := at.sockets()
+	sockets, err := at.sockets(room(s, p.Args), shortRoots())
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	var upstream *relay.Relay
 	if s.ServiceConnect == "" {
 		if s.SocketPath == "" {
-			s.SocketPath = filepath.Join(sockets, "xds.sock")
+			s.SocketPath = filepath.Join(sockets, relaySocket)
 		}
 		if upstream, err = relay.Start(s, found, p.Version, p.Log); err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
+	"github.com/evermesh/evermesh/internal/agent/settings"
 )
 
 // baseIDScale is what Envoy multiplies a base id with, to leave room for the epochs of its sockets.
@@ -36,6 +37,15 @@ func (s *Envoy) baseID() int {
 	return int(h.Sum32() % baseIDs)
 }
 
+// SocketRoom is how many bytes the names have, with the slash, that Envoys with these settings and arguments give to
+// sockets in Envoy.Sockets, by which they take each other's place; 0 when there are none.
+func SocketRoom(s settings.Settings, args []string) int {
+	if !s.HotRestart || given(args, "--socket-path") {
+		return 0
+	}
+	return len("/h") + 22
+}
+
 // epochArgs say which of the Envoys that take each other's place this is.
 func (s *Envoy) epochArgs(epoch int) []string {
 	if !s.Settings.HotRestart {
@@ -45,9 +55,9 @@ func (s *Envoy) epochArgs(epoch int) []string {
 	if !given(s.Args, "--base-id") {
 		args = append(args, "--base-id", strconv.Itoa(s.baseID()))
 	}
-	if !given(s.Args, "--socket-path") {
+	if SocketRoom(s.Settings, s.Args) > 0 {
 		// By default they are abstract: whoever is in the network namespace may have the listeners' sockets by them.
-		// The name is short because a path has 107 bytes, and Envoy puts up to 22 behind it.
+		// The name is short because a path has 107 bytes, and Envoy puts up to 22 behind it (SocketRoom).
 		args = append(args, "--socket-path", filepath.Join(s.Sockets, "h"), "--socket-mode", "600")
 	}
 	return args
