@@ -14,9 +14,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
-
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/testenv"
@@ -38,30 +35,6 @@ func otlpHTTP(t *testing.T, serve func(*httptest.Server)) (*got, *httptest.Serve
 	serve(s)
 	t.Cleanup(s.Close)
 	return g, s
-}
-
-// otlpHeaders is a collector by gRPC that notes the headers and what comes with them.
-func otlpHeaders(t *testing.T) (*got, string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &got{}
-	server := grpc.NewServer(grpc.ForceServerCodec(anything{}), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
-		method, _ := grpc.MethodFromServerStream(s)
-		md, _ := metadata.FromIncomingContext(s.Context())
-		var message, empty []byte
-		if err := s.RecvMsg(&message); err != nil {
-			return err
-		}
-		g.add(fmt.Sprintf("%s\nauthorization %s\nx-tenant %s\n\n%s", method, md.Get("authorization"), md.Get("x-tenant"), message))
-		return s.SendMsg(&empty)
-	}))
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(l) }()
-	t.Cleanup(func() { server.Stop(); <-done })
-	return g, l.Addr().String()
 }
 
 const (
@@ -125,7 +98,7 @@ func TestCollectors(t *testing.T) {
 		await(t, g, `^POST /v1/traces HTTP/1\.1\nhost localhost\n.*/traced`)
 	})
 	each("by gRPC, with headers that nobody is shown", func(t *testing.T, envoy string) {
-		g, at := otlpHeaders(t)
+		g, at := otlp(t)
 		admin := testenv.FreePort(t)
 		ask := run(t, envoy, tracing, "ENABLE_ENVOY_OTEL_METRICS=1", headers, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+at, fmt.Sprintf("ENVOY_ADMIN_ACCESS_PORT=%d", admin))
 		await(t, g, `^/opentelemetry\.proto\.collector\.metrics\.v1\.MetricsService/Export\nauthorization \[`+hidden+`\]\nx-tenant \[shop\]\n.*envoy\.server\.uptime`)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/settings"
@@ -71,7 +72,8 @@ func (anything) Name() string                       { return "proto" }
 func (anything) Marshal(v any) ([]byte, error)      { return *v.(*[]byte), nil }
 func (anything) Unmarshal(data []byte, v any) error { *v.(*[]byte) = bytes.Clone(data); return nil }
 
-// otlp is a collector: it notes the method and the message of each call, whose strings stand in it as they are.
+// otlp is a collector by gRPC: it notes the method, headers and the message of each call, whose strings stand in it as they
+// are.
 func otlp(t *testing.T) (*got, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -81,11 +83,12 @@ func otlp(t *testing.T) (*got, string) {
 	g := &got{}
 	server := grpc.NewServer(grpc.ForceServerCodec(anything{}), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		method, _ := grpc.MethodFromServerStream(s)
+		md, _ := metadata.FromIncomingContext(s.Context())
 		var message, empty []byte
 		if err := s.RecvMsg(&message); err != nil {
 			return err
 		}
-		g.add(method + "\n" + string(message))
+		g.add(fmt.Sprintf("%s\nauthorization %s\nx-tenant %s\n\n%s", method, md.Get("authorization"), md.Get("x-tenant"), message))
 		return s.SendMsg(&empty)
 	}))
 	done := make(chan struct{})
