@@ -22,12 +22,9 @@ import (
 	"github.com/evermesh/evermesh/internal/client"
 )
 
-// Who may not have the configuration of a node may not drain its proxies, on the port of
-// the streams as on that of the API; with TLS, which tells the protocols apart.
-func TestWhoMayDrain(t *testing.T) {
-	t.Parallel()
-	p := start(t, t.TempDir(), "--xds-listen", "0.0.0.0:0")
-	cloudMapMesh(t, p, "red")
+// trusted is what a control plane with TLS says of itself, and whom to trust on the port of its streams.
+func (p *plane) trusted(t *testing.T) (client.Facts, *x509.CertPool) {
+	t.Helper()
 	facts, err := client.ReadFacts(p.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +35,39 @@ func TestWhoMayDrain(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
-		t.Fatal("the CA bundle holds no certificate")
+		t.Fatalf("%s holds no certificate", facts.XDSCABundle)
 	}
+	return facts, roots
+}
+
+// signedStream is a connection to the port of the streams whose streams are signed with the key.
+func signedStream(t *testing.T, facts client.Facts, roots *x509.CertPool, key aws.Credentials) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(facts.XDSEndpoint, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})),
+		grpc.WithPerRPCCredentials(adstest.Signing{Key: key, Host: facts.XDSEndpoint}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// twoInstances registers two instances of red, in Python: a proxy at the address of the first one drains at once.
+const twoInstances = `
+found = boto3.client("servicediscovery")
+found.create_http_namespace(Name="apps")
+service = found.create_service(Name="red", NamespaceId=found.list_namespaces()["Namespaces"][0]["Id"])["Service"]["Id"]
+for i in "1", "2":
+    found.register_instance(ServiceId=service, InstanceId=i, Attributes={"AWS_INSTANCE_IPV4": "10.0.0." + i, "AWS_INSTANCE_PORT": "8080"})
+`
+
+// Who may not have the configuration of a node may not drain its proxies, on the port of
+// the streams as on that of the API; with TLS, which tells the protocols apart.
+func TestWhoMayDrain(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), "--xds-listen", "0.0.0.0:0")
+	cloudMapMesh(t, p, "red")
+	facts, roots := p.trusted(t)
 	keys := map[string]aws.Credentials{}
 	for line := range strings.Lines(p.python(t, `
 iam = boto3.client("iam")
@@ -51,21 +79,11 @@ def user(name, action, node):
 user("red", "appmesh:StreamAggregatedResources", "red")
 user("front", "appmesh:StreamAggregatedResources", "front")
 user("person", "evermesh:DrainProxy", "*")
-found = boto3.client("servicediscovery")
-made = found.create_http_namespace(Name="apps")
-service = found.create_service(Name="red", NamespaceId=found.list_namespaces()["Namespaces"][0]["Id"])["Service"]["Id"]
-for i in "1", "2":
-    found.register_instance(ServiceId=service, InstanceId=i, Attributes={"AWS_INSTANCE_IPV4": "10.0.0." + i, "AWS_INSTANCE_PORT": "8080"})
-`)) {
+`+twoInstances)) {
 		word := strings.Fields(line)
 		keys[word[0]] = aws.Credentials{AccessKeyID: word[1], SecretAccessKey: word[2]}
 	}
-	conn, err := grpc.NewClient(facts.XDSEndpoint, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})),
-		grpc.WithPerRPCCredentials(adstest.Signing{Key: keys["red"], Host: facts.XDSEndpoint}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
+	conn := signedStream(t, facts, roots, keys["red"])
 	adstest.Connect(t, conn, adstest.Options{Node: "mesh/shop/virtualNode/red", Instance: "arn:aws:ecs:us-east-1:000000000000:task/shop/1", Delta: true, Addresses: []string{"10.0.0.1/24"}})
 	p.known(t, "arn:aws:ecs:us-east-1:000000000000:task/shop/1")
 

@@ -2,22 +2,17 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/evermesh/evermesh/internal/ads/adstest"
-	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/envoy/sdstest"
 	"github.com/evermesh/evermesh/internal/sts/oidc/oidctest"
 	"github.com/evermesh/evermesh/internal/sts/proxyauth"
@@ -30,18 +25,7 @@ func TestDrainByTokenAndCertificate(t *testing.T) {
 	issuer, domain, foreign := oidctest.New(t), sdstest.NewAuthority(t, "trust domain"), sdstest.NewAuthority(t, "another domain")
 	p := start(t, t.TempDir(), "--xds-listen", "0.0.0.0:0", "--oidc-ca-file", issuer.CAFile, "--xds-client-ca", domain.Write(t, t.TempDir(), "ca"))
 	cloudMapMesh(t, p, "red")
-	facts, err := client.ReadFacts(p.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := os.ReadFile(facts.XDSCABundle)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(ca) {
-		t.Fatal("the CA bundle holds no certificate")
-	}
+	facts, roots := p.trusted(t)
 	made := map[string]string{}
 	for line := range strings.Lines(p.python(t, fmt.Sprintf(`
 iam = boto3.client("iam")
@@ -63,21 +47,11 @@ iam.put_user_policy(UserName="red", PolicyName="p", PolicyDocument=may("red"))
 k = iam.create_access_key(UserName="red")["AccessKey"]
 print("key", k["AccessKeyId"])
 print("secret", k["SecretAccessKey"])
-found = boto3.client("servicediscovery")
-found.create_http_namespace(Name="apps")
-service = found.create_service(Name="red", NamespaceId=found.list_namespaces()["Namespaces"][0]["Id"])["Service"]["Id"]
-for i in "1", "2":
-    found.register_instance(ServiceId=service, InstanceId=i, Attributes={"AWS_INSTANCE_IPV4": "10.0.0." + i, "AWS_INSTANCE_PORT": "8080"})
-`, strings.TrimPrefix(issuer.URL, "https://")))) {
+`+twoInstances, strings.TrimPrefix(issuer.URL, "https://")))) {
 		word := strings.Fields(line)
 		made[word[0]] = word[1]
 	}
-	conn, err := grpc.NewClient(facts.XDSEndpoint, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})),
-		grpc.WithPerRPCCredentials(adstest.Signing{Key: aws.Credentials{AccessKeyID: made["key"], SecretAccessKey: made["secret"]}, Host: facts.XDSEndpoint}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
+	conn := signedStream(t, facts, roots, aws.Credentials{AccessKeyID: made["key"], SecretAccessKey: made["secret"]})
 	const instance = "arn:aws:ecs:us-east-1:000000000000:task/shop/1"
 	adstest.Connect(t, conn, adstest.Options{Node: "mesh/shop/virtualNode/red", Instance: instance, Delta: true, Addresses: []string{"10.0.0.1/24"}})
 

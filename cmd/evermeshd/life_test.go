@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -328,19 +327,8 @@ func TestPortIsTaken(t *testing.T) {
 func TestOwnCertificate_EMS_003(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	start(t, dir, "--xds-listen", "0.0.0.0:0")
-	facts, err := client.ReadFacts(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pem, err := os.ReadFile(facts.XDSCABundle)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		t.Fatalf("%s holds no certificate", facts.XDSCABundle)
-	}
+	p := start(t, dir, "--xds-listen", "0.0.0.0:0")
+	facts, pool := p.trusted(t)
 	dial := func(c *tls.Config) error {
 		conn, err := tls.Dial("tcp", facts.XDSEndpoint, c)
 		if err == nil {
