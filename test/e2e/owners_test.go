@@ -15,11 +15,12 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/testenv"
 	"github.com/evermesh/evermesh/test/stage"
 )
 
-// newAccount makes an account and returns its root key.
-func newAccount(t *testing.T, c *stage.Control, id string) aws.Credentials {
+// newAccount makes an account and returns its root key, which this replica knows, and the API as it has it.
+func newAccount(t *testing.T, c *stage.Control, id string) (aws.Credentials, *client.Client) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
@@ -32,25 +33,20 @@ func newAccount(t *testing.T, c *stage.Control, id string) aws.Credentials {
 		name, value, _ := strings.Cut(line, "=")
 		key[strings.TrimSpace(name)] = strings.TrimSpace(value)
 	}
-	return aws.Credentials{AccessKeyID: key["aws_access_key_id"], SecretAccessKey: key["aws_secret_access_key"]}
-}
-
-// stranger is the API as another account has it, which the test makes.
-func stranger(t *testing.T, c *stage.Control, id string) *client.Client {
-	t.Helper()
-	key := newAccount(t, c, id)
+	root := aws.Credentials{AccessKeyID: key["aws_access_key_id"], SecretAccessKey: key["aws_secret_access_key"]}
 	facts, err := client.ReadFacts(c.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out, err := client.New(client.Config{
 		Endpoint: facts.APIEndpoint, Region: facts.Region,
-		Credentials: credentials.NewStaticCredentialsProvider(key.AccessKeyID, key.SecretAccessKey, ""),
+		Credentials: credentials.NewStaticCredentialsProvider(root.AccessKeyID, root.SecretAccessKey, ""),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out
+	testenv.Eventually(t, "the new account's key is known", func() bool { return out.Call(ctx, "ListMeshes", map[string]any{}, nil) == nil })
+	return root, out
 }
 
 // TestOwners lets another account try what the owner alone may, while real traffic shows whose word counts.
@@ -72,7 +68,7 @@ func TestOwners(t *testing.T) {
 	m.sidecar(gate, stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/gate", Alone: true})
 	outside := m.host("outside")
 
-	other := stranger(t, m.control, "999900001111")
+	_, other := newAccount(t, m.control, "999900001111")
 	call := func(operation, input string) error {
 		var doc map[string]any
 		if err := json.Unmarshal([]byte(input), &doc); err != nil {

@@ -18,7 +18,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/client"
@@ -37,18 +36,8 @@ type party struct {
 // guest makes an account. The mesh is not shared with it yet.
 func (m *mesh) guest(id string) *party {
 	m.t.Helper()
-	p := &party{mesh: m, id: id, key: newAccount(m.t, m.control, id)}
-	facts, err := client.ReadFacts(m.control.DataDir)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	p.api, err = client.New(client.Config{
-		Endpoint: facts.APIEndpoint, Region: facts.Region,
-		Credentials: credentials.NewStaticCredentialsProvider(p.key.AccessKeyID, p.key.SecretAccessKey, ""),
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	p := &party{mesh: m, id: id}
+	p.key, p.api = newAccount(m.t, m.control, id)
 	return p
 }
 

@@ -108,7 +108,7 @@ func TestWhoMayStream(t *testing.T) {
 	m.create("VirtualGateway", "sealed", `{"listeners": [{"portMapping": {"port": 8088, "protocol": "http"}, "tls": {"mode": "STRICT", "certificate": `+c.pair("gate", "gate")+`}}]}`)
 	m.create("VirtualNode", "node", m.nodeSpec("node"))
 	other := *m.control
-	other.Key = newAccount(t, m.control, "999900002223")
+	other.Key, _ = newAccount(t, m.control, "999900002223")
 	for name, resource := range map[string]string{
 		"VG-017 a gateway without TLS":        "virtualGateway/plain",
 		"VG-017 a gateway with TLS":           "virtualGateway/sealed",
