@@ -20,8 +20,8 @@ func (p Program) envoyLogs(b settings.BootstrapSettings) settings.BootstrapSetti
 	return b
 }
 
-// writable is the file, if Envoy may write to it; else what takes and loses everything, and why. Envoy opens the path by itself, with the agent's rights: so it gets none that leads elsewhere,
-// and none that has it wait.
+// writable is the file, if Envoy may write to it; else what takes and loses everything, and why. Envoy opens the path by
+// itself, with the agent's rights: so it gets none that leads elsewhere, and none that has it wait.
 func (p Program) writable(file string) (string, error) {
 	if file == "" {
 		return file, nil

@@ -1,14 +1,10 @@
 package agent
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/evermesh/evermesh/internal/agent/agenttest"
 	"github.com/evermesh/evermesh/internal/agent/envoyadmin"
@@ -29,18 +25,7 @@ func TestOwnPort(t *testing.T) {
 			}
 			admin := filepath.Join(dir, "admin.sock")
 			config := strings.Replace(fmt.Sprintf(dynamic, 1, dir), "{socket_address: {address: 0.0.0.0, port_value: 1}}", "{pipe: {path: "+admin+"}}", 1)
-			for file, text := range map[string]string{"lds.yaml": "resources: []\n", "cds.yaml": fmt.Sprintf(dynamicCluster, cds), "envoy.yaml": config} {
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			cmd := exec.CommandContext(ctx, agenttest.Envoys(t)[0], "-c", filepath.Join(dir, "envoy.yaml"), "-l", "off", "--disable-hot-restart", "--concurrency", "1")
-			cmd.WaitDelay = time.Second
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { stop(); _ = cmd.Wait() })
+			runDynamic(t, dir, config, "resources: []\n", cds)
 			s := onPort(t, 9901)
 			s.Admin = settings.Admin{Socket: admin}
 			s.Server = settings.Server{Network: "tcp", Address: fmt.Sprintf("[::]:%d", own)}

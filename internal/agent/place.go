@@ -18,8 +18,6 @@ const (
 	placePrefix = "evermesh-agent-"
 	// probeSize is what must fit into a place: a bootstrap with a user's own parts.
 	probeSize = 256 << 10
-	// longestSocket is how long the name of a socket may be, in bytes, for the kernel.
-	longestSocket = 107
 	// relaySocket is the name of the relay's in the directory for sockets.
 	relaySocket = "xds.sock"
 )
@@ -48,7 +46,7 @@ func room(s settings.Settings, args []string) int {
 // sockets is the directory for sockets with names of so many bytes: the place itself or, where its name is too long for
 // them, one with a shorter name in one of the roots.
 func (p *place) sockets(room int, roots []string) (string, error) {
-	longest := longestSocket - room
+	longest := settings.MaxSocketPath - room
 	if room == 0 || len(p.dir) <= longest {
 		return p.dir, nil
 	}

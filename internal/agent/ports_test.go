@@ -44,6 +44,24 @@ resources:
   load_assignment: {cluster_name: cds_ingress_m_n_http_%[1]d, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %[1]d}}}}]}]}
 `
 
+// runDynamic runs a dynamic Envoy in dir until the test ends: with that bootstrap, those listeners, and the cluster of a
+// node's listener on the port cds.
+func runDynamic(t *testing.T, dir, bootstrap, listeners string, cds int) {
+	t.Helper()
+	for file, text := range map[string]string{"lds.yaml": listeners, "cds.yaml": fmt.Sprintf(dynamicCluster, cds), "envoy.yaml": bootstrap} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	cmd := exec.CommandContext(ctx, agenttest.Envoys(t)[0], "-c", filepath.Join(dir, "envoy.yaml"), "-l", "off", "--disable-hot-restart", "--concurrency", "1")
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(); _ = cmd.Wait() })
+}
+
 func onPort(t *testing.T, port int) settings.Settings {
 	t.Helper()
 	s, err := settings.Parse(agenttest.Environment("APPMESH_RESOURCE_ARN=mesh/m/virtualNode/n", "APPMESH_XDS_ENDPOINT=c:1", fmt.Sprintf("ENVOY_ADMIN_ACCESS_PORT=%d", port)), settings.Flags{}, 0)
@@ -93,20 +111,7 @@ func TestPorts(t *testing.T) {
 			if strings.HasSuffix(name, "refused") {
 				listeners += fmt.Sprintf(dynamicListener, taken.Addr().(*net.TCPAddr).Port)
 			}
-			for file, text := range map[string]string{
-				"lds.yaml": listeners, "cds.yaml": fmt.Sprintf(dynamicCluster, cds), "envoy.yaml": fmt.Sprintf(dynamic, admin, dir),
-			} {
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			cmd := exec.CommandContext(ctx, agenttest.Envoys(t)[0], "-c", filepath.Join(dir, "envoy.yaml"), "-l", "off", "--disable-hot-restart", "--concurrency", "1")
-			cmd.WaitDelay = time.Second
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { stop(); _ = cmd.Wait() })
+			runDynamic(t, dir, fmt.Sprintf(dynamic, admin, dir), listeners, cds)
 			s := onPort(t, admin)
 			log, written := agenttest.Log(t)
 			client := envoyadmin.New(s.Admin)

@@ -235,8 +235,8 @@ func (t *Stream) Kept() bool {
 	return t.store.fits(t, false)
 }
 
-// fits is Kept with mu held, when the file was looked at. That what is kept is for another Envoy is told when it would have been served by now, which
-// late says for sure: before, the control plane may answer yet.
+// fits is Kept with mu held, when the file was looked at. That what is kept is for another Envoy is told when it would have
+// been served by now, which late says for sure: before, the control plane may answer yet.
 func (s *Store) fits(t *Stream, late bool) bool {
 	if s.kept == nil || !t.begun || (t.lost && t.served == nil) {
 		return false

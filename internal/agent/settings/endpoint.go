@@ -27,10 +27,10 @@ func (e Endpoint) String() string {
 	return "http://" + e.Address
 }
 
-const (
-	serviceConnectScheme = "unix://"
-	maxUnixPath          = 107 // what the kernel takes
-)
+const serviceConnectScheme = "unix://"
+
+// MaxSocketPath is how many bytes the path of a unix socket may have, for the kernel.
+const MaxSocketPath = 107
 
 // parseEndpoints reads APPMESH_XDS_ENDPOINT.
 func parseEndpoints(list string) ([]Endpoint, error) {
@@ -68,8 +68,8 @@ func parseEndpoint(s string) (Endpoint, error) {
 	case "http", "https":
 		rest = strings.TrimSuffix(rest, "/")
 	case "xds+unix":
-		if rest == "" || len(rest) > maxUnixPath {
-			return Endpoint{}, fmt.Errorf("%q: want xds+unix:// and a path of 1 to %d bytes", s, maxUnixPath)
+		if rest == "" || len(rest) > MaxSocketPath {
+			return Endpoint{}, fmt.Errorf("%q: want xds+unix:// and a path of 1 to %d bytes", s, MaxSocketPath)
 		}
 		return Endpoint{Network: "unix", Address: rest, Authority: "localhost"}, nil
 	case "unix":

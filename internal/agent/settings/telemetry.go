@@ -158,7 +158,7 @@ func (v *variables) hardSocket(name string) string {
 
 // socketPath refuses what is longer than the path of a socket may be.
 func (v *variables) socketPath(name, path string) {
-	if len(path) > maxUnixPath {
-		v.fail(name, "the path is longer than %d bytes", maxUnixPath)
+	if len(path) > MaxSocketPath {
+		v.fail(name, "the path is longer than %d bytes", MaxSocketPath)
 	}
 }
