@@ -54,7 +54,7 @@ func (s *Server) asked(id, account string) (key api.Key, arn string, ok bool) {
 	if err != nil {
 		return api.Key{}, "", false
 	}
-	key = api.Key{Owner: cmp.Or(of.MeshOwner, of.Account, account), Mesh: of.Mesh, Kind: of.Kind, Parent: of.Parent, Name: of.Name}
+	key = of.Key(account)
 	return key, s.Realm.ARN(key, cmp.Or(of.Account, key.Owner)), true
 }
 

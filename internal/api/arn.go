@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -46,6 +47,12 @@ type ARN struct {
 	Mesh              string
 	Kind              Kind
 	Parent, Name      string
+}
+
+// Key is the key of the resource that the ARN is of. Its owner is the mesh's: the account after the @, else the resource's,
+// else the account given, for an ARN's short form that names none.
+func (a ARN) Key(account string) Key {
+	return Key{Owner: cmp.Or(a.MeshOwner, a.Account, account), Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
 }
 
 // ARN returns the ARN of the resource with that key and resource owner.

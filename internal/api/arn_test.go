@@ -21,3 +21,23 @@ func TestNamesOfWhateverService(t *testing.T) {
 		}
 	}
 }
+
+// An ARN's key is its mesh owner's, whoever owns the resource.
+func TestKeyOfARN(t *testing.T) {
+	for text, owner := range map[string]string{
+		"arn:aws:appmesh:us-east-1:111122223333:mesh/m/virtualNode/n":              "111122223333",
+		"arn:aws:appmesh:us-east-1:111122223333:mesh/m@444455556666/virtualNode/n": "444455556666",
+	} {
+		a, err := api.ParseARN(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := a.Key("999999999999"), (api.Key{Owner: owner, Mesh: "m", Kind: api.KindVirtualNode, Name: "n"}); got != want {
+			t.Errorf("%s: got %v, want %v", text, got, want)
+		}
+	}
+	short := api.ARN{Mesh: "m", Kind: api.KindVirtualNode, Name: "n"}
+	if got, want := short.Key("999999999999"), (api.Key{Owner: "999999999999", Mesh: "m", Kind: api.KindVirtualNode, Name: "n"}); got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,7 +1,6 @@
 package drain
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -318,14 +317,11 @@ func keyOf(arn string) (api.Key, error) {
 	if err != nil {
 		return api.Key{}, err
 	}
-	return api.Key{Owner: cmp.Or(a.MeshOwner, a.Account), Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}, nil
+	return a.Key(""), nil
 }
 
 // names says whether an ARN, or a node id without an account, is of the key.
-func names(of api.ARN, key api.Key) bool {
-	owner := cmp.Or(of.MeshOwner, of.Account, key.Owner)
-	return key == api.Key{Owner: owner, Mesh: of.Mesh, Kind: of.Kind, Parent: of.Parent, Name: of.Name}
-}
+func names(of api.ARN, key api.Key) bool { return of.Key(key.Owner) == key }
 
 // clipped keeps an answer readable, whatever was asked for.
 func clipped(s string) string {

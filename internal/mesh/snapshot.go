@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -389,7 +388,7 @@ func (s *Snapshot) Find(arn api.ARN, account string) (api.Key, bool) {
 	if arn.Kind != api.KindVirtualNode && arn.Kind != api.KindVirtualGateway {
 		return api.Key{}, false
 	}
-	key := api.Key{Owner: cmp.Or(arn.MeshOwner, arn.Account, account), Mesh: arn.Mesh, Kind: arn.Kind, Parent: arn.Parent, Name: arn.Name}
+	key := arn.Key(account)
 	if s.Get(key) != nil {
 		return key, true
 	}

@@ -2,7 +2,6 @@ package rest
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,8 +75,7 @@ func (s *Server) connected(ctx context.Context, account string) (out []mesh.Clie
 		if err != nil {
 			return nil, fmt.Errorf("read ledger: %w", err)
 		}
-		key := api.Key{Owner: cmp.Or(a.MeshOwner, a.Account), Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
-		out = append(out, mesh.Client{Key: key, Traits: mesh.TraitsOf(p.Traits)})
+		out = append(out, mesh.Client{Key: a.Key(""), Traits: mesh.TraitsOf(p.Traits)})
 	}
 	return out, nil
 }

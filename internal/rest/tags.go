@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"slices"
@@ -44,7 +43,7 @@ func (s *Server) tagged(ctx context.Context, c *call) (api.Key, error) {
 	if a.Partition != s.Realm.Partition || a.Region != s.Realm.Region {
 		return api.Key{}, api.Errorf(api.CodeBadRequest, "The resourceArn %q is of partition %s and region %s; this control plane is %s and %s.", arn, a.Partition, a.Region, s.Realm.Partition, s.Realm.Region)
 	}
-	key := api.Key{Owner: cmp.Or(a.MeshOwner, a.Account), Mesh: a.Mesh, Kind: a.Kind, Parent: a.Parent, Name: a.Name}
+	key := a.Key("")
 	if a.MeshOwner == "" {
 		if key, err = s.inShared(ctx, c, a, key); err != nil {
 			return api.Key{}, err

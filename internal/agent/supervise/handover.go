@@ -24,8 +24,8 @@ const baseIDScale = 10
 const baseIDs = 200_000_000
 
 // baseID is what Envoys that take each other's place name their sockets and their memory by. It follows from the network
-// namespace and the place of the administration interface: other Envoys have another of these, and the next agent has the same, so that
-// nothing is left by one that was killed.
+// namespace and the place of the administration interface: other Envoys have another of these, and the next agent has the
+// same, so that nothing is left by one that was killed.
 func (s *Envoy) baseID() int {
 	var namespace unix.Stat_t
 	_ = unix.Stat("/proc/self/ns/net", &namespace) // without it the port alone tells them apart
