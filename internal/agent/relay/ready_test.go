@@ -2,8 +2,10 @@ package relay
 
 import (
 	"context"
+	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
@@ -105,4 +107,41 @@ func TestPrepare(t *testing.T) {
 			t.Error("it was answered")
 		}
 	})
+}
+
+// The endpoint that the connection was made to has had its turn when the connection comes to nothing: it comes after the
+// others as one that a stream tried (EMS-058). The order of the others is random, so once proves nothing.
+func TestPreparedInVain(t *testing.T) {
+	t.Parallel()
+	c := agenttest.NewControlPlane(t, "")
+	for range 10 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() //nolint:errcheck // a second time
+		r, client := proven(t, "http://"+c.Addr+",http://"+l.Addr().String())
+		one, dead := r.upstreams.endpoints[0], r.upstreams.endpoints[1]
+		r.upstreams.putBehind(one, time.Now().Add(time.Hour)) // so that the dead one is what is connected to
+		r.Prepare()
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.upstreams.putBehind(one, time.Time{})
+		done := make(chan struct{})
+		go func() { defer close(done); answered(t, client) }()
+		testenv.Eventually(t, "the stream waits for the connection", func() bool {
+			r.upstreams.mu.Lock()
+			defer r.upstreams.mu.Unlock()
+			return r.upstreams.ready == nil
+		})
+		_ = l.Close()
+		_ = conn.Close()
+		<-done
+		if first := r.upstreams.order()[0]; first != one {
+			t.Fatalf("%s comes first, which has just failed", dead)
+		}
+		r.Close()
+	}
 }

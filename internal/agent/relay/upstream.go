@@ -94,6 +94,7 @@ func (u *upstream) close() {
 // takes it the error is a *noAnswer. When ctx ends it is ctx's.
 func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) {
 	none := &noAnswer{next: time.Now().Add(lastBackoff)}
+	order := u.order()
 	if r := u.prepared(); r != nil {
 		up, failure := u.openOn(ctx, r, method)
 		if failure == nil {
@@ -104,8 +105,11 @@ func (u *upstreams) open(ctx context.Context, method string) (*upstream, error) 
 		}
 		u.failed(r.address, failure.what())
 		none.tried = append(none.tried, attempt{r.endpoint, failure})
+		// Its turn was now: where it has no other address it comes after the others from here on.
+		i := slices.Index(order, r.endpoint)
+		order = slices.Insert(slices.Delete(order, i, i+1), 0, r.endpoint)
 	}
-	for _, e := range u.order() {
+	for _, e := range order {
 		up := u.tryEndpoint(ctx, e, method, none)
 		if up != nil || ctx.Err() != nil {
 			for _, a := range none.tried {
