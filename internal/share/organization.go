@@ -72,7 +72,7 @@ func (o Organization) has(account string) bool {
 }
 
 // organizationScope is apart from the accounts', whose ids are digits.
-func organizationScope() store.Scope { return store.ServiceScope("ram", "organization") }
+func organizationScope() store.Scope { return store.HeadedScope("ram", "organization") }
 
 func organizationTail() string { return organizationScope().Tail("members") }
 func enabledTail() string      { return organizationScope().Tail("sharing") }

@@ -16,7 +16,7 @@ const tail = "service/ram/"
 
 // scope is that of an account's shares. Whoever accepts an invitation writes there
 // too: a share changes under one lock, whoever changes it.
-func scope(owner string) store.Scope { return store.ServiceScope("ram", owner) }
+func scope(owner string) store.Scope { return store.HeadedScope("ram", owner) }
 
 func shareTail(owner, id string) string { return scope(owner).Tail("share", id) }
 

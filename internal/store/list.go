@@ -222,6 +222,29 @@ func (s *Store) Head(ctx context.Context) (int64, error) {
 	return kvs[0].ModRevision, nil
 }
 
+// Heads is Head for the records below each of the tails, as WatchRecords takes them, read
+// at once: mesh/, account/, or service/NAME/ of a HeadedScope. A release from before heads
+// leaves them as they are when it writes.
+func (s *Store) Heads(ctx context.Context, tails ...string) ([]int64, error) {
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	ops := make([]clientv3.Op, len(tails))
+	for i, tail := range tails {
+		ops[i] = clientv3.OpGet(s.key(headBelow(tail)))
+	}
+	resp, err := s.client.Txn(bounded).Then(ops...).Commit()
+	if err != nil {
+		return nil, s.failure(ctx, "read heads", err)
+	}
+	out := make([]int64, len(tails))
+	for i, r := range resp.Responses {
+		if kvs := r.GetResponseRange().Kvs; len(kvs) > 0 {
+			out[i] = kvs[0].ModRevision
+		}
+	}
+	return out, nil
+}
+
 // HeadOf is Head for the records of a scope: the revision at which one of them changed
 // last, 0 before the first.
 func (s *Store) HeadOf(ctx context.Context, scope Scope) (int64, error) {

@@ -62,7 +62,7 @@ func Batches(ops []Op) iter.Seq[[]Op] {
 func (s *Store) Write(ctx context.Context, lease bool, ops []Op) error {
 	for _, op := range ops {
 		first, _, _ := strings.Cut(op.Key, "/")
-		if slices.Contains([]string{"mesh", "account", "lock", "head", "token", "outbox", "restore"}, first) {
+		if slices.Contains([]string{"mesh", "account", "lock", "head", "heads", "token", "outbox", "restore"}, first) {
 			return fmt.Errorf("write row %s: the key is taken by what Update writes", op.Key)
 		}
 	}

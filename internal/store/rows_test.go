@@ -44,7 +44,7 @@ func TestRows(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"ledger/a": "3"}, rows(t, replicas[1], "ledger/")); diff != "" {
 		t.Error(diff)
 	}
-	for _, key := range []string{"mesh/x", "lock/x", "head", "token/x", "account/x", "outbox/x"} {
+	for _, key := range []string{"mesh/x", "lock/x", "head", "heads/x", "token/x", "account/x", "outbox/x"} {
 		if err := replicas[0].Write(context.Background(), false, []store.Op{{Key: key, Value: []byte("1")}}); err == nil {
 			t.Errorf("row %s is written", key)
 		}

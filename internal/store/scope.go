@@ -18,6 +18,7 @@ const (
 	serviceTail = "service/"
 	lockTail    = "lock/"
 	headTail    = "head"
+	headsTail   = "heads/"
 	tokenTail   = "token/"
 	outboxTail  = "outbox/"
 )
@@ -30,20 +31,42 @@ const remembered = 1024
 
 // Scope is what a transaction reads and writes: everything below one path, such
 // as a mesh. Each has one lock key. Scope is comparable.
-type Scope struct{ path string }
+type Scope struct {
+	path string
+	// head is the key that every write in the scope rewrites; empty for none.
+	head string
+}
 
 // MeshScope is the scope of a mesh and all resources in it.
 func MeshScope(owner, mesh string) Scope {
-	return Scope{meshTail + url.PathEscape(owner) + "/" + url.PathEscape(mesh)}
+	return Scope{meshTail + url.PathEscape(owner) + "/" + url.PathEscape(mesh), headTail}
 }
 
 // AccountScope is the scope of an account's own records.
-func AccountScope(id string) Scope { return Scope{accountTail + url.PathEscape(id)} }
+func AccountScope(id string) Scope {
+	return Scope{accountTail + url.PathEscape(id), headBelow(accountTail)}
+}
 
 // ServiceScope is the scope of a service's records that change together, such as
 // those of an account's shares: ServiceScope("ram", account).
 func ServiceScope(service string, parts ...string) Scope {
-	return Scope{Scope{serviceTail + url.PathEscape(service)}.Tail(parts...)}
+	return Scope{path: Scope{path: serviceTail + url.PathEscape(service)}.Tail(parts...)}
+}
+
+// HeadedScope is ServiceScope for records whose newest revision is asked for: each write
+// in it rewrites the service's head. All scopes of a service are of one sort.
+func HeadedScope(service string, parts ...string) Scope {
+	s := ServiceScope(service, parts...)
+	s.head = headBelow(serviceTail + url.PathEscape(service))
+	return s
+}
+
+// headBelow is the head of the scopes below a tail.
+func headBelow(tail string) string {
+	if tail == meshTail {
+		return headTail
+	}
+	return headsTail + strings.TrimSuffix(tail, "/")
 }
 
 // String is the scope's path below <prefix>/v1/.

@@ -179,7 +179,7 @@ func (s *Store) taken(tx *Tx, resp *clientv3.TxnResponse) error {
 }
 
 // operations are the puts and deletes of a transaction. Scopes that it writes
-// get their lock rewritten, or removed when they end up empty.
+// get their lock rewritten, or removed when they end up empty, and their head rewritten.
 func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
 	ops := make([]clientv3.Op, 0, len(tx.writes)+len(tx.memories)+3) // head, event, token
 	for _, tail := range tx.tails() {
@@ -189,7 +189,7 @@ func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
 			ops = append(ops, s.putOp(tail, w.value))
 		}
 	}
-	head := false
+	var heads []string
 	for _, m := range tx.memories {
 		left, written := tx.left(m)
 		switch {
@@ -200,10 +200,13 @@ func (s *Store) operations(ctx context.Context, tx *Tx) ([]clientv3.Op, error) {
 		default:
 			ops = append(ops, clientv3.OpPut(s.key(lockTail+m.path), ""))
 		}
-		head = head || m.isMesh()
+		if m.head != "" {
+			heads = append(heads, m.head)
+		}
 	}
-	if head {
-		ops = append(ops, clientv3.OpPut(s.key(headTail), ""))
+	slices.Sort(heads)
+	for _, head := range slices.Compact(heads) {
+		ops = append(ops, clientv3.OpPut(s.key(head), ""))
 	}
 	if tx.outbox != nil {
 		ops = append(ops, s.outboxOp(tx))
