@@ -16,6 +16,7 @@ import (
 	"github.com/evermesh/evermesh/internal/agent/lastgood"
 	"github.com/evermesh/evermesh/internal/agent/settings"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // newTestRelay is a relay as Run makes it, from the variables' lines.
@@ -37,6 +38,7 @@ func newTestRelay(t testing.TB, lines ...string) (*Relay, discoveryv3.Aggregated
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
+	r.upstreams.readyFor = testenv.Patience // a busy machine lets Envoy wait for its turn
 	return r, dialRelay(t, s.SocketPath)
 }
 

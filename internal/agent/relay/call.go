@@ -22,7 +22,7 @@ const (
 	// answerWait is how long an Envoy without a configuration waits for the control plane before it is given the last
 	// good one (D10).
 	answerWait = 3 * time.Second
-	// firstWait bounds the wait for Envoy's first word, which comes with its stream.
+	// firstWait bounds how long the end of a stream waits for Envoy's first word, which comes with its stream.
 	firstWait = 200 * time.Millisecond
 	// mostEarly bounds what Envoy says before anybody answers, in bytes.
 	mostEarly = 16 << 20
@@ -85,6 +85,7 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 	}()
 	late := time.NewTimer(r.patience)
 	defer late.Stop()
+	var came <-chan struct{} // c.came, when it is late
 	for {
 		select {
 		case got := <-answer:
@@ -96,6 +97,9 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 			}
 			return c.descends(ctx, got)
 		case <-late.C:
+			came = c.came // only Envoy can say what it has
+		case <-came:
+			came = nil
 			if !c.seen.Needy() {
 				continue // it has one: the control plane may take its time
 			}
@@ -186,7 +190,7 @@ func definite(err error) bool {
 // patient says whether Envoy is better off waiting than with the end of its stream: it has no configuration, and can be
 // given one.
 func (c *call) patient(ctx context.Context) bool {
-	wait := time.NewTimer(firstWait)
+	wait := time.NewTimer(c.first)
 	defer wait.Stop()
 	select {
 	case <-c.came:
@@ -342,7 +346,7 @@ func (c *call) descend(got reached) error {
 		c.seen.Response(message)
 		_ = message.Close()
 		if err := c.down.SendMsg(f); err != nil {
-			return c.ended(got.up, true, status.Error(codes.Canceled, "Envoy's stream is gone"))
+			return c.ended(got.up, true, errGone)
 		}
 		f = &frame{}
 		if err := got.up.RecvMsg(f); err != nil {
@@ -384,6 +388,9 @@ func (c *call) fallBack(answers *lastgood.Answers, answer <-chan reached) error 
 	}
 }
 
+// errGone is the end of a stream whose Envoy takes no more. gRPC may say so before the stream's context has ended.
+var errGone = status.Error(codes.Canceled, "Envoy's stream is gone")
+
 // ended notes and logs the end of an endpoint's stream, and returns what Envoy is told.
 func (c *call) ended(up *upstream, spoke bool, err error) error {
 	if errors.Is(err, io.EOF) {
@@ -395,7 +402,7 @@ func (c *call) ended(up *upstream, spoke bool, err error) error {
 		return idled
 	}
 	ctx := c.down.Context()
-	if ctx.Err() == nil && (err != nil || !spoke) {
+	if ctx.Err() == nil && !errors.Is(err, errGone) && (err != nil || !spoke) {
 		c.upstreams.ended(ctx, up, spoke, err)
 	}
 	level := slog.LevelInfo

@@ -88,7 +88,11 @@ func (u *upstreams) explain(e settings.Endpoint, address string, t *trail, err e
 		if t.tlsError != nil && !silent {
 			f.Reason = reason([]byte(t.tlsError.Error()))
 		}
-		u.adviseTLS(e, f, t.tlsError)
+		if silent { // what TLS says of it is that it was cut short
+			u.adviseTLS(e, f, nil)
+		} else {
+			u.adviseTLS(e, f, t.tlsError)
+		}
 	default:
 		f.Step = StepXDS
 		f.Do = "APPMESH_XDS_ENDPOINT must be the xDS port of evermeshd (7071), over " + map[bool]string{true: "TLS", false: "plaintext"}[e.TLS] + " as evermeshd has it"

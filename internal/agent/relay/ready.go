@@ -20,6 +20,7 @@ type ready struct {
 	address  string
 	conn     *grpc.ClientConn
 	trail    *trail
+	began    time.Time // when it was connected to; when a stream took it, if it was open then
 }
 
 // Prepare connects to an endpoint while Envoy starts, so that its first stream finds a connection. Nothing waits for it,
@@ -39,12 +40,12 @@ func (u *upstreams) prepare(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	mine := &ready{e, addresses[0], conn, t, time.Now()}
 	conn.Connect()
-	mine := &ready{e, addresses[0], conn, t}
 	u.mu.Lock()
 	u.ready = mine
 	u.mu.Unlock()
-	_ = pause.For(ctx, readyFor) // it is the end either way
+	_ = pause.For(ctx, u.readyFor) // it is the end either way
 	u.mu.Lock()
 	left := u.ready == mine
 	if left {
@@ -66,7 +67,10 @@ func (u *upstreams) prepared() *ready {
 		return nil
 	}
 	switch r.conn.GetState() {
-	case connectivity.Ready, connectivity.Connecting:
+	case connectivity.Ready:
+		r.began = time.Now()
+		return r
+	case connectivity.Connecting:
 		return r
 	default:
 		_ = r.conn.Close() // nothing is lost

@@ -40,6 +40,7 @@ type Relay struct {
 	listener  net.Listener
 	kept      *lastgood.Store
 	patience  time.Duration // answerWait
+	first     time.Duration // firstWait
 	lasting   time.Duration // standWait
 	log       *slog.Logger
 	ctx       context.Context // ends with Close
@@ -58,7 +59,7 @@ func newRelay(path string, u *upstreams, kept *lastgood.Store, log *slog.Logger)
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, lasting: standWait, ctx: ctx, stop: stop, since: time.Now()}
+	r := &Relay{upstreams: u, listener: l, kept: kept, log: log, patience: answerWait, first: firstWait, lasting: standWait, ctx: ctx, stop: stop, since: time.Now()}
 	r.server = grpc.NewServer(append(u.serverWindows(),
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -142,7 +143,8 @@ func newUpstreams(s settings.Settings, found *Search, userAgent string, log *slo
 	}
 	return &upstreams{
 		endpoints: s.Endpoints, caFile: s.CAFile, userAgent: userAgent, dialer: found.dialer,
-		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), pingWait: pingWait, faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{}, heads: map[settings.Endpoint]bool{},
+		signer: found.signer, log: log, node: s.Resource.ID, reports: newReports(), capture: newCapture(), pingWait: pingWait, readyFor: readyFor,
+		faulty: map[string]fault{}, behind: map[settings.Endpoint]time.Time{}, heads: map[settings.Endpoint]bool{},
 		bounds: s.RelayBounds,
 	}
 }

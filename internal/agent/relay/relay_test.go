@@ -17,7 +17,9 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -204,16 +206,19 @@ func converse(t *testing.T, client discoveryv3.AggregatedDiscoveryServiceClient)
 	return s
 }
 
+// draws are as many streams as it takes for each of two, in a random order, to serve some: but once in 2^39 times.
+const draws = 40
+
 func TestRelayFailsOver(t *testing.T) {
 	agenttest.Unsigned(t)
 	a, b := agenttest.NewControlPlane(t, ""), agenttest.NewControlPlane(t, "")
 	dead := net.JoinHostPort("127.0.0.1", "1")
 	_, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://"+dead+", http://"+a.Addr+",http://"+b.Addr)
-	for range 20 { // in a random order, so both serve some
+	for range draws {
 		converse(t, client)
 	}
-	if a.Count()+b.Count() != 20 || a.Count() == 0 || b.Count() == 0 {
-		t.Errorf("streams: %d and %d, want 20 in all and some of each", a.Count(), b.Count())
+	if a.Count()+b.Count() != draws || a.Count() == 0 || b.Count() == 0 {
+		t.Errorf("streams: %d and %d, want %d in all and some of each", a.Count(), b.Count(), draws)
 	}
 	// A stream of a's, which then dies.
 	s, of := converse(t, client), 0
@@ -242,11 +247,11 @@ func TestRelayAddressesOfAName(t *testing.T) {
 	b := agenttest.NewControlPlane(t, "127.0.0.2:"+port)
 	relay, client := newTestRelay(t, "APPMESH_XDS_ENDPOINT=http://control.test:"+port)
 	relay.upstreams.dialer.Resolver = nameServer(t, "control.test.", "127.0.0.1", "127.0.0.2", "127.0.0.3")
-	for range 20 {
+	for range draws {
 		converse(t, client)
 	}
-	if a.Count()+b.Count() != 20 || a.Count() == 0 || b.Count() == 0 {
-		t.Errorf("streams: %d and %d, want 20 in all and some of each", a.Count(), b.Count())
+	if a.Count()+b.Count() != draws || a.Count() == 0 || b.Count() == 0 {
+		t.Errorf("streams: %d and %d, want %d in all and some of each", a.Count(), b.Count(), draws)
 	}
 	a.Stop()
 	before := b.Count()
@@ -386,6 +391,41 @@ func TestRelayLeavesRefusingEndpoint(t *testing.T) {
 	}
 	if a.Count() != 1 || b.Count() != before+20 {
 		t.Errorf("%d streams of the refusing endpoint, %d of the other one", a.Count(), b.Count()-before)
+	}
+}
+
+// leaving is the stream of an Envoy that is gone, which its context does not know yet.
+type leaving struct{ grpc.ServerStream }
+
+func (leaving) Context() context.Context { return context.Background() }
+func (leaving) SendMsg(any) error        { return status.Error(codes.Unavailable, "transport is closing") }
+
+// That Envoy is gone is no failure of the control plane's, also when sending says so first.
+func TestEnvoyIsGoneBeforeItsContext(t *testing.T) {
+	t.Parallel()
+	c := agenttest.NewControlPlane(t, "")
+	r, _ := proven(t, "http://"+c.Addr)
+	up, err := r.upstreams.open(t.Context(), "/"+adsService+"/"+delta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello, err := proto.Marshal(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "hello"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(hello)}}); err != nil {
+		t.Fatal(err)
+	}
+	first, err := up.answered()
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := &call{Relay: r, down: leaving{}, seen: r.kept.Begin(true), cause: func() error { return nil }}
+	if err := call.descend(reached{up: up, first: first}); status.Code(err) != codes.Canceled {
+		t.Errorf("got %v", err)
+	}
+	if f := r.upstreams.fault(c.Addr); f.count > 0 || !r.Report().OK() {
+		t.Errorf("the end counts as a failure: %+v, %q", f, r.Report().Lines())
 	}
 }
 

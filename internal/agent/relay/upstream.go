@@ -42,6 +42,7 @@ type upstreams struct {
 	reports   *reports
 	capture   capture
 	pingWait  time.Duration
+	readyFor  time.Duration
 	bounds    settings.RelayBounds
 
 	mu     sync.Mutex
@@ -258,7 +259,7 @@ func (u *upstreams) tryAddress(ctx context.Context, e settings.Endpoint, address
 			Do: "put a readable file in PEM form there",
 		}
 	}
-	return u.openOn(ctx, &ready{e, address, conn, t}, method)
+	return u.openOn(ctx, &ready{e, address, conn, t, time.Now()}, method)
 }
 
 // openOn opens a stream on a connection that has none, and that is closed when it takes none.
@@ -274,14 +275,13 @@ func (u *upstreams) openOn(ctx context.Context, r *ready, method string) (*upstr
 	}
 	within, cancel := context.WithCancelCause(metadata.NewOutgoingContext(ctx, md))
 	up := &upstream{endpoint: e, address: address, conn: r.conn, cancel: func() { cancel(nil) }}
-	began := time.Now()
 	late := time.AfterFunc(connectWait, func() { cancel(errLate) })
 	up.ClientStream, err = r.conn.NewStream(within, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 	if !late.Stop() && err == nil {
 		err = errLate
 	}
 	if err != nil {
-		if time.Since(began) >= connectWait { // gRPC's own limit is the same, and has other words
+		if time.Since(r.began) >= connectWait { // gRPC's own limit is the same, and has other words
 			err = errLate
 		}
 		up.close()
