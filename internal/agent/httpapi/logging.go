@@ -27,6 +27,7 @@ type levelSwitch struct {
 	current string
 	before  string      // what a pending change goes back to
 	timer   *time.Timer // nil when no change is pending
+	pending int         // which change that is: a time may have come as the change was made another
 }
 
 func (l *levelSwitch) serve(w http.ResponseWriter, r *http.Request) {
@@ -66,7 +67,9 @@ func (l *levelSwitch) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	l.stopTimer()
 	if !query.Has("permanent") {
-		l.timer = time.AfterFunc(l.reset, l.back)
+		l.pending++
+		pending := l.pending
+		l.timer = time.AfterFunc(l.reset, func() { l.back(pending) })
 	}
 	fmt.Fprintf(w, "Log level changed from %s to %s\n", old, level)
 }
@@ -87,11 +90,12 @@ func (l *levelSwitch) set(ctx context.Context, level string) error {
 	return nil
 }
 
-func (l *levelSwitch) back() {
+// back goes back from a change whose time has come.
+func (l *levelSwitch) back(from int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.timer == nil {
-		return // closed, or made permanent, at this very moment
+	if l.timer == nil || l.pending != from {
+		return // closed, made permanent or changed again, at this very moment
 	}
 	l.follow()
 	if l.timer == nil {

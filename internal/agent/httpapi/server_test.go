@@ -159,6 +159,19 @@ func TestEnableLogging(t *testing.T) {
 			t.Errorf("from %s back to %s", s.level.current, s.level.before)
 		}
 	})
+	t.Run("AGENT-039 a change lasts for its own time, also when that of the one before comes as it is made", func(t *testing.T) {
+		f, s, ask := newTestServer(t, time.Hour)
+		ask("POST", "/enableLogging?level=debug", "")
+		s.level.mu.Lock()
+		before := s.level.pending
+		s.level.mu.Unlock()
+		ask("POST", "/enableLogging?level=trace", "")
+		f.take()
+		s.level.back(before)
+		if asked := f.take(); asked != "" {
+			t.Errorf("Envoy was asked %q", asked)
+		}
+	})
 	t.Run("Envoy refuses", func(t *testing.T) {
 		f, _, ask := newTestServer(t, time.Hour)
 		f.set(500, "no")
@@ -267,7 +280,7 @@ func TestLevelOfANewEnvoy(t *testing.T) {
 	if !pending {
 		t.Fatal("nothing is pending")
 	}
-	v.level.back() // as when its time has come: for an Envoy that is gone
+	v.level.back(v.level.pending) // as when its time has come: for an Envoy that is gone
 	if asked := f.take(); asked != "" {
 		t.Errorf("the new Envoy was asked %q", asked)
 	}
