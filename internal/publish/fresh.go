@@ -36,7 +36,7 @@ func (l *Loop) Resolve(ctx context.Context, nodeID, account string) (c mesh.Clie
 // Fresh is a snapshot at least as new as the store was when Fresh was called. A
 // store out of reach is a ServiceUnavailableException.
 func (l *Loop) Fresh(ctx context.Context) (*mesh.Snapshot, error) {
-	head, err := l.heads.read(ctx)
+	head, err := l.heads.Read(ctx)
 	if err != nil {
 		return nil, api.Errorf(api.CodeServiceUnavailable, "This replica cannot reach its store: connect to another.")
 	}
@@ -76,63 +76,5 @@ func (p *progress) wait(ctx context.Context, revision int64) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// heads reads the store's head for many callers at once: a thousand proxies
-// that connect together cost a few reads, and yet each caller gets a read that
-// began after it asked.
-type heads struct {
-	head func(context.Context) (int64, error)
-	mu   sync.Mutex
-	next *headRead
-	wake chan struct{}
-}
-
-type headRead struct {
-	done     chan struct{}
-	revision int64
-	err      error
-}
-
-func newHeads(head func(context.Context) (int64, error)) *heads {
-	return &heads{head: head, wake: make(chan struct{}, 1)}
-}
-
-func (h *heads) read(ctx context.Context) (int64, error) {
-	h.mu.Lock()
-	if h.next == nil {
-		h.next = &headRead{done: make(chan struct{})}
-		select {
-		case h.wake <- struct{}{}:
-		default:
-		}
-	}
-	mine := h.next
-	h.mu.Unlock()
-	select {
-	case <-mine.done:
-		return mine.revision, mine.err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
-
-func (h *heads) run(ctx context.Context) error {
-	for {
-		select {
-		case <-h.wake:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		h.mu.Lock()
-		mine := h.next
-		h.next = nil // who asks from now on waits for a read that starts later
-		h.mu.Unlock()
-		if mine == nil {
-			continue
-		}
-		mine.revision, mine.err = h.head(ctx)
-		close(mine.done)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evermesh/evermesh/internal/api"
+	"github.com/evermesh/evermesh/internal/catchup"
 	"github.com/evermesh/evermesh/internal/discovery"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -81,7 +82,7 @@ type Config struct {
 // goroutine.
 type Loop struct {
 	Config
-	heads   *heads
+	heads   *catchup.Reads[int64]
 	builder envoy.Builder
 
 	snapshot atomic.Pointer[mesh.Snapshot]
@@ -127,7 +128,7 @@ func New(c Config) *Loop {
 	}
 	l.builder.WithoutCloudMap = c.Endpoints == nil || c.Endpoints.Source == nil
 	l.builder.CloudMapOfAccounts = c.Endpoints != nil && c.Endpoints.Own
-	l.heads = newHeads(c.Store.Head)
+	l.heads = catchup.NewReads(c.Store.Head, 0)
 	l.progress.init()
 	l.turns.init()
 	l.keeps = newKeeps()
@@ -170,7 +171,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 		})
 	})
-	g.Go(func() error { return l.heads.run(ctx) })
+	g.Go(func() error { return l.heads.Run(ctx) })
 	g.Go(func() error { return l.work(ctx, batches) })
 	if l.Ledger != nil {
 		g.Go(func() error { return l.watch(ctx) })
