@@ -159,7 +159,7 @@ func TestRouting(t *testing.T) {
 	}
 	for name, path := range map[string]string{"RT-009 weights 75 and 25": "/split", "RT-008 weights 3 and 1 are relative": "/relative"} {
 		t.Run(name, func(t *testing.T) {
-			const n = 3000
+			const n = 4400
 			count := map[string]int{}
 			for range n {
 				_, got, _ := e.do(t, webConfig, ask{host: "web.local", path: path})
@@ -169,8 +169,8 @@ func TestRouting(t *testing.T) {
 				count[got.Cluster]++
 			}
 			share := float64(count["cds_egress_colors_rest_http_9080"]) / n
-			// Five standard deviations of a binomial share.
-			if bound := 5 * math.Sqrt(0.75*0.25/n); math.Abs(share-0.75) > bound || len(count) != 2 {
+			// Six standard deviations of a binomial share.
+			if bound := 6 * math.Sqrt(0.75*0.25/n); math.Abs(share-0.75) > bound || len(count) != 2 {
 				t.Errorf("%.3f of the requests went to the first target, want 0.75 ± %.3f: %v", share, bound, count)
 			}
 		})
