@@ -163,6 +163,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	part("keys", d.keys.Run)
 	part("shares", d.shares.Run)
+	part("memory", d.memory.Run)
 	part("quotas", d.quotas.Run)
 	part("seats", d.seats.Run)
 	part("guests", d.endGuests)

@@ -15,6 +15,7 @@ import (
 	"github.com/evermesh/evermesh/internal/ads"
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/catchup"
 	"github.com/evermesh/evermesh/internal/certs"
 	"github.com/evermesh/evermesh/internal/certs/identity"
 	"github.com/evermesh/evermesh/internal/client"
@@ -54,6 +55,7 @@ type daemon struct {
 	ledger    *ledger.Writer
 	api       *rest.Server
 	shares    *share.Shares
+	memory    *catchup.Memory
 	quotas    *quota.Limits
 	seats     *quota.Seats
 	around    around
@@ -131,6 +133,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	if err := d.openShares(ctx); err != nil {
 		return err
 	}
+	d.openMemory()
 	if err := d.openQuotas(ctx); err != nil {
 		return err
 	}
@@ -169,7 +172,7 @@ func (d *daemon) wire(ctx context.Context) error {
 			}
 			return d.streams.Authenticate(ctx, method, md)
 		},
-		Authorize: d.mayStream, Keys: d.fromKeys, Room: d.room, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
+		Authorize: d.mayStream, Memory: d.memory, Keys: d.fromKeys, Room: d.room, Secrets: d.secrets, Dirty: d.ledger.Dirty, Connected: d.connected,
 		Joined: func() { d.drains.Joined() },
 		Meter:  d.metrics.meter(),
 	})
@@ -197,7 +200,7 @@ func (d *daemon) wire(ctx context.Context) error {
 
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
-		Ledger: reader, Drains: d.drains, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Audit: d.around.audit,
+		Ledger: reader, Drains: d.drains, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Memory: d.memory, Audit: d.around.audit,
 		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade, Certificates: d.certs.ResourceKeys, Authority: d.certs.AuthorityStatus,
 	}
 	if c.Auth != "off" {

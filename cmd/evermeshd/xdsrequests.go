@@ -84,9 +84,13 @@ func (d *daemon) drainBy(r *http.Request, record *service.Record, atWork chan st
 		return out, api.Errorf(api.CodeBadRequest, "The request must have no body.")
 	}
 	from, _ := r.Context().Value(otherEnd{}).(*peer.Peer)
-	principal := iam.Root(d.config.Partition, d.config.Account)
+	principal, at := iam.Root(d.config.Partition, d.config.Account), d.memory.At()
 	if d.config.Auth != "off" {
-		if principal, err = d.streams.AuthenticateRequest(r, nil, from); err != nil {
+		principal, err = d.streams.AuthenticateRequest(r, nil, from)
+		if d.memory.Again(r.Context(), at, err) {
+			principal, err = d.streams.AuthenticateRequest(r, nil, from)
+		}
+		if err != nil {
 			return out, err
 		}
 	}
@@ -110,9 +114,11 @@ func (d *daemon) drainBy(r *http.Request, record *service.Record, atWork chan st
 	default:
 		return out, api.Errorf(api.CodeServiceUnavailable, "%d other requests are at work here: ask another replica.", xdsRequests)
 	}
-	proxy, key, err := d.drains.Find(r.Context(), principal.Account, instance, arn, func(key api.Key) error {
-		return d.mayStream(principal, origin, key)
-	})
+	may := func(key api.Key) error { return d.mayStream(principal, origin, key) }
+	proxy, key, err := d.drains.Find(r.Context(), principal.Account, instance, arn, may)
+	if d.memory.Again(r.Context(), at, err) {
+		proxy, key, err = d.drains.Find(r.Context(), principal.Account, instance, arn, may)
+	}
 	if proxy.ResourceARN != "" {
 		record.Resources = []string{proxy.ResourceARN}
 	}

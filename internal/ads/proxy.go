@@ -127,7 +127,11 @@ func (v service) serve(stream grpc.ServerStream, method string, delta bool) erro
 		return err
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
+	at := s.Memory.At()
 	principal, err := s.Authenticate(ctx, method, md)
+	if s.Memory.Again(ctx, at, err) {
+		principal, err = s.Authenticate(ctx, method, md)
+	}
 	if err != nil {
 		return s.refuse(Connection{}, statusOf(err))
 	}
@@ -205,12 +209,12 @@ func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth
 	defer cancel()
 	client, owner, err := s.Clients.Resolve(resolving, node.GetId(), principal.Account)
 	if err != nil {
-		return nil, p.untold(node.GetId(), err)
+		return nil, p.untold(ctx, node.GetId(), err)
 	}
 	// Whatever form the node id has, others see the one name of the resource.
 	p.client, p.arn = client, s.Realm.ARN(client.Key, owner)
 	p.client.Traits, p.said = traitsOf(node)
-	refused := p.authorized()
+	refused := p.admitted(ctx)
 	if status.Code(refused) == codes.PermissionDenied && client.Key.Owner != principal.Account && owner != principal.Account {
 		_, named, _ := s.asked(node.GetId(), principal.Account)
 		refused = unauthorized(named)
@@ -220,23 +224,42 @@ func (s *Server) identify(ctx context.Context, node *corev3.Node, principal auth
 
 // untold is why Resolve found nothing, unless that is not for the principal to know:
 // what another account has not is refused as what it has.
-func (p *proxy) untold(id string, absent error) error {
+func (p *proxy) untold(ctx context.Context, id string, absent error) error {
 	key, named, ok := p.s.asked(id, p.principal.Account)
 	if known, refusal := errors.AsType[*api.Error](absent); !ok || !refusal || known.Code != api.CodeNotFound || key.Owner == p.principal.Account {
 		return absent
 	}
 	p.client.Key, p.arn = key, named
-	if refused := p.authorized(); refused != nil {
+	if refused := p.admitted(ctx); refused != nil {
 		return refused
 	}
 	return absent
 }
 
-func (p *proxy) authorized() error {
+// admitted is authorized for a stream that is opened: it is not refused for what this
+// replica has not heard yet.
+func (p *proxy) admitted(ctx context.Context) error {
+	at := p.s.Memory.At()
+	err := p.may()
+	if p.s.Memory.Again(ctx, at, err) {
+		err = p.may()
+	}
+	return p.refusal(err)
+}
+
+// authorized says whether the proxy may still have its configuration; its error is a
+// status.
+func (p *proxy) authorized() error { return p.refusal(p.may()) }
+
+func (p *proxy) may() error {
 	if p.s.Authorize == nil {
 		return nil
 	}
-	err := p.s.Authorize(p.principal, From{Address: p.peer, TLS: p.secure}, p.client.Key)
+	return p.s.Authorize(p.principal, From{Address: p.peer, TLS: p.secure}, p.client.Key)
+}
+
+// refusal is what the proxy is told of an answer of Authorize.
+func (p *proxy) refusal(err error) error {
 	var known *api.Error
 	if errors.As(err, &known) && (known.Code == api.CodeAccessDenied || known.Code == api.CodeForbidden) {
 		return unauthorized(p.arn)

@@ -30,6 +30,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/catchup"
 	"github.com/evermesh/evermesh/internal/envoy"
 	"github.com/evermesh/evermesh/internal/mesh"
 )
@@ -76,6 +77,8 @@ type Config struct {
 	// Authorize says whether the principal may have the client's configuration;
 	// nil allows everyone (EMS-010, EMS-054). It answers at once: see Reauthorize.
 	Authorize func(p auth.Principal, from From, key api.Key) error
+	// Memory is what both refuse by; nil never has to catch up with the store.
+	Memory *catchup.Memory
 	// Keys are the condition keys of a stream from there, as they are now: who asks for
 	// secrets has them. nil has none.
 	Keys func(from From) map[string][]string

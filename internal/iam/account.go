@@ -18,8 +18,8 @@ import (
 	"github.com/evermesh/evermesh/internal/store"
 )
 
-// accountsTail is where accounts and their keys are in the store.
-const accountsTail = "account/"
+// Tail is where accounts, with who and what is in them, are in the store.
+const Tail = "account/"
 
 // The records: account/<id>/account, account/<id>/key/<access key id> for a root's key
 // and account/<id>/userKey/<access key id> for a user's. A release that knew roots
@@ -205,7 +205,7 @@ func (k *Keys) read(r store.Record) (c credential) {
 // characters that are encoded.
 func parseKeyTail(tail string) (account, key string, ok bool) {
 	parts := strings.Split(tail, "/")
-	if len(parts) != 4 || parts[0]+"/" != accountsTail || parts[2] != rootKeyRecord && parts[2] != userKeyRecord {
+	if len(parts) != 4 || parts[0]+"/" != Tail || parts[2] != rootKeyRecord && parts[2] != userKeyRecord {
 		return "", "", false
 	}
 	return parts[1], parts[3], true

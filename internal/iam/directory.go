@@ -167,7 +167,7 @@ func (d *Directory) take(b store.RecordBatch) {
 
 // parseTail takes the key of an account's record apart; the name is in lower case.
 func parseTail(tail string) (account, kind, name string, ok bool) {
-	rest, ok := strings.CutPrefix(tail, accountsTail)
+	rest, ok := strings.CutPrefix(tail, Tail)
 	if !ok {
 		return "", "", "", false
 	}
@@ -324,19 +324,36 @@ const waitAtMost = 5 * time.Second
 // wait returns when the directory has taken a revision, or does not follow the store;
 // reached says which.
 func (d *Directory) wait(ctx context.Context, revision int64) (reached bool) {
-	limit := time.NewTimer(waitAtMost)
-	defer limit.Stop()
+	d.mu.RLock()
+	reached, following := d.revision >= revision, d.following
+	d.mu.RUnlock()
+	if reached || !following {
+		return reached
+	}
+	ctx, cancel := context.WithTimeout(ctx, waitAtMost)
+	defer cancel()
+	return d.Reach(ctx, revision)
+}
+
+// Revision is that of the store up to which the directory, and the keys, were told.
+func (d *Directory) Revision() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.revision
+}
+
+// Reach returns when the directory, and the keys, were told up to a revision of the store,
+// or when ctx has ended: whether they were.
+func (d *Directory) Reach(ctx context.Context, revision int64) bool {
 	for {
 		d.mu.RLock()
-		reached, following, taken := d.revision >= revision, d.following, d.taken
+		reached, taken := d.revision >= revision, d.taken
 		d.mu.RUnlock()
-		if reached || !following {
-			return reached
+		if reached {
+			return true
 		}
 		select {
 		case <-taken:
-		case <-limit.C:
-			return false
 		case <-ctx.Done():
 			return false
 		}

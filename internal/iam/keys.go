@@ -102,7 +102,7 @@ func Open(ctx context.Context, c Config) (*Keys, error) {
 // Manage is Open for who changes accounts of a control plane that exists: it
 // makes none and writes no file.
 func Manage(ctx context.Context, c Config) (*Keys, error) {
-	records, revision, err := c.Store.Records(ctx, accountsTail)
+	records, revision, err := c.Store.Records(ctx, Tail)
 	if err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
@@ -201,7 +201,7 @@ func (k *Keys) Run(ctx context.Context) error {
 	file.Go(func() { k.box.Run(following) })
 	file.Go(func() { k.writeUsed(following) })
 	defer k.directory.follows(false)
-	return k.config.Store.WatchRecords(ctx, accountsTail, func(b store.RecordBatch) error {
+	return k.config.Store.WatchRecords(ctx, Tail, func(b store.RecordBatch) error {
 		k.warn(k.take(b))
 		if b.Reset {
 			k.directory.follows(true)
@@ -275,7 +275,7 @@ func (k *Keys) Box() *seal.Box { return k.box }
 
 // Place is where the keys are, for the change of the master key.
 func Place() seal.Place {
-	return seal.Place{Tail: accountsTail, Read: func(r store.Record) (*seal.Content, error) {
+	return seal.Place{Tail: Tail, Read: func(r store.Record) (*seal.Content, error) {
 		account, id, ok := parseKeyTail(r.Key)
 		if !ok {
 			return nil, nil

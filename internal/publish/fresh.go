@@ -46,6 +46,20 @@ func (l *Loop) Fresh(ctx context.Context) (*mesh.Snapshot, error) {
 	return l.Snapshot(), nil
 }
 
+// Revision is that of Snapshot, 0 before the first.
+func (l *Loop) Revision() int64 {
+	if s := l.Snapshot(); s != nil {
+		return s.Revision()
+	}
+	return 0
+}
+
+// Reach returns when everything up to a revision of the store is published, or when ctx
+// has ended: whether it is.
+func (l *Loop) Reach(ctx context.Context, revision int64) bool {
+	return l.progress.wait(ctx, revision) == nil
+}
+
 // progress is the revision up to which everything is published.
 type progress struct {
 	mu      sync.Mutex

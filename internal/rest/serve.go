@@ -107,12 +107,28 @@ func (s *Server) serve(r *http.Request, c *call) (result any, err error) {
 	}
 	defer done()
 	c.to = s.route(r, body)
-	if err := s.verify(r, body, c); err != nil {
+	at := s.Memory.At()
+	err = s.verify(r, body, c)
+	if s.Memory.Again(r.Context(), at, err) {
+		err = s.verify(r, body, c)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := s.Throttle(r, c.principal); err != nil {
 		return nil, err
 	}
+	known := *c
+	result, err = s.operate(r, body, c)
+	if s.Memory.Again(r.Context(), at, err) {
+		*c = known
+		result, err = s.operate(r, body, c)
+	}
+	return result, err
+}
+
+// operate finds the operation and does it; what it refuses it has not done.
+func (s *Server) operate(r *http.Request, body []byte, c *call) (any, error) {
 	if c.to != nil {
 		return s.run(r.Context(), r, c)
 	}

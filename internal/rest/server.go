@@ -20,6 +20,7 @@ import (
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/auth"
+	"github.com/evermesh/evermesh/internal/catchup"
 	"github.com/evermesh/evermesh/internal/forward"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/model"
@@ -72,6 +73,8 @@ type Config struct {
 	Authority func(ctx context.Context, arn string) (status string, err error)
 	// Shares says what owners of meshes let other accounts do; nil is nothing.
 	Shares Shares
+	// Memory is what callers are refused by; nil never has to catch up with the store.
+	Memory *catchup.Memory
 	// Audit keeps a record of every call (D2); nil keeps none.
 	Audit service.Auditor
 	// Observe is told of every answered request; nil is allowed.

@@ -56,7 +56,7 @@ const (
 // Open reads all shares.
 func Open(ctx context.Context, c Config) (*Shares, error) {
 	s := &Shares{Config: c, changed: make(chan struct{}), moved: make(chan struct{})}
-	records, revision, err := c.Store.Records(ctx, tail)
+	records, revision, err := c.Store.Records(ctx, Tail)
 	if err != nil {
 		return nil, err
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/evermesh/evermesh/internal/store"
 )
 
-// tail is where everything of this package is in the store: service/ram/<account>/share/<id>,
+// Tail is where everything of this package is in the store: service/ram/<account>/share/<id>,
 // and service/ram/organization/… for what is the organization's.
-const tail = "service/ram/"
+const Tail = "service/ram/"
 
 // scope is that of an account's shares. Whoever accepts an invitation writes there
 // too: a share changes under one lock, whoever changes it.
@@ -129,7 +129,7 @@ func recent(list []entity, now time.Time) []entity {
 
 // read decodes a share's record; nil for a record that is none.
 func read(r store.Record) (*share, error) {
-	parts := strings.Split(strings.TrimPrefix(r.Key, tail), "/")
+	parts := strings.Split(strings.TrimPrefix(r.Key, Tail), "/")
 	if len(parts) != 3 || parts[1] != "share" {
 		return nil, nil
 	}

@@ -113,7 +113,7 @@ func (s *Service) load(ctx context.Context, owner string) ([]*share, together, e
 	if err != nil {
 		return nil, t, err
 	}
-	below := tail
+	below := Tail
 	if owner != "" {
 		below = scope(owner).Tail("share", "")
 	}

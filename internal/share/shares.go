@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/store"
@@ -95,7 +94,7 @@ func (s *Shares) Changed() <-chan struct{} {
 
 // Run follows the store until ctx ends, and returns its error.
 func (s *Shares) Run(ctx context.Context) error {
-	return s.Store.WatchRecords(ctx, tail, func(b store.RecordBatch) error {
+	return s.Store.WatchRecords(ctx, Tail, func(b store.RecordBatch) error {
 		s.take(b)
 		return nil
 	})
@@ -200,21 +199,32 @@ func meshOf(e entity) (api.Key, bool) {
 // settle waits until this replica goes by a revision, for a moment at most: a caller's
 // next call mostly comes to the same replica, and others are as far within a second.
 func (s *Shares) settle(ctx context.Context, revision int64) {
-	late := time.NewTimer(settles)
-	defer late.Stop()
+	ctx, cancel := context.WithTimeout(ctx, settles)
+	defer cancel()
+	s.Reach(ctx, revision)
+}
+
+// Revision is that of the store up to which the shares were told.
+func (s *Shares) Revision() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.revision
+}
+
+// Reach returns when the shares were told up to a revision of the store, or when ctx has
+// ended: whether they were.
+func (s *Shares) Reach(ctx context.Context, revision int64) bool {
 	for {
 		s.mu.RLock()
-		reached, moved := s.revision, s.moved
+		reached, moved := s.revision >= revision, s.moved
 		s.mu.RUnlock()
-		if reached >= revision {
-			return
+		if reached {
+			return true
 		}
 		select {
 		case <-moved:
-		case <-late.C:
-			return
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

@@ -11,9 +11,12 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 )
 
+// MeshTail is where resources are, below <prefix>/v1/.
+const MeshTail = "mesh/"
+
 // Tails are keys below <prefix>/v1/.
 const (
-	meshTail    = "mesh/"
+	meshTail    = MeshTail
 	accountTail = "account/"
 	serviceTail = "service/"
 	lockTail    = "lock/"
