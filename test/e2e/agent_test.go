@@ -117,7 +117,7 @@ func (m *mesh) silentNames(t *testing.T, sidecars []*stage.Sidecar, url, other s
 	ctx, cancel := m.context()
 	defer cancel()
 	for _, load := range loads {
-		if err := load.Wait(ctx, accepted, 500); err != nil {
+		if err := load.Wait(ctx, accepted, 720); err != nil {
 			t.Fatal(err)
 		}
 	}

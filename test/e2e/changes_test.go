@@ -49,7 +49,7 @@ func TestChangesUnderTraffic(t *testing.T) {
 		before := m.stat(sidecar, "server.uptime")
 		m.during(t, steady, "target added", 1, func() {
 			shift("blue", 50, "green", 50)
-			compare(t, count(1000), map[string]float64{"blue": 0.5, "green": 0.5})
+			compare(t, count(1440), map[string]float64{"blue": 0.5, "green": 0.5})
 		})
 		if after := m.stat(sidecar, "server.uptime"); after < before {
 			t.Errorf("Envoy's uptime went from %d to %d s", before, after)
@@ -188,7 +188,7 @@ func TestChangesUnderTraffic(t *testing.T) {
 			if time.Since(began) < 2*time.Second {
 				t.Errorf("the route was accepted after %v, while the name server was silent for 3 s", time.Since(began))
 			}
-			compare(t, count(600), map[string]float64{"blue": 0.5, "late": 0.5})
+			compare(t, count(900), map[string]float64{"blue": 0.5, "late": 0.5})
 		})
 	})
 	t.Run("VS-003 VS-004 VN-025 a backend's service comes, gets a provider, and another", func(t *testing.T) {

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 		// Tests wait more than they work: so many wait together, however few processors there are.
 		flag.Parse()
 		return errors.Join(flag.Set("test.parallel", "10"), world.begin(context.Background(), g))
-	}, nil))
+	}, world.end))
 }
 
 func (w *shared) begin(ctx context.Context, g *ground.Ground) error {
@@ -71,6 +71,18 @@ func (w *shared) begin(ctx context.Context, g *ground.Ground) error {
 		"--dns-listen", netip.AddrPortFrom(w.Home().Addr(), meshDNSPort).String(), "--dns-virtual-services", "on",
 	}})
 	return err
+}
+
+// end takes away the gates that no test does: they connect from hosts, which are closed next.
+func (w *shared) end() error {
+	if w.plane != nil {
+		for _, gates := range w.plane.gates {
+			for _, g := range gates {
+				g.End()
+			}
+		}
+	}
+	return nil
 }
 
 // meshDNSPort is where the evermeshd of all tests answers names, beside the ground's own name server.

@@ -218,7 +218,7 @@ func TestECS(t *testing.T) {
 	v2 := c.run(r, "serviceBv2", services["serviceBv2"], "new-1", "new-2", "new-3", "new-4")
 	t.Run("ECS-019 three quarters and one quarter, without another name", func(t *testing.T) {
 		m.settle(m.put("Update", "Route", "serviceB", "serviceB", route("serviceB", 75, "serviceBv2", 25)))
-		compare(t, byVersion(m.after(load, 1500)), map[string]float64{"old": 0.75, "new": 0.25})
+		compare(t, byVersion(m.after(load, 2160)), map[string]float64{"old": 0.75, "new": 0.25})
 	})
 	t.Run("ECS-019 all to the second version, and the first one goes", func(t *testing.T) {
 		m.settle(m.put("Update", "Route", "serviceB", "serviceB", route("serviceBv2", 100)))

@@ -241,7 +241,7 @@ func TestIssuedCertificates(t *testing.T) {
 		m.until("requests are answered", func(context.Context) bool { return ask(t, host, request{URL: url}).Status == http.StatusOK })
 		t.Logf("answered %v after it was allowed", time.Since(began).Round(time.Millisecond))
 	})
-	u := &underLoad{m: m, start: time.Now()}
+	u := &underLoad{m: m, sides: sidecars, start: time.Now()}
 	u.from(host, url)
 	u.more(t)
 	t.Run("TLS-024 TLS-002 TLS-006 a renewed certificate is with its proxy within seconds", func(t *testing.T) {

@@ -67,7 +67,7 @@ func TestLaggingReplica(t *testing.T) {
 			killed := time.Now()
 			l.lost(logged)
 			// All the while the agents ask the one that lags.
-			compare(t, l.answered(1000), map[string]float64{"blue": 0.5, late: 0.5})
+			compare(t, l.answered(1440), map[string]float64{"blue": 0.5, late: 0.5})
 			l.unchanged(before)
 			if n == 0 { // the other one says nothing at all
 				if got := p.streams(l, 1-n); got != 0 {
@@ -82,7 +82,7 @@ func TestLaggingReplica(t *testing.T) {
 			l.until("the proxies have streams", func(context.Context) bool { return p.streams(l, 1-n) == len(l.callers) })
 			t.Logf("%s was killed; %s, released %v later, knew of the new target, and had the proxies after %v",
 				ahead.Name, behind.Name, held.Round(time.Millisecond), time.Since(released).Round(time.Millisecond))
-			compare(t, l.answered(500), map[string]float64{"blue": 0.5, late: 0.5})
+			compare(t, l.answered(720), map[string]float64{"blue": 0.5, late: 0.5})
 			l.unchanged(before)
 
 			l.control = behind

@@ -16,9 +16,11 @@ import (
 )
 
 // underLoad sends requests without end through a client's proxy, and through a gateway, and none may fail. more has
-// both make connections that are new.
+// both make connections that are new, when no proxy drains: what nobody has used since a drain began does not know of it,
+// and so many requests at once take it.
 type underLoad struct {
 	m      *mesh
+	sides  map[string]*stage.Sidecar
 	loads  []*stage.Steady
 	hosts  []*ground.Host
 	urls   []string
@@ -33,6 +35,11 @@ func (u *underLoad) from(h *ground.Host, url string) {
 
 func (u *underLoad) more(t *testing.T) {
 	t.Helper()
+	for name, s := range u.sides {
+		u.m.until("nothing drains on "+name, func(context.Context) bool {
+			return u.m.stat(s, "listener_manager.total_listeners_draining")+u.m.stat(s, "listener_manager.total_filter_chains_draining") == 0
+		})
+	}
 	u.bursts += 6 // more at once than ever before: some of them have no connection yet
 	for i, h := range u.hosts {
 		var slow []func(*testing.T) answer
@@ -107,7 +114,7 @@ func TestIdentitiesOfAMesh(t *testing.T) {
 	sidecars["front"] = m.sidecar(front, stage.SidecarOptions{Resource: "mesh/" + m.name + "/virtualGateway/front", Alone: true})
 	m.settle(client, gate)
 
-	u := &underLoad{m: m, start: time.Now()}
+	u := &underLoad{m: m, sides: sidecars, start: time.Now()}
 	u.from(caller, fmt.Sprintf("http://%s:%d/", books, appPort))
 	u.from(stranger, fmt.Sprintf("http://%s:8088/", m.hostname("front")))
 	u.more(t)

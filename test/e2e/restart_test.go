@@ -31,7 +31,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.lost(logged)
-		compare(t, l.answered(500), map[string]float64{"blue": 0.5, "green": 0.5})
+		compare(t, l.answered(720), map[string]float64{"blue": 0.5, "green": 0.5})
 	})
 	t.Run("EMS-008 its return changes nothing", func(t *testing.T) {
 		before := l.changes()
@@ -40,7 +40,7 @@ func TestRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.current(since)
-		compare(t, l.answered(500), map[string]float64{"blue": 0.5, "green": 0.5})
+		compare(t, l.answered(720), map[string]float64{"blue": 0.5, "green": 0.5})
 		l.unchanged(before)
 		l.shift("blue", 1)
 		compare(t, l.answered(200), map[string]float64{"blue": 1})

@@ -109,7 +109,9 @@ func (a App) run(ctx context.Context) error {
 	if a.Calls != "" {
 		handler = &caller{name: a.Name, url: a.Calls}
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, Protocols: &http.Protocols{}}
+	// Envoy makes connections for requests that then find another one. Such a connection waits for its first request, which
+	// is lost if this side ends it at that moment.
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Hour, Protocols: &http.Protocols{}}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	var running sync.WaitGroup
