@@ -38,7 +38,7 @@ type call struct {
 	down   grpc.ServerStream
 	seen   *lastgood.Stream
 	came   chan struct{} // closed when Envoy has said something, or will not
-	broken chan error    // the last good configuration cannot be told
+	broken chan error    // why it cannot go on, the first reason
 	taken  chan struct{} // closed when somebody answers, or the stream is over
 	cancel context.CancelCauseFunc
 	cause  func() error // why it was cancelled, if it was
@@ -96,6 +96,8 @@ func (r *Relay) relay(method string, down grpc.ServerStream) error {
 				return got.err
 			}
 			return c.descends(ctx, got)
+		case err := <-c.broken:
+			return err
 		case <-late.C:
 			came = c.came // only Envoy can say what it has
 		case <-came:
@@ -273,7 +275,7 @@ func (c *call) pass(f *frame) (passed, wait bool) {
 		return c.tell(message), false
 	}
 	if c.size += len(message); c.size > mostEarly && c.upstreams.bounds.Buffer == 0 {
-		c.broken <- status.Errorf(codes.ResourceExhausted, "requests of more than %d bytes before an answer", mostEarly)
+		c.breaks(status.Errorf(codes.ResourceExhausted, "requests of more than %d bytes before an answer", mostEarly))
 		return false, false
 	}
 	c.early = append(c.early, message)
@@ -292,9 +294,18 @@ func (c *call) tell(message []byte) bool {
 		}
 	}
 	if err != nil {
-		c.broken <- status.Error(codes.Unavailable, "the last good configuration cannot be served: "+err.Error())
+		c.breaks(status.Error(codes.Unavailable, "the last good configuration cannot be served: "+err.Error()))
 	}
 	return err == nil
+}
+
+// breaks says why the stream cannot go on. It waits for nobody: the stream may be ending for another reason, and the one
+// who ends it waits for mu.
+func (c *call) breaks(err error) {
+	select {
+	case c.broken <- err:
+	default: // one reason is enough
+	}
 }
 
 // descends is descend, but for a stream on which nothing was said for too long: an Envoy that does not read holds up what is
@@ -304,6 +315,12 @@ func (c *call) descends(ctx context.Context, got reached) error {
 	c.early, c.settled = nil, true
 	c.mu.Unlock()
 	close(c.taken)
+	select {
+	case err := <-c.broken: // before the answer came: what Envoy has said since is lost
+		got.close()
+		return err
+	default:
+	}
 	ended := make(chan error, 1)
 	c.wg.Go(func() { ended <- c.descend(got) })
 	select {

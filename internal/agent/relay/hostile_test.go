@@ -2,6 +2,7 @@ package relay
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -239,5 +240,42 @@ func TestHalfOpenConnection(t *testing.T) {
 	}
 	if on, _ := relay.Connected(); on {
 		t.Error("connected to a host that is gone")
+	}
+}
+
+// What Envoy says before anybody answers is kept, up to a bound. Beyond it the stream ends, and does not go on with a part
+// of what was said.
+func TestTooMuchBeforeAnAnswer(t *testing.T) {
+	t.Parallel()
+	c := agenttest.NewControlPlane(t, "")
+	c.Delta = func(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+		for {
+			if _, err := s.Recv(); err != nil {
+				return err
+			}
+		}
+	}
+	_, client := proven(t, "http://"+c.Addr)
+	s, err := client.DeltaAggregatedResources(agenttest.Within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: strings.Repeat("x", 1<<20)}
+	for n := 0; n < 2*mostEarly>>20 && err == nil; n++ {
+		err = s.Send(large)
+	}
+	if _, err := s.Recv(); status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "before an answer") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Two may find at once that a stream cannot go on, while it ends for a third reason: nobody waits for anybody to be told.
+func TestBrokenTwice(t *testing.T) {
+	t.Parallel()
+	c := &call{broken: make(chan error, 1)}
+	c.breaks(errGone)
+	c.breaks(io.EOF)
+	if err := <-c.broken; !errors.Is(err, errGone) {
+		t.Errorf("got %v, want the first", err)
 	}
 }

@@ -181,3 +181,25 @@ func TestPreparedSilence(t *testing.T) {
 		t.Errorf("got %q", r.Report().Lines())
 	}
 }
+
+// An address has its turn once, however long ago that was when the endpoint's others are tried.
+func TestTriedOnce(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r, _ := proven(t, "http://"+l.Addr().String())
+	e := r.upstreams.endpoints[0]
+	none := &noAnswer{tried: []attempt{{e, &Failure{Endpoint: e.String(), Address: e.Address, Step: StepTCP, Reason: "for a reason"}}}}
+	if up := r.upstreams.tryEndpoint(t.Context(), e, "/"+adsService+"/"+delta, none); up != nil {
+		t.Error("it took a stream")
+	}
+	if len(none.tried) != 1 || !strings.Contains(none.Error(), e.String()+": TCP failed: for a reason") {
+		t.Errorf("tried %d times: %v", len(none.tried), none)
+	}
+	if first := r.upstreams.order(); r.upstreams.behind[first[0]].IsZero() {
+		t.Error("the endpoint does not come after others")
+	}
+}

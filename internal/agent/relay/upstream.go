@@ -72,6 +72,16 @@ type attempt struct {
 	failure  *Failure
 }
 
+// of is why the address has just failed; nil when it was not tried.
+func (e *noAnswer) of(endpoint settings.Endpoint, address string) *Failure {
+	for _, a := range e.tried {
+		if a.endpoint == endpoint && a.failure.Address == address {
+			return a.failure
+		}
+	}
+	return nil
+}
+
 // Error is one line.
 func (e *noAnswer) Error() string {
 	return "no control plane takes a stream: " + strings.Join(e.reasons, "; ")
@@ -156,7 +166,9 @@ func (u *upstreams) tryEndpoint(ctx context.Context, e settings.Endpoint, method
 	}
 	for _, address := range addresses {
 		f := u.fault(address)
-		if time.Now().After(f.until) {
+		if tried := none.of(e, address); tried != nil { // once, even if this took longer than it is left alone
+			f.reason = tried.what()
+		} else if time.Now().After(f.until) {
 			up, failure := (*upstream)(nil), unknown
 			if unknown == nil {
 				up, failure = u.tryAddress(ctx, e, address, method)
