@@ -167,9 +167,9 @@ func (h *Health) lostSince() time.Time {
 
 // status is what the last poll found, and what the relay knows now.
 func (h *Health) status() Status {
-	of := lifeOf(h.Envoy)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	of := lifeOf(h.Envoy) // not before: a poll may find the next one meanwhile
 	now := h.Now()
 	s := Status{
 		Health: unhealthy, Uptime: fmt.Sprintf("%ds", int(now.Sub(h.Started).Seconds())),

@@ -59,6 +59,9 @@ func (s *Envoy) Run(ctx context.Context) error {
 		if exit == "" {
 			return err
 		}
+		if ctx.Err() != nil { // it ended by itself when it was to end
+			return nil
+		}
 		wait, ok := row.next(ran)
 		if !ok {
 			return fmt.Errorf("%w (APPNET_ENVOY_RESTART_COUNT=%d): last exit %s", ErrExhausted, s.Settings.Restarts, exit)
