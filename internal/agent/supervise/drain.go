@@ -19,8 +19,8 @@ const (
 	tellWait = 10 * time.Second
 	quiet    = time.Second // how long there must be no request before an end that comes early
 	look     = 200 * time.Millisecond
-	// stopTries is how often Envoy is asked for its state before it is ended without a drain: on a busy machine an answer
-	// may come late.
+	// stopTries is how often Envoy is asked for its state before it is ended without a drain, or because it has begun to hand
+	// over: on a busy machine an answer may come late.
 	stopTries = 3
 )
 
@@ -53,12 +53,7 @@ func (s *Envoy) stop(p *process) error {
 		cancel()
 	})
 	defer cancel()
-	state := s.Admin.State(ctx)
-	for range stopTries - 1 {
-		if state == envoyadmin.Unreachable && ctx.Err() == nil { // where nobody listens it costs no time
-			state = s.Admin.State(ctx)
-		}
-	}
+	state := s.state(ctx)
 	if ctx.Err() == nil && serves(state) {
 		s.drain(ctx)
 	} else if ctx.Err() == nil {
@@ -69,6 +64,17 @@ func (s *Envoy) stop(p *process) error {
 	}
 	s.Log.Info("envoy stopped", "pid", p.pid(), "status", p.exit())
 	return nil
+}
+
+// state is how Envoy is, asked again when it does not say.
+func (s *Envoy) state(ctx context.Context) string {
+	state := s.Admin.State(ctx)
+	for range stopTries - 1 {
+		if state == envoyadmin.Unreachable && ctx.Err() == nil { // where nobody listens it costs no time
+			state = s.Admin.State(ctx)
+		}
+	}
+	return state
 }
 
 // serves says whether an Envoy in that state may have open requests. Before its first configuration it has no

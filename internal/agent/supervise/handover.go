@@ -130,7 +130,7 @@ func (s *Envoy) notTakenOver(ctx context.Context, p, old *process, begun bool) {
 		return
 	}
 	// It may have been busy only: now nobody else can answer, and one that has given its interface up refuses at once.
-	if s.Admin.State(ctx) != envoyadmin.Unreachable {
+	if s.state(ctx) != envoyadmin.Unreachable {
 		return
 	}
 	// The old one has given up its administration interface, and perhaps its listeners: nobody can tell any more.
