@@ -418,13 +418,12 @@ func (k *cluster) publish() error {
 		if err := strict(m.Spec, &s); err != nil {
 			return err
 		}
-		name := m.Metadata.Name + "." + m.Metadata.Namespace + ".svc"
-		world.DNS().Remove(name)
-		world.DNS().Remove(name + ".cluster.local")
-		for _, p := range k.pods {
-			if p.namespace == m.Metadata.Namespace && p.labels["app"] == s.Selector["app"] {
-				world.DNS().Set(name, k.addresses(m.Metadata.Namespace, s.Selector["app"])...)
-				world.DNS().Set(name+".cluster.local", k.addresses(m.Metadata.Namespace, s.Selector["app"])...)
+		addresses := k.addresses(m.Metadata.Namespace, s.Selector["app"])
+		for _, name := range []string{m.Metadata.Name + "." + m.Metadata.Namespace + ".svc", m.Metadata.Name + "." + m.Metadata.Namespace + ".svc.cluster.local"} {
+			if len(addresses) == 0 {
+				world.DNS().Remove(name)
+			} else {
+				world.DNS().Set(name, addresses...) // at once: who asks in between must not learn that there is none
 			}
 		}
 	}
