@@ -26,7 +26,7 @@ func (r *Registry) answer(q envoy.EndpointQuery) {
 	}
 }
 
-// Ask returns what each query finds, whoever drains: what clients need is known, the
+// Ask returns what each query finds, whoever drains: what is followed is known, the
 // source is asked for the rest. When ctx ends before it has told all, what was known
 // before, of an earlier need or run, is returned of those, and nothing of those that
 // never were.
@@ -90,9 +90,11 @@ func (r *Registry) await(ctx context.Context, queries []envoy.EndpointQuery) {
 	}
 }
 
-// current says whether the query's set is known and followed; mu is held.
+// current says whether the query's set is known and followed: that it is needed does not
+// say that the source has told it since. mu is held.
 func (r *Registry) current(q envoy.EndpointQuery) bool {
-	return r.known[q] != nil && len(r.users[q]) > 0
+	w := r.watches[q]
+	return w != nil && w.told && r.known[q] != nil
 }
 
 // Current returns what a query finds, whoever drains, when that is known and followed for
@@ -100,7 +102,7 @@ func (r *Registry) current(q envoy.EndpointQuery) bool {
 func (r *Registry) Current(q envoy.EndpointQuery) ([]envoy.Endpoint, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.current(q) {
+	if !r.current(q) || len(r.users[q]) == 0 {
 		return nil, false
 	}
 	return r.known[q].Endpoints, true

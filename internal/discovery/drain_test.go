@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,5 +134,104 @@ func TestAsk(t *testing.T) {
 	}
 	if got := ask("never"); len(got) != 0 {
 		t.Errorf("of what was never known: %v", got)
+	}
+}
+
+// once is a source that tells what there is when it is asked, and no more, as the control
+// plane's own one does while nothing changes.
+type once struct{ book *phoneBook }
+
+func (o once) Watch(ctx context.Context, q envoy.EndpointQuery, found func([]envoy.Endpoint)) error {
+	o.book.mu.Lock()
+	set := o.book.entries[q.Service]
+	o.book.asked[q.Service]++
+	o.book.mu.Unlock()
+	found(set)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Who asks while a watch runs that has told all, since another asks, or has just asked, is
+// answered by what is known: the watch says no more.
+func TestAskAgainAtOnce(t *testing.T) {
+	book := newPhoneBook()
+	book.write("s", "10.0.0.1")
+	r, _ := run(t, once{book}, storetest.New(t))
+	began := time.Now()
+	for range 200 {
+		got := r.Ask(t.Context(), []envoy.EndpointQuery{query(t, "s")})[query(t, "s")]
+		if want := []envoy.Endpoint{{Address: "10.0.0.1", Port: 8080}}; !slices.Equal(got, want) {
+			t.Fatalf("got %v", got)
+		}
+	}
+	_, asked := book.count("s")
+	t.Logf("the source was asked %d times in %v", asked, time.Since(began))
+}
+
+// A set that was known before somebody needed it again is not what the source says now.
+func TestNeededIsNotYetCurrent(t *testing.T) {
+	memory := storetest.New(t)
+	book := newPhoneBook()
+	book.write("s", "10.0.0.1")
+	before, stop := run(t, book, memory)
+	before.Need(client("a"), bundle(t, "s"))
+	testenv.Eventually(t, "it is remembered", func() bool {
+		rows, err := memory.Read(t.Context(), "endpoints/")
+		return err == nil && len(rows) == 1
+	})
+	stop()
+	book = newPhoneBook() // which says nothing yet
+	r, _ := run(t, book, memory)
+	r.Need(client("a"), bundle(t, "s"))
+	if got := addresses(t, r, "s"); got != "10.0.0.1 " {
+		t.Errorf("known is %s", got)
+	}
+	if set, ok := r.Current(query(t, "s")); ok {
+		t.Errorf("%v is taken for current", set)
+	}
+	asked := make(chan []envoy.Endpoint, 1)
+	go func() { asked <- r.Ask(t.Context(), []envoy.EndpointQuery{query(t, "s")})[query(t, "s")] }()
+	testenv.Eventually(t, "the source is asked", func() bool { watched, _ := book.count("s"); return watched == 1 })
+	book.write("s", "10.0.0.9")
+	if got, want := <-asked, []envoy.Endpoint{{Address: "10.0.0.9", Port: 8080}}; !slices.Equal(got, want) {
+		t.Errorf("asked, it says %v", got)
+	}
+}
+
+// overtaken is a source whose first watch ends late: it tells what there was before only
+// when another one has told what there is now.
+type overtaken struct {
+	watches              atomic.Int32
+	stopped, tells, over chan struct{}
+}
+
+func (o *overtaken) Watch(ctx context.Context, _ envoy.EndpointQuery, found func([]envoy.Endpoint)) error {
+	if o.watches.Add(1) > 1 {
+		found([]envoy.Endpoint{{Address: "10.0.0.2", Port: 8080}})
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	<-ctx.Done()
+	close(o.stopped)
+	<-o.tells
+	found([]envoy.Endpoint{{Address: "10.0.0.1", Port: 8080}})
+	close(o.over)
+	return ctx.Err()
+}
+
+// What a watch tells that was stopped is older than what the one after it told.
+func TestAWatchThatWasStoppedTellsNothing(t *testing.T) {
+	source := &overtaken{stopped: make(chan struct{}), tells: make(chan struct{}), over: make(chan struct{})}
+	r, _ := run(t, source, storetest.New(t))
+	r.Need(client("a"), bundle(t, "s"))
+	testenv.Eventually(t, "the source is asked", func() bool { return source.watches.Load() == 1 })
+	r.Need(client("a"), nil)
+	<-source.stopped
+	r.Need(client("a"), bundle(t, "s"))
+	testenv.Eventually(t, "the next watch tells", func() bool { return addresses(t, r, "s") == "10.0.0.2 " })
+	close(source.tells)
+	<-source.over
+	if got := addresses(t, r, "s"); got != "10.0.0.2 " {
+		t.Errorf("the set is %s", got)
 	}
 }

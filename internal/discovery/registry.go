@@ -62,7 +62,8 @@ type Registry struct {
 	touched map[mesh.Client][]envoy.EndpointQuery
 	drains  drains
 	asks    map[envoy.EndpointQuery]*ask
-	told    chan struct{} // closed at the next set that is found; nil when nobody waits
+	watches map[envoy.EndpointQuery]*watching // those that run
+	told    chan struct{}                     // closed at the next set that is found; nil when nobody waits
 }
 
 // set is the last known endpoints of a query.
@@ -77,6 +78,9 @@ type set struct {
 	kept  []string
 }
 
+// watching is one watch on the source.
+type watching struct{ told bool } // since it began
+
 // New makes a Registry; call Load before Run.
 func New(c Config) *Registry {
 	return &Registry{
@@ -85,7 +89,7 @@ func New(c Config) *Registry {
 		since:   map[envoy.EndpointQuery]time.Time{},
 		known:   map[envoy.EndpointQuery]*set{}, needs: map[mesh.Client][]envoy.EndpointQuery{},
 		users: map[envoy.EndpointQuery]map[mesh.Client]bool{}, touched: map[mesh.Client][]envoy.EndpointQuery{},
-		asks: map[envoy.EndpointQuery]*ask{},
+		asks: map[envoy.EndpointQuery]*ask{}, watches: map[envoy.EndpointQuery]*watching{},
 	}
 }
 
@@ -172,10 +176,15 @@ func (r *Registry) Need(c mesh.Client, b *envoy.Bundle) {
 	signal(r.wanted)
 }
 
-// found takes in a set from the source. It returns what memory does not have yet.
-func (r *Registry) found(q envoy.EndpointQuery, endpoints []envoy.Endpoint) (unsaved *set) {
+// found takes in a set from a watch on the source; one that was stopped may tell what
+// was before what another has told. It returns what memory does not have yet.
+func (r *Registry) found(w *watching, q envoy.EndpointQuery, endpoints []envoy.Endpoint) (unsaved *set) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.watches[q] != w {
+		return nil
+	}
+	w.told = true
 	r.answer(q)
 	if old := r.known[q]; old != nil && slices.Equal(old.Endpoints, endpoints) {
 		old.At = r.Now()

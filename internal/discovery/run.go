@@ -63,13 +63,16 @@ func (r *Registry) Run(ctx context.Context) error {
 			if !needed[q] {
 				stop()
 				delete(stops, q)
+				r.follow(q, nil)
 			}
 		}
 		for q := range needed {
 			if stops[q] == nil {
-				watching, stop := context.WithCancel(ctx)
+				goesOn, stop := context.WithCancel(ctx)
 				stops[q] = stop
-				running.Go(func() { r.watch(watching, q) })
+				w := &watching{}
+				r.follow(q, w)
+				running.Go(func() { r.watch(goesOn, q, w) })
 			}
 		}
 	}
@@ -88,15 +91,24 @@ func (r *Registry) needed() map[envoy.EndpointQuery]bool {
 	return out
 }
 
+// follow notes which watch of a query runs; nil is none.
+func (r *Registry) follow(q envoy.EndpointQuery, w *watching) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.watches[q] = w; w == nil {
+		delete(r.watches, q)
+	}
+}
+
 // watch follows one query. A source that fails leaves what is known as it is.
-func (r *Registry) watch(ctx context.Context, q envoy.EndpointQuery) {
+func (r *Registry) watch(ctx context.Context, q envoy.EndpointQuery, w *watching) {
 	wait := backoffLeast
 	defer r.trouble.forget(q)
 	for ctx.Err() == nil {
 		err := r.Source.Watch(ctx, q, func(endpoints []envoy.Endpoint) {
 			wait = backoffLeast
 			r.trouble.answered(q)
-			if s := r.found(q, endpoints); s != nil {
+			if s := r.found(w, q, endpoints); s != nil {
 				r.remember(ctx, s)
 			}
 		})
