@@ -9,18 +9,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/catchup"
+	"github.com/evermesh/evermesh/internal/store/storetest"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const (
-	accounts = "account/"
-	meshes   = "mesh/"
-)
+func TestMain(m *testing.M) { testenv.VerifyTestMain(storetest.WithEtcd{M: m}) }
 
 var (
 	unknown = api.Errorf(api.CodeUnrecognizedClient, "The security token included in the request is invalid.")
@@ -93,7 +88,7 @@ func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
 			time.Sleep(time.Millisecond) // its way
 			at := r.head.Load()
 			return []int64{at, at}, nil
-		}, time.Now, r.account.follower(accounts, api.CodeUnrecognizedClient, api.CodeForbidden), r.mesh.follower(meshes, api.CodeForbidden))
+		}, time.Now, r.account.follower("account/", api.CodeUnrecognizedClient, api.CodeForbidden), r.mesh.follower("mesh/", api.CodeForbidden))
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); _ = r.Run(ctx) }()

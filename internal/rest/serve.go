@@ -110,6 +110,7 @@ func (s *Server) serve(r *http.Request, c *call) (result any, err error) {
 	at := s.Memory.At()
 	err = s.verify(r, body, c)
 	if s.Memory.Again(r.Context(), at, err) {
+		at = s.Memory.At()
 		err = s.verify(r, body, c)
 	}
 	if err != nil {
