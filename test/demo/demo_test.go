@@ -41,7 +41,7 @@ const wait = 10 * time.Minute
 func TestDemo(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
-	cmd, out := demo(ctx, "-requests", "300")
+	cmd, out := demo(ctx, "-requests", "440")
 	err := cmd.Run()
 	t.Logf("\n%s", out)
 	if strings.Contains(out.String(), "This machine does not allow the full demo") {
@@ -105,7 +105,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 func TestGatewayDemo(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
-	cmd, out := demo(ctx, "-requests", "300", "-gateway")
+	cmd, out := demo(ctx, "-requests", "440", "-gateway")
 	err := cmd.Run()
 	t.Logf("\n%s", out)
 	if err != nil || !strings.Contains(out.String(), "OK: ") {

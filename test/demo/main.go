@@ -44,7 +44,7 @@ func main() {
 	flag.StringVar(&o.envoy, "envoy", os.Getenv("ENVOY_PATH"), "Envoy's `file` (default envoy on PATH, else build/tools/bin/envoy)")
 	flag.BoolVar(&o.gateway, "gateway", false, "show it through a virtual gateway on loopback, without namespaces and redirection")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs of all programs, and say where")
-	flag.IntVar(&o.requests, "requests", 2000, "observe each split over this `number` of requests")
+	flag.IntVar(&o.requests, "requests", 2880, "observe each split over this `number` of requests")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q\n", flag.Arg(0))

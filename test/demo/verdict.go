@@ -16,8 +16,8 @@ import (
 )
 
 // deviations is how many standard deviations of a binomial distribution an observed share may be off. Envoy draws a
-// target for each request, so one right run in a million or so is further off.
-const deviations = 5
+// target for each request, so one right run in tens of millions is further off.
+const deviations = 6
 
 // observation is what one step of the story asked for and what came of it.
 type observation struct {

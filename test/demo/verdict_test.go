@@ -32,8 +32,8 @@ func TestVerdict(t *testing.T) {
 		want string // of the output; empty: all is well
 	}{
 		"as asked":             {seen: []observation{observed(100, 0, 2000, 0, 0), observed(75, 25, 1530, 470, 0), observed(0, 100, 0, 2000, 0)}},
-		"at the bound":         {seen: []observation{observed(75, 25, 1404, 596, 0)}}, // 70.2, bound 4.84
-		"beyond the bound":     {seen: []observation{observed(75, 25, 1402, 598, 0)}, want: "version 1 got 70.1 %, asked 75.0 ± 4.8"},
+		"at the bound":         {seen: []observation{observed(75, 25, 1384, 616, 0)}}, // 69.2, bound 5.81
+		"beyond the bound":     {seen: []observation{observed(75, 25, 1382, 618, 0)}, want: "version 1 got 69.1 %, asked 75.0 ± 5.8"},
 		"one to the wrong one": {seen: []observation{observed(100, 0, 1999, 1, 0)}, want: "asked 100.0 ± 0.0"},
 		"one failed":           {seen: []observation{observed(50, 50, 1000, 1000, 1)}, want: "1 of 2001 requests failed: 1 × 503 no healthy upstream"},
 		"nothing observed":     {seen: []observation{observed(50, 50, 0, 0, 0)}, want: "only 0 requests were answered"},

@@ -266,9 +266,9 @@ func TestSystemd(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %v", err, answers(client, url, 20))
 		}
-		// Five standard deviations of a quarter of 400.
-		if got := answers(client, url, 400); got["serviceB"]+got["serviceBv2"] != 400 || got["serviceBv2"] < 57 || got["serviceBv2"] > 143 {
-			t.Errorf("of 400 requests, at 75 to 25: %v", got)
+		// Six standard deviations of a quarter of 576.
+		if got := answers(client, url, 576); got["serviceB"]+got["serviceBv2"] != 576 || got["serviceBv2"] < 82 || got["serviceBv2"] > 206 {
+			t.Errorf("of 576 requests, at 75 to 25: %v", got)
 		}
 		_, err = control.AppMesh.UpdateRoute(ctx, &appmesh.UpdateRouteInput{
 			MeshName: aws.String("apps"), VirtualRouterName: aws.String("serviceB"), RouteName: aws.String("serviceB"),
