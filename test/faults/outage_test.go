@@ -20,9 +20,29 @@ import (
 	"github.com/evermesh/evermesh/internal/testenv"
 )
 
-// admission is how long a stream is open before its proxy is known to other replicas: 15 s when the ledger was written
-// last, which is 5 s ago at most; and a little more.
-const admission = 23 * time.Second
+// admission is how long a stream must have been open, when the ledger was written last, for its proxy to be known to other
+// replicas: 15 s; and a little more.
+const admission = 16 * time.Second
+
+// writtenSince waits until the replicas of the etcd have written the ledger twice from now on: of the first time they know.
+func writtenSince(t *testing.T, m *member) {
+	t.Helper()
+	db := m.dial()
+	written := func() (revision int64) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		rows, err := db.Get(ctx, prefix+"ledger/replicas/", clientv3.WithPrefix())
+		must(t, err)
+		for _, row := range rows.Kvs {
+			revision = max(revision, row.ModRevision)
+		}
+		return revision
+	}
+	for range 2 {
+		before := written()
+		until(t, "the ledger is written", func() bool { return written() > before })
+	}
+}
 
 // soon is how long an evermeshd may take to answer while its etcd does not: it waits 5 s for it.
 const soon = 12 * time.Second
@@ -80,6 +100,7 @@ func TestEtcdGoneAndBack(t *testing.T) {
 	// A replica that loses its store ends the streams of those whom other replicas cannot know of yet; this one is to be
 	// no such proxy.
 	<-time.After(admission)
+	writtenSince(t, etcd.members[0])
 
 	etcd.members[0].kill()
 	wantUnavailable(t, "a write without etcd", shifted(c, "gone", 50, 50))
