@@ -16,20 +16,20 @@ import (
 // is and what their policies say, what is shared with whom, and which meshes there are,
 // as a share is of the mesh that was there when it was made.
 func (d *daemon) openMemory() {
-	d.memory = catchup.New(d.store.Heads, time.Now,
-		catchup.Follower{
+	d.memory = catchup.New(catchup.Config{Heads: d.store.Heads, Now: time.Now, Followers: []catchup.Follower{
+		{
 			Tail: iam.Tail, Revision: d.keys.Directory().Revision, Reach: d.keys.Directory().Reach,
 			Codes: []string{api.CodeUnrecognizedClient, api.CodeAccessDenied, api.CodeForbidden, eksauthapi.CodeInvalidToken},
 		},
-		catchup.Follower{
+		{
 			Tail: share.Tail, Revision: d.shares.Revision, Reach: d.shares.Reach,
 			Codes: []string{api.CodeAccessDenied, api.CodeForbidden},
 		},
-		catchup.Follower{
+		{
 			Tail: store.MeshTail, Codes: []string{api.CodeForbidden},
 			// The loop comes later, and is made before anybody can be refused.
 			Revision: func() int64 { return d.loop.Revision() },
 			Reach:    func(ctx context.Context, revision int64) bool { return d.loop.Reach(ctx, revision) },
 		},
-	)
+	}})
 }

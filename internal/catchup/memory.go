@@ -29,13 +29,20 @@ import (
 	"github.com/evermesh/evermesh/internal/api"
 )
 
-const (
-	// patience is how long somebody waits who is refused, at most.
-	patience = time.Second
-	// apart is how far apart reads of the store are: whoever is refused, and however many
-	// are, costs it at most 200 small reads a second.
-	apart = 5 * time.Millisecond
-)
+// apart is how far apart reads of the store are: whoever is refused, and however many
+// are, costs it at most 200 small reads a second.
+const apart = 5 * time.Millisecond
+
+// Config is what New needs; all of it but Patience is required.
+type Config struct {
+	// Heads are the newest revisions at which something changed below the tails, read
+	// linearizably; store.Store.Heads is one.
+	Heads     func(ctx context.Context, tails ...string) ([]int64, error)
+	Followers []Follower
+	// Patience is how long somebody waits who is refused, at most; 0 is a second.
+	Patience time.Duration
+	Now      func() time.Time
+}
 
 // Follower is a memory that a watch of the store keeps.
 type Follower struct {
@@ -52,10 +59,10 @@ type Follower struct {
 
 // Memory is what a replica refuses by. Nil is one that never has to catch up.
 type Memory struct {
+	Config
 	followers []*follower
 	reads     *Reads[[]int64]
 	unread    pause // the store did not answer
-	now       func() time.Time
 }
 
 type follower struct {
@@ -66,18 +73,20 @@ type follower struct {
 // Mark is how far a memory was.
 type Mark int64
 
-// New makes a Memory. heads are the newest revisions at which something changed below the
-// tails, read linearizably; store.Store.Heads is one. Run has to run.
-func New(heads func(ctx context.Context, tails ...string) ([]int64, error), now func() time.Time, followers ...Follower) *Memory {
-	m := &Memory{now: now}
+// New makes a Memory; Run has to run.
+func New(c Config) *Memory {
+	m := &Memory{Config: c}
+	if m.Patience == 0 {
+		m.Patience = time.Second
+	}
 	var tails []string
-	for _, f := range followers {
+	for _, f := range c.Followers {
 		m.followers, tails = append(m.followers, &follower{Follower: f}), append(tails, f.Tail)
 	}
 	m.reads = NewReads(func(ctx context.Context) ([]int64, error) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		ctx, cancel := context.WithTimeout(ctx, m.Patience)
 		defer cancel()
-		return heads(ctx, tails...)
+		return m.Heads(ctx, tails...)
 	}, apart)
 	return m
 }
@@ -99,7 +108,7 @@ func (m *Memory) At() Mark {
 
 // Again says whether to decide anew what ended with err: it is a refusal that rests on
 // memory, and that is newer now than it was at the mark. It waits until the memory is as
-// new as the store was when it was called, for a second at most.
+// new as the store was when it was called, for as long as its patience lasts.
 func (m *Memory) Again(ctx context.Context, at Mark, err error) bool {
 	if m == nil || err == nil {
 		return false
@@ -116,24 +125,24 @@ func (f *follower) concerns(refusal *api.Error) bool { return slices.Contains(f.
 
 // catchUp waits until the followers that a refusal rests on are as far as the store is.
 func (m *Memory) catchUp(ctx context.Context, refusal *api.Error) {
-	if m.unread.lasts(m.now()) {
+	if m.unread.lasts(m.Now()) {
 		return
 	}
-	waiting, cancel := context.WithTimeout(ctx, patience)
+	waiting, cancel := context.WithTimeout(ctx, m.Patience)
 	defer cancel()
 	heads, err := m.reads.Read(waiting)
 	if err != nil {
 		if ctx.Err() == nil {
-			m.unread.begin(m.now())
+			m.unread.begin(m.Now().Add(m.Patience))
 		}
 		return
 	}
 	for i, f := range m.followers {
-		if !f.concerns(refusal) || f.Revision() >= heads[i] || f.late.lasts(m.now()) {
+		if !f.concerns(refusal) || f.Revision() >= heads[i] || f.late.lasts(m.Now()) {
 			continue
 		}
 		if !f.Reach(waiting, heads[i]) && ctx.Err() == nil {
-			f.late.begin(m.now())
+			f.late.begin(m.Now().Add(m.Patience))
 		}
 	}
 }
@@ -142,5 +151,5 @@ func (m *Memory) catchUp(ctx context.Context, refusal *api.Error) {
 // that was. The zero value is over.
 type pause struct{ end atomic.Int64 }
 
-func (p *pause) begin(now time.Time)      { p.end.Store(now.Add(patience).UnixNano()) }
+func (p *pause) begin(end time.Time)      { p.end.Store(end.UnixNano()) }
 func (p *pause) lasts(now time.Time) bool { return now.UnixNano() < p.end.Load() }

@@ -79,7 +79,7 @@ func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{account: newTold(7), mesh: newTold(7)}
 		r.head.Store(7)
-		r.Memory = catchup.New(func(ctx context.Context, tails ...string) ([]int64, error) {
+		r.Memory = catchup.New(catchup.Config{Now: time.Now, Heads: func(ctx context.Context, tails ...string) ([]int64, error) {
 			r.reads.Add(1)
 			if r.away.Load() {
 				<-ctx.Done()
@@ -88,7 +88,7 @@ func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
 			time.Sleep(time.Millisecond) // its way
 			at := r.head.Load()
 			return []int64{at, at}, nil
-		}, time.Now, r.account.follower("account/", api.CodeUnrecognizedClient, api.CodeForbidden), r.mesh.follower("mesh/", api.CodeForbidden))
+		}, Followers: []catchup.Follower{r.account.follower("account/", api.CodeUnrecognizedClient, api.CodeForbidden), r.mesh.follower("mesh/", api.CodeForbidden)}})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); _ = r.Run(ctx) }()

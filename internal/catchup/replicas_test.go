@@ -32,6 +32,7 @@ import (
 	"github.com/evermesh/evermesh/internal/store/storetest"
 	"github.com/evermesh/evermesh/internal/sts"
 	"github.com/evermesh/evermesh/internal/sts/accounts"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // replica serves App Mesh, IAM, STS and RAM twice: as it does, and as it would without
@@ -69,18 +70,20 @@ func newReplica(t *testing.T, data *store.Store, dir string, deaf bool) *replica
 		parts.Go(func() { _ = shares.Run(ctx) })
 	})
 	directory := r.keys.Directory()
-	memory := catchup.New(
-		func(ctx context.Context, tails ...string) ([]int64, error) {
+	memory := catchup.New(catchup.Config{
+		Heads: func(ctx context.Context, tails ...string) ([]int64, error) {
 			r.reads.Add(1)
 			defer follow()
 			return data.Heads(ctx, tails...)
-		}, time.Now,
-		catchup.Follower{
+		},
+		Now: time.Now, Patience: testenv.Patience,
+		Followers: []catchup.Follower{{
 			Tail: iam.Tail, Revision: directory.Revision, Reach: directory.Reach,
 			Codes: []string{api.CodeUnrecognizedClient, api.CodeAccessDenied, api.CodeForbidden},
-		},
-		catchup.Follower{Tail: share.Tail, Revision: shares.Revision, Reach: shares.Reach, Codes: []string{api.CodeAccessDenied, api.CodeForbidden}},
-	)
+		}, {
+			Tail: share.Tail, Revision: shares.Revision, Reach: shares.Reach, Codes: []string{api.CodeAccessDenied, api.CodeForbidden},
+		}},
+	})
 	parts.Go(func() { _ = memory.Run(ctx) })
 	if !deaf {
 		follow()
