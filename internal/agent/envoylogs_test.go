@@ -76,9 +76,10 @@ func TestOutlierLogThatCannotBeWritten(t *testing.T) {
 		return strings.Contains(text, "LIVE")
 	})
 	text, err := os.ReadFile(own)
-	if err != nil || !strings.Contains(string(text), "eventLogPath: "+os.DevNull) || !strings.Contains(p.out.String(), "cannot write ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH") {
-		t.Errorf("%v, the log: %s, the bootstrap: %s", err, p.out, text)
+	if err != nil || !strings.Contains(string(text), "eventLogPath: "+os.DevNull) {
+		t.Errorf("%v, the bootstrap: %s", err, text)
 	}
+	p.says(t, "cannot write ENVOY_OUTLIER_DETECTION_EVENT_LOG_PATH")
 	p.tell(t, syscall.SIGTERM)
 	p.tell(t, syscall.SIGTERM)
 	p.ends(t, 0)

@@ -57,6 +57,12 @@ func (p *played) until(t *testing.T, text string) {
 	testenv.Eventually(t, text, func() bool { return strings.Contains(p.events(), text) })
 }
 
+// says waits for text in the log, which comes to the test after what it tells of.
+func (p *played) says(t *testing.T, text string) {
+	t.Helper()
+	testenv.Eventually(t, "the log says "+text, func() bool { return strings.Contains(p.out.String(), text) })
+}
+
 func (p *played) tell(t *testing.T, s syscall.Signal) {
 	t.Helper()
 	p.told = time.Now()
@@ -100,9 +106,7 @@ func TestEnvoyHangs(t *testing.T) {
 		t.Parallel()
 		p := play(t, newStub(t, "mute,run", "HC_POLL_INTERVAL_MS=2000", "EVERMESH_ENVOY_SILENT_POLLS=1"))
 		testenv.Eventually(t, "a second Envoy", func() bool { return strings.Count(p.events(), "ready") >= 2 })
-		if !strings.Contains(p.out.String(), "envoy does not answer: it is ended") {
-			t.Error("the log does not say why")
-		}
+		p.says(t, "envoy does not answer: it is ended")
 	})
 	t.Run("AGENT-047 one that never answers has longer", func(t *testing.T) {
 		t.Parallel()
@@ -152,8 +156,9 @@ func TestOrphansAreCollected(t *testing.T) {
 			_, err := os.Stat("/proc/" + strconv.Itoa(pid))
 			return os.IsNotExist(err)
 		})
-		if strings.Count(p.out.String(), `status="code 3"`) != 1 {
-			t.Error("the exit status of Envoy was lost")
+		p.says(t, `status="code 3"`)
+		if n := strings.Count(p.out.String(), `status="code 3"`); n != 1 {
+			t.Errorf("the log tells Envoy's exit %d times", n)
 		}
 	})
 }
