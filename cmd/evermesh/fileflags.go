@@ -29,7 +29,7 @@ const (
 
 // aboutFiles is what commands that take files say about them.
 const aboutFiles = `Files hold the input of "aws appmesh create-…" calls as JSON or YAML: one, a list
-of them, or one in each line, as "evermesh export" writes them; or a
+of them, or one after another, as "evermesh export" writes them; or a
 CloudFormation template; or Kubernetes manifests of appmesh.k8s.aws/v1beta2. "-"
 is standard input. Of templates and manifests, what is not App Mesh's is skipped,
 and named on stderr.`
