@@ -61,8 +61,8 @@ func accountAddCommand() *cobra.Command {
 		Use:   "add ID",
 		Short: "Make another account with a root key",
 		Long: `Make another account, 12 digits, and write its root key to an AWS
-shared-credentials file with mode 0600. Every replica takes the key within a
-second.` + whereText,
+shared-credentials file with mode 0600. Every replica takes the key at
+once.` + whereText,
 		Args: oneArgument("the id of the account"),
 	}
 	verbFlags(c.Flags(), "master-key-file")
