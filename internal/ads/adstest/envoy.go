@@ -116,7 +116,8 @@ func bootstrapFor(t testing.TB, o Options, admin string, sockets []string) []byt
 	for _, s := range sockets {
 		endpoints = append(endpoints, map[string]any{"endpoint": map[string]any{"address": map[string]any{"pipe": map[string]any{"path": s}}}})
 	}
-	ads := map[string]any{"ads": map[string]any{}, "resource_api_version": "V3"}
+	// As an agent's Envoy it waits for its first configuration, however long that takes.
+	ads := map[string]any{"ads": map[string]any{}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 	kind := "GRPC"
 	if o.Delta {
 		kind = "DELTA_GRPC"
