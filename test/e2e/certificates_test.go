@@ -120,7 +120,7 @@ func TestCertificateFiles(t *testing.T) {
 		more := func() {
 			t.Helper()
 			// More at once than ever before: each time there are connections that are new.
-			many += 8
+			many += 4
 			var slow []func(*testing.T) answer
 			for range many {
 				slow = append(slow, later(t, host, request{URL: url + "/", Header: map[string]string{"X-Delay": "100ms"}}))

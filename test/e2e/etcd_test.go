@@ -206,6 +206,27 @@ func (e *etcd) leads(ctx context.Context, n int) (bool, error) {
 	return status.Leader != 0 && status.Leader == status.Header.MemberId, nil
 }
 
+// revisions are those at which the keys below a prefix were written last.
+func (e *etcd) revisions(t *testing.T, prefix string) map[string]int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	c, err := clientv3.New(clientv3.Config{Endpoints: e.endpoints(), Context: ctx, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got, err := c.Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]int64{}
+	for _, kv := range got.Kvs {
+		all[string(kv.Key)] = kv.ModRevision
+	}
+	return all
+}
+
 // client is where a member serves, host:port.
 func (m member) client() string { return strings.TrimPrefix(m.Client, "http://") }
 

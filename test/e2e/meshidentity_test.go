@@ -40,7 +40,7 @@ func (u *underLoad) more(t *testing.T) {
 			return u.m.stat(s, "listener_manager.total_listeners_draining")+u.m.stat(s, "listener_manager.total_filter_chains_draining") == 0
 		})
 	}
-	u.bursts += 6 // more at once than ever before: some of them have no connection yet
+	u.bursts += 3 // more at once than ever before: some of them have no connection yet
 	for i, h := range u.hosts {
 		var slow []func(*testing.T) answer
 		for range u.bursts {
