@@ -29,6 +29,7 @@ import (
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/envoy"
@@ -309,6 +310,9 @@ func (l *tlsLab) toServers(t *testing.T, r *envoy.Resource, p *proxy) *clusterv3
 	if strings.Contains(r.Name, "self_redirect") {
 		to(p.address, 15001)
 	}
+	for _, check := range c.GetHealthChecks() {
+		check.Timeout = durationpb.New(testenv.Patience) // a busy machine does not make a target fail
+	}
 	for name, address := range l.nodes {
 		rest, ok := strings.CutPrefix(r.Name, "cds_egress_colors_"+name+"_")
 		_, port, _ := strings.Cut(rest, "_")
@@ -352,7 +356,10 @@ func (l *tlsLab) start(t *testing.T, name string, p *proxy) {
 			})},
 		}
 	}
-	ads := &corev3.ConfigSource{ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}, ResourceApiVersion: corev3.ApiVersion_V3}
+	ads := &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}, ResourceApiVersion: corev3.ApiVersion_V3,
+		InitialFetchTimeout: durationpb.New(0), // as an agent's Envoy, it is ready with its configuration alone
+	}
 	config := &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: name, Cluster: name},
 		Admin: &bootstrapv3.Admin{Address: envoytest.Pipe(filepath.Join(l.dir, name+".admin"))},
