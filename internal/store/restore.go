@@ -60,7 +60,7 @@ func (s *Store) Restore(ctx context.Context, r io.ReadSeeker, progress func(Back
 			return nil // releases before this one kept events
 		}
 		tail := strings.TrimPrefix(row.Key, lockTail)
-		if slices.ContainsFunc(without, func(prefix string) bool { return strings.HasPrefix(tail, prefix) }) {
+		if slices.ContainsFunc(without, func(prefix string) bool { return strings.HasPrefix(tail, prefix) || tail == headBelow(prefix) }) {
 			return nil
 		}
 		done.Records++
