@@ -269,6 +269,24 @@ func TestLeavesTheLedger(t *testing.T) {
 	}
 }
 
+// Who is told to end while it starts has not failed, however far it is.
+func TestToldToEndAtItsStart(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"etcd/member/wal", "credentials", client.FactsFile} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			p := launch(t, t.TempDir())
+			eventually(t, "there is "+file, func() bool { _, err := os.Stat(filepath.Join(p.dir, file)); return err == nil })
+			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if code := p.exit(t); code != 0 {
+				t.Errorf("exit code %d:\n%s", code, p.said(t))
+			}
+		})
+	}
+}
+
 // A second process on the same data ends at once and says why; it does not wait
 // for the first one's lock.
 func TestSecondOnTheSameData(t *testing.T) {

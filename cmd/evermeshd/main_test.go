@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,7 +43,9 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if facts, err := client.ReadFacts(ts.MkAbs(args[0])); err == nil {
+		// Without the file the facts are defaults, where another control plane may be.
+		_, err := os.Stat(filepath.Join(ts.MkAbs(args[0]), client.FactsFile))
+		if facts, unread := client.ReadFacts(ts.MkAbs(args[0])); err == nil && unread == nil {
 			if conn, err := net.Dial("tcp", strings.TrimPrefix(facts.APIEndpoint, "http://")); err == nil {
 				ts.Check(conn.Close())
 				return

@@ -93,6 +93,9 @@ func serveUntilDone(ctx context.Context, cfg config) error {
 	}()
 	defer func() { d.trail.close() }()
 	if err := d.wire(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop while it read what there is
+		}
 		return err
 	}
 	return d.run(ctx)
