@@ -113,7 +113,7 @@ func TestCertificateFiles(t *testing.T) {
 		})
 	})
 	t.Run("TLS-028 mounted secrets of certificates and authorities change, and nothing fails", func(t *testing.T) {
-		steady := stage.NewSteady(host, url+"/", 4, 5*time.Millisecond)
+		steady := stage.NewSteady(host, url+"/", 4, 10*time.Millisecond)
 		defer steady.Stop()
 		start := time.Now()
 		many := 0

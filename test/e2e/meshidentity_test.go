@@ -28,9 +28,11 @@ type underLoad struct {
 	bursts int
 }
 
+// from begins a load. It is such that two processors carry it beside those of other tests: an Envoy gives a new connection a
+// second for TCP and TLS.
 func (u *underLoad) from(h *ground.Host, url string) {
 	u.hosts, u.urls = append(u.hosts, h), append(u.urls, url)
-	u.loads = append(u.loads, stage.NewSteady(h, url, 3, 3*time.Millisecond))
+	u.loads = append(u.loads, stage.NewSteady(h, url, 3, 10*time.Millisecond))
 }
 
 func (u *underLoad) more(t *testing.T) {
