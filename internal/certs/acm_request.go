@@ -43,9 +43,9 @@ func (r *Registry) requestCertificate(ctx context.Context, c *service.Call, in *
 			return nil, err
 		}
 	}
-	out := &acmapi.RequestCertificateResponse{}
-	var err error
-	if out.CertificateARN, err = r.before(ctx, c, in.IdempotencyToken); err != nil || out.CertificateARN != "" {
+	repeat, err := r.before(ctx, c, in.IdempotencyToken)
+	out := &acmapi.RequestCertificateResponse{CertificateARN: repeat.arn}
+	if err != nil || repeat.arn != "" {
 		return out, err
 	}
 	if tags, err = tagged(nil, tags, acmTags); err != nil {
@@ -74,7 +74,7 @@ func (r *Registry) requestCertificate(ctx context.Context, c *service.Call, in *
 	}
 	id := uuid.NewString()
 	tail, scopes := certificateTail(c.Principal.Account, id), []store.Scope{certificateScope(c.Principal.Account, id), seal.Scope()}
-	out.CertificateARN, err = r.once(ctx, c, in.IdempotencyToken, append(scopes, fresh.scopes()...), func(tx *store.Tx) (string, error) {
+	out.CertificateARN, err = r.once(ctx, c, repeat, append(scopes, fresh.scopes()...), func(tx *store.Tx) (string, error) {
 		body := body
 		if err := r.settle(tx, fresh, tail, &body); err != nil {
 			return "", err

@@ -144,9 +144,9 @@ func (r *Registry) createAuthority(ctx context.Context, c *service.Call, in *pca
 	if err := c.Allow(ctx, "*", requestKeys(tags)); err != nil {
 		return nil, err
 	}
-	out := &pcaapi.CreateCertificateAuthorityResponse{}
-	var err error
-	if out.CertificateAuthorityARN, err = r.before(ctx, c, in.IdempotencyToken); err != nil || out.CertificateAuthorityARN != "" {
+	repeat, err := r.before(ctx, c, in.IdempotencyToken)
+	out := &pcaapi.CreateCertificateAuthorityResponse{CertificateAuthorityARN: repeat.arn}
+	if err != nil || repeat.arn != "" {
 		return out, err
 	}
 	if tags, err = tagged(nil, tags, pcaTags); err != nil {
@@ -176,7 +176,7 @@ func (r *Registry) createAuthority(ctx context.Context, c *service.Call, in *pca
 		body.Usage = pcaapi.CertificateAuthorityUsageModeGeneralPurpose
 	}
 	tail := authorityTail(account, id)
-	out.CertificateAuthorityARN, err = r.once(ctx, c, in.IdempotencyToken, []store.Scope{authorityScope(account, id), seal.Scope()}, func(tx *store.Tx) (string, error) {
+	out.CertificateAuthorityARN, err = r.once(ctx, c, repeat, []store.Scope{authorityScope(account, id), seal.Scope()}, func(tx *store.Tx) (string, error) {
 		if body.Key, err = r.sealKey(tx, tail, key); err != nil {
 			return "", err
 		}

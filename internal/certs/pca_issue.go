@@ -35,8 +35,9 @@ func (r *Registry) issueCertificate(ctx context.Context, c *service.Call, in *pc
 	if templateErr != nil {
 		return nil, api.Errorf(pcaapi.CodeInvalidArgs, "TemplateArn: %v.", templateErr)
 	}
-	out := &pcaapi.IssueCertificateResponse{}
-	if out.CertificateARN, err = r.before(ctx, c, in.IdempotencyToken); err != nil || out.CertificateARN != "" {
+	repeat, err := r.before(ctx, c, in.IdempotencyToken)
+	out := &pcaapi.IssueCertificateResponse{CertificateARN: repeat.arn}
+	if err != nil || repeat.arn != "" {
 		return out, err
 	}
 	now := r.now()
@@ -60,7 +61,7 @@ func (r *Registry) issueCertificate(ctx context.Context, c *service.Call, in *pc
 		return nil, err
 	}
 	scopes := []store.Scope{authorityScope(a.account, a.id), issuedScope(a.account, a.id, issued.serial)}
-	out.CertificateARN, err = r.once(ctx, c, in.IdempotencyToken, scopes, func(tx *store.Tx) (string, error) {
+	out.CertificateARN, err = r.once(ctx, c, repeat, scopes, func(tx *store.Tx) (string, error) {
 		if err := issued.put(tx, a); err != nil {
 			return "", err
 		}

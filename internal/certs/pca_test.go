@@ -22,7 +22,7 @@ func TestAuthorities(t *testing.T) {
 	w := alone(t)
 	out := w.run(t, `
 top = created("top", "ROOT", IdempotencyToken="one", Tags=[dict(Key="team", Value="a")])
-same(created("top", "ROOT", IdempotencyToken="one"), top)
+same(created("top", "ROOT", IdempotencyToken="one", Tags=[dict(Key="team", Value="a")]), top)
 same(state(top), "PENDING_CERTIFICATE")
 has(openssl("req", "-noout", "-verify", "-text", input=pca.get_certificate_authority_csr(CertificateAuthorityArn=top)["Csr"].encode()), "CN = top")
 has(refusal(own, arn=top), "400 InvalidStateException: The certificate authority %s is not in the correct state" % top)

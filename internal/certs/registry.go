@@ -2,10 +2,6 @@ package certs
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -110,52 +106,6 @@ func resourceKeys(tags []tag) map[string][]string {
 // requestKeys are the condition keys of tags that a call gives.
 func requestKeys(tags []tag) map[string][]string {
 	return service.RequestTags(service.Pairs(tags, tag.pair))
-}
-
-// once makes a call idempotent: what is answered to a token is answered again, for
-// 8 hours at least, as to App Mesh's own tokens. run writes in a transaction of its
-// scopes and returns the ARN that is answered.
-func (r *Registry) once(ctx context.Context, c *service.Call, token string, scopes []store.Scope, run func(tx *store.Tx) (arn string, err error)) (string, error) {
-	key := tokenKey(c, token)
-	var arn string
-	_, err := r.config.Store.Update(ctx, scopes, func(tx *store.Tx) error {
-		var err error
-		if arn, err = run(tx); err != nil || key == "" {
-			return err
-		}
-		result, err := json.Marshal(arn)
-		if err == nil {
-			tx.Claim(store.Token{Key: key, Result: result})
-		}
-		return err
-	})
-	if taken, ok := errors.AsType[*store.TokenTaken](err); ok {
-		return arn, json.Unmarshal(taken.Token.Result, &arn)
-	}
-	return arn, err
-}
-
-// tokenKey is where an idempotency token is kept; empty for none.
-func tokenKey(c *service.Call, token string) string {
-	if token == "" {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(c.Principal.Account + "\n" + c.Operation + "\n" + token))
-	return c.Service.Prefix + "-" + hex.EncodeToString(sum[:])
-}
-
-// before finds what an idempotency token was answered with, so that no key is drawn
-// in vain; empty when it is new.
-func (r *Registry) before(ctx context.Context, c *service.Call, token string) (arn string, err error) {
-	key := tokenKey(c, token)
-	if key == "" {
-		return "", nil
-	}
-	t, err := r.config.Store.Token(ctx, key)
-	if err != nil || t == nil {
-		return "", err
-	}
-	return arn, json.Unmarshal(t.Result, &arn)
 }
 
 // page is service.Page for the two services here, whose tokens are texts.

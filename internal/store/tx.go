@@ -49,6 +49,9 @@ type Token struct {
 	Key         string          `json:"-"`           // any text
 	Fingerprint string          `json:"fingerprint"` // of the request's input
 	Result      json.RawMessage `json:"result"`      // the answer that the first request got
+	// Revision is the store's when it was claimed, as it is read. A claim with the revision
+	// of another token of the key takes its place; 0 is for a key that nobody has claimed.
+	Revision int64 `json:"-"`
 }
 
 // value is the token's JSON. The result in it is JSON already and is not looked
@@ -62,7 +65,8 @@ func (t *Token) value() []byte {
 	return slices.Concat([]byte(`{"fingerprint":`), fingerprint, []byte(`,"result":`), result, []byte("}"))
 }
 
-// TokenTaken is Update's error when another write has claimed the token.
+// TokenTaken is Update's error when another write has claimed the token, and when the one
+// that a claim was to replace is another by now; that one is all but empty if it is gone.
 type TokenTaken struct{ Token Token }
 
 func (e *TokenTaken) Error() string { return "client token was used by an earlier write" }
@@ -141,7 +145,8 @@ func (tx *Tx) Put(r *api.Resource) {
 func (tx *Tx) Delete(key api.Key) { tx.remove(meshTail+key.String(), resourceType(key.Kind)) }
 
 // Claim makes the write idempotent: it commits only if nobody has claimed the
-// token's key, and keeps the token with it; else Update returns *TokenTaken.
+// token's key, or the claim is still that of its Revision, and keeps the token with it;
+// else Update returns *TokenTaken.
 func (tx *Tx) Claim(t Token) { tx.token = &t }
 
 // Outbox puts an event beside the write, committed with it or not at all: the

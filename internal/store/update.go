@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -128,7 +129,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 	s.recent.put(tx)
 	conditions := s.guard(tx.memories)
 	if tx.token != nil {
-		conditions = append(conditions, clientv3.Compare(clientv3.CreateRevision(s.key(tokenTail+tx.token.Key)), "=", 0))
+		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(s.key(tokenTail+tx.token.Key)), "=", tx.token.Revision))
 	}
 	// What to read if it fails is asked then: every write would carry it into
 	// etcd's log.
@@ -162,18 +163,21 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (revision int64, done bool, 
 	return resp.Header.Revision, true, nil
 }
 
-// taken is the error of a token that is there already.
+// taken is the error of a token that is there already, or is not the one that was to be
+// replaced.
 func (s *Store) taken(tx *Tx, resp *clientv3.TxnResponse) error {
 	if tx.token == nil {
 		return nil
 	}
-	kvs := resp.Responses[len(resp.Responses)-1].GetResponseRange().Kvs
-	if len(kvs) == 0 {
-		return nil
+	t := &Token{Key: tx.token.Key}
+	if kvs := resp.Responses[len(resp.Responses)-1].GetResponseRange().Kvs; len(kvs) > 0 {
+		var err error
+		if t, err = decodeToken(tx.token.Key, kvs[0]); err != nil {
+			return err
+		}
 	}
-	t, err := decodeToken(tx.token.Key, kvs[0].Value)
-	if err != nil {
-		return err
+	if t.Revision == tx.token.Revision {
+		return nil // it was not the token that kept the write from happening
 	}
 	return &TokenTaken{*t}
 }
@@ -272,15 +276,15 @@ func (s *Store) Token(ctx context.Context, key string) (*Token, error) {
 	if err != nil || len(kvs) == 0 {
 		return nil, err
 	}
-	return decodeToken(key, kvs[0].Value)
+	return decodeToken(key, kvs[0])
 }
 
-func decodeToken(key string, value []byte) (*Token, error) {
+func decodeToken(key string, kv *mvccpb.KeyValue) (*Token, error) {
 	t := &Token{}
-	if err := json.Unmarshal(value, t); err != nil {
+	if err := json.Unmarshal(kv.Value, t); err != nil {
 		return nil, fmt.Errorf("read client token: %w", err)
 	}
-	t.Key = key
+	t.Key, t.Revision = key, kv.ModRevision
 	return t, nil
 }
 

@@ -298,7 +298,7 @@ func TestClientTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := store.Token{Key: "token of/an account", Fingerprint: "f", Result: json.RawMessage(`{"a":"<b>"}`)}
+	want := store.Token{Key: "token of/an account", Fingerprint: "f", Result: json.RawMessage(`{"a":"<b>"}`), Revision: revision}
 	for i, s := range replicas {
 		var taken *store.TokenTaken
 		if _, err := claim(s, "g"); !errors.As(err, &taken) {
@@ -329,6 +329,44 @@ func TestClientTokens(t *testing.T) {
 	}
 	if kept := time.Duration(lease.TTL) * time.Second; kept < 8*time.Hour || kept > 9*time.Hour {
 		t.Errorf("the token is kept for %v, want 8 to 9 hours", kept)
+	}
+}
+
+// A claim takes the place of the token that it names, of no other, and is refused when
+// that one is another or none by now.
+func TestClaimsThatReplace(t *testing.T) {
+	replicas := storetest.Replicas(t, 2)
+	ctx := context.Background()
+	claim := func(s *store.Store, replaces int64, result string) (int64, error) {
+		return s.Update(ctx, scopes("m"), func(tx *store.Tx) error {
+			tx.Claim(store.Token{Key: "k", Result: json.RawMessage(result), Revision: replaces})
+			return nil
+		})
+	}
+	taken := func(err error) store.Token {
+		t.Helper()
+		var taken *store.TokenTaken
+		if !errors.As(err, &taken) {
+			t.Fatalf("got error %v, want TokenTaken", err)
+		}
+		return taken.Token
+	}
+	if _, err := claim(replicas[0], 7, "0"); taken(err).Revision != 0 {
+		t.Errorf("a claim that replaces what is not there: %v", err)
+	}
+	first, err := claim(replicas[0], 0, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := claim(replicas[1], first, "2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, replaces := range []int64{0, first} {
+		_, err := claim(replicas[0], replaces, "3")
+		if diff := cmp.Diff(store.Token{Key: "k", Result: json.RawMessage("2"), Revision: second}, taken(err)); diff != "" {
+			t.Errorf("a claim that replaces %d (-want +got):\n%s", replaces, diff)
+		}
 	}
 }
 

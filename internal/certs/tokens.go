@@ -1,0 +1,139 @@
+package certs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/evermesh/evermesh/internal/api/pcaapi"
+	"github.com/evermesh/evermesh/internal/service"
+	"github.com/evermesh/evermesh/internal/store"
+)
+
+// How long idempotency tokens hold, by the reference of either service.
+const (
+	acmTokens = time.Hour
+	pcaTokens = 5 * time.Minute
+)
+
+// repeat is a call that may be one: what its idempotency token was answered with.
+type repeat struct {
+	key      string // of the token; empty when the call has none
+	replaces int64  // the token that does not hold any more, by its revision
+	arn      string // the answer; empty when the call is a new one
+}
+
+// claimed is what is kept with a token.
+type claimed struct {
+	ARN string    `json:"arn"`
+	At  time.Time `json:"at"`
+}
+
+// before finds what a call's idempotency token was answered with, so that no key is
+// drawn in vain.
+func (r *Registry) before(ctx context.Context, c *service.Call, token string) (repeat, error) {
+	key, err := tokenKey(c, token)
+	if err != nil || key == "" {
+		return repeat{}, err
+	}
+	t, err := r.config.Store.Token(ctx, key)
+	if err != nil {
+		return repeat{}, err
+	}
+	if t == nil {
+		t = &store.Token{Key: key}
+	}
+	return r.repeat(ctx, c, *t)
+}
+
+// repeat says whether a token holds: for its time, and as long as what it was answered
+// with is there.
+func (r *Registry) repeat(ctx context.Context, c *service.Call, t store.Token) (repeat, error) {
+	out := repeat{key: t.Key, replaces: t.Revision}
+	if t.Revision == 0 {
+		return out, nil
+	}
+	var was claimed
+	if err := json.Unmarshal(t.Result, &was); err != nil {
+		return out, fmt.Errorf("read what a token was answered with: %w", err)
+	}
+	life := acmTokens
+	if c.Service.Prefix == "acm-pca" {
+		life = pcaTokens
+	}
+	if r.now().Sub(was.At) >= life {
+		return out, nil
+	}
+	there, err := r.there(ctx, was.ARN)
+	if there {
+		out.arn = was.ARN
+	}
+	return out, err
+}
+
+// once makes a call idempotent: it is done once for its token and its input, and
+// repeats are answered with the same ARN. run writes in a transaction of its scopes and
+// returns the ARN.
+func (r *Registry) once(ctx context.Context, c *service.Call, call repeat, scopes []store.Scope, run func(tx *store.Tx) (arn string, err error)) (string, error) {
+	for {
+		var arn string
+		_, err := r.config.Store.Update(ctx, scopes, func(tx *store.Tx) error {
+			var err error
+			if arn, err = run(tx); err != nil || call.key == "" {
+				return err
+			}
+			result, err := json.Marshal(claimed{arn, r.now()})
+			if err == nil {
+				tx.Claim(store.Token{Key: call.key, Result: result, Revision: call.replaces})
+			}
+			return err
+		})
+		taken, ok := errors.AsType[*store.TokenTaken](err)
+		if !ok {
+			return arn, err
+		}
+		if call, err = r.repeat(ctx, c, taken.Token); err != nil || call.arn != "" {
+			return call.arn, err
+		}
+	}
+}
+
+// tokenKey is where a call's idempotency token is kept; empty for none. The input is in
+// it: AWS says nothing of a token that comes with another input, and has no error for
+// it, so that is another call.
+func tokenKey(c *service.Call, token string) (string, error) {
+	if token == "" {
+		return "", nil
+	}
+	input, err := json.Marshal(c.Input)
+	if err != nil {
+		return "", fmt.Errorf("encode input: %w", err)
+	}
+	sum := sha256.Sum256([]byte(c.Principal.Account + "\n" + c.Operation + "\n" + token + "\n" + string(input)))
+	return c.Service.Prefix + "-" + hex.EncodeToString(sum[:]), nil
+}
+
+// there says whether what a call made is still there: a certificate of ACM, an authority
+// that was not deleted, or a certificate that one issued.
+func (r *Registry) there(ctx context.Context, arn string) (bool, error) {
+	if account, path, ok := r.arnOf("acm", arn); ok && len(path) == 2 {
+		h, err := r.certificateAt(ctx, account, path[1])
+		return h != nil, err
+	}
+	account, path, ok := r.arnOf("acm-pca", arn)
+	if !ok || len(path) < 2 || uuid.Validate(path[1]) != nil {
+		return false, nil
+	}
+	a, err := r.authorityAt(ctx, account, path[1])
+	if err != nil || a == nil || len(path) == 2 {
+		return a != nil && a.Status != pcaapi.CertificateAuthorityStatusDeleted, err
+	}
+	b, err := r.issuedAt(ctx, a, path[len(path)-1])
+	return b != nil, err
+}
