@@ -28,6 +28,8 @@ const (
 	// reserveBytes is how far ahead a segment is filled with zeros: to write over
 	// what is there takes a disk half as long as to write behind the end.
 	reserveBytes = 1 << 20
+	// zeroBytes is how many zeros are written at once.
+	zeroBytes = 64 << 10
 )
 
 // Config is what Open needs.
@@ -69,6 +71,7 @@ type Log struct {
 	// Owned by the goroutine that writes.
 	out      *os.File
 	reserved int64     // up to where out is filled with zeros
+	zeros    []byte    // to fill it with
 	began    time.Time // of the last segment
 }
 
@@ -88,7 +91,7 @@ func Open(c Config) (*Log, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	l := &Log{
-		config: c, held: held, queue: newQueue(), stop: make(chan struct{}), changed: make(chan struct{}),
+		config: c, held: held, queue: newQueue(), stop: make(chan struct{}), changed: make(chan struct{}), zeros: make([]byte, zeroBytes),
 	}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("open log: %w", errors.Join(err, held.Close()))
@@ -179,9 +182,8 @@ func (l *Log) work() {
 	for {
 		select {
 		case <-l.queue.wake:
-			// Whoever is ready to append does, and shares the fsync. Where nobody is,
-			// this takes no time.
-			runtime.Gosched()
+			began := time.Now()
+			l.queue.gather(runtime.Gosched, func() bool { return time.Since(began) >= gatherMost })
 			l.keep(l.queue.take())
 		case <-tick.C:
 			l.retain()

@@ -206,13 +206,6 @@ func TestATornTailIsCutAndNothingBeforeIt(t *testing.T) {
 	}
 }
 
-// waiting is how many appends wait for the goroutine that writes.
-func waiting(l *Log) int {
-	l.queue.mu.Lock()
-	defer l.queue.mu.Unlock()
-	return l.queue.next.appends
-}
-
 func TestManyAppendsShareAnFsync(t *testing.T) {
 	l := opened(t, t.TempDir(), nil)
 	const writers, rounds = 64, 20
@@ -233,7 +226,7 @@ func TestManyAppendsShareAnFsync(t *testing.T) {
 		for w := range writers - 1 {
 			write(w + 1)
 		}
-		testenv.Eventually(t, "the others wait", func() bool { return waiting(l) == writers-1 })
+		testenv.Eventually(t, "the others wait", func() bool { return l.queue.waiting() == writers-1 })
 		l.mu.RUnlock()
 		wg.Wait()
 	}
@@ -243,6 +236,44 @@ func TestManyAppendsShareAnFsync(t *testing.T) {
 	}
 	if got := len(all(t, l)); got != writers*rounds {
 		t.Errorf("%d entries are found, want %d", got, writers*rounds)
+	}
+}
+
+// The one who writes lets those append who are ready to, until nobody has come twice; not
+// for ever, while some always come.
+func TestAGroupIsGatheredWhileSomeCome(t *testing.T) {
+	for name, c := range map[string]struct {
+		come         []int // in each yield
+		late         int   // after so many yields; 0 is never
+		yields, want int
+	}{
+		"nobody comes":              {nil, 0, 2, 1},
+		"one comes":                 {[]int{1}, 0, 3, 2},
+		"some come in each":         {[]int{3, 1, 2, 1}, 0, 6, 8},
+		"one comes after a pause":   {[]int{0, 1, 0, 1}, 0, 6, 3},
+		"who comes too late is not": {[]int{1, 0, 0, 1}, 0, 3, 2},
+		"some always come":          {[]int{1, 1, 1, 1, 1, 1, 1}, 4, 4, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q, yields := newQueue(), 0
+			join := func() {
+				if _, err := q.join(t.Context(), []Entry{entry(1, "a")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			join()
+			q.gather(func() {
+				if yields < len(c.come) {
+					for range c.come[yields] {
+						join()
+					}
+				}
+				yields++
+			}, func() bool { return c.late > 0 && yields >= c.late })
+			if got := q.take().appends; got != c.want || yields != c.yields {
+				t.Errorf("%d appends after %d yields, want %d after %d", got, yields, c.want, c.yields)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
 
 const (
@@ -11,6 +12,10 @@ const (
 	// write; as much may wait meanwhile.
 	groupMost  = 4096
 	groupBytes = 4 << 20
+	// quietYields is how many yields without an append end a group, gatherMost for how
+	// long one is gathered at most.
+	quietYields = 2
+	gatherMost  = 3 * time.Millisecond
 	// reusedBytes is how large a buffer may be that is kept for the next groups.
 	reusedBytes = 256 << 10
 )
@@ -88,6 +93,26 @@ func (q *queue) tryJoin(entries []Entry) (g *group, joined bool, err error) {
 	}
 	g.appends++
 	return g, true, nil
+}
+
+// gather has those who are just about to append share the fsync of who waits: it
+// yields to them until nobody came in two yields, or it is late. Where nobody is ready
+// to run, this takes no time.
+func (q *queue) gather(yield func(), late func() bool) {
+	for n, quiet := q.waiting(), 0; quiet < quietYields && !late(); {
+		yield()
+		now := q.waiting()
+		if quiet++; now > n {
+			n, quiet = now, 0
+		}
+	}
+}
+
+// waiting is how many appends wait to be taken.
+func (q *queue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.next.appends
 }
 
 // take is the group that waits; what comes from now on is in the next one.

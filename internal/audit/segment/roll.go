@@ -42,13 +42,25 @@ func (l *Log) reserve(upTo int64) {
 	if next <= upTo {
 		return
 	}
-	if _, err := l.out.WriteAt(make([]byte, next-upTo), upTo); err != nil {
+	if err := l.zero(upTo, next); err != nil {
 		if err := l.out.Truncate(max(upTo, l.reserved)); err != nil {
 			l.config.Log.Warn("segment keeps zeros at its end", "err", err)
 		}
 		return
 	}
 	l.reserved = next
+}
+
+// zero writes zeros into the last segment.
+func (l *Log) zero(from, to int64) error {
+	for from < to {
+		n, err := l.out.WriteAt(l.zeros[:min(to-from, zeroBytes)], from)
+		if err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
 }
 
 // shut closes the last segment, which is synced, without the zeros at its end.
