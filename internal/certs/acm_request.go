@@ -294,11 +294,16 @@ func (r *Registry) exportCertificate(ctx context.Context, c *service.Call, in *a
 		return nil, api.Errorf(acmapi.CodeValidation, "Certificate ARN: %s is not a private certificate", h.arn)
 	case h.Certificate == "":
 		return nil, notIssued(h)
+	case h.Status == acmapi.CertificateStatusRevoked:
+		return nil, revoked(h.arn)
 	case len(in.Passphrase) < leastPassphrase:
 		return nil, api.Errorf(acmapi.CodeValidation, "Value at 'passphrase' failed to satisfy constraint: Member must have length greater than or equal to %d", leastPassphrase)
 	}
 	var out *acmapi.ExportCertificateResponse
 	err = r.changeCertificate(ctx, h, nil, func(tx *store.Tx, b *certificateBody) error {
+		if b.Status == acmapi.CertificateStatusRevoked {
+			return revoked(h.arn)
+		}
 		// Of one record, so that key and certificate are of each other.
 		key, err := r.open(h.tail(), b.Key)
 		if err != nil {
@@ -316,6 +321,11 @@ func (r *Registry) exportCertificate(ctx context.Context, c *service.Call, in *a
 	return out, err
 }
 
+// revoked is the refusal of an export of what nobody is to use any more.
+func revoked(arn string) error {
+	return api.Errorf(acmapi.CodeValidation, "Certificate %s was revoked and is not exported: request another one.", arn)
+}
+
 func (r *Registry) renewCertificate(ctx context.Context, c *service.Call, in *acmapi.RenewCertificateRequest) (*none, error) {
 	h, err := r.readCertificate(ctx, c, in.CertificateARN, nil)
 	if err != nil {
@@ -325,56 +335,4 @@ func (r *Registry) renewCertificate(ctx context.Context, c *service.Call, in *ac
 		return nil, api.Errorf(acmapi.CodeValidation, "Certificate %s is not eligible for renewal: only one that a private certificate authority issued, and that was not revoked, is.", h.arn)
 	}
 	return &none{}, r.renew(ctx, h, c)
-}
-
-func (r *Registry) revokeCertificate(ctx context.Context, c *service.Call, in *acmapi.RevokeCertificateRequest) (*acmapi.RevokeCertificateResponse, error) {
-	h, err := r.readCertificate(ctx, c, in.CertificateARN, nil)
-	switch {
-	case err != nil:
-		return nil, err
-	case h.Type != acmapi.CertificateTypePrivate || h.Certificate == "":
-		return nil, api.Errorf(acmapi.CodeValidation, "Certificate %s was not issued by a private certificate authority and cannot be revoked.", h.arn)
-	case h.Status == acmapi.CertificateStatusRevoked:
-		return nil, api.Errorf(acmapi.CodeConflict, "Certificate %s was revoked already.", h.arn)
-	}
-	if err := r.unused(ctx, h); err != nil {
-		return nil, err
-	}
-	a, err := r.authorityOf(ctx, h.Authority)
-	if err != nil {
-		return nil, err
-	}
-	if a == nil {
-		return nil, api.Errorf(acmapi.CodeConflict, "The certificate authority %s does not exist any more.", h.Authority)
-	}
-	out := &acmapi.RevokeCertificateResponse{CertificateARN: h.arn}
-	err = r.changeCertificate(ctx, h, []store.Scope{authorityScope(a.account, a.id)}, func(tx *store.Tx, b *certificateBody) error {
-		leaf, err := authority.ParseCertificate([]byte(b.Certificate))
-		if err != nil {
-			return err
-		}
-		err = r.revoke(tx, a, authority.SerialID(leaf.SerialNumber), pcaReason(in.RevocationReason), leaf.NotAfter)
-		if known, ok := errors.AsType[*api.Error](err); ok && known.Code != pcaapi.CodeRequestAlreadyProcessed {
-			return api.Errorf(acmapi.CodeConflict, "%s", known.Message)
-		} else if err != nil && !ok {
-			return err
-		}
-		b.Status, b.Revoked, b.Reason = acmapi.CertificateStatusRevoked, r.now(), in.RevocationReason
-		c.Commit(tx, out)
-		return nil
-	})
-	return out, err
-}
-
-// pcaReason is ACM's reason in PCA's words.
-func pcaReason(reason acmapi.RevocationReason) pcaapi.RevocationReason {
-	switch reason {
-	case acmapi.RevocationReasonCaCompromise:
-		return pcaapi.RevocationReasonCertificateAuthorityCompromise
-	case acmapi.RevocationReasonSuperceded:
-		return pcaapi.RevocationReasonSuperseded
-	case acmapi.RevocationReasonCertificateHold, acmapi.RevocationReasonRemoveFromCrl:
-		return pcaapi.RevocationReasonUnspecified
-	}
-	return pcaapi.RevocationReason(reason)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -179,60 +178,6 @@ func (r *Registry) issuedAt(ctx context.Context, a *stated, serial string) (*iss
 		}
 	}
 	return nil, nil
-}
-
-func (r *Registry) revokeIssued(ctx context.Context, c *service.Call, in *pcaapi.RevokeCertificateRequest) (*none, error) {
-	a, err := r.readAuthority(ctx, c, in.CertificateAuthorityARN, nil)
-	if err != nil {
-		return nil, err
-	}
-	serial, err := authority.ParseSerial(in.CertificateSerial)
-	if err != nil {
-		return nil, api.Errorf(pcaapi.CodeInvalidRequest, "CertificateSerial: %v.", err)
-	}
-	b, err := r.issuedAt(ctx, a, serial)
-	switch {
-	case err != nil:
-		return nil, err
-	case b == nil:
-		return nil, api.Errorf(pcaapi.CodeResourceNotFound, "Could not find certificate with serial number %s of %s.", in.CertificateSerial, a.arn)
-	case b.Own:
-		return nil, api.Errorf(pcaapi.CodeInvalidRequest, "A self-signed certificate cannot be revoked.")
-	}
-	_, err = r.config.Store.Update(ctx, []store.Scope{authorityScope(a.account, a.id)}, func(tx *store.Tx) error {
-		if err := r.revoke(tx, a, serial, in.RevocationReason, b.NotAfter); err != nil {
-			return err
-		}
-		c.Commit(tx, nil)
-		return nil
-	})
-	return &none{}, err
-}
-
-// revoke writes a revocation down, in a transaction that has the authority's scope.
-func (r *Registry) revoke(tx *store.Tx, a *stated, serial string, reason pcaapi.RevocationReason, notAfter time.Time) error {
-	record := tx.Record(a.tail())
-	if record == nil {
-		return noAuthority(a.arn)
-	}
-	now, err := decode[authorityBody](*record)
-	if err != nil {
-		return err
-	}
-	if now.Status != pcaapi.CertificateAuthorityStatusActive {
-		return wrongState(a, now.Status, "revoke certificates")
-	}
-	tail := authorityScope(a.account, a.id).Tail("revoked", serial)
-	if tx.Record(tail) != nil {
-		return api.Errorf(pcaapi.CodeRequestAlreadyProcessed, "The certificate was revoked already.")
-	}
-	tx.PutRecord(revokedType(), tail, revokedBody{Serial: serial, At: r.now().Truncate(time.Second), Reason: reason, NotAfter: notAfter})
-	return nil
-}
-
-func serialNumber(id string) *big.Int {
-	n, _ := new(big.Int).SetString(id, 16)
-	return n
 }
 
 func permissionTail(a *stated, principal, source string) string {
