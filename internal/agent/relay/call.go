@@ -146,6 +146,9 @@ func (c *call) reach(ctx context.Context) reached {
 			return reached{up: up, first: f}
 		}
 		c.attach(nil)
+		if ctx.Err() != nil && c.down.Context().Err() == nil {
+			err = errUnanswered
+		}
 		if err = c.ended(up, false, err); definite(err) || !c.patient(ctx) {
 			return reached{err: err}
 		}
@@ -178,6 +181,9 @@ func (u *upstream) message() (*frame, error) {
 	}
 	return f, nil
 }
+
+// errUnanswered is what came of a stream that the relay ended itself: Envoy has what was kept, and nobody had answered it.
+var errUnanswered = status.Error(codes.Unavailable, "it took the stream, and had not answered when Envoy had the last good configuration")
 
 // definite says whether the end of a stream that was never answered is the control plane's word on this proxy, which
 // other replicas would say as well.

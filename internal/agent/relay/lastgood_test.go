@@ -171,6 +171,9 @@ func TestLastGoodIsServed(t *testing.T) {
 			if on, _ := relay.Connected(); on {
 				t.Error("the relay says that the control plane is there")
 			}
+			if said := strings.Join(relay.Report().Lines(), "\n"); strings.Contains(said, "canceled") || relay.Report().OK() || name == "the endpoint is silent" && !strings.Contains(said, "had not answered") {
+				t.Errorf("the report says %s", said)
+			}
 			if tries := c.Count() - before; tries > 12 {
 				t.Errorf("%d streams in %s: a tight loop", tries, time.Since(began))
 			}
