@@ -25,9 +25,11 @@ const (
 	// it was prolonged last it is prolonged again, and twice as often proxies are looked
 	// at, beside when one connects.
 	lasts = 5 * time.Minute
-	// appears is how long a proxy that is not known is waited for: it is in the ledger a
-	// little after it has connected.
-	appears = time.Second
+	// appears is how long a proxy that is not known is waited for, and appearsEvery how often
+	// it is looked for: it is in the ledger a little after it has connected, and 2 s and a
+	// write of the store after that where the store is slow.
+	appears      = 3 * time.Second
+	appearsEvery = 250 * time.Millisecond
 )
 
 // Store is where drains are kept; *store.Store is one.
@@ -259,7 +261,7 @@ func (d *Drains) Find(ctx context.Context, account, instance, arn string, may fu
 			return p, key, err
 		}
 		select {
-		case <-time.After(appears / 4):
+		case <-time.After(appearsEvery):
 		case <-ctx.Done():
 			return p, key, ctx.Err()
 		}
