@@ -44,28 +44,30 @@ func checkText(text string) error {
 		if m == nil {
 			return fmt.Errorf("what begins with %.20q is no command: write %%%% for a percent sign", text)
 		}
-		if err := checkCommand(m[1], m[2], strings.HasPrefix(m[0], "%"+m[1]+"("), m[3]); err != nil {
+		if err := checkCommand(m[1], m[2], m[3]); err != nil {
 			return fmt.Errorf("%s: %w", m[0], err)
 		}
 		text = text[len(m[0]):]
 	}
 }
 
-// checkCommand takes what both the oldest and the newest Envoy take.
-func checkCommand(name, parameter string, given bool, length string) error {
+// checkCommand takes what both the oldest and the newest Envoy take. To them, too, empty parentheses are none.
+func checkCommand(name, parameter, length string) error {
 	takes, known := commands[name]
 	switch {
 	case !known:
 		return fmt.Errorf("there is no command %s, or not in every Envoy, or its parameter cannot be checked", name)
 	case length != "" && !takes.length:
 		return fmt.Errorf("%s takes no length", name)
-	case len(length) > len(":999999"):
+	case len(length) > len(":999999999999999999"): // what 64 bits can hold
 		return errors.New("the length is too long")
-	case given && takes.parameter == nil:
-		return fmt.Errorf("%s takes no parameter", name)
-	case !given && takes.needed:
+	case parameter == "" && takes.needed:
 		return fmt.Errorf("%s needs a parameter", name)
-	case given && !takes.parameter.MatchString(parameter):
+	case parameter == "":
+		return nil
+	case takes.parameter == nil:
+		return fmt.Errorf("%s takes no parameter", name)
+	case !takes.parameter.MatchString(parameter) || takes.never != nil && takes.never.MatchString(parameter):
 		return fmt.Errorf("the parameter of %s is not as Envoy takes it", name)
 	}
 	return nil
@@ -74,6 +76,7 @@ func checkCommand(name, parameter string, given bool, length string) error {
 // takes is what may follow a command's name.
 type takes struct {
 	parameter *regexp.Regexp // nil: none
+	never     *regexp.Regexp // what must be nowhere in it; nil: nothing
 	needed    bool
 	length    bool
 }
@@ -88,28 +91,35 @@ func commandTable() map[string]takes {
 			out[name] = t
 		}
 	}
+	moment := takes{parameter: regexp.MustCompile(`^` + anyText + `$`), never: regexp.MustCompile(lineBreak)}
 	put(takes{}, bareCommands)
 	for _, side := range []string{"DOWNSTREAM_", "UPSTREAM_"} {
 		for name := range strings.FieldsSeq(sideCommands) {
 			out[side+name] = takes{}
 		}
-		put(takes{parameter: regexp.MustCompile(timeFormat)}, side+"PEER_CERT_V_START "+side+"PEER_CERT_V_END")
+		put(moment, side+"PEER_CERT_V_START "+side+"PEER_CERT_V_END")
 	}
-	put(takes{parameter: regexp.MustCompile(timeFormat)}, "START_TIME START_TIME_LOCAL EMIT_TIME EMIT_TIME_LOCAL")
+	put(moment, "START_TIME START_TIME_LOCAL EMIT_TIME EMIT_TIME_LOCAL")
 	put(takes{parameter: regexp.MustCompile(`^ALLOW_WHITESPACES$`)}, "RESPONSE_CODE_DETAILS")
-	put(takes{parameter: regexp.MustCompile(`^:?[!#-'*+.0-9A-Z^-z|~-]+(\?:?[!#-'*+.0-9A-Z^-z|~-]+)?$`), needed: true, length: true}, "REQ RESP TRAILER REQ_WITHOUT_QUERY")
-	put(takes{parameter: regexp.MustCompile(`^[0-9A-Za-z_.-]+$`), needed: true, length: true}, "QUERY_PARAM ENVIRONMENT")
-	put(takes{parameter: regexp.MustCompile(`^[0-9A-Za-z_./-]+(:(PLAIN|TYPED))?$`), needed: true, length: true}, "FILTER_STATE UPSTREAM_FILTER_STATE")
-	put(takes{parameter: regexp.MustCompile(`^[0-9A-Za-z_./-]+(:[0-9A-Za-z_./-]+)*$`), needed: true}, "DYNAMIC_METADATA CLUSTER_METADATA UPSTREAM_METADATA")
-	put(takes{parameter: regexp.MustCompile(`^(DYNAMIC|CLUSTER|ROUTE|UPSTREAM_HOST|LISTENER|VIRTUAL_HOST)(:[0-9A-Za-z_./-]+)+$`), needed: true}, "METADATA")
+	put(takes{parameter: regexp.MustCompile(`^:?[!#-'*+.0-9A-Z^-z|~-]+(\?:?[!#-'*+.0-9A-Z^-z|~-]+)?$`), needed: true, length: true}, "REQ RESP TRAILER REQ_WITHOUT_QUERY STREAM_INFO_REQ")
+	put(takes{parameter: regexp.MustCompile(`^` + anyText + `$`), needed: true, length: true}, "QUERY_PARAM ENVIRONMENT")
+	put(takes{parameter: regexp.MustCompile(`^` + part + `(:(PLAIN|TYPED|FIELD(:` + part + `)+))?$`), needed: true, length: true}, "FILTER_STATE UPSTREAM_FILTER_STATE")
+	put(takes{parameter: regexp.MustCompile(`^` + part + `(:` + part + `)*$`), needed: true}, "DYNAMIC_METADATA CLUSTER_METADATA UPSTREAM_METADATA")
+	put(takes{parameter: regexp.MustCompile(`^(DYNAMIC|CLUSTER|ROUTE|UPSTREAM_HOST|LISTENER|VIRTUAL_HOST)(:` + part + `)*$`), needed: true, length: true}, "METADATA")
 	put(takes{parameter: regexp.MustCompile(`^(CAMEL_STRING|SNAKE_STRING|NUMBER)$`)}, "GRPC_STATUS")
 	put(takes{parameter: regexp.MustCompile(`^(WQ|NQ)(:(ORIG|PATH|ORIG_OR_PATH))?$`), length: true}, "PATH")
-	put(takes{parameter: regexp.MustCompile(`^[0-9A-Za-z_.]+:[0-9A-Za-z_.]+(:(ms|us|ns))?$`), needed: true}, "COMMON_DURATION")
+	put(takes{parameter: regexp.MustCompile(`^` + part + `:` + part + `(:(ms|us|ns))?$`), needed: true}, "COMMON_DURATION")
 	return out
 }
 
-// timeFormat is that of strftime, with fractions of a second.
-const timeFormat = `^([^%\x00-\x1f]|%(%|[1-9]?f|[aAbBcCdDeFgGhHIjmMpRsSTuUVwWxXyYzZ]|E?[zS]))*$`
+// Parameters are whatever has no control character. Some have parts with colons between them.
+const (
+	anyText = `[^\x00-\x1f\x7f]+`
+	part    = `[^:\x00-\x1f\x7f]+`
+)
+
+// lineBreak is what Envoy refuses in a format of strftime, and a width that is no number of digits.
+const lineBreak = `%[-_0^#]*[1-9]*[EO]?n|%[^%A-Za-z]*[0-9]{4}`
 
 const bareCommands = `ACCESS_LOG_TYPE BYTES_RECEIVED BYTES_RETRANSMITTED BYTES_SENT CONNECTION_ID CONNECTION_TERMINATION_DETAILS
 CUSTOM_FLAGS DOWNSTREAM_DIRECT_LOCAL_ADDRESS DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_DIRECT_LOCAL_PORT
