@@ -37,8 +37,7 @@ type server struct {
 // serveRaw has that done to each connection, which is closed then. The address may be one that was in use just now.
 func serveRaw(t *testing.T, address string, do func(net.Conn)) *server {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	must(t, err)
+	l := testenv.Listen(t, "tcp", address)
 	s := &server{listener: l, open: map[net.Conn]bool{}}
 	s.wg.Go(func() {
 		for {
@@ -184,8 +183,7 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 // serveMessages is a server of gRPC that answers every message with those.
 func serveMessages(t *testing.T, address string, messages ...[]byte) (streams *atomic.Int64, stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	must(t, err)
+	l := testenv.Listen(t, "tcp", address)
 	streams = &atomic.Int64{}
 	s := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}), grpc.WaitForHandlers(true), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		streams.Add(1)

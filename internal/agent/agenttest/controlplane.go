@@ -2,7 +2,6 @@ package agenttest
 
 import (
 	"context"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -116,10 +115,7 @@ func NewControlPlane(t testing.TB, address string, options ...grpc.ServerOption)
 	if address == "" {
 		address = testenv.FreeAddress(t)
 	}
-	l, err := net.Listen(network(address), address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testenv.Listen(t, network(address), address)
 	c := &ControlPlane{Addr: l.Addr().String(), Whole: echoWhole, Delta: echoDelta, peers: map[string]bool{}}
 	c.server = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(64 << 20), grpc.WaitForHandlers(true),
