@@ -16,7 +16,7 @@ import (
 // is and what their policies say, what is shared with whom, and which meshes there are,
 // as a share is of the mesh that was there when it was made.
 func (d *daemon) openMemory() {
-	d.memory = catchup.New(catchup.Config{Heads: d.store.Heads, Now: time.Now, Followers: []catchup.Follower{
+	d.memory = catchup.New(catchup.Config{Heads: d.heads, Now: time.Now, Followers: []catchup.Follower{
 		{
 			Tail: iam.Tail, Revision: d.keys.Directory().Revision, Reach: d.keys.Directory().Reach,
 			Codes: []string{api.CodeUnrecognizedClient, api.CodeAccessDenied, api.CodeForbidden, eksauthapi.CodeInvalidToken},
@@ -32,4 +32,13 @@ func (d *daemon) openMemory() {
 			Reach:    func(ctx context.Context, revision int64) bool { return d.loop.Reach(ctx, revision) },
 		},
 	}})
+}
+
+// heads reads how far the store is, and counts that when it has answered.
+func (d *daemon) heads(ctx context.Context, tails ...string) ([]int64, error) {
+	heads, err := d.store.Heads(ctx, tails...)
+	if err == nil {
+		d.metrics.catchUps.Inc()
+	}
+	return heads, err
 }

@@ -24,6 +24,7 @@ type metrics struct {
 	rejections *prometheus.CounterVec
 	txn        prometheus.Histogram
 	conflicts  prometheus.Counter
+	catchUps   prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -38,6 +39,7 @@ func newMetrics() *metrics {
 		rejections: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "evermesh_xds_rejections_total", Help: "xDS responses that a proxy refused, by type."}, []string{"type"}),
 		txn:        prometheus.NewHistogram(prometheus.HistogramOpts{Name: "evermesh_store_txn_seconds", Help: "Time of a store transaction.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
 		conflicts:  prometheus.NewCounter(prometheus.CounterOpts{Name: "evermesh_store_conflicts_total", Help: "Store transactions repeated because another writer was first."}),
+		catchUps:   prometheus.NewCounter(prometheus.CounterOpts{Name: "evermesh_catchup_reads_total", Help: "Reads of how far the store is, before somebody is refused by what this replica remembers."}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "evermesh_build_info", Help: "Always 1; the version is in the labels.",
@@ -45,7 +47,7 @@ func newMetrics() *metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.requests, m.seconds, m.publish, m.revision, m.streams, m.responses, m.rejections,
-		m.txn, m.conflicts, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.txn, m.conflicts, m.catchUps, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
