@@ -38,8 +38,9 @@ type Config struct {
 }
 
 // Keys answers for access keys; it is an auth.Keys. A key that another replica
-// made or revoked is known as soon as the store's watch tells, within a second;
-// while the store cannot be reached, what was known goes on.
+// made or revoked is known as soon as the store's watch tells, within a second, and
+// what was made before anybody is refused for the want of it (package catchup); while the
+// store cannot be reached, what was known goes on.
 type Keys struct {
 	config Config
 	box    *seal.Box

@@ -11,8 +11,9 @@ import (
 )
 
 // Shares answers, from memory, what is shared with whom. What any replica writes is
-// known as soon as the store's watch tells, within a second (SHARE-019); while the
-// store cannot be reached, what was known goes on.
+// known as soon as the store's watch tells, within a second (SHARE-019), and before
+// anybody is refused for the want of it (package catchup); while the store cannot be
+// reached, what was known goes on.
 type Shares struct {
 	Config
 
