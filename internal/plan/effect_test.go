@@ -77,6 +77,12 @@ func effectCases() []effectCase {
 			[]string{"all its connections are drained: Envoy replaces the listener, as the way to look at what comes in changes"},
 		},
 		{
+			"the idle timeout of TCP, which is in the listener", api.KindVirtualNode,
+			node(`{"portMapping":{"port":3306,"protocol":"tcp"}}`, ""),
+			node(`{"portMapping":{"port":3306,"protocol":"tcp"},"timeout":{"tcp":{"idle":{"unit":"s","value":5}}}}`, ""), true,
+			[]string{"connections to port 3306 in plaintext are drained: the idle timeout changes"},
+		},
+		{
 			"the last listener", api.KindVirtualNode,
 			node(on8080(""), ""), `{}`, true,
 			[]string{"all its connections are drained: the listener goes"},
