@@ -183,7 +183,7 @@ func (b *build) shared(name, extra string, inputs []*api.Resource, mk func(p *pi
 	all := func(p *piece) {
 		mk(p)
 		for _, r := range inputs {
-			p.cut(r)
+			p.inspect(r)
 		}
 	}
 	if slices.Contains(inputs, b.own) {

@@ -134,7 +134,7 @@ func (b *build) makeServed(key servedKey, s *mesh.Service) *served {
 	x := &piece{}
 	b.fillHost(x, hostName(name), domainsOf(name, key.at.port), s.Key, func(f *faults) []*routev3.Route { return b.routes(s, key.at, f) })
 	for _, r := range inputs(s) {
-		x.cut(r)
+		x.inspect(r)
 	}
 	out.host, out.found = x.host, x.faults
 	return out

@@ -24,8 +24,8 @@ func (b *build) gateway(spec *api.VirtualGatewaySpec) {
 		b.gatewayIngress(spec, i)
 	}
 	for _, r := range b.view.GatewayRoutes {
-		if !slices.ContainsFunc(spec.Listeners, func(l api.VirtualGatewayListener) bool { return enters(r.GatewayRouteSpec(), gatewayPort(&l)) }) {
-			b.report([]mesh.Problem{{Key: r.Key, Reason: ReasonMismatch, Message: fmt.Sprintf("no listener of virtual gateway %s has the route's protocol and port; the route is left out", b.own.Key.Name)}})
+		if why := b.entersNowhere(spec, r.GatewayRouteSpec()); why != "" {
+			b.report([]mesh.Problem{{Key: r.Key, Reason: ReasonMismatch, Message: why}})
 		}
 	}
 	if len(spec.Listeners) > 0 {
@@ -37,8 +37,35 @@ func gatewayPort(l *api.VirtualGatewayListener) portOf {
 	return portOf{uint32(l.PortMapping.Port), api.PortProtocol(l.PortMapping.Protocol)}
 }
 
+// entersNowhere says why a gateway route is on no listener; empty where it is on one.
+func (b *build) entersNowhere(gateway *api.VirtualGatewaySpec, spec *api.GatewayRouteSpec) string {
+	fits := false
+	for i := range gateway.Listeners {
+		at := gatewayPort(&gateway.Listeners[i])
+		if enters(spec, at) {
+			return ""
+		}
+		fits = fits || speaks(spec, at)
+	}
+	if !fits {
+		return fmt.Sprintf("no listener of virtual gateway %s has the route's protocol and port; the route is left out", b.own.Key.Name)
+	}
+	_, host := gatewayMatch(spec)
+	return fmt.Sprintf("%s has the port of no listener of virtual gateway %s that the route is for, and so matches nothing: leave the port out, as Envoy does not look at it; the route is left out",
+		said(routeMember(spec.HTTPRoute != nil, spec.HTTP2Route != nil), host), b.own.Key.Name)
+}
+
 // enters says whether a gateway route is one of those on that port (GR-007).
 func enters(spec *api.GatewayRouteSpec, at portOf) bool {
+	if !speaks(spec, at) {
+		return false
+	}
+	_, host := gatewayMatch(spec)
+	return hostnameOf(host).on(at.port)
+}
+
+// speaks says whether a gateway route has the port's protocol, and that port if it names one.
+func speaks(spec *api.GatewayRouteSpec, at portOf) bool {
 	if spec == nil {
 		return false
 	}
@@ -94,7 +121,9 @@ func (b *build) redirects(config string, at portOf, loop string) {
 	byDomain := map[string][]mesh.GatewayRoute{}
 	for _, r := range b.view.GatewayRoutes {
 		if enters(r.GatewayRouteSpec(), at) {
-			byDomain[domain(r)] = append(byDomain[domain(r)], r)
+			_, host := gatewayMatch(r.GatewayRouteSpec())
+			domain := hostnameOf(host).domain()
+			byDomain[domain] = append(byDomain[domain], r)
 		}
 	}
 	domains := make([]string, 0, len(byDomain))
@@ -124,21 +153,6 @@ func (b *build) redirects(config string, at portOf, loop string) {
 	}
 	// Ports in the Host header are ignored.
 	b.routeConfig(&routev3.RouteConfiguration{Name: config, IgnorePortInHostMatching: true}, hosts)
-}
-
-// domain is the host name that a gateway route matches, in lower case as hosts
-// have none (GR-008).
-func domain(r mesh.GatewayRoute) string {
-	_, host := gatewayMatch(r.GatewayRouteSpec())
-	switch {
-	case host == nil:
-		return "*"
-	case host.Exact != "":
-		return strings.ToLower(host.Exact)
-	case host.Suffix != "":
-		return "*" + strings.ToLower(host.Suffix)
-	}
-	return "*"
 }
 
 func rank(domain string) int {

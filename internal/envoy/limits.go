@@ -14,7 +14,7 @@ import (
 // what does not fit 64 bits of nanoseconds, which is 292 years.
 const longestDuration = 100 * 365 * 24 * time.Hour
 
-// duration is nil when the API's is absent; 0 means off, as in Envoy.
+// duration is nil when the API's is absent, or has no value; 0 means off, as in Envoy.
 func duration(d *api.Duration) *durationpb.Duration {
 	if d == nil || d.Value == nil {
 		return nil
@@ -22,6 +22,7 @@ func duration(d *api.Duration) *durationpb.Duration {
 	return durationpb.New(time.Duration(min(*d.Value, most(d))) * unit(d))
 }
 
+// unit is that of a duration. The model lets it be absent, and App Mesh's reference says no default: seconds are taken.
 func unit(d *api.Duration) time.Duration {
 	if d.Unit == api.DurationUnitMs {
 		return time.Millisecond
@@ -32,11 +33,20 @@ func unit(d *api.Duration) time.Duration {
 // most is the largest value of a duration in its unit.
 func most(d *api.Duration) int64 { return int64(longestDuration / unit(d)) }
 
-// cut tells of a resource's durations that are cut.
+// cut tells of a resource's durations and numbers that are cut, and of durations that are none.
 func (f *faults) cut(r *api.Resource) {
 	check := func(path string, d *api.Duration) {
-		if d != nil && d.Value != nil && *d.Value > most(d) {
+		switch {
+		case d == nil:
+		case d.Value == nil:
+			f.add(r.Key, ReasonNotTranslated, "spec.%s has no effect: it has no value; set one, or leave it out", path)
+		case *d.Value > most(d):
 			f.add(r.Key, ReasonInvalid, "spec.%s is longer than Envoy takes; it is cut to 100 years", path)
+		}
+	}
+	number := func(path string, n int64) {
+		if n > unlimited {
+			f.add(r.Key, ReasonInvalid, "spec.%s is more than Envoy is given; it is cut to %d", path, unlimited)
 		}
 	}
 	timeout := func(path string, t *api.HTTPTimeout) {
@@ -50,15 +60,13 @@ func (f *faults) cut(r *api.Resource) {
 			check(path+".idle", t.Idle)
 		}
 	}
-	if r == nil {
-		return
-	}
 	if spec := r.RouteSpec(); spec != nil {
 		http := func(path string, h *api.HTTPRoute) {
 			if h != nil {
 				timeout(path+".timeout", h.Timeout)
 				if h.RetryPolicy != nil {
 					check(path+".retryPolicy.perRetryTimeout", &h.RetryPolicy.PerRetryTimeout)
+					number(path+".retryPolicy.maxRetries", h.RetryPolicy.MaxRetries)
 				}
 			}
 		}
@@ -68,6 +76,7 @@ func (f *faults) cut(r *api.Resource) {
 			timeout("grpcRoute.timeout", (*api.HTTPTimeout)(grpc.Timeout))
 			if grpc.RetryPolicy != nil {
 				check("grpcRoute.retryPolicy.perRetryTimeout", &grpc.RetryPolicy.PerRetryTimeout)
+				number("grpcRoute.retryPolicy.maxRetries", grpc.RetryPolicy.MaxRetries)
 			}
 		}
 		if spec.TCPRoute != nil {
@@ -90,6 +99,7 @@ func (f *faults) cut(r *api.Resource) {
 			if o := l.OutlierDetection; o != nil {
 				check(path+".outlierDetection.interval", &o.Interval)
 				check(path+".outlierDetection.baseEjectionDuration", &o.BaseEjectionDuration)
+				number(path+".outlierDetection.maxServerErrors", o.MaxServerErrors)
 			}
 		}
 	}

@@ -306,7 +306,7 @@ func (b *build) tcpTargets(s *mesh.Service, at portOf, f *faults) (to []weighted
 			to = append(to, weighted{egressCluster(b.mesh, x.node, x.listener), x.weight})
 		}
 	}
-	f.cut(routes[0].Resource)
+	f.inspect(routes[0].Resource)
 	_, d := routeTimeout(routes[0].RouteSpec())
 	return to, duration(d)
 }

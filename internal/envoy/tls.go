@@ -242,7 +242,13 @@ func (b *build) socket(t termination, protocol api.PortProtocol, where string) (
 		f.add(b.own.Key, ReasonInvalid, "spec.%s.tls: %s, so the listener takes no TLS", where, fmt.Sprintf(format, args...))
 		b.report(f.problems)
 	}
+	remark := func(what string) {
+		b.report([]mesh.Problem{{Key: b.own.Key, Reason: mesh.ReasonUnenforced, Message: fmt.Sprintf("spec.%s.tls.validation%s", where, what)}})
+	}
 	if !t.offersTLS() {
+		if !t.trust.none() {
+			remark(" has no effect while the mode is DISABLED: nobody speaks TLS with the listener; set PERMISSIVE, or STRICT")
+		}
 		return nil, refs
 	}
 	t.certificate, t.trust = b.reachable(t.certificate), b.reachable(t.trust)
@@ -252,6 +258,9 @@ func (b *build) socket(t termination, protocol api.PortProtocol, where string) (
 	}
 	names, strict := subjectNames(t.names, false), !t.offersPlaintext()
 	if !strict {
+		if len(names) > 0 && !t.trust.none() {
+			remark(".subjectAlternativeNames has no effect while the mode is PERMISSIVE: names are checked when it is STRICT, and Envoy's statistic ssl.no_certificate tells when all clients show a certificate")
+		}
 		names = nil // with names, Envoy demands a certificate
 	}
 	context := &tlsv3.DownstreamTlsContext{CommonTlsContext: common(b.owner.steady().ads, protocol, t.certificate, t.trust, names)}

@@ -59,15 +59,20 @@ type Problem struct {
 // with it and does not look at that certificate (TLS-016).
 const ReasonUnvalidated = "Unvalidated"
 
-// ReasonUnenforced is the reason of remarks on a node whose mesh drops what is for no
-// service, and that has proxies without interception, which do not see such traffic
-// (MESH-002).
+// ReasonUnenforced is the reason of remarks on what is said and not held to: on a node
+// whose mesh drops what is for no service, and that has proxies without interception, which
+// do not see such traffic (MESH-002); and on a listener's TLS validation, of which a mode
+// that lets in plaintext checks nothing, or not the names (MTLS-009).
 const ReasonUnenforced = "Unenforced"
+
+// ReasonUnmatched is the reason of remarks on a route or gateway route whose match no
+// request can meet, or hardly any.
+const ReasonUnmatched = "Unmatched"
 
 // Remark says whether everything acts as it says in spite of the problem: who runs
 // the mesh should know it, and nothing is without effect.
 func (p Problem) Remark() bool {
-	return p.Reason == ReasonUnvalidated || p.Reason == ReasonUnenforced
+	return p.Reason == ReasonUnvalidated || p.Reason == ReasonUnenforced || p.Reason == ReasonUnmatched
 }
 
 // Reader reads resources at one revision.

@@ -21,6 +21,8 @@ const (
 	rpcGate = "GR-017_gateway_grpc virtualGateway/ingress"
 	unfit   = "RT-003_mismatches virtualNode/front"
 	ports   = "GR-005_ports_of_no_listener virtualGateway/ingress"
+	named   = "GR-008_GR-023_hosts_with_ports virtualGateway/ingress"
+	vain    = "without_effect virtualNode/front"
 )
 
 // row is a request and, in the words of brief, what becomes of it.
@@ -64,6 +66,12 @@ func enter(host, path, want string, header ...string) row {
 	return row{simulate.Request{Direction: simulate.Inbound, Destination: toPort(8080), Authority: host, Path: path, Headers: headers(header...)}, want}
 }
 
+// on is the request at another port.
+func (r row) on(port uint16) row {
+	r.request.Destination = toPort(port)
+	return r
+}
+
 // call is a call to a gateway.
 func call(host, path, want string, header ...string) row {
 	return row{simulate.Request{
@@ -75,7 +83,7 @@ func call(host, path, want string, header ...string) row {
 // wanted, and through a real Envoy, which must do what the simulation says.
 func TestRules(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, front, ingress, rpcGate, unfit, ports, allowAll)
+	r := newRig(t, front, ingress, rpcGate, unfit, ports, named, vain, allowAll)
 	elsewhere := passedOn(t)
 	for _, test := range []struct {
 		name string
@@ -228,6 +236,31 @@ func TestRules(t *testing.T) {
 			enter("shop.example.com:8080", "/", "blue_http_9080 colors.local/"), enter("x.example.org:1", "/", "blue_http_9080 colors.local/"),
 			enter("shop.example.com:x", "/", "blue_http_9080 colors.local/"), enter("shop.example.com:", "/", "blue_http_9080 colors.local/"),
 			enter("[::1]", "/", "green_http_9080 green.local/"), enter("[::1]:8080", "/", "green_http_9080 green.local/"),
+		}},
+		{"GR-023 a host name with a port is one of that listener", named, []row{
+			enter("p.com", "/", "blue_http_9080 blue.local/").on(8081), enter("P.com:8081", "/", "blue_http_9080 blue.local/").on(8081),
+			enter("p.com:443", "/", "blue_http_9080 blue.local/").on(8081), enter("p.com:8081", "/green", "green_http_9080 green.local/").on(8081),
+			enter("p.com:8081", "/", "404"), enter("p.com:8081", "/green", "green_http_9080 green.local/"),
+			enter("a.s.com", "/", "blue_http_9080 blue.local/"), enter("a.s.com:8080", "/", "blue_http_9080 blue.local/"),
+			enter("a.s.com:8080", "/", "green_http_9080 green.local/").on(8081),
+			enter("[::1]:8080", "/", "blue_http_9080 blue.local/"), enter("[::1]", "/", "green_http_9080 green.local/").on(8081),
+		}},
+		{"GR-008 an asterisk before a suffix, and a dot at the end of a host", named, []row{
+			enter("a.x.com", "/", "blue_http_9080 blue.local/"), enter("a.b.x.com:1", "/", "blue_http_9080 blue.local/"), enter("x.com", "/", "green_http_9080 green.local/"),
+			enter("dot.com.", "/", "blue_http_9080 blue.local/"), enter("dot.com", "/", "green_http_9080 green.local/"),
+		}},
+		{"GR-008 a host name with the port of no listener matches nothing", named, []row{
+			enter("q.com:443", "/", "green_http_9080 green.local/"), enter("q.com", "/", "green_http_9080 green.local/"),
+			enter("a.q.com:8082", "/", "green_http_9080 green.local/"),
+			enter("r.com:8081", "/", "green_http_9080 green.local/"), enter("r.com:8081", "/", "green_http_9080 green.local/").on(8081),
+		}},
+		{"RT-017 paths that no request has match nothing", vain, []row{
+			web("/a/../b", "rest_http_9080 web.local/b"), web("/a?x=1", "rest_http_9080 web.local/a?x=1"), web("/a//b", "rest_http_9080 web.local/a/b"),
+			web("/a%20b", "rest_http_9080 web.local/a%20b"), web("//", "web_http_9080 web.local//"),
+			rpc("/a.b/m", "rest_grpc_50051 rpc.local/a.b/m"),
+		}},
+		{"RT-022 a range without numbers matches nothing", vain, []row{
+			web("/range", "rest_http_9080 web.local/range", "x-a", "5", "x-b", "5"), rpc("/a.b/m", "rest_grpc_50051 rpc.local/a.b/m", "x-a", "5"),
 		}},
 		{"GR-025 a host with routes of its own does not fall back", ingress, []row{
 			enter("strict.example.net", "/", "404").by("PUT"), enter("strict.example.net", "/", "blue_http_9080 colors.local/"),
