@@ -218,8 +218,8 @@ const (
 	lookWait = time.Second
 )
 
-// leave takes the replica out of the ledger. However the parts ended, it has no
-// streams any more.
+// leave takes the replica out of the ledger, but for a note of its proxies. However the
+// parts ended, it has no streams any more.
 func (d *daemon) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWait)
 	defer cancel()
@@ -227,6 +227,7 @@ func (d *daemon) leave(ctx context.Context) {
 		d.log.Warn("replica stays in the ledger until it is forgotten, as the store does not answer")
 		return
 	}
+	d.keepRows(ctx)
 	if err := d.ledger.Leave(ctx); err != nil {
 		d.log.Warn("replica stays in the ledger until it is forgotten", "err", err)
 	}
@@ -261,6 +262,7 @@ func (d *daemon) drain(ctx context.Context, apiServer *http.Server) {
 	d.log.Info("control plane is leaving", "drain", spread)
 	ctx, cancel := context.WithTimeout(ctx, spread+10*time.Second)
 	defer cancel()
+	d.keepSeats(ctx) // before the first of them goes elsewhere
 	d.proxies.Drain(ctx, spread)
 	// Requests finish, unless they wait for a store that is away: nothing that
 	// is waited for then would come.

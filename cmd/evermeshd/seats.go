@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,11 +25,42 @@ func (d *daemon) openSeats(ctx context.Context, reader *ledger.Reader, replica s
 		d.seats.Usage,
 	})
 	rows, err := reader.All(ctx)
+	var left map[api.Key]map[string]time.Time
+	if err == nil {
+		left, err = reader.Left(ctx, api.Key{})
+	}
 	if err != nil {
-		d.log.Warn("proxies of before are not known and count as new where there are quotas", "err", err)
+		d.log.Warn("proxies of before are not known, and for an hour no quota of them refuses any", "err", err)
+		d.seats.Forgot()
 		return
 	}
-	d.seats.Remember(rows)
+	d.seats.Remember(rows, left)
+}
+
+// keepSeats notes who is connected, and was lately, for whoever they come back to: this
+// replica takes its rows in the ledger with it. It does so whether or not there are quotas
+// now, as there may be when they come. Nobody comes in any more.
+func (d *daemon) keepSeats(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
+	d.proxies.Close()
+	d.proxies.Proxies(d.seats.Came)
+	if err := d.ledger.Keep(ctx, d.seats.Lately(), quota.RemembersFor); err != nil {
+		d.log.Warn("proxies are not noted, and may count as new where there are quotas", "err", err)
+	}
+}
+
+// keepRows does the same when the streams have ended, by what the ledger has yet: they may
+// have ended without an order.
+func (d *daemon) keepRows(ctx context.Context) {
+	reader := &ledger.Reader{Store: d.store, Flushed: d.ledger.Changed, Now: time.Now}
+	rows, err := reader.All(ctx)
+	if err != nil {
+		d.log.Warn("proxies are not noted, and may count as new where there are quotas", "err", err)
+		return
+	}
+	d.seats.Remember(slices.DeleteFunc(rows, func(r api.LedgerRow) bool { return r.Replica != d.seats.Replica }), nil)
+	d.keepSeats(ctx)
 }
 
 // quotaFull makes an event of the warning.

@@ -16,7 +16,23 @@ import (
 // pipes passes connections to a unix socket on to an address, and can cut them.
 type pipes struct {
 	mu   sync.Mutex
+	to   string // empty while nothing is passed on
 	open []net.Conn
+}
+
+// aim passes connections on to another address from now on.
+func (p *pipes) aim(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = address
+}
+
+// dial connects to the address.
+func (p *pipes) dial() (net.Conn, error) {
+	p.mu.Lock()
+	to := p.to
+	p.mu.Unlock()
+	return net.Dial("tcp", to)
 }
 
 // pipe listens on a socket until the test ends.
@@ -27,7 +43,7 @@ func pipe(t *testing.T, address string) (*pipes, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pipes{}
+	p := &pipes{to: address}
 	var at sync.WaitGroup
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -40,7 +56,7 @@ func pipe(t *testing.T, address string) (*pipes, string) {
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("tcp", address)
+			out, err := p.dial()
 			if err != nil {
 				_ = in.Close()
 				continue
@@ -93,6 +109,7 @@ func TestRealEnvoysHaveAQuota(t *testing.T) {
 	}
 	limit("1")
 	line, path := pipe(t, strings.TrimPrefix(facts.XDSEndpoint, "http://"))
+	newcomers, newcomersPath := pipe(t, strings.TrimPrefix(facts.XDSEndpoint, "http://"))
 	connected := func(instance string) (at time.Time) {
 		var out api.ListProxiesOutput
 		if err := p.call(t.Context(), "ListProxies", api.ListProxiesInput{}, &out); err != nil {
@@ -105,6 +122,9 @@ func TestRealEnvoysHaveAQuota(t *testing.T) {
 		}
 		return at
 	}
+	const refusal = ": 8, arn:aws"
+	whole := t // what the next part needs too
+	var third *adstest.Envoy
 	node := adstest.Options{Node: "mesh/apps/virtualNode/n", Delta: true}
 	node.Instance = "first"
 	first := adstest.StartEnvoy(t, node, path)
@@ -137,15 +157,33 @@ func TestRealEnvoysHaveAQuota(t *testing.T) {
 		adstest.LogEnvoy(t)
 		limit("1")
 		node.Instance = "third"
-		third := adstest.StartEnvoy(t, node, path)
-		third.Wait(t, "a third is refused", func() bool { return strings.Contains(third.Log(), ": 8, arn:aws") })
+		third = adstest.StartEnvoy(whole, node, newcomersPath)
+		third.Wait(t, "a third is refused", func() bool { return strings.Contains(third.Log(), refusal) })
 		before := time.Now()
 		line.cut()
 		for _, name := range []string{"first", "second"} {
 			eventually(t, "the "+name+" is back", func() bool { return connected(name).After(before) })
 		}
-		if strings.Contains(first.Log(), ": 8, arn:aws") {
+		if strings.Contains(first.Log(), refusal) {
 			t.Errorf("the first was refused:\n%s", first.Log())
+		}
+	})
+	t.Run("EMS-014 they come back after a restart, though somebody else asks for a seat before", func(t *testing.T) {
+		adstest.LogEnvoy(t)
+		line.aim("")
+		newcomers.aim("")
+		told := func(e *adstest.Envoy) int { return strings.Count(e.Log(), refusal) }
+		p.term(t)
+		before := map[*adstest.Envoy]int{first: told(first), second: told(second), third: told(third)}
+		p = start(whole, dir, "--drain-seconds", "0", "--auth", "off", "--quotas", "aws")
+		newcomers.aim(p.xds(t))
+		eventually(t, "the third has asked", func() bool { return told(third) > before[third] || !connected("third").IsZero() })
+		line.aim(p.xds(t))
+		for _, name := range []string{"first", "second"} {
+			eventually(t, "the "+name+" is back", func() bool { return !connected(name).IsZero() })
+		}
+		if told(first) > before[first] || told(second) > before[second] {
+			t.Errorf("one was refused:\n%s\n%s", first.Log(), second.Log())
 		}
 	})
 }

@@ -49,6 +49,18 @@ type Instance struct {
 	Serves bool
 }
 
+// Proxies tells of each proxy that is connected to this replica: what it is a proxy of, and
+// by what it is known again. It must return at once.
+func (s *Server) Proxies(each func(key api.Key, instance, peer string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, g := range s.groups {
+		for p := range g.members {
+			each(c.Key, p.instance, p.peer)
+		}
+	}
+}
+
 // Instances are the proxies of a node or gateway that are connected to this replica,
 // whatever their traits.
 func (s *Server) Instances(key api.Key) []Instance {

@@ -344,6 +344,13 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 	}
 }
 
+// Close takes no new streams any more; those that are open go on until Drain.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+}
+
 // meet notes a stream whose first request is awaited; forget is called after
 // that.
 func (s *Server) meet(e *ender) (forget func(), err error) {

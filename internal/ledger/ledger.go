@@ -7,7 +7,7 @@
 // A replica's rows outlast it for longer than any stream: a replica that lost the
 // store may still have proxies, so it counts as unknown until it is back, has left
 // (Writer.Leave), all its proxies are seen at other replicas, or all its streams
-// must have ended (gone.go).
+// must have ended (gone.go). One that has left may have noted whom it had (left.go).
 //
 // Writer writes; Reader answers for proxies and rollouts.
 package ledger
@@ -58,6 +58,7 @@ type Store interface {
 	Write(ctx context.Context, lease bool, ops []store.Op) error
 	Read(ctx context.Context, prefix string) (map[string][]byte, error)
 	Get(ctx context.Context, key api.Key) (*api.Resource, error)
+	WriteTogether(ctx context.Context, ops []store.Op, lasts time.Duration) error
 }
 
 // Writer writes this replica's rows.
@@ -124,7 +125,8 @@ func (w *Writer) Clear(ctx context.Context) error {
 
 // Leave removes what this replica wrote. It is for a clean exit, after the last
 // stream has ended and Run has returned: a replica that ends without counts as
-// unknown for as long as a stream may last.
+// unknown for as long as a stream may last. Which proxies it had is not known any
+// more then, but for what Keep wrote.
 func (w *Writer) Leave(ctx context.Context) error {
 	var ops []store.Op
 	for _, keys := range w.keys {

@@ -35,10 +35,17 @@ type reading struct {
 	at      time.Time
 	flushed <-chan struct{} // of the flush that follows it
 
-	done     chan struct{}
-	rows     []row // not to be changed
+	done chan struct{}
+	found
+	err error
+}
+
+// found is what a reading found. None of it is to be changed.
+type found struct {
+	rows     []row
 	replicas []api.Replica
-	err      error
+	left     map[api.Key]map[string]time.Time // whom replicas had that left
+	leftErr  error                            // why that is not known; the rest is
 }
 
 // Changed is closed at the next change that this replica wrote.
@@ -46,13 +53,14 @@ func (r *Reader) Changed() <-chan struct{} { return r.Flushed() }
 
 // mesh returns the rows of the key's mesh and all replicas.
 func (r *Reader) mesh(ctx context.Context, key api.Key) ([]row, []api.Replica, error) {
-	return r.shared(ctx, below(key), "", func(place) bool { return true })
+	x, err := r.shared(ctx, below(key), "", func(place) bool { return true })
+	return x.rows, x.replicas, err
 }
 
 // shared returns the wanted rows below a prefix, all those of an account if there
 // is one, and all replicas, as they were at most 250 ms ago and not before this
-// replica's last flush. They are not to be changed.
-func (r *Reader) shared(ctx context.Context, prefix, account string, wanted func(place) bool) ([]row, []api.Replica, error) {
+// replica's last flush.
+func (r *Reader) shared(ctx context.Context, prefix, account string, wanted func(place) bool) (found, error) {
 	flushed, now, name := r.Flushed(), r.Now(), prefix+" "+account
 	old := func(_ string, x *reading) bool {
 		age := now.Sub(x.at)
@@ -72,31 +80,32 @@ func (r *Reader) shared(ctx context.Context, prefix, account string, wanted func
 	r.mu.Unlock()
 	if mine {
 		defer close(x.done)
-		x.rows, x.replicas, x.err = r.read(ctx, prefix, wanted)
-		return x.rows, x.replicas, x.err
+		x.found, x.err = r.read(ctx, prefix, wanted)
+		return x.found, x.err
 	}
 	select {
 	case <-x.done:
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return found{}, ctx.Err()
 	}
 	if x.err != nil { // perhaps only because the other caller left
 		return r.read(ctx, prefix, wanted)
 	}
-	return x.rows, x.replicas, nil
+	return x.found, nil
 }
 
-// read returns the rows below a prefix that are wanted, and all replicas.
-func (r *Reader) read(ctx context.Context, prefix string, wanted func(place) bool) ([]row, []api.Replica, error) {
+// read returns the rows below a prefix that are wanted, all replicas, and then the notes
+// of those that left: what is in no row any more is in them.
+func (r *Reader) read(ctx context.Context, prefix string, wanted func(place) bool) (found, error) {
 	// Replica rows first: their applied revision is then never newer than the
 	// node rows that follow.
 	values, err := r.Store.Read(ctx, replicaPrefix)
 	if err != nil {
-		return nil, nil, err
+		return found{}, err
 	}
 	replicas, err := decodeAll[api.Replica](values)
 	if err != nil {
-		return nil, nil, err
+		return found{}, err
 	}
 	replicas = slices.DeleteFunc(replicas, func(x api.Replica) bool { return r.Now().Sub(x.SeenAt.Time) > forgottenAfter })
 	known := map[string]bool{}
@@ -105,14 +114,19 @@ func (r *Reader) read(ctx context.Context, prefix string, wanted func(place) boo
 	}
 	slices.SortFunc(replicas, func(a, b api.Replica) int { return strings.Compare(a.ID, b.ID) })
 	if values, err = r.Store.Read(ctx, prefix); err != nil {
-		return nil, nil, err
+		return found{}, err
 	}
 	rows, err := joined(values, func(p place) bool { return known[p.replica] && wanted(p) })
 	if err != nil {
-		return nil, nil, err
+		return found{}, err
 	}
 	newest(rows, replicas, r.Now())
-	return rows, replicas, nil
+	if values, err = r.Store.Read(ctx, leftPrefix+strings.TrimPrefix(prefix, rowPrefix)); err != nil {
+		return found{}, err
+	}
+	out := found{rows: rows, replicas: replicas}
+	out.left, out.leftErr = decodeLeft(values)
+	return out, nil
 }
 
 func decodeAll[T any](in map[string][]byte) ([]T, error) {
@@ -130,28 +144,28 @@ func decodeAll[T any](in map[string][]byte) ([]T, error) {
 // Proxies returns every connected proxy of nodes and gateways that the account
 // owns, and of those in its meshes, and every replica.
 func (r *Reader) Proxies(ctx context.Context, account string) ([]api.Proxy, []api.Replica, error) {
-	rows, replicas, err := r.shared(ctx, rowPrefix, account, func(p place) bool {
+	x, err := r.shared(ctx, rowPrefix, account, func(p place) bool {
 		return p.account == account || strings.HasPrefix(p.client, url.PathEscape(account)+"/")
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	var proxies []api.Proxy
-	for _, row := range rows {
+	for _, row := range x.rows {
 		proxies = append(proxies, row.Members...)
 	}
-	return proxies, replicas, nil
+	return proxies, x.replicas, nil
 }
 
 // All returns what each replica says of each node and gateway. Nothing of it is to be
 // changed.
 func (r *Reader) All(ctx context.Context) ([]api.LedgerRow, error) {
-	all, _, err := r.shared(ctx, rowPrefix, "", func(place) bool { return true })
+	all, err := r.shared(ctx, rowPrefix, "", func(place) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	rows := make([]api.LedgerRow, 0, len(all))
-	for _, x := range all {
+	rows := make([]api.LedgerRow, 0, len(all.rows))
+	for _, x := range all.rows {
 		rows = append(rows, x.LedgerRow)
 	}
 	return rows, nil

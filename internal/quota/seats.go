@@ -16,10 +16,13 @@ const (
 	// silentAfter is when a replica that writes nothing has lost its proxies, as far as
 	// they are counted.
 	silentAfter = 15 * time.Second
-	// remembersFor is how long a proxy that left may come back whatever the quota says;
+	// RemembersFor is how long a proxy that left may come back whatever the quota says;
 	// mostRemembered is of how many of one node that is known.
-	remembersFor   = time.Hour
+	RemembersFor   = time.Hour
 	mostRemembered = 10_000
+	// returnsWithin is how long after a replica left its proxies have their seats at its
+	// successor, for silentAfter: nobody else takes them while they come back.
+	returnsWithin = 2 * time.Minute
 	// lookEvery is how often proxies are counted for the warning.
 	lookEvery = 10 * time.Second
 	// warnAt is the share of a quota from which there is a warning.
@@ -29,6 +32,9 @@ const (
 // Ledger tells which proxies all replicas have; *ledger.Reader is one.
 type Ledger interface {
 	Mesh(ctx context.Context, key api.Key) (rows []api.LedgerRow, replicas []api.Replica, complete bool, err error)
+	// Left is when the proxies that replicas had when they left were connected last, by
+	// what Lately calls them: at least all that are in no row of Mesh any more.
+	Left(ctx context.Context, key api.Key) (map[api.Key]map[string]time.Time, error)
 }
 
 // Seats says how many proxies nodes and gateways may have, and which they have or had
@@ -51,12 +57,18 @@ type Seats struct {
 	lately map[api.Key]map[string]time.Time // proxies of nodes, and when they were seen
 	warned map[api.Key]bool
 	usage  map[string]float64
+	// returning are proxies of before that have their seats until then, though they are
+	// not back; forgot is until when nobody is refused, as they are not known.
+	returning map[api.Key]map[string]bool
+	until     time.Time
+	forgot    time.Time
 }
 
 // Init makes Seats ready for its other methods.
 func (s *Seats) Init() *Seats {
 	s.meshes, s.lately = map[api.Key]bool{}, map[api.Key]map[string]time.Time{}
 	s.warned, s.usage = map[api.Key]bool{}, map[string]float64{}
+	s.returning = map[api.Key]map[string]bool{}
 	return s
 }
 
@@ -79,13 +91,22 @@ func (s *Seats) Of(ctx context.Context, key api.Key) (most int, code string, els
 	}
 	s.mu.Lock()
 	s.meshes[key.MeshKey()] = true
+	forgot := s.Now().Before(s.forgot)
 	s.mu.Unlock()
+	if forgot {
+		return 0, code, nil
+	}
 	rows, replicas, _, err := s.Ledger.Mesh(ctx, key.MeshKey())
+	var left map[api.Key]map[string]time.Time
+	if err == nil {
+		left, err = s.Ledger.Left(ctx, key.MeshKey())
+	}
 	if err != nil {
 		s.Log.Warn("proxies cannot be counted and are let in", "key", key.String(), "err", err)
 		return 0, code, nil
 	}
 	silent := s.silent(replicas)
+	s.recall(key, left[key])
 	elsewhere = map[string]bool{}
 	for _, row := range rows {
 		if row.Client != key.String() {
@@ -98,6 +119,11 @@ func (s *Seats) Of(ctx context.Context, key api.Key) (most int, code string, els
 		for _, m := range row.Members {
 			elsewhere[m.Instance] = true
 		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Now().Before(s.until) {
+		maps.Copy(elsewhere, s.returning[key])
 	}
 	return most, code, elsewhere
 }
@@ -127,14 +153,14 @@ func (s *Seats) Known(key api.Key, instance, peer string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at, ok := s.lately[key][identity(instance, peer)]
-	return ok && s.Now().Sub(at) <= remembersFor
+	return ok && s.Now().Sub(at) <= RemembersFor
 }
 
 // Came remembers a proxy that was let in.
 func (s *Seats) Came(key api.Key, instance, peer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.remember(key, identity(instance, peer))
+	s.remember(key, identity(instance, peer), s.Now())
 }
 
 // note remembers proxies that the ledger has.
@@ -146,26 +172,80 @@ func (s *Seats) note(key api.Key, members []api.Proxy) {
 		if m.Peer != nil {
 			peer = *m.Peer
 		}
-		s.remember(key, identity(m.Instance, peer))
+		s.remember(key, identity(m.Instance, peer), s.Now())
 	}
 }
 
-func (s *Seats) remember(key api.Key, name string) {
+// remember remembers a proxy that was connected at that time; it is back, if it was
+// waited for. The lock is held.
+func (s *Seats) remember(key api.Key, name string, at time.Time) {
+	delete(s.returning[key], name)
 	if s.lately[key] == nil {
 		s.lately[key] = map[string]time.Time{}
 	}
-	if _, ok := s.lately[key][name]; ok || len(s.lately[key]) < mostRemembered {
-		s.lately[key][name] = s.Now()
+	if before, ok := s.lately[key][name]; (ok || len(s.lately[key]) < mostRemembered) && at.After(before) {
+		s.lately[key][name] = at
 	}
 }
 
-// Remember takes over what an earlier run of the only replica left in the ledger.
-func (s *Seats) Remember(rows []api.LedgerRow) {
+// recall remembers proxies of replicas that left. None of them is back for that.
+func (s *Seats) recall(key api.Key, left map[string]time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, at := range left {
+		waited := s.returning[key][name]
+		s.remember(key, name, at)
+		if waited {
+			s.returning[key][name] = true
+		}
+	}
+}
+
+// Remember takes over what was known before this replica began: what a killed one left
+// in the ledger, and what those that left have noted. For a moment they have their
+// seats, so that nobody takes them before they are back.
+func (s *Seats) Remember(rows []api.LedgerRow, left map[api.Key]map[string]time.Time) {
 	for _, row := range rows {
 		if key, err := api.ParseKey(row.Client); err == nil {
 			s.note(key, row.Members)
 		}
 	}
+	for key, proxies := range left {
+		s.recall(key, proxies)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until = s.Now().Add(silentAfter)
+	for key, proxies := range s.lately {
+		s.returning[key] = map[string]bool{}
+		for name, at := range proxies {
+			if s.Now().Sub(at) <= returnsWithin {
+				s.returning[key][name] = true
+			}
+		}
+	}
+}
+
+// Forgot says that it cannot be known who was there before: nobody is refused for as long
+// as they would be remembered.
+func (s *Seats) Forgot() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgot = s.Now().Add(RemembersFor)
+}
+
+// Lately is when proxies of each node and gateway were seen last, for whoever is to know
+// them when this replica has left. A proxy without an id of its own is called by its
+// address.
+func (s *Seats) Lately() map[api.Key]map[string]time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[api.Key]map[string]time.Time, len(s.lately))
+	for key, proxies := range s.lately {
+		out[key] = maps.Clone(proxies)
+		maps.DeleteFunc(out[key], func(_ string, at time.Time) bool { return s.Now().Sub(at) > RemembersFor })
+	}
+	return out
 }
 
 // Usage is, for each quota of connected proxies that binds somebody, the largest share
@@ -226,7 +306,7 @@ func (s *Seats) look(ctx context.Context) {
 	s.usage = usage
 	maps.DeleteFunc(s.warned, func(key api.Key, _ bool) bool { return !full[key] })
 	for key, proxies := range s.lately {
-		maps.DeleteFunc(proxies, func(_ string, at time.Time) bool { return s.Now().Sub(at) > remembersFor })
+		maps.DeleteFunc(proxies, func(_ string, at time.Time) bool { return s.Now().Sub(at) > RemembersFor })
 		if len(proxies) == 0 {
 			delete(s.lately, key)
 		}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/evermesh/evermesh/internal/api"
 	"github.com/evermesh/evermesh/internal/mesh"
@@ -21,7 +23,12 @@ type rows struct {
 	at       time.Time
 	replicas map[string]time.Duration // how long each has been silent
 	members  map[string]map[string][]string
+	left     map[api.Key]map[string]time.Time // whom replicas had that left
 	err      error
+}
+
+func (r *rows) Left(context.Context, api.Key) (map[api.Key]map[string]time.Time, error) {
+	return r.left, r.err
 }
 
 func (r *rows) Mesh(context.Context, api.Key) ([]api.LedgerRow, []api.Replica, bool, error) {
@@ -96,6 +103,62 @@ func TestSeats(t *testing.T) {
 		s.look(t.Context())
 		if len(s.lately) != 0 {
 			t.Errorf("%v is kept", s.lately)
+		}
+	})
+	t.Run("QUOTA-002 proxies of a replica that left are known until an hour after they were seen", func(t *testing.T) {
+		ledger := &rows{}
+		s, _ := seats(mesh.Quotas{NodeEnvoys: 5}, ledger)
+		ledger.left = map[api.Key]map[string]time.Time{node: {"a": ledger.at.Add(-time.Minute), "b": ledger.at.Add(-time.Hour - time.Second)}, gateway: {"g": ledger.at}}
+		if _, _, elsewhere := s.Of(t.Context(), node); len(elsewhere) != 0 {
+			t.Errorf("%v are connected", elsewhere)
+		}
+		for name, want := range map[string]bool{"a": true, "b": false, "g": false} {
+			if got := s.Known(node, name, ""); got != want {
+				t.Errorf("%s is known: %v", name, got)
+			}
+		}
+		ledger.at = ledger.at.Add(59*time.Minute + time.Second)
+		if s.Known(node, "a", "") {
+			t.Error("it is known for longer")
+		}
+		if diff := cmp.Diff(map[api.Key]map[string]time.Time{node: {}}, s.Lately()); diff != "" {
+			t.Errorf("it is handed on: %s", diff)
+		}
+	})
+	t.Run("QUOTA-002 who was there before has its seat for a moment, until it is back", func(t *testing.T) {
+		ledger := &rows{replicas: map[string]time.Duration{"here": 0, "there": 0}}
+		s, _ := seats(mesh.Quotas{NodeEnvoys: 5}, ledger)
+		ledger.left = map[api.Key]map[string]time.Time{node: {"b": ledger.at.Add(-time.Minute), "c": ledger.at.Add(-time.Minute), "old": ledger.at.Add(-3 * time.Minute)}}
+		s.Remember([]api.LedgerRow{{Client: node.String(), Replica: "killed", Members: []api.Proxy{{Instance: "a"}}}}, ledger.left)
+		wait := func(want ...string) {
+			t.Helper()
+			_, _, elsewhere := s.Of(t.Context(), node)
+			if diff := cmp.Diff(want, slices.Sorted(maps.Keys(elsewhere)), cmpopts.EquateEmpty()); diff != "" {
+				t.Error(diff)
+			}
+		}
+		wait("a", "b", "c")
+		s.Came(node, "b", "")
+		wait("a", "c")
+		ledger.members = map[string]map[string][]string{"there": {node.String(): {"c"}}}
+		wait("a", "c")
+		ledger.members = nil // c was back, and has ended
+		wait("a")
+		ledger.at = ledger.at.Add(15 * time.Second)
+		wait()
+		if !s.Known(node, "a", "") || !s.Known(node, "old", "") {
+			t.Error("they are not known")
+		}
+	})
+	t.Run("QUOTA-002 where it cannot be known who was there before nobody is refused for an hour", func(t *testing.T) {
+		ledger := &rows{}
+		s, _ := seats(mesh.Quotas{NodeEnvoys: 1}, ledger)
+		s.Forgot()
+		for after, want := range []int{0, 0, 1} {
+			if most, _, _ := s.Of(t.Context(), node); most != want {
+				t.Errorf("after %d half hours the limit is %d", after, most)
+			}
+			ledger.at = ledger.at.Add(30 * time.Minute)
 		}
 	})
 	t.Run("QUOTA-002 a ledger that cannot be read refuses nobody", func(t *testing.T) {

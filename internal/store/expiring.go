@@ -50,6 +50,26 @@ func (s *Store) WriteExpiring(ctx context.Context, key string, value []byte, las
 	return done.Header.Revision, nil
 }
 
+// WriteTogether writes rows that vanish together after the time, to the second; those
+// of the same keys are replaced. They share one lease, which nobody prolongs.
+func (s *Store) WriteTogether(ctx context.Context, ops []Op, lasts time.Duration) error {
+	if err := s.writable(); err != nil {
+		return err
+	}
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	lease, err := s.client.Grant(bounded, int64(lasts.Seconds()))
+	if err != nil {
+		return s.failure(ctx, "write rows", err)
+	}
+	for batch := range Batches(ops) {
+		if err := s.put(bounded, batch, clientv3.WithLease(lease.ID)); err != nil {
+			return s.failure(ctx, "write rows", err)
+		}
+	}
+	return nil
+}
+
 // leaseOf is the lease of the row that is there, begun anew, or a new one.
 func (s *Store) leaseOf(ctx context.Context, key string, lasts time.Duration) (clientv3.LeaseID, error) {
 	found, err := s.client.Get(ctx, s.key(key), clientv3.WithKeysOnly())

@@ -99,3 +99,31 @@ func TestExpiringRows(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Rows that are written together share a lease of that time.
+func TestRowsThatExpireTogether(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	ops := []store.Op{{Key: "ledger/left/a", Value: []byte("1")}, {Key: "ledger/left/b", Value: []byte("2")}}
+	if err := s.WriteTogether(t.Context(), ops, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	client, key := s.Etcd()
+	leases := map[int64]bool{}
+	for _, op := range ops {
+		found, err := client.Get(t.Context(), key(op.Key))
+		if err != nil || len(found.Kvs) != 1 || string(found.Kvs[0].Value) != string(op.Value) {
+			t.Fatalf("%s: %v, error %v", op.Key, found, err)
+		}
+		leases[found.Kvs[0].Lease] = true
+	}
+	if len(leases) != 1 {
+		t.Fatalf("they have %d leases", len(leases))
+	}
+	for id := range leases {
+		lease, err := client.TimeToLive(t.Context(), clientv3.LeaseID(id))
+		if err != nil || lease.GrantedTTL != 3600 {
+			t.Errorf("it lasts %+v, error %v", lease, err)
+		}
+	}
+}
