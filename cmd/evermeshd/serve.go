@@ -204,7 +204,7 @@ func (d *daemon) wire(ctx context.Context) error {
 	served := rest.Config{
 		Store: d.store, Realm: realm, Log: d.log, Anonymous: anonymous, Rate: c.APIRate,
 		Ledger: reader, Drains: d.drains, Snapshot: d.loop.Fresh, Quotas: d.quotas, Services: services, Elsewhere: elsewhere, ElsewhereFor: c.Account, Authorizer: d.around.authorizer, Shares: d.around.shares, Memory: d.memory, Audit: d.around.audit,
-		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade, Certificates: d.certs.ResourceKeys, Authority: d.certs.AuthorityStatus,
+		Observe: d.metrics.request, Now: time.Now, NewID: uuid.NewString, MeshMade: d.meshMade, Certificates: d.certs.ResourceKeys, Exists: d.certs.Exists, Authority: d.certs.AuthorityStatus,
 	}
 	if c.Auth != "off" {
 		served.Verify, served.Holds = verifier.Verify, d.holds

@@ -70,7 +70,7 @@ func (r *Registry) repeat(ctx context.Context, c *service.Call, t store.Token) (
 	if r.now().Sub(was.At) >= life {
 		return out, nil
 	}
-	there, err := r.there(ctx, was.ARN)
+	there, err := r.Exists(ctx, was.ARN)
 	if there {
 		out.arn = was.ARN
 	}
@@ -119,21 +119,29 @@ func tokenKey(c *service.Call, token string) (string, error) {
 	return c.Service.Prefix + "-" + hex.EncodeToString(sum[:]), nil
 }
 
-// there says whether what a call made is still there: a certificate of ACM, an authority
-// that was not deleted, or a certificate that one issued.
-func (r *Registry) there(ctx context.Context, arn string) (bool, error) {
-	if account, path, ok := r.arnOf("acm", arn); ok && len(path) == 2 {
+// Exists says whether what an ARN names is there: a certificate of ACM, an authority that
+// was not deleted, or a certificate that one issued. What is none of these ARNs is not.
+func (r *Registry) Exists(ctx context.Context, arn string) (bool, error) {
+	if account, path, ok := r.arnOf("acm", arn); ok {
+		if len(path) != 2 || path[0] != "certificate" || uuid.Validate(path[1]) != nil {
+			return false, nil
+		}
 		h, err := r.certificateAt(ctx, account, path[1])
 		return h != nil, err
 	}
 	account, path, ok := r.arnOf("acm-pca", arn)
-	if !ok || len(path) < 2 || uuid.Validate(path[1]) != nil {
+	if !ok || len(path) < 2 || path[0] != "certificate-authority" || uuid.Validate(path[1]) != nil {
 		return false, nil
 	}
 	a, err := r.authorityAt(ctx, account, path[1])
-	if err != nil || a == nil || len(path) == 2 {
-		return a != nil && a.Status != pcaapi.CertificateAuthorityStatusDeleted, err
+	switch {
+	case err != nil || a == nil:
+		return false, err
+	case len(path) == 2:
+		return a.Status != pcaapi.CertificateAuthorityStatusDeleted, nil
+	case len(path) != 4 || path[2] != "certificate":
+		return false, nil
 	}
-	b, err := r.issuedAt(ctx, a, path[len(path)-1])
+	b, err := r.issuedAt(ctx, a, path[3])
 	return b != nil, err
 }

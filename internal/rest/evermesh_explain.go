@@ -108,7 +108,12 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 		}
 	}
 	e.s.drains(out.Proxies)
-	out.Problems = e.problems(rollout, out.ResourceARN)
+	named, sure, err := e.named(ctx, r)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	found := slices.Concat(e.use.Problems, named)
+	out.Problems = problems(rollout, found, out.ResourceARN)
 	servers := 0
 	for _, p := range proxies {
 		if p.ResourceARN == out.ResourceARN {
@@ -116,7 +121,7 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 		}
 	}
 	out.Advice = slices.Concat(mesh.Advice(snapshot, r), mesh.Tried(r), mesh.Checked(r, len(proxies)-servers, servers))
-	out.Conditions = []api.Condition{accepted(r), e.resolved(), programmed(r, out, proxies)}
+	out.Conditions = []api.Condition{accepted(r), e.resolved(found, sure), programmed(r, out, proxies)}
 	if out.Unknown == nil {
 		out.Unknown = []string{}
 	}
@@ -125,13 +130,13 @@ func (e *explainer) now(ctx context.Context) (api.Explanation, error) {
 
 // problems are what the replicas found for their proxies, and what is found here
 // for nodes and gateways that have none.
-func (e *explainer) problems(rollout api.Rollout, arn string) []api.Problem {
+func problems(rollout api.Rollout, found []mesh.Problem, arn string) []api.Problem {
 	out := append([]api.Problem{}, rollout.Problems...)
 	seen := map[api.Problem]bool{}
 	for _, p := range out {
 		seen[p] = true
 	}
-	for _, p := range e.use.Problems {
+	for _, p := range found {
 		if now := (api.Problem{ResourceARN: arn, Reason: p.Reason, Message: p.Message}); !seen[now] {
 			seen[now] = true
 			out = append(out, now)
@@ -150,16 +155,20 @@ func accepted(r *api.Resource) api.Condition {
 }
 
 // resolved says whether all that the resource refers to exists, now: replicas may
-// still have to learn of it. Since when is not kept anywhere, so it is not said.
-func (e *explainer) resolved() api.Condition {
+// still have to learn of it. Since when is not kept anywhere, so it is not said. Not sure
+// is what it names that only others could tell of.
+func (e *explainer) resolved(found []mesh.Problem, sure bool) api.Condition {
 	out := api.Condition{Type: api.ConditionTypeResolvedRefs, Status: api.ConditionStatusTrue, Reason: reasonResolved, Message: "Everything that it refers to exists."}
 	if len(e.use.Clients) == 0 {
 		out.Status, out.Reason = api.ConditionStatusUnknown, reasonUnused
 		out.Message = "No virtual node and no virtual gateway leads to it, so nothing was resolved."
 		return out
 	}
+	if !sure {
+		out.Message = "Every resource of the mesh that it refers to exists. Certificates or authorities that it names are elsewhere, and were not asked for."
+	}
 	missing := 0
-	for _, p := range e.use.Problems {
+	for _, p := range found {
 		if p.Reason != mesh.ReasonNotFound {
 			continue
 		}

@@ -68,6 +68,9 @@ type Config struct {
 	// Certificates tells the condition keys of the tags of a certificate or an authority,
 	// by its ARN; nil knows none.
 	Certificates func(ctx context.Context, arn string) (map[string][]string, error)
+	// Exists says whether a certificate or an authority is there, by its ARN, for who wants
+	// to know what a node refers to; nil knows none. What is elsewhere is not asked for.
+	Exists func(ctx context.Context, arn string) (bool, error)
 	// Authority is the status of an authority of ACM PCA, by its ARN, empty for one that
 	// does not exist: a mesh's settings name such. nil knows none.
 	Authority func(ctx context.Context, arn string) (status string, err error)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,6 +98,9 @@ func (s *Source) Secret(ctx context.Context, p auth.Caller, client api.Key, name
 	if s.Issuer == nil {
 		return "", api.Errorf(api.CodeBadRequest, "no issuer serves certificates and authorities by ARN: use a certificate of type file or sds, and trust of type file or sds")
 	}
+	if err := named(n); err != nil {
+		return "", err
+	}
 	switch n.Kind {
 	case envoy.ACMCertificate:
 		c, err := s.Issuer.Certificate(ctx, p, n.ARNs[0])
@@ -123,6 +127,21 @@ func (s *Source) Secret(ctx context.Context, p auth.Caller, client api.Key, name
 		}
 	}
 	return encode(name, trust(inline(all), form))
+}
+
+// named refuses what is no ARN of a certificate or an authority: policies, which are
+// asked about the rest, would refuse it in words that lead astray.
+func named(n envoy.SecretName) error {
+	service, what, kind := "acm", "certificate", "certificate/"
+	if n.Kind == envoy.ACMTrust {
+		service, what, kind = "acm-pca", "certificate authority", "certificate-authority/"
+	}
+	for _, arn := range n.ARNs {
+		if at, ok := api.ParseResourceName(arn); !ok || at.Service != service || !strings.HasPrefix(at.Resource, kind) {
+			return api.Errorf(api.CodeBadRequest, "%q is no ARN of a %s: name one in the spec", arn, what)
+		}
+	}
+	return nil
 }
 
 // identity is the secret of an identity.

@@ -93,6 +93,7 @@ func TestFilesAreNamedAndNotRead(t *testing.T) {
 func TestWhatIsRefused(t *testing.T) {
 	issuer := secretstest.New()
 	elsewhere := strings.ReplaceAll(certificate, account, "444455556666")
+	theirs := strings.ReplaceAll(authority, account, "444455556666") + "1"
 	for _, c := range []struct {
 		name   string
 		source *secrets.Source
@@ -103,7 +104,10 @@ func TestWhatIsRefused(t *testing.T) {
 		{"an ARN without an issuer", &secrets.Source{}, "acm-certificate:" + certificate, "no issuer serves certificates and authorities by ARN"},
 		{"an ARN that does not exist", &secrets.Source{Issuer: issuer}, "acm-issuer:" + certificate, certificate + " does not exist"},
 		{"EMS-056 TLS-008 a certificate of another account", &secrets.Source{Issuer: issuer}, "acm-certificate:" + elsewhere, "acm:ExportCertificate on resource: " + elsewhere},
-		{"EMS-056 TLS-008 an authority of another account", &secrets.Source{Issuer: issuer}, "acm-trust:" + elsewhere, "acm-pca:GetCertificateAuthorityCertificate on resource: " + elsewhere},
+		{"EMS-056 TLS-008 an authority of another account", &secrets.Source{Issuer: issuer}, "acm-trust:" + theirs, "acm-pca:GetCertificateAuthorityCertificate on resource: " + theirs},
+		{"what is no ARN", &secrets.Source{Issuer: issuer}, "acm-certificate:foo", `"foo" is no ARN of a certificate`},
+		{"an authority in place of a certificate", &secrets.Source{Issuer: issuer}, "acm-issuer:" + theirs, "is no ARN of a certificate: "},
+		{"a certificate in place of an authority", &secrets.Source{Issuer: issuer}, "acm-trust:" + certificate, "is no ARN of a certificate authority"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			value, err := c.source.Secret(t.Context(), principal, api.Key{}, c.secret, 0)
