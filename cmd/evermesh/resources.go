@@ -18,6 +18,8 @@ type reading struct {
 	resources []*api.Resource
 	faults    []string // what the API would refuse, a line each
 	notes     []string // what a person should know, a line each
+	// faulty are the names of what has a fault of its own, in the order of the files.
+	faulty []api.Key
 }
 
 // resourcesOf checks the inputs as the API would and makes their resources,
@@ -29,12 +31,20 @@ func resourcesOf(found files, account string) (reading, error) {
 		return reading{}, err
 	}
 	where := map[api.Key]string{}
-	made := make([]*api.Resource, len(checked))
+	made := make([]*api.Resource, len(checked), len(checked)+len(out.faulty))
 	for i, x := range checked {
 		made[i], where[x.resource.Key] = x.resource, x.where
 	}
 	if len(found.faults) > 0 {
 		return out, nil // what refers to what could not be read would be refused, too
+	}
+	// What is in the files and faulty is not missing, and was told: it stands as a name without a spec, so that what
+	// refers to it has its own faults told, and no other.
+	for _, key := range out.faulty {
+		if _, twice := where[key]; !twice {
+			made = append(made, &api.Resource{Key: key, Owner: account})
+			where[key] = ""
+		}
 	}
 	out.assumeMeshes(&made, account)
 	out.keepRules(made, where)
@@ -64,6 +74,7 @@ func (out *reading) check(inputs []input, account string) ([]checked, error) {
 			for _, v := range found {
 				out.faults = append(out.faults, in.place(v.Path)+": "+v.String())
 			}
+			out.faulty = append(out.faulty, keyOf(in, account))
 			continue
 		}
 		r, err := resourceOf(in, account)
@@ -84,8 +95,8 @@ func (out *reading) check(inputs []input, account string) ([]checked, error) {
 	return made, nil
 }
 
-// resourceOf makes the resource of a checked input.
-func resourceOf(in input, account string) (*api.Resource, error) {
+// keyOf is the key of what an input makes, as far as it names it.
+func keyOf(in input, account string) api.Key {
 	text := func(member string) string {
 		s, _ := in.doc[member].(string)
 		return s
@@ -98,6 +109,12 @@ func resourceOf(in input, account string) (*api.Resource, error) {
 		parent, _ := in.row.Parent.Row()
 		key.Parent = text(parent.Name)
 	}
+	return key
+}
+
+// resourceOf makes the resource of a checked input.
+func resourceOf(in input, account string) (*api.Resource, error) {
+	key := keyOf(in, account)
 	for _, name := range []string{key.Mesh, key.Parent, key.Name} {
 		if strings.Contains(name, "/") || name == "." || name == ".." {
 			return nil, fmt.Errorf("the name %q cannot be used: a name is neither '.' nor '..' and holds no slash", name)
@@ -138,7 +155,7 @@ func (out *reading) assumeMeshes(made *[]*api.Resource, account string) {
 }
 
 // keepRules applies the rules between resources in the order in which they
-// could be created.
+// could be created. What has no spec is faulty, and was told.
 func (out *reading) keepRules(made []*api.Resource, where map[api.Key]string) {
 	order := map[api.Kind]int{}
 	for i, row := range api.Kinds() {
@@ -147,13 +164,18 @@ func (out *reading) keepRules(made []*api.Resource, where map[api.Key]string) {
 	slices.SortStableFunc(made, func(a, b *api.Resource) int { return order[a.Key.Kind] - order[b.Key.Kind] })
 	so := mesh.NewSnapshot(0, nil)
 	for _, r := range made {
+		if r.Spec == nil {
+			so = so.Apply(0, []api.Change{{Key: r.Key, New: r}})
+			continue
+		}
 		if err := mesh.Check(so, nil, r); err != nil {
 			text := err.Error()
 			if refusal, ok := errors.AsType[*api.Error](err); ok {
 				text = refusal.Message
 			}
 			out.faults = append(out.faults, where[r.Key]+": "+oneLine(text))
-			continue // what refers to it is refused in turn, as the API would
+			so = so.Apply(0, []api.Change{{Key: r.Key, New: &api.Resource{Key: r.Key, Owner: r.Owner}}})
+			continue
 		}
 		so = so.Apply(0, []api.Change{{Key: r.Key, New: r}})
 		out.resources = append(out.resources, r)
