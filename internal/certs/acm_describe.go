@@ -36,7 +36,7 @@ func (r *Registry) describeCertificate(ctx context.Context, c *service.Call, in 
 		CertificateARN: h.arn, DomainName: h.Domain, SubjectAlternativeNames: h.Names, Type: h.Type, Status: h.state(leaf, r.now()), FailureReason: h.Failure,
 		KeyAlgorithm: h.Algorithm, CertificateAuthorityARN: h.Authority, InUseBy: by, RenewalEligibility: h.eligibility(),
 		CreatedAt: at(h.Created), ImportedAt: at(h.Imported), IssuedAt: at(h.Issued), RevokedAt: at(h.Revoked), RevocationReason: h.Reason,
-		Options: &acmapi.CertificateOptions{CertificateTransparencyLoggingPreference: acmapi.CertificateTransparencyLoggingPreferenceDisabled},
+		Options: &acmapi.CertificateOptions{CertificateTransparencyLoggingPreference: acmapi.CertificateTransparencyLoggingPreferenceDisabled, Export: h.export()},
 	}
 	if h.Type == acmapi.CertificateTypeImported {
 		out.CreatedAt = nil
@@ -91,6 +91,15 @@ func (b *certificateBody) eligibility() acmapi.RenewalEligibility {
 		return acmapi.RenewalEligibilityEligible
 	}
 	return acmapi.RenewalEligibilityIneligible
+}
+
+// export says whether who asks for the certificate with its key gets it: a private one is
+// exported unless its request said otherwise, an imported one never.
+func (b *certificateBody) export() acmapi.CertificateExport {
+	if b.Type != acmapi.CertificateTypePrivate || b.Export == acmapi.CertificateExportDisabled {
+		return acmapi.CertificateExportDisabled
+	}
+	return acmapi.CertificateExportEnabled
 }
 
 func at(t time.Time) *api.Timestamp {
@@ -271,7 +280,7 @@ func (r *Registry) listed(in *acmapi.ListCertificatesRequest, h *held, leaf *x50
 		if len(f.KeyTypes) > 0 {
 			types = f.KeyTypes
 		}
-		if f.ManagedBy != "" || f.ExportOption == acmapi.CertificateExportEnabled && h.Type != acmapi.CertificateTypePrivate {
+		if f.ManagedBy != "" || f.ExportOption != "" && f.ExportOption != h.export() {
 			return false
 		}
 		if len(f.KeyUsage) > 0 && (leaf == nil || !slices.ContainsFunc(usages(leaf), func(u acmapi.KeyUsageName) bool { return slices.Contains(f.KeyUsage, u) })) {
@@ -288,7 +297,7 @@ func (r *Registry) summary(h *held, leaf *x509.Certificate) acmapi.CertificateSu
 	more := len(h.Names) > listedNames
 	out := acmapi.CertificateSummary{
 		CertificateARN: h.arn, DomainName: h.Domain, SubjectAlternativeNameSummaries: h.Names[:min(len(h.Names), listedNames)], HasAdditionalSubjectAlternativeNames: &more,
-		Status: h.state(leaf, r.now()), Type: h.Type, KeyAlgorithm: h.Algorithm, RenewalEligibility: h.eligibility(),
+		Status: h.state(leaf, r.now()), Type: h.Type, KeyAlgorithm: h.Algorithm, RenewalEligibility: h.eligibility(), ExportOption: h.export(),
 		CreatedAt: at(h.Created), ImportedAt: at(h.Imported), IssuedAt: at(h.Issued), RevokedAt: at(h.Revoked),
 	}
 	if h.Type == acmapi.CertificateTypePrivate {

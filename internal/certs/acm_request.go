@@ -43,6 +43,9 @@ func (r *Registry) requestCertificate(ctx context.Context, c *service.Call, in *
 			return nil, err
 		}
 	}
+	if err := checkRequest(in); err != nil {
+		return nil, err
+	}
 	repeat, err := r.before(ctx, c, in.IdempotencyToken)
 	out := &acmapi.RequestCertificateResponse{CertificateARN: repeat.arn}
 	if err != nil || repeat.arn != "" {
@@ -62,6 +65,9 @@ func (r *Registry) requestCertificate(ctx context.Context, c *service.Call, in *
 	}
 	if body.Algorithm == "" {
 		body.Algorithm = acmapi.KeyAlgorithmRsa2048
+	}
+	if in.Options != nil {
+		body.Export = in.Options.Export
 	}
 	var fresh *freshCertificate
 	switch {
@@ -296,6 +302,8 @@ func (r *Registry) exportCertificate(ctx context.Context, c *service.Call, in *a
 		return nil, notIssued(h)
 	case h.Status == acmapi.CertificateStatusRevoked:
 		return nil, revoked(h.arn)
+	case h.export() != acmapi.CertificateExportEnabled:
+		return nil, api.Errorf(acmapi.CodeValidation, "Certificate %s is not exported, as it was requested with Options.Export=DISABLED: request another one.", h.arn)
 	case len(in.Passphrase) < leastPassphrase:
 		return nil, api.Errorf(acmapi.CodeValidation, "Value at 'passphrase' failed to satisfy constraint: Member must have length greater than or equal to %d", leastPassphrase)
 	}

@@ -131,6 +131,7 @@ type certificateBody struct {
 	Key         seal.Sealed              `json:"key,omitzero"`
 	Tags        []tag                    `json:"tags,omitempty"`
 	Exported    bool                     `json:"exported,omitempty"`
+	Export      acmapi.CertificateExport `json:"export,omitempty"` // as it was asked for
 	Transparent bool                     `json:"transparent,omitempty"`
 	Renewal     *renewal                 `json:"renewal,omitempty"`
 	Revoked     time.Time                `json:"revoked,omitzero"`
@@ -147,7 +148,7 @@ type renewal struct {
 func certificateType() store.Type {
 	return store.Type{Name: "certificate", Schema: 1, Members: []string{
 		"created", "imported", "issued", "type", "status", "failure", "domain", "names", "algorithm", "authority", "certificate", "chain", "key",
-		"tags", "exported", "transparent", "renewal", "revoked", "reason",
+		"tags", "exported", "export", "transparent", "renewal", "revoked", "reason",
 	}}
 }
 
