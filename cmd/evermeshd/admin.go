@@ -21,7 +21,8 @@ type readiness struct {
 	reason string
 	check  func(context.Context) error
 	// limited says what does not go on although the replica serves, such as
-	// writes on a full disk: taking it out would take its reads away too (D3).
+	// writes on a full disk, or reads whose events cannot be kept: taking it out
+	// would take the rest away too (D3).
 	limited func(context.Context) error
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -136,6 +137,16 @@ func (t *trail) close() {
 	if t.file != nil {
 		t.file.Close()
 	}
+}
+
+// fault says that events cannot be kept, as of those that came last, nil when they can.
+func (t *trail) fault() error {
+	for _, log := range t.logs {
+		if err := log.Fault(); err != nil {
+			return fmt.Errorf("events cannot be kept: %w; calls that read are refused", err)
+		}
+	}
+	return nil
 }
 
 // announced is the API's URL for other replicas: of an address that is every one of

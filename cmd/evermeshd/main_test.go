@@ -14,11 +14,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/evermesh/evermesh/internal/client"
+	"github.com/evermesh/evermesh/internal/testenv"
 )
 
 // The program itself is a command of the scripts under testdata, and what the
 // tests of its life start as a process of its own.
 func TestMain(m *testing.M) {
+	testenv.HoldSmallDisk()
 	testscript.Main(m, map[string]func(){"evermeshd": main})
 }
 

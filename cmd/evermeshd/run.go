@@ -204,7 +204,7 @@ func (d *daemon) run(ctx context.Context) error {
 		return errors.Join(err, g.Wait())
 	}
 	d.log.Warn("resources are not encrypted in the store, only secrets are: encrypt its disk where they are confidential")
-	d.ready.check, d.ready.limited = d.readyCheck, d.store.Ready
+	d.ready.check, d.ready.limited = d.readyCheck, d.limited
 	d.ready.set("")
 	d.log.Info("control plane is up", "api", l.addresses.api, "xds", l.addresses.xds, "admin", l.admin.Addr().String(),
 		"account", d.config.Account, "region", d.config.Region, "version", version, "fips", fips140.Enabled())
@@ -287,6 +287,14 @@ func (d *daemon) readyCheck(ctx context.Context) error {
 		return fmt.Errorf("the store does not answer: %w", err)
 	}
 	return nil
+}
+
+// limited says what the replica does not do although it is ready, nil when it does all.
+func (d *daemon) limited(ctx context.Context) error {
+	if err := d.store.Ready(ctx); err != nil {
+		return err
+	}
+	return d.trail.fault()
 }
 
 func serveHTTP(s *http.Server, l net.Listener) error {

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,6 +172,9 @@ func TestAFullDisk(t *testing.T) {
 		r.ID = strconv.Itoa(n) + strings.Repeat("x", 10_000)
 		failed = k.Append(context.Background(), r)
 	}
+	if err := l.Fault(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the log says that it fails with %v", err)
+	}
 	stop := running(t, k.Run)
 	k.Connection(connection()) // waits
 	for range 20 {
@@ -185,6 +190,9 @@ func TestAFullDisk(t *testing.T) {
 	}
 	testenv.Eventually(t, "the connection is kept", func() bool { return len(all(t, l, "123456789012")) == 1 })
 	stop()
+	if err := l.Fault(); err != nil {
+		t.Errorf("with room again the log says that it fails with %v", err)
+	}
 	whole := 0
 	for _, e := range all(t, l, account) {
 		if e["eventName"] == "DescribeMesh" {

@@ -63,6 +63,8 @@ type Log struct {
 
 	entries, groups, failures, removed, surplus atomic.Int64
 
+	fault atomic.Pointer[error] // why the last group was not written; nil when it was
+
 	mu      sync.RWMutex
 	files   []*file       // the last one takes what comes
 	changed chan struct{} // closed after the next group
@@ -175,6 +177,15 @@ func (l *Log) Stats() Stats {
 	return s
 }
 
+// Fault is why the entries that came last could not be written, nil when they were: it is
+// known anew with the next ones.
+func (l *Log) Fault() error {
+	if err := l.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // work writes until Close, and then what waits.
 func (l *Log) work() {
 	tick := time.NewTicker(retainEvery)
@@ -214,9 +225,11 @@ func (l *Log) keep(g *group) {
 	}
 	if err := l.write(g.text); err != nil {
 		l.failures.Add(1)
+		l.fault.Store(&err)
 		l.config.Log.Error("log was not written", "err", err)
 		g.err = fmt.Errorf("append to log: %w", err)
 	} else {
+		l.fault.Store(nil)
 		l.note(g.lines)
 	}
 	close(g.done)
