@@ -93,4 +93,7 @@ What every leaf field of the App Mesh API does. The tests in [test/fields](../te
 is a case in which that one field is changed alone. The golden has, in a section of the field's name, the
 difference that this makes in Envoy's configuration; the live test is one in which a real Envoy has the
 configuration before and after the change.
+
+A duration without a unit is in seconds: App Mesh lets the unit be absent, and its reference names no default. One without a
+value has no effect, and ` + "`explain`" + ` says so.
 `

@@ -136,6 +136,19 @@ func terminationFields(s scene, tls, target string) []field {
 			change: edit("validation.subjectAlternativeNames.match.exact[0]", `"two.example"`),
 			see:    all(one.server, get(target).tls("two").server), before: asOne + ", refused", after: "refused, " + asOne,
 		},
+		{
+			title: "PERMISSIVE", ids: "MTLS-009",
+			given:  mutual(trustOne, `, "subjectAlternativeNames": {"match": {"exact": ["one.example"]}}`) + "\n" + edit("mode", `"PERMISSIVE"`),
+			change: edit("validation.subjectAlternativeNames.match.exact[0]", `"two.example"`),
+			see:    all(one.server, get(target).tls("two").server, stranger.server), before: asOne + ", " + asOne + ", " + asOne, after: asOne + ", " + asOne + ", " + asOne,
+			ignored: "subjectAlternativeNames has no effect while the mode is PERMISSIVE",
+		},
+		{
+			title: "DISABLED",
+			given: mutual(trustOne, "") + "\n" + edit("mode", `"DISABLED"`), change: edit("validation.trust.file.certificateChain", `"./ca-two.pem"`),
+			see: get(target).app, before: "server", after: "server",
+			ignored: "tls.validation has no effect while the mode is DISABLED",
+		},
 	}
 }
 
