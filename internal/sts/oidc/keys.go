@@ -17,9 +17,10 @@ const (
 	// when it does not answer: a key that an issuer took back ends after fresh.
 	fresh = 5 * time.Minute
 	stale = time.Hour
-	// pause is the least time between two fetches from one issuer: with key ids that
-	// nobody has, callers could make this process ask without end. It doubles with each
-	// that fails, up to patience, which is the pause while what is needed is there.
+	// pause is how long an issuer is not asked again that had not the key that was looked
+	// for, and in which it is asked twice at most: with key ids that nobody has, callers
+	// could make this process ask without end. It doubles with each fetch that fails, up
+	// to patience, which is the pause while what is needed is there.
 	pause    = 5 * time.Second
 	patience = time.Minute
 	// maxIssuers bounds an account's cache, maxFetches how many of its issuers are asked
@@ -67,7 +68,9 @@ type issuer struct {
 	keys    []jose.JSONWebKey
 	fetched time.Time // with success
 	tried   time.Time
-	failed  int // fetches since the last success
+	before  time.Time // the try before that
+	vain    time.Time // the last try that did not bring what was looked for
+	failed  int       // fetches since the last success
 	used    time.Time
 }
 
@@ -104,14 +107,16 @@ func (k *accountKeys) find(ctx context.Context, name, id, algorithm string) (*jo
 		if err := k.fetch(ctx, i, name); err != nil {
 			return nil, err
 		}
-		key, _ = k.look(i, id, algorithm)
+		if key, _ = k.look(i, id, algorithm); key == nil {
+			k.inVain(i)
+		}
 	}
 	if key != nil {
 		return key, nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.old(i) {
+	if k.old(i) || i.failed > 0 { // it may be a new key: clients try again after this
 		return nil, api.Errorf(stsapi.CodeIDPCOmmunicationError, "The keys of identity provider %s could not be fetched: the log of the control plane says why.", shown(name))
 	}
 	return nil, invalid("Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements")
@@ -122,14 +127,24 @@ func (k *accountKeys) find(ctx context.Context, name, id, algorithm string) (*jo
 func (k *accountKeys) look(i *issuer, id, algorithm string) (key *jose.JSONWebKey, due bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now, wait := k.now(), min(pause<<min(max(i.failed-1, 0), 8), patience)
+	now := k.now()
 	if !k.old(i) {
 		key = pick(i.keys, id, algorithm)
 	}
-	if key != nil {
-		wait = patience // there is no hurry
+	switch {
+	case key != nil: // there is no hurry
+		return key, now.Sub(i.tried) >= patience && now.Sub(i.fetched) >= fresh
+	case i.failed > 0:
+		return nil, now.Sub(i.tried) >= min(pause<<min(i.failed-1, 8), patience)
 	}
-	return key, now.Sub(i.tried) >= wait && (key == nil || now.Sub(i.fetched) >= fresh)
+	return nil, now.Sub(i.vain) >= pause && now.Sub(i.before) >= pause
+}
+
+// inVain notes that the fetch of now did not bring what was looked for.
+func (k *keys) inVain(i *issuer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i.vain = i.tried
 }
 
 // old says whether the keys are nothing to go by; mu is held.
@@ -150,7 +165,7 @@ func (k *accountKeys) fetch(ctx context.Context, i *issuer, name string) error {
 	got, err := k.fetcher.fetch(ctx, name)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i.tried = k.now()
+	i.before, i.tried = i.tried, k.now()
 	if err != nil {
 		i.failed++
 		k.log.Warn("keys of an identity provider could not be fetched", "key", shown(name), "err", err)

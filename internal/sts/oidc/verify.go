@@ -74,7 +74,7 @@ func New(c Config) *Verifier { return &Verifier{keys: newKeys(c), now: c.Now} }
 //
 //	InvalidIdentityToken        no token, an unknown issuer, audience or key, a bad signature
 //	ExpiredTokenException       it is over
-//	IDPCommunicationError       its issuer's keys cannot be had
+//	IDPCommunicationError       its issuer's keys cannot be had, or a new one of them
 func (v *Verifier) Verify(ctx context.Context, account, raw string, audiences func(issuer string) ([]string, bool)) (Token, error) {
 	signed, claims, err := parse(raw)
 	if err != nil {
