@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/evermesh/evermesh/internal/client"
 	"github.com/evermesh/evermesh/internal/mesh"
 	"github.com/evermesh/evermesh/internal/quota"
 	"github.com/evermesh/evermesh/internal/store"
@@ -42,12 +43,16 @@ func quotaCommand() *cobra.Command {
 		Use:   "list ACCOUNT",
 		Short: "Print the quotas of an account, and what it asks for",
 		Long: `Print the quotas of an account: AWS's default, what applies, what the operator
-set, what was granted to the account, and what it asks for and nobody has answered.` + whereText,
+set, what was granted to the account, and what it asks for and nobody has answered.
+What applies where nothing is set depends on the --quotas that evermeshd runs with:
+that of the one on --data-dir, unless --quotas is given or the store is that of
+--etcd-endpoints. On stderr it says which it went by.` + whereText,
 		Args: oneArgument("an account"),
 	}
 	verbFlags(list.Flags(), "quotas")
 	list.RunE = func(c *cobra.Command, args []string) error {
-		return withQuotas(c, args[0], func(ctx context.Context, l *quota.Limits) error {
+		return withQuotas(c, args[0], func(ctx context.Context, l *quota.Limits, profile string) error {
+			fmt.Fprintln(c.ErrOrStderr(), profile)
 			all, err := l.States(ctx, args[0])
 			if err != nil {
 				return err
@@ -86,7 +91,7 @@ reaches it, and else not approved.
 		if err != nil {
 			return err
 		}
-		return withQuotas(c, args[0], func(ctx context.Context, l *quota.Limits) error { return l.Set(ctx, args[0], args[1], n) })
+		return withQuotas(c, args[0], func(ctx context.Context, l *quota.Limits, _ string) error { return l.Set(ctx, args[0], args[1], n) })
 	}
 	c.AddCommand(list, set)
 	return c
@@ -121,20 +126,40 @@ func orDash(n int) string {
 	return strconv.Itoa(n)
 }
 
-// withQuotas runs f with the quotas of a control plane that exists.
-func withQuotas(c *cobra.Command, account string, f func(context.Context, *quota.Limits) error) error {
+// profile is the --quotas by which an account's quotas are worked out, and a sentence that
+// says so: what the caller gives, else what evermeshd runs with on the same data
+// directory. Of an external etcd it is not known who runs on it.
+func profile(c *cobra.Command) (name, said string) {
+	f := c.Flags()
+	if own := f.Lookup("quotas"); own.Changed {
+		name = own.Value.String()
+		return name, "What applies is by --quotas " + name + ", as this command was told."
+	}
+	dir := f.Lookup("data-dir").Value.String()
+	if !f.Lookup("etcd-endpoints").Changed {
+		if facts, err := client.ReadFacts(dir); err == nil && facts.Quotas != "" {
+			return facts.Quotas, "What applies is by --quotas " + facts.Quotas + ", with which evermeshd was started on " + dir + "."
+		}
+	}
+	return "none", "What applies is by --quotas none: give --quotas aws if evermeshd runs with that."
+}
+
+// withQuotas runs f with the quotas of a control plane that exists, and what is to be
+// said of how they are worked out.
+func withQuotas(c *cobra.Command, account string, f func(ctx context.Context, l *quota.Limits, said string) error) error {
 	if !accountForm.MatchString(account) {
 		return usagef("%q is not an account: want 12 digits", account)
 	}
 	return withStore(c, func(ctx context.Context, s *store.Store) error {
 		config := quota.Config{Store: s, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-		if c.Flags().Lookup("quotas").Value.String() == "aws" {
+		name, said := profile(c)
+		if name == "aws" {
 			config.Base = mesh.AppMeshQuotas()
 		}
 		l, err := quota.Open(ctx, config)
 		if err != nil {
 			return err
 		}
-		return f(ctx, l)
+		return f(ctx, l, said)
 	})
 }

@@ -199,7 +199,9 @@ func (d *daemon) run(ctx context.Context) error {
 		return nil
 	})
 
-	if err := writeFacts(d.config.DataDir, d.facts(&l.addresses)); err != nil {
+	facts := d.facts(&l.addresses)
+	facts.Quotas = d.config.Quotas
+	if err := writeFacts(d.config.DataDir, facts); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
 	}

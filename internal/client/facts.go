@@ -27,6 +27,9 @@ type Facts struct {
 	// APICertificate is the chain that the API serves with TLS. Clients in Go can
 	// trust its first certificate without a root.
 	APICertificate string `json:"apiCertificate,omitempty"`
+	// Quotas is the --quotas that it runs with, none or aws; empty when it is older than
+	// this.
+	Quotas string `json:"quotas,omitempty"`
 }
 
 // ErrNoControlPlane says that a directory holds neither facts nor credentials:
