@@ -340,7 +340,11 @@ func (r *Registry) renewCertificate(ctx context.Context, c *service.Call, in *ac
 		return nil, err
 	}
 	if h.Type != acmapi.CertificateTypePrivate || h.Status != acmapi.CertificateStatusIssued {
-		return nil, api.Errorf(acmapi.CodeValidation, "Certificate %s is not eligible for renewal: only one that a private certificate authority issued, and that was not revoked, is.", h.arn)
+		return nil, notEligible(h.arn)
 	}
 	return &none{}, r.renew(ctx, h, c)
+}
+
+func notEligible(arn string) error {
+	return api.Errorf(acmapi.CodeValidation, "Certificate %s is not eligible for renewal: only one that a private certificate authority issued, and that was not revoked, is.", arn)
 }

@@ -104,6 +104,9 @@ func (r *Registry) renew(ctx context.Context, h *held, c *service.Call) error {
 			return err
 		}
 		now := r.now()
+		if c != nil && b.Status != acmapi.CertificateStatusIssued {
+			return notEligible(h.arn) // it was revoked meanwhile
+		}
 		if b.Status != acmapi.CertificateStatusIssued || b.Certificate != h.Certificate || c == nil && !(&held{certificateBody: b}).due(leaf, now) {
 			return errNotDue
 		}
