@@ -22,7 +22,7 @@ import (
 
 // parameters are given to the commands that need one.
 var parameters = map[string]string{
-	"REQ": "(:METHOD)", "RESP": "(X-NONE?:STATUS)", "TRAILER": "(a)", "REQ_WITHOUT_QUERY": "(:PATH)", "QUERY_PARAM": "(q)", "ENVIRONMENT": "(HOME)",
+	"REQ": "(:METHOD)", "RESP": "(X-NONE?:STATUS)", "TRAILER": "(a)", "REQ_WITHOUT_QUERY": "(:PATH)", "STREAM_INFO_REQ": "(:METHOD)", "QUERY_PARAM": "(q)", "ENVIRONMENT": "(HOME)",
 	"FILTER_STATE": "(a)", "UPSTREAM_FILTER_STATE": "(a)", "DYNAMIC_METADATA": "(a)", "CLUSTER_METADATA": "(a)", "UPSTREAM_METADATA": "(a)",
 	"METADATA": "(LISTENER:aws.appmesh.aggregate_stats:config)", "COMMON_DURATION": "(DS_RX_BEG:DS_TX_END:us)",
 }
