@@ -216,6 +216,8 @@ func (d *daemon) run(ctx context.Context) error {
 const (
 	// leaveWait bounds how long a replica that ends waits for its store.
 	leaveWait = 2 * time.Second
+	// keepWait bounds how long it notes its proxies before their streams end.
+	keepWait = 5 * time.Second
 	// lookWait bounds how long it looks whether there is one.
 	lookWait = time.Second
 )

@@ -41,7 +41,7 @@ func (d *daemon) openSeats(ctx context.Context, reader *ledger.Reader, replica s
 // replica takes its rows in the ledger with it. It does so whether or not there are quotas
 // now, as there may be when they come. Nobody comes in any more.
 func (d *daemon) keepSeats(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	ctx, cancel := context.WithTimeout(ctx, keepWait)
 	defer cancel()
 	d.proxies.Close()
 	d.proxies.Proxies(d.seats.Came)
