@@ -131,6 +131,34 @@ func TestAtMostOneResponseOfATypeIsInFlight(t *testing.T) {
 	})
 }
 
+// A change and its way back within one answer's time (D6.3): who waits for listeners that the proxy had before the change
+// must not be told that it has them, while it is on its way to the change.
+func TestWhatIsToComeBackIsNotAccepted(t *testing.T) {
+	both(t, func(t *testing.T, delta bool) {
+		s := simple()
+		l := connected(t, delta, s)
+		accepted := func() bool {
+			status, ok := l.m.status(envoy.Listener, l.m.goal)
+			return ok && status.Accepted != nil && *status.Accepted == *status.Wanted
+		}
+		s[envoy.Listener] = []*envoy.Resource{resource("in", "2", "a"), resource("out", "1")}
+		l.aim(s)
+		f, _ := l.m.next(l.now)
+		l.aim(simple())
+		if l.sends(); accepted() {
+			t.Error("accepted, while it is sent something else")
+		}
+		l.ack(f)
+		if accepted() {
+			t.Error("accepted, while it has something else")
+		}
+		l.settle()
+		if !accepted() {
+			t.Error("not accepted, although it has it again")
+		}
+	})
+}
+
 func TestNewTargetWaitsForItsClusterAndOthersDoNot(t *testing.T) {
 	both(t, func(t *testing.T, delta bool) {
 		s := simple()

@@ -140,8 +140,11 @@ func (m *machine) status(t envoy.Type, goal *goal) (status api.TypeStatus, ok bo
 	if t != envoy.Secret {
 		wanted := goal.lists[t].Hash
 		status.Wanted = &wanted
-		if m.reached(t) || (t == envoy.Cluster && m.covered()) {
+		switch {
+		case m.reached(t) || (t == envoy.Cluster && m.covered()):
 			accepted = m.goal.lists[t].Hash
+		case accepted == wanted:
+			accepted = "" // it had that before what it was sent since, and is to have it again
 		}
 	}
 	if t == envoy.Secret {
