@@ -102,7 +102,7 @@ PLAIN = {
     "PolicyName": "inline", "VersionId": "v1", "Url": "https://issuer.example.com", "AWSServiceName": "appmesh.amazonaws.com", "Scope": "All",
     "ServiceCode": "appmesh", "QuotaCode": "L-AC861A39", "clusterName": "c", "namespace": "n", "serviceAccount": "s", "Status": "Active",
     "token": "a.b.c", "WebIdentityToken": "a.b.c", "Passphrase": b"passphrase", "servicediscovery Status": "HEALTHY",
-    "servicediscovery Name": "example.com", "permissionArn": "arn:aws:ram::aws:permission/AWSRAMDefaultPermissionAppMesh",
+    "servicediscovery Name": "example.com", "DomainName": "orders.example.com", "permissionArn": "arn:aws:ram::aws:permission/AWSRAMDefaultPermissionAppMesh",
     "resourceShareInvitationArn": f"arn:aws:ram:us-east-1:{account}:resource-share-invitation/00000000-0000-0000-0000-000000000000", "RoleSessionName": "session", "SigningAlgorithm": "SHA256WITHECDSA", "RevocationReason": "UNSPECIFIED",
     "Actions": ["IssueCertificate"], "Principal": "acm.amazonaws.com", "resourceType": "appmesh:Mesh", "principal": "999988887777",
 }
