@@ -93,7 +93,7 @@ var mayImport = map[string]struct {
 	"internal/man":                             {nil, "pages are made of commands, whatever they do"},
 	"internal/ecs":                             {[]string{"document"}, "what a task definition comes to follows from its text alone"},
 	"internal/client":                          {[]string{"model", "api", "auth"}, "a client knows the wire and not the server"},
-	"internal/agent":                           {[]string{"agent/bootstrap", "agent/envoyadmin", "agent/httpapi", "agent/logs", "agent/owner", "agent/pause", "agent/platform", "agent/relay", "agent/settings", "agent/supervise", "sockets"}, "it ties the agent's parts together; it runs beside every workload and stays small"},
+	"internal/agent":                           {[]string{"agent/bootstrap", "agent/envoyadmin", "agent/httpapi", "agent/logs", "agent/owner", "agent/pause", "agent/platform", "agent/relay", "agent/settings", "agent/supervise"}, "it ties the agent's parts together; it runs beside every workload and stays small"},
 	"internal/agent/settings":                  {[]string{"api"}, "what is asked for, before anything is done"},
 	"internal/agent/bootstrap":                 {[]string{"agent/settings", "api"}, "a bootstrap follows from settings and facts alone"},
 	"internal/agent/platform":                  {[]string{"agent/bootstrap", "agent/settings"}, "it asks the machine and its platform, and knows no control plane"},

@@ -158,7 +158,6 @@ func run(ctx context.Context, quit func(), s settings.Settings, p Program) error
 	defer server.Close()
 	wg.Go(func() { h.Run(beside) })
 	checkAdminPort(s, p.Log)
-	checkRedirected(socketLists, s, p.Log)
 	wg.Go(func() { watchPorts(beside, admin, s, p.Log) })
 	return envoy.Run(ctx)
 }

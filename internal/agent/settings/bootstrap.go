@@ -2,7 +2,6 @@ package settings
 
 import (
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,15 +66,6 @@ const (
 	egressPort  = 15001
 )
 
-// RedirectedPorts are where Envoy takes redirected traffic; none without a node's interception, or where only the user's own
-// bootstrap knows.
-func (s Settings) RedirectedPorts() []int {
-	if s.Resource.Kind != api.KindVirtualNode || s.Interception.None || s.OwnBootstrap() {
-		return nil
-	}
-	return []int{ingressPort, egressPort}
-}
-
 // adminPort refuses a port of Envoy's administration interface that is taken by what is known now (AGENT-008); the node's
 // own listeners are not.
 func (s *Settings) adminPort(v *variables) {
@@ -85,7 +75,7 @@ func (s *Settings) adminPort(v *variables) {
 	case s.Admin.Socket != "" || s.OwnBootstrap():
 	case s.Server.Network == "tcp" && strings.HasSuffix(s.Server.Address, ":"+strconv.Itoa(port)):
 		v.fail(name, "%d is the port of the agent's own interface too: set another one, or APPNET_AGENT_HTTP_PORT", port)
-	case slices.Contains(s.RedirectedPorts(), port):
+	case s.Resource.Kind == api.KindVirtualNode && !s.Interception.None && (port == ingressPort || port == egressPort):
 		v.fail(name, "%d is where Envoy takes redirected traffic: set another one", port)
 	}
 }
