@@ -84,12 +84,12 @@ func (d *daemon) drainBy(r *http.Request, record *service.Record, atWork chan st
 		return out, api.Errorf(api.CodeBadRequest, "The request must have no body.")
 	}
 	from, _ := r.Context().Value(otherEnd{}).(*peer.Peer)
-	principal, at := iam.Root(d.config.Partition, d.config.Account), d.memory.At()
+	principal := iam.Root(d.config.Partition, d.config.Account)
 	if d.config.Auth != "off" {
-		principal, err = d.streams.AuthenticateRequest(r, nil, from)
-		if d.memory.Again(r.Context(), at, err) {
+		err := d.memory.Decide(r.Context(), func() (err error) {
 			principal, err = d.streams.AuthenticateRequest(r, nil, from)
-		}
+			return err
+		})
 		if err != nil {
 			return out, err
 		}
@@ -115,10 +115,12 @@ func (d *daemon) drainBy(r *http.Request, record *service.Record, atWork chan st
 		return out, api.Errorf(api.CodeServiceUnavailable, "%d other requests are at work here: ask another replica.", xdsRequests)
 	}
 	may := func(key api.Key) error { return d.mayStream(principal, origin, key) }
-	proxy, key, err := d.drains.Find(r.Context(), principal.Account, instance, arn, may)
-	if d.memory.Again(r.Context(), at, err) {
+	var proxy api.Proxy
+	var key api.Key
+	err = d.memory.Decide(r.Context(), func() (err error) {
 		proxy, key, err = d.drains.Find(r.Context(), principal.Account, instance, arn, may)
-	}
+		return err
+	})
 	if proxy.ResourceARN != "" {
 		record.Resources = []string{proxy.ResourceARN}
 	}

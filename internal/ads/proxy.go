@@ -127,11 +127,11 @@ func (v service) serve(stream grpc.ServerStream, method string, delta bool) erro
 		return err
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
-	at := s.Memory.At()
-	principal, err := s.Authenticate(ctx, method, md)
-	if s.Memory.Again(ctx, at, err) {
+	var principal auth.Principal
+	err = s.Memory.Decide(ctx, func() (err error) {
 		principal, err = s.Authenticate(ctx, method, md)
-	}
+		return err
+	})
 	if err != nil {
 		return s.refuse(Connection{}, statusOf(err))
 	}
@@ -239,12 +239,7 @@ func (p *proxy) untold(ctx context.Context, id string, absent error) error {
 // admitted is authorized for a stream that is opened: it is not refused for what this
 // replica has not heard yet.
 func (p *proxy) admitted(ctx context.Context) error {
-	at := p.s.Memory.At()
-	err := p.may()
-	if p.s.Memory.Again(ctx, at, err) {
-		err = p.may()
-	}
-	return p.refusal(err)
+	return p.refusal(p.s.Memory.Decide(ctx, p.may))
 }
 
 // authorized says whether the proxy may still have its configuration; its error is a

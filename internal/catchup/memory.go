@@ -8,14 +8,7 @@
 // whether to decide again. A store that does not answer in time, or does not tell, leaves
 // the refusal as it is.
 //
-// Start with Memory.At and Memory.Again, which callers have around a decision:
-//
-//	at := m.At()
-//	err := decide()
-//	if m.Again(ctx, at, err) {
-//		err = decide()
-//	}
-//
+// Start with Memory.Decide, in which callers have what may be a refusal.
 // Reads (reads.go) makes few reads of many.
 package catchup
 
@@ -70,8 +63,8 @@ type follower struct {
 	late pause // it did not get there in time
 }
 
-// Mark is how far a memory was.
-type Mark int64
+// mark is how far a memory was.
+type mark int64
 
 // New makes a Memory; Run has to run.
 func New(c Config) *Memory {
@@ -94,8 +87,19 @@ func New(c Config) *Memory {
 // Run reads the store for those who are refused, until ctx ends, and returns its error.
 func (m *Memory) Run(ctx context.Context) error { return m.reads.Run(ctx) }
 
-// At is how far the memory is now.
-func (m *Memory) At() Mark {
+// Decide decides, and once more, from the start, when that ended in a refusal by what this
+// replica had not heard yet. Its error is the last one; decide returns none or why not.
+func (m *Memory) Decide(ctx context.Context, decide func() error) error {
+	at := m.at()
+	err := decide()
+	if m.again(ctx, at, err) {
+		err = decide()
+	}
+	return err
+}
+
+// at is how far the memory is now.
+func (m *Memory) at() mark {
 	if m == nil {
 		return 0
 	}
@@ -103,13 +107,13 @@ func (m *Memory) At() Mark {
 	for _, f := range m.followers {
 		sum += f.Revision()
 	}
-	return Mark(sum)
+	return mark(sum)
 }
 
-// Again says whether to decide anew what ended with err: it is a refusal that rests on
+// again says whether to decide anew what ended with err: it is a refusal that rests on
 // memory, and that is newer now than it was at the mark. It waits until the memory is as
 // new as the store was when it was called, for as long as its patience lasts.
-func (m *Memory) Again(ctx context.Context, at Mark, err error) bool {
+func (m *Memory) again(ctx context.Context, at mark, err error) bool {
 	if m == nil || err == nil {
 		return false
 	}
@@ -118,7 +122,7 @@ func (m *Memory) Again(ctx context.Context, at Mark, err error) bool {
 		return false
 	}
 	m.catchUp(ctx, refusal)
-	return m.At() != at
+	return m.at() != at
 }
 
 func (f *follower) concerns(refusal *api.Error) bool { return slices.Contains(f.Codes, refusal.Code) }

@@ -19,7 +19,7 @@ func (s *Server) Do(ctx context.Context, asked *service.Call, operation string, 
 		return nil, fmt.Errorf("operation %s is none of App Mesh", operation)
 	}
 	c := &call{
-		op: operation, action: "appmesh:" + operation, principal: asked.Principal, doc: maps.Clone(input), id: asked.ID,
+		op: operation, action: "appmesh:" + operation, principal: asked.Principal, doc: input, id: asked.ID,
 		request: asRequest(asked), at: asked.At, keys: asked.Keys,
 		source: s.appMesh.Metadata.EndpointPrefix + ".amazonaws.com", reads: op.HTTP.Method == http.MethodGet,
 	}
@@ -28,13 +28,13 @@ func (s *Server) Do(ctx context.Context, asked *service.Call, operation string, 
 	if found := s.appMesh.Check(op.Input.Shape, input); len(found) > 0 {
 		err = refusal(found)
 	} else {
-		known, at := *c, s.Memory.At()
-		out, err = run(ctx, c)
-		if s.Memory.Again(ctx, at, err) {
+		known := *c
+		err = s.Memory.Decide(ctx, func() (err error) {
 			*c = known
-			c.doc = input
+			c.doc = maps.Clone(input)
 			out, err = run(ctx, c)
-		}
+			return err
+		})
 	}
 	if err == nil && !c.authorized {
 		return nil, fmt.Errorf("operation %s asked no policy", operation) // a fault of the program

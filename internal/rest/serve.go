@@ -107,24 +107,18 @@ func (s *Server) serve(r *http.Request, c *call) (result any, err error) {
 	}
 	defer done()
 	c.to = s.route(r, body)
-	at := s.Memory.At()
-	err = s.verify(r, body, c)
-	if s.Memory.Again(r.Context(), at, err) {
-		at = s.Memory.At()
-		err = s.verify(r, body, c)
-	}
-	if err != nil {
+	if err := s.Memory.Decide(r.Context(), func() error { return s.verify(r, body, c) }); err != nil {
 		return nil, err
 	}
 	if err := s.Throttle(r, c.principal); err != nil {
 		return nil, err
 	}
 	known := *c
-	result, err = s.operate(r, body, c)
-	if s.Memory.Again(r.Context(), at, err) {
+	err = s.Memory.Decide(r.Context(), func() (err error) {
 		*c = known
 		result, err = s.operate(r, body, c)
-	}
+		return err
+	})
 	return result, err
 }
 
